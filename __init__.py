@@ -1,0 +1,80 @@
+"""foveal: hierarchical language models, exported per scale and run so that coarse stages fire only every k tokens.
+
+    import foveal
+
+    foveal.convert("checkpoint", "model.bundle", target="cpu", precision="fp32")
+    model = foveal.load("model.bundle")
+    for piece in model.generate("It was", max_new_tokens=64, temperature=0.8, seed=1):
+        print(piece, end="")
+
+Nothing heavy is imported until it is used: `convert` needs torch and onnx (the `export` extra), `load` one engine library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    BackendUnavailable,
+    BuildError,
+    BundleError,
+    CapacityError,
+    CheckpointError,
+    ConfigError,
+    EngineMismatchError,
+    EquivalenceError,
+    ExportError,
+    FovealError,
+    InputError,
+)
+
+if TYPE_CHECKING:
+    from .bundle import Bundle, open_bundle
+    from .export import convert
+    from .hierarchy import Hierarchy
+    from .runtime import Model, SamplingParams, Session, Snapshot, load
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Bundle": ".bundle",
+    "Hierarchy": ".hierarchy",
+    "Model": ".runtime",
+    "SamplingParams": ".runtime",
+    "Session": ".runtime",
+    "Snapshot": ".runtime",
+    "convert": ".export",
+    "load": ".runtime",
+    "open_bundle": ".bundle",
+}
+
+__all__ = [
+    "BackendUnavailable",
+    "BuildError",
+    "Bundle",
+    "BundleError",
+    "CapacityError",
+    "CheckpointError",
+    "ConfigError",
+    "EngineMismatchError",
+    "EquivalenceError",
+    "ExportError",
+    "FovealError",
+    "Hierarchy",
+    "InputError",
+    "Model",
+    "SamplingParams",
+    "Session",
+    "Snapshot",
+    "__version__",
+    "convert",
+    "load",
+    "open_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'foveal' has no attribute '{name}'")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -1,0 +1,223 @@
+"""The bundle: the directory a conversion writes and the runtime reads.
+
+    bundle/
+      manifest.json            what the model is, its stages as a dataflow program, every file's size and SHA-256
+      stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
+      engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
+      tokenizer.json           Hugging Face tokenizers format (absent: "bytes", or ids only)
+      reports/                 what was verified or measured; not part of the manifest
+
+Reading checks everything before anything is used. Forbidden: paths that leave the directory, links, files the manifest does
+not name under `stages/` and `engines/`, unknown fields, other schema versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from .contract import StageSpec
+from .errors import BundleError, ConfigError
+from .files import sha256_of, write_atomically
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
+BUILT_TARGETS = ("cpu",)
+PRECISIONS = ("fp32",)
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and hash of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was converted. `max_positions` is a hard limit, or None where positions are relative."""
+
+    architecture: str
+    source_format: str
+    hierarchy: str
+    vocab_size: int
+    dim: int
+    max_positions: int | None
+    context: int
+    parameters: int
+    layer_equivalents: float
+
+
+class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage and its portable graph."""
+
+    spec: StageSpec
+    graph: str
+    weight_bytes: int
+
+
+class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What lies beside an engine: who made it, from what, for what.
+
+    `batch_one_chunks`: the engine takes several rows at once only for a single sequence.
+    """
+
+    target: str
+    stage: str
+    builder: str
+    precision_asked: str
+    precision_obtained: str
+    graph_sha256: str
+    cache_head_dim: int
+    batch_one_chunks: bool = False
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything the runtime needs to know; stages are in dataflow order."""
+
+    schema_version: int
+    foveal_version: str
+    model: ModelInfo
+    dialect: str
+    precision: str
+    tokenizer: Literal["tokenizer.json", "bytes"] | None
+    stages: tuple[StageEntry, ...]
+    engines: dict[str, dict[str, str]]
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest and files were checked."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of a file that the manifest names."""
+        return self.path / name
+
+    def sidecar(self, target: str, stage: str) -> EngineSidecar:
+        """The sidecar of one engine.
+
+        Raises:
+            BundleError: it is not a sidecar.
+        """
+        path = self.file(self.manifest.engines[target][stage]).with_suffix(".json")
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error
+
+    def total_bytes(self) -> int:
+        """Bytes of all files the manifest names."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+
+def check_target(target: str) -> None:
+    """Raise ConfigError unless `target` is known and this version builds it."""
+    if target not in TARGETS:
+        raise ConfigError(f'unknown target "{target}"; expected one of {", ".join(TARGETS)}')
+    if target not in BUILT_TARGETS:
+        raise ConfigError(f'target "{target}" is not built by this version of foveal; available: {", ".join(BUILT_TARGETS)}')
+
+
+def check_precision(precision: str) -> None:
+    """Raise ConfigError unless `precision` can be built."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f'unknown precision "{precision}"; expected one of {", ".join(PRECISIONS)}')
+
+
+def list_files(directory: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file under `directory` except the manifest and the reports."""
+    return {
+        name: FileEntry(path.stat().st_size, sha256_of(path))
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and (name := path.relative_to(directory).as_posix()) != MANIFEST and not name.startswith("reports/")
+    }
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, whole or not at all."""
+    write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and check every file in it.
+
+    Raises:
+        BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
+    """
+    directory = Path(path)
+    manifest = _read_manifest(directory)
+    _check_references(directory, manifest)
+    for name, entry in manifest.files.items():
+        _check_file(directory, name, entry)
+    for name in _files_on_disk(directory) - manifest.files.keys():
+        raise BundleError(f"{directory / name} is not named in the manifest; remove it or convert the checkpoint again")
+    return Bundle(directory, manifest)
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{directory} is not a bundle: there is no {MANIFEST}; make one with `foveal convert CHECKPOINT {directory}`")
+    data = path.read_bytes()
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema version {version}, this foveal reads {SCHEMA_VERSION}; convert the checkpoint again"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{path} is not a foveal manifest: {error}") from error
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def _check_references(directory: Path, manifest: Manifest) -> None:
+    """Every file, source and stage that the manifest mentions must be one that it lists."""
+    mentioned = {entry.graph for entry in manifest.stages}
+    for engines in manifest.engines.values():
+        mentioned |= set(engines.values()) | {str(PurePosixPath(name).with_suffix(".json")) for name in engines.values()}
+    if manifest.tokenizer == "tokenizer.json":
+        mentioned.add("tokenizer.json")
+    for name in sorted(mentioned - manifest.files.keys()):
+        raise BundleError(f"the manifest of {directory} mentions {name} but gives no size and hash for it; it was altered")
+    names = [entry.spec.name for entry in manifest.stages]
+    for index, entry in enumerate(manifest.stages):
+        for spec in entry.spec.inputs:
+            if spec.source is not None and spec.source not in names[:index]:
+                raise BundleError(
+                    f'stage "{entry.spec.name}" of {directory} reads "{spec.source}", expected one of the stages before it'
+                )
+    for target, engines in manifest.engines.items():
+        if set(engines) != set(names):
+            raise BundleError(f"{directory} has {target} engines for {sorted(engines)}, expected {sorted(names)}")
+
+
+def _check_file(directory: Path, name: str, entry: FileEntry) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name:
+        raise BundleError(f'the manifest of {directory} names "{name}", which leaves the bundle; do not use this bundle')
+    path = directory / relative
+    if any(part.is_symlink() for part in (path, *path.parents) if part != directory and directory in part.parents):
+        raise BundleError(f"{path} is a link, expected a plain file; do not use this bundle")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; copy the bundle again")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise BundleError(f"{path} has {size} bytes, expected {entry.bytes}; it is truncated or altered: copy the bundle again")
+    if sha256_of(path) != entry.sha256:
+        raise BundleError(f"{path} was altered: its SHA-256 differs from the manifest's; copy the bundle again")
+
+
+def _files_on_disk(directory: Path) -> set[str]:
+    roots = [directory / "stages", directory / "engines"]
+    return {path.relative_to(directory).as_posix() for root in roots for path in root.rglob("*") if not path.is_dir()}

@@ -1,0 +1,70 @@
+"""Every error foveal raises on purpose.
+
+    FovealError
+    ├── ConfigError            a hierarchy, option, target or precision that means nothing
+    ├── CheckpointError        a checkpoint whose files or tensors are not what its config says
+    ├── ExportError            a model that can't become stage graphs
+    ├── BundleError            a bundle that is not whole, not ours, or altered
+    ├── InputError             ids or sampling settings the model can't take
+    │   └── CapacityError      a sequence longer than its caches or position table
+    ├── EquivalenceError       two computations that should agree do not        (exit code 2)
+    ├── EngineMismatchError    an engine made for something else                (exit code 3)
+    ├── BuildError             an engine that could not be compiled             (exit code 4)
+    └── BackendUnavailable     an engine library that is not installed
+
+Messages follow one pattern: what happened; got X, expected Y; what to do.
+"""
+
+from __future__ import annotations
+
+
+class FovealError(Exception):
+    """Base of all errors; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ConfigError(FovealError, ValueError):
+    """A setting is malformed, unknown or contradicts another."""
+
+
+class CheckpointError(FovealError, ValueError):
+    """A checkpoint's files or tensors do not match its configuration."""
+
+
+class ExportError(FovealError):
+    """A model could not be turned into stage graphs."""
+
+
+class BundleError(FovealError, ValueError):
+    """A bundle is incomplete, altered, unsafe or of another schema version."""
+
+
+class InputError(FovealError, ValueError):
+    """The caller's token ids or sampling settings can't be used."""
+
+
+class CapacityError(InputError):
+    """The sequence would outgrow the session's caches or the model's position table."""
+
+
+class EquivalenceError(FovealError):
+    """Two computations that must agree differ."""
+
+    exit_code = 2
+
+
+class EngineMismatchError(FovealError):
+    """An engine was built for another machine, library version or graph."""
+
+    exit_code = 3
+
+
+class BuildError(FovealError):
+    """A target's compiler refused a stage graph."""
+
+    exit_code = 4
+
+
+class BackendUnavailable(FovealError, ImportError):
+    """The library that runs this target's engines is not installed."""

@@ -1,0 +1,67 @@
+"""Lower a portable stage graph to what ONNX Runtime's CPU provider runs best.
+
+The portable form of cached attention costs by the capacity of the cache: ONNX Runtime's `Attention` reads every row, masked
+or not. Its own `GroupQueryAttention` costs by the length used and writes the new rows in place. Lowering swaps the body of
+`foveal::CachedAttention` for that kernel and drops the mask (docs/adr/0003 has the measurements and the ways not taken).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..contract import StageSpec
+from ..errors import BuildError
+from . import functions
+from .graph import save_graph
+
+KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
+
+
+def padded_head_dim(head_dim: int) -> int:
+    """The head width the kernel takes: rounded up to its step."""
+    return -(-head_dim // KERNEL_STEP) * KERNEL_STEP
+
+
+def lower(source: Path, target: Path, stage: StageSpec) -> None:
+    """Write the CPU form of the stage graph `source` to `target`; same inputs and outputs, caches possibly wider.
+
+    Raises:
+        BuildError: the graph has other attention than the stage declares.
+    """
+    model = ir.load(source)
+    calls = [node for node in model.graph if (node.domain, node.op_type) == (functions.DOMAIN, "CachedAttention")]
+    if len(calls) != stage.layers:
+        raise BuildError(
+            f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of its {stage.layers} layers; '
+            "convert the checkpoint again"
+        )
+    if calls:
+        _swap_attention(model, calls, stage.head_dim)
+        _widen_caches(model, padded_head_dim(stage.head_dim))
+        RemoveUnusedNodesPass()(model)
+    save_graph(model, target)
+
+
+def _swap_attention(model: ir.Model, calls: list[ir.Node], head_dim: int) -> None:
+    """Give `CachedAttention` its new body, and the used length (counted once, by the first layer) in place of the mask."""
+    opset = model.opset_imports[""]
+    swapped = functions.group_query_attention(head_dim, padded_head_dim(head_dim), opset)
+    for function in map(ir.serde.deserialize_function, (swapped, functions.used_length(opset))):
+        model.functions[function.identifier()] = function
+    model.opset_imports["com.microsoft"] = 1
+    qkv, _, _, position, _ = calls[0].inputs
+    used_length = ir.Node(functions.DOMAIN, "UsedLength", [qkv, position], num_outputs=2, name="UsedLength")
+    model.graph.insert_before(calls[0], used_length)
+    for node in calls:
+        for index, output in enumerate(used_length.outputs):
+            node.replace_input_with(3 + index, output)
+
+
+def _widen_caches(model: ir.Model, head_dim: int) -> None:
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        is_cache = (value.name or "").startswith(("past_key_values.", "present."))
+        if is_cache and value.shape is not None:
+            value.shape = ir.Shape([*value.shape[:-1], head_dim])

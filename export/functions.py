@@ -1,0 +1,254 @@
+"""Bodies of the `foveal` domain's ops, in standard ONNX.
+
+A stage graph shows `Shorten`, `CachedAttention` and `Lengthen` as nodes; each is defined by a model-local function, so ONNX
+Runtime and TensorRT run it with no custom library, and a plugin of the same name may replace it. The names are ones no ONNX
+or TensorRT op has: TensorRT's parser matches op types without their domain. Inner nodes stay unnamed in the text and are
+named in `_named`, because TensorRT warns about unnamed ones.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+from onnx import FunctionProto
+
+DOMAIN = "foveal"
+
+# 1-D constants out of integer attributes, to build Reshape targets.
+_CONSTANTS = """
+    zero = Constant <value_ints = [0]> ()
+    rest = Constant <value_ints = [-1]> ()
+    axis0 = Constant <value_ints = [0]> ()
+"""
+
+
+def _one_d(name: str) -> str:
+    return f"""
+    {name}_0d = Constant <value_int: int = @{name}> ()
+    {name}_1d = Unsqueeze ({name}_0d, axis0)
+"""
+
+
+# [B, n * k, D] -> [B, n, k, D]
+_GROUPS = (
+    _CONSTANTS
+    + _one_d("factor")
+    + _one_d("dim")
+    + """
+    group_shape = Concat <axis = 0> (zero, rest, factor_1d, dim_1d)
+    groups = Reshape (x, group_shape)
+"""
+)
+
+_AVERAGE = """
+    axis2 = Constant <value_ints = [2]> ()
+    pooled = ReduceMean <keepdims = 0> (groups, axis2)
+"""
+
+_LINEAR_POOL = """
+    flat_shape = Constant <value_ints = [0, 0, -1]> ()
+    flat = Reshape (groups, flat_shape)
+    flat_pooled = MatMul (flat, pool_weight)
+    pooled = Add (flat_pooled, pool_bias)
+"""
+
+# Queries [B, n, H, 1, D] against the group's keys and values [B, n, H, k, D].
+_GROUP_ATTENTION = (
+    _one_d("heads")
+    + """
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    normed = LayerNormalization <axis = -1, epsilon: float = @epsilon> (pooled, norm_weight, norm_bias)
+    query_flat = MatMul (normed, query_weight)
+    query_shape = Concat <axis = 0> (zero, zero, heads_1d, one, rest)
+    query = Reshape (query_flat, query_shape)
+    key_value_flat = MatMul (groups, key_value_weight)
+    key_flat, value_flat = Split <axis = -1, num_outputs = 2> (key_value_flat)
+    head_shape = Concat <axis = 0> (zero, zero, factor_1d, heads_1d, rest)
+    key_rows = Reshape (key_flat, head_shape)
+    value_rows = Reshape (value_flat, head_shape)
+    key_columns = Transpose <perm = [0, 1, 3, 4, 2]> (key_rows)
+    value = Transpose <perm = [0, 1, 3, 2, 4]> (value_rows)
+    scale = Constant <value_float: float = @scale> ()
+    scaled_query = Mul (query, scale)
+    scores = MatMul (scaled_query, key_columns)
+    weights = Softmax <axis = -1> (scores)
+    found_heads = MatMul (weights, value)
+    found_shape = Constant <value_ints = [0, 0, -1]> ()
+    found = Reshape (found_heads, found_shape)
+    found_out = MatMul (found, out_weight)
+    found_biased = Add (found_out, out_bias)
+    attended = Add (pooled, found_biased)
+    ff_normed = LayerNormalization <axis = -1, epsilon: float = @epsilon> (attended, ff_norm_weight, ff_norm_bias)
+    ff_up = MatMul (ff_normed, up_weight)
+    ff_up_biased = Add (ff_up, up_bias)
+    ff_hidden = Gelu (ff_up_biased)
+    ff_down = MatMul (ff_hidden, down_weight)
+    ff_down_biased = Add (ff_down, down_bias)
+    y = Add (attended, ff_down_biased)
+"""
+)
+
+POOL_INPUTS = ("pool_weight", "pool_bias")
+ATTENTION_INPUTS = (
+    *("norm_weight", "norm_bias", "query_weight", "key_value_weight", "out_weight", "out_bias"),
+    *("ff_norm_weight", "ff_norm_bias", "up_weight", "up_bias", "down_weight", "down_bias"),
+)
+SPREAD_INPUTS = ("spread_weight", "spread_bias")
+VALUE_INPUTS = ("value_weight", "out_weight", "out_bias")
+
+
+def shorten(kind: str, opset: int) -> FunctionProto:
+    """`Shorten(x [B, n * k, D], weights...) -> y [B, n, D]` for one kind of shortening."""
+    inputs = (POOL_INPUTS if kind.startswith("linear") else ()) + (ATTENTION_INPUTS if kind.endswith("attention") else ())
+    body = _GROUPS + (_LINEAR_POOL if kind.startswith("linear") else _AVERAGE)
+    if kind.endswith("attention"):
+        return _function("Shorten", "factor, dim, heads, scale, epsilon", ("x", *inputs), "y", body + _GROUP_ATTENTION, opset)
+    return _function("Shorten", "factor, dim", ("x", *inputs), "y", body + "y = Identity (pooled)", opset)
+
+
+_REPEAT = """
+    axis2 = Constant <value_ints = [2]> ()
+    column = Unsqueeze (x, axis2)
+    one = Constant <value_ints = [1]> ()
+    repeats = Concat <axis = 0> (one, one, factor_1d, one)
+    rows = Tile (column, repeats)
+"""
+
+_SPREAD = """
+    axis2 = Constant <value_ints = [2]> ()
+    wide = MatMul (x, spread_weight)
+    wide_biased = Add (wide, spread_bias)
+    row_shape = Concat <axis = 0> (zero, zero, factor_1d, dim_1d)
+    rows = Reshape (wide_biased, row_shape)
+"""
+
+_VALUE = """
+    value = MatMul (x, value_weight)
+    found = MatMul (value, out_weight)
+    found_biased = Add (found, out_bias)
+    found_column = Unsqueeze (found_biased, axis2)
+    all_rows = Add (rows, found_column)
+"""
+
+
+def lengthen(kind: str, opset: int) -> FunctionProto:
+    """`Lengthen(x [B, n, D], weights...) -> y [B, n * k, D]` for one kind of upsampling."""
+    is_attention = kind.endswith("attention")
+    inputs = (SPREAD_INPUTS if kind.startswith("linear") else ()) + (VALUE_INPUTS if is_attention else ())
+    body = _CONSTANTS + _one_d("factor") + _one_d("dim")
+    body += (_SPREAD if kind.startswith("linear") else _REPEAT) + (_VALUE if is_attention else "all_rows = Identity (rows)")
+    body += """
+    y_shape = Concat <axis = 0> (zero, rest, dim_1d)
+    y = Reshape (all_rows, y_shape)
+"""
+    return _function("Lengthen", "factor, dim", ("x", *inputs), "y", body, opset)
+
+
+_CACHED_ATTENTION = (
+    _CONSTANTS
+    + _one_d("heads")
+    + """
+    head_shape = Concat <axis = 0> (zero, zero, heads_1d, rest)
+    query_flat, key_flat, value_flat = Split <axis = -1, num_outputs = 3> (qkv)
+    query_rows = Reshape (query_flat, head_shape)
+    key_rows = Reshape (key_flat, head_shape)
+    value_rows = Reshape (value_flat, head_shape)
+    query = Transpose <perm = [0, 2, 1, 3]> (query_rows)
+    key = Transpose <perm = [0, 2, 1, 3]> (key_rows)
+    value = Transpose <perm = [0, 2, 1, 3]> (value_rows)
+    present_key = TensorScatter <axis = 2, mode = "linear"> (past_key, key, position)
+    present_value = TensorScatter <axis = 2, mode = "linear"> (past_value, value, position)
+    found_heads = Attention <scale: float = @scale> (query, present_key, present_value, mask)
+    found_rows = Transpose <perm = [0, 2, 1, 3]> (found_heads)
+    y_shape = Constant <value_ints = [0, 0, -1]> ()
+    y = Reshape (found_rows, y_shape)
+"""
+)
+
+
+def cached_attention(opset: int) -> FunctionProto:
+    """`CachedAttention(qkv [B, L, 3 H D], past_key, past_value, position, mask) -> y [B, L, H D], present_key, present_value`.
+
+    The form both ONNX Runtime and TensorRT read right: the caches are graph inputs, TensorScatter writes the new rows and its
+    results are graph outputs directly, and the mask is boolean (never is_causal, which TensorRT aligns to the upper left).
+    """
+    inputs = ("qkv", "past_key", "past_value", "position", "mask")
+    outputs = "y, present_key, present_value"
+    return _function("CachedAttention", "heads, scale", inputs, outputs, _CACHED_ATTENTION, opset)
+
+
+_USED_LENGTH = """
+    row_count_64 = Shape <start = 1, end = 2> (qkv)
+    row_count = Cast <to = 6> (row_count_64)
+    position_32 = Cast <to = 6> (position)
+    one_32 = Constant <value = int32[1] {1}> ()
+    length = Add (position_32, row_count)
+    last_row = Sub (length, one_32)
+    total = ReduceMax <keepdims = 1> (length)
+"""
+
+
+def used_length(opset: int) -> FunctionProto:
+    """`UsedLength(qkv, position) -> last_row int32 [B], total int32 [1]`: what GroupQueryAttention wants to know of the length."""
+    return _function("UsedLength", "", ("qkv", "position"), "last_row, total", _USED_LENGTH, opset)
+
+
+_GROUP_QUERY_CALL = (
+    "com.microsoft.GroupQueryAttention <num_heads: int = @heads, kv_num_heads: int = @heads, scale: float = @scale>"
+    " ({qkv}, , , past_key, past_value, last_row, total)"
+)
+_PAD_HEADS = (
+    _CONSTANTS
+    + _one_d("heads")
+    + """
+    three = Constant <value_ints = [3]> ()
+    three_heads = Mul (heads_1d, three)
+    head_shape = Concat <axis = 0> (zero, zero, three_heads, rest)
+    flat_shape = Constant <value_ints = [0, 0, -1]> ()
+    narrow = Reshape (qkv, head_shape)
+    padding = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {padding}]> ()
+    padded = Pad (narrow, padding)
+    wide_qkv = Reshape (padded, flat_shape)
+"""
+)
+_CUT_HEADS = """
+    y_head_shape = Concat <axis = 0> (zero, zero, heads_1d, rest)
+    y_heads = Reshape (wide_y, y_head_shape)
+    start = Constant <value_ints = [0]> ()
+    end = Constant <value_ints = [{head_dim}]> ()
+    last_axis = Constant <value_ints = [3]> ()
+    y_cut = Slice (y_heads, start, end, last_axis)
+    y = Reshape (y_cut, flat_shape)
+"""
+
+
+def group_query_attention(head_dim: int, padded_head_dim: int, opset: int) -> FunctionProto:
+    """`CachedAttention` by ONNX Runtime's own kernel, heads widened with zeros where the kernel's step of 8 asks for it.
+
+    It costs by the length used, reads packed projections and writes the new cache rows in place.
+    """
+    inputs = ("qkv", "past_key", "past_value", "last_row", "total")
+    outputs = "y, present_key, present_value"
+    if padded_head_dim == head_dim:
+        body = f"{outputs} = {_GROUP_QUERY_CALL.format(qkv='qkv')}"
+    else:
+        body = _PAD_HEADS.format(padding=padded_head_dim - head_dim)
+        body += f"wide_y, present_key, present_value = {_GROUP_QUERY_CALL.format(qkv='wide_qkv')}"
+        body += _CUT_HEADS.format(head_dim=head_dim)
+    return _function("CachedAttention", "heads, scale", inputs, outputs, body, opset, '"com.microsoft" : 1')
+
+
+def _function(
+    name: str, attributes: str, inputs: tuple[str, ...], outputs: str, body: str, opset: int, extra_import: str = ""
+) -> FunctionProto:
+    imports = f'"" : {opset}' + (f", {extra_import}" if extra_import else "")
+    text = f"""<domain: "{DOMAIN}", opset_import: [{imports}]>
+    {name} {f"<{attributes}>" if attributes else ""} ({", ".join(inputs)}) => ({outputs}) {{ {body} }}"""
+    return _named(onnx.parser.parse_function(text))
+
+
+def _named(function: FunctionProto) -> FunctionProto:
+    for node in function.node:
+        node.name = f"{function.name}/{node.output[0]}"
+    return function

@@ -1,0 +1,124 @@
+"""One stage -> one ONNX graph file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from onnx import FunctionProto
+from torch import Tensor
+from torch.export import Dim
+
+from ..contract import Contract, TensorSpec, contract_of
+from ..errors import ExportError
+from ..models.config import ModelConfig
+from ..models.lengthen import Lengthen
+from ..models.shorten import Shorten
+from ..models.stages import Stage
+from . import functions
+from .dialect import Dialect
+from .graph_modules import StageGraph
+
+# Any sizes serve as examples so long as they differ from 0 and 1, which torch.export would take for constants.
+_EXAMPLE = {"B": 2, "L": 3, "S": 8, "N": 2}
+
+
+def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect) -> int:
+    """Write a stage's graph to `path` and its weights beside it (`<path>.data`); return the bytes of its weights.
+
+    Batch, firings, capacity and the number of logit rows are symbolic.
+
+    Raises:
+        ExportError: torch could not trace the stage; the first line of its reason is quoted.
+    """
+    contract = contract_of(stage.spec, config.dim, config.vocab_size)
+    model = _traced(stage, contract, dialect)
+    for function in _functions(stage, dialect):
+        added = ir.serde.deserialize_function(function)
+        model.functions[added.identifier()] = added
+    model.opset_imports[functions.DOMAIN] = 1
+    _name_nodes(model, stage.spec.name)
+    return save_graph(model, path)
+
+
+def save_graph(model: ir.Model, path: Path) -> int:
+    """Save a model with its weights in `<path>.data`, which readers may map into memory; return the bytes of the weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, path, external_data=f"{path.name}.data")
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+def _traced(stage: Stage, contract: Contract, dialect: Dialect) -> ir.Model:
+    spec = stage.spec
+    row_inputs = [tensor.name for tensor in spec.inputs]
+    graph = StageGraph(stage.module, row_inputs, spec.uses_position, spec.output == "logits")
+    letters = {letter: Dim(letter, min=1) for letter in _EXAMPLE}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations; its failures are raised
+            program = torch.onnx.export(
+                graph,
+                tuple(_example(tensor) for tensor in contract.inputs),
+                dynamo=True,
+                opset_version=dialect.opset,
+                input_names=[tensor.name for tensor in contract.inputs],
+                output_names=[tensor.name for tensor in contract.outputs],
+                dynamic_shapes=(tuple(_dynamic(tensor, letters) for tensor in contract.inputs),),
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps anything a model's code may raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f'stage "{spec.name}" could not be exported: {reason}') from error
+    if program is None:
+        raise ExportError(f'stage "{spec.name}" could not be exported: torch returned no program')
+    return program.model
+
+
+def _size(dimension: int | str) -> int:
+    if isinstance(dimension, int):
+        return dimension
+    factor, _, letter = dimension.rpartition("*")
+    return int(factor or 1) * _EXAMPLE[letter]
+
+
+def _example(tensor: TensorSpec) -> Tensor:
+    shape = [_size(dimension) for dimension in tensor.shape]
+    return torch.zeros(shape, dtype=torch.int64 if tensor.dtype == "int64" else torch.float32)
+
+
+def _dynamic(tensor: TensorSpec, letters: dict[str, Dim]) -> dict[int, Dim]:
+    dynamic = {}
+    for axis, dimension in enumerate(tensor.shape):
+        if isinstance(dimension, str):
+            factor, _, letter = dimension.rpartition("*")
+            dynamic[axis] = int(factor) * letters[letter] if factor else letters[letter]
+    return dynamic
+
+
+def _functions(stage: Stage, dialect: Dialect) -> list[FunctionProto]:
+    """The definitions of the `foveal` ops that this stage's graph contains."""
+    found = [dialect.cached_attention(dialect.opset)] if stage.spec.layers else []
+    if isinstance(stage.module.entry, Shorten):
+        found.append(functions.shorten(stage.module.entry.kind, dialect.opset))
+    if isinstance(stage.module.exit, Lengthen):
+        found.append(functions.lengthen(stage.module.exit.kind, dialect.opset))
+    return found
+
+
+def _name_nodes(model: ir.Model, stage: str) -> None:
+    """Name every node after its place in the stage, as `4/stack/layers/0/attention/MatMul`, so that viewers can group them."""
+    seen: dict[str, int] = {}
+    for node in model.graph:
+        name = "/".join((stage, *_place(node), node.op_type))
+        seen[name] = seen.get(name, 0) + 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _place(node: ir.Node) -> list[str]:
+    """The path of the module that made a node, from the exporter's record of it (empty: the stage itself)."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "").strip("[]").split(", ")
+    path = scopes[-2].strip("'") if len(scopes) > 1 else ""
+    return [part for part in path.split(".")[1:] if not path.startswith("_empty")]

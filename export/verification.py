@@ -1,0 +1,276 @@
+"""Is a bundle the model it came from? PyTorch, every ONNX stage and the running system, compared at every phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..bundle import Bundle, EngineSidecar, open_bundle
+from ..contract import StageSpec
+from ..errors import EquivalenceError
+from ..files import write_atomically
+from ..models.hourglass import Hourglass
+from ..models.loading import load_model
+from ..models.stages import split
+from ..runtime.engines.base import BoundStage, Engine
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.model import load_engines
+from ..runtime.rows import Array, Block
+from ..runtime.session import Session
+from .torch_engine import TorchEngine
+
+TOLERANCE = 1e-4  # of the reference's largest magnitude, at least 1: fp32 rounding of another order of sums stays well below
+_BATCH = 2
+_SEED = 20211026
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison; `where` names the first place that differs by more than the tolerance."""
+
+    name: str
+    max_abs_error: float
+    tolerance: float
+    values: int
+    where: str | None = None
+
+
+class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `verify` compared (`reports/verify.json`)."""
+
+    bundle: str
+    checkpoint: str
+    tokens: int
+    batch: int
+    checks: tuple[Check, ...]
+
+    @property
+    def first_failure(self) -> Check | None:
+        """The first check that failed, in order from the model to the running system."""
+        return next((check for check in self.checks if check.where is not None), None)
+
+    def require_equal(self) -> None:
+        """Raise EquivalenceError, naming the first stage, step and tensor that differ, unless everything agrees."""
+        failed = self.first_failure
+        if failed is not None:
+            raise EquivalenceError(
+                f"{failed.name} differs from PyTorch: {failed.where}; largest error {failed.max_abs_error:.2e}, "
+                f"expected at most {failed.tolerance:.0e} of the largest value"
+            )
+
+
+@dataclass
+class _Comparison:
+    """Collects the largest error and the first place beyond the tolerance."""
+
+    name: str
+    error: float = 0.0
+    values: int = 0
+    where: str | None = None
+
+    def add(self, got: Array, expected: Array, place: Callable[[int], str], axis: int) -> None:
+        """Compare; `place(i)` says where index i of `axis` is."""
+        difference = np.abs(got.astype(np.float64) - expected)
+        self.values += difference.size
+        if difference.size == 0:
+            return
+        worst = float(np.nan_to_num(difference, nan=np.inf).max())
+        self.error = max(self.error, worst)
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if self.where is None and not worst <= allowed:
+            others = tuple(other for other in range(difference.ndim) if other != axis)
+            rows = ~(difference <= allowed).all(axis=others)
+            self.where = place(int(np.argmax(rows)))
+
+    def check(self) -> Check:
+        return Check(
+            name=self.name, max_abs_error=self.error, tolerance=TOLERANCE, values=self.values, where=self.where
+        )
+
+
+@dataclass
+class _PairedEngine:
+    """Runs the reference, which the dataflow goes on with, and compares another engine's answer to the same inputs."""
+
+    reference: Engine
+    other: Engine
+    comparison: _Comparison
+    spec: StageSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.reference.spec
+
+    def bind(self, batch: int, rows: int) -> _PairedStage:
+        return _PairedStage(self, self.reference.bind(batch, rows), self.other.bind(batch, rows))
+
+
+@dataclass
+class _PairedStage:
+    engine: _PairedEngine
+    reference: BoundStage
+    other: BoundStage
+    copied_bytes: int = 0
+
+    @property
+    def caches(self) -> Sequence[Array]:
+        return self.reference.caches
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        self.reference.run(first, firings, inputs, output, logit_rows)
+        answer = np.full_like(output.array, np.nan)
+        self.other.run(first, firings, inputs, Block.of(answer), logit_rows)
+        spec, comparison = self.engine.spec, self.engine.comparison
+        axis = 1 if spec.output == "logits" else 0
+
+        def place(row: int) -> str:
+            firing = first + row // (spec.output_rows if axis == 0 else 1)
+            return f'stage "{spec.name}", token {firing * spec.stride}, tensor {spec.output}'
+
+        comparison.add(answer, output.array, place, axis)
+        for index, (got, expected) in enumerate(zip(self.other.caches, self.reference.caches, strict=True)):
+            name = f"present.{index // 2}.{('key', 'value')[index % 2]}"
+            self._compare_cache(got, expected, name, first, firings)
+
+    def _compare_cache(self, got: Array, expected: Array, name: str, first: int, firings: int) -> None:
+        spec, width = self.engine.spec, expected.shape[3]
+        rows = slice(first, first + firings)
+
+        def place(row: int) -> str:
+            return f'stage "{spec.name}", token {(first + row) * spec.stride}, tensor {name}'
+
+        self.engine.comparison.add(got[:, :, rows, :width], expected[:, :, rows], place, axis=2)
+
+
+def verify(
+    bundle: str | Path | Bundle,
+    checkpoint: str | Path,
+    target: str = "cpu",
+    *,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> VerifyReport:
+    """Compare a bundle with the checkpoint it was made from, teacher-forced, at every phase and in several chunkings.
+
+    In order: the model cut into stages, each portable ONNX graph, each engine of `target` (both fed with PyTorch's own rows),
+    and the running system's logits. The report is also written to `reports/verify.json` in the bundle.
+
+    Raises:
+        BundleError, CheckpointError: either is broken.
+        EquivalenceError: not raised here; call `report.require_equal()`.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    model = load_model(checkpoint).model
+    _check_same_model(opened, model, checkpoint)
+    ids = _token_ids(model)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)).numpy()
+    report = on_progress or (lambda _doing, _done, _steps: None)
+    jobs = list(_jobs(opened, model, target, ids, expected))
+    checks = []
+    for index, (name, job) in enumerate(jobs):
+        report(name, index, len(jobs))
+        checks.extend(job())
+    report("done", len(jobs), len(jobs))
+    result = VerifyReport(
+        bundle=str(opened.path), checkpoint=str(checkpoint), tokens=ids.shape[1], batch=ids.shape[0], checks=tuple(checks)
+    )
+    write_atomically(opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    return result
+
+
+_Job = Callable[[], list[Check]]
+
+
+def _jobs(bundle: Bundle, model: Hourglass, target: str, ids: Array, expected: Array) -> Iterator[tuple[str, _Job]]:
+    reference = [TorchEngine(stage) for stage in split(model)]
+    info = bundle.manifest.model
+
+    def system(name: str, engines: Sequence[Engine], chunks: Sequence[int]) -> _Job:
+        return lambda: [_compare_system(name, Session(engines, info, _BATCH), ids, expected, chunks)]
+
+    def stages(kind: str, engines: Sequence[Engine], chunks: Sequence[int]) -> _Job:
+        return lambda: _compare_stages(kind, reference, engines, info, ids, chunks)
+
+    length = ids.shape[1]
+    singles, mixed = [1] * length, _random_chunks(length)
+    portable, compiled = _portable_engines(bundle), load_engines(bundle, target, threads=1)
+    yield "stages in PyTorch", system("the split into stages, token by token", reference, singles)
+    yield "ONNX stages", stages("ONNX graph", portable, singles)
+    yield "ONNX stages, chunks", stages("ONNX graph in chunks", portable, mixed)
+    yield f"{target} engines", stages(f"{target} engine", compiled, singles)
+    yield f"{target} engines, chunks", stages(f"{target} engine in chunks", compiled, mixed)
+    yield "system, one call", system(f"the {target} system, one call", compiled, [length])
+    yield "system, token by token", system(f"the {target} system, token by token", compiled, singles)
+    yield "system, random chunks", system(f"the {target} system, random chunks", compiled, mixed)
+
+
+def _compare_stages(
+    kind: str, reference: Sequence[TorchEngine], engines: Sequence[Engine], info: object, ids: Array, chunks: Sequence[int]
+) -> list[Check]:
+    comparisons = [_Comparison(f'{kind} of stage "{engine.spec.name}"') for engine in reference]
+    paired = [_PairedEngine(*trio) for trio in zip(reference, engines, comparisons, strict=True)]
+    session = Session(paired, info, _BATCH)  # type: ignore[arg-type]
+    for start, end in _spans(chunks):
+        session.advance(ids[:, start:end])
+    return [comparison.check() for comparison in comparisons]
+
+
+def _compare_system(name: str, session: Session, ids: Array, expected: Array, chunks: Sequence[int]) -> Check:
+    comparison = _Comparison(name)
+    for start, end in _spans(chunks):
+        logits = session.advance(ids[:, start:end])
+        comparison.add(logits, expected[:, start:end], lambda row, start=start: f"token {start + row}, tensor logits", axis=1)  # type: ignore[misc]
+    return comparison.check()
+
+
+def _portable_engines(bundle: Bundle) -> list[OnnxRuntimeEngine]:
+    """The portable graphs on ONNX Runtime, as they are."""
+    engines = []
+    for entry in bundle.manifest.stages:
+        sidecar = EngineSidecar(
+            target="cpu",
+            stage=entry.spec.name,
+            builder="the portable graph",
+            precision_asked=bundle.manifest.precision,
+            precision_obtained=bundle.manifest.precision,
+            graph_sha256=bundle.manifest.files[entry.graph].sha256,
+            cache_head_dim=entry.spec.head_dim,
+        )
+        engines.append(OnnxRuntimeEngine(entry.spec, bundle.file(entry.graph), sidecar, threads=1))
+    return engines
+
+
+def _check_same_model(bundle: Bundle, model: Hourglass, checkpoint: str | Path) -> None:
+    found = (str(model.config.levels), model.config.vocab_size, model.config.dim)
+    info = bundle.manifest.model
+    expected = (info.hierarchy, info.vocab_size, info.dim)
+    if found != expected:
+        raise EquivalenceError(
+            f"{checkpoint} is another model than {bundle.path} was made from: got hierarchy, vocabulary and width {found}, "
+            f"expected {expected}; give the checkpoint that was converted"
+        )
+
+
+def _token_ids(model: Hourglass) -> npt.NDArray[np.int64]:
+    """Two sequences over at least two whole periods of firing, and a length that is a multiple of nothing."""
+    period = model.config.levels.strides[-1]
+    length = min(model.config.max_positions, max(2 * period + 3, 61))
+    return np.random.default_rng(_SEED).integers(0, model.config.vocab_size, (_BATCH, length))
+
+
+def _random_chunks(length: int) -> list[int]:
+    rng, chunks = np.random.default_rng(_SEED), []
+    while (left := length - sum(chunks)) > 0:
+        chunks.append(min(left, int(rng.integers(1, 12))))
+    return chunks
+
+
+def _spans(chunks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for length in chunks:
+        yield start, start + length
+        start += length

@@ -1,0 +1,85 @@
+"""The Hourglass language model (arXiv 2110.13711), nested to any depth; with one level, a vanilla Transformer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CapacityError
+from .cache import StackState
+from .config import ModelConfig
+from .embed import Embed
+from .head import Head
+from .level import Level, LevelState
+from .stack import Stack
+
+
+@dataclass
+class HourglassState:
+    """State of a whole model: the number of tokens seen and the state of its root."""
+
+    root: LevelState | StackState
+    position: int = 0
+
+
+class Hourglass(nn.Module):
+    """Token ids to next-token logits; `logits[t]` predicts token t+1.
+
+    With `"14@1"` the root is a plain `Stack`: the vanilla baseline is the same code, blocks and training.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        hierarchy = config.levels
+        self.embed = Embed(config)
+        self.root = Stack(config, hierarchy.depth) if hierarchy.is_vanilla else Level(config, hierarchy)
+        self.head = Head(config)
+        if config.tie_embeddings:
+            self.head.logits.weight = self.embed.tokens.weight
+        self._initialise(hierarchy.depth)
+
+    def init_state(self, batch: int, capacity: int) -> HourglassState:
+        """Empty state for `batch` sequences of at most `capacity` tokens."""
+        return HourglassState(self.root.init_state(batch, capacity))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids `[B, L]`, int64 -> logits `[B, L, V]`, all at once, no state.
+
+        Raises:
+            CapacityError: more tokens than learned positions.
+        """
+        self._check_positions(ids.shape[1])
+        y: Tensor = self.head(self.root(self.embed(ids, torch.arange(ids.shape[1], device=ids.device)[None])))
+        return y
+
+    def step(self, ids: Tensor, state: HourglassState) -> Tensor:
+        """The next token `[B, 1]` -> logits `[B, 1, V]`, firing each scale only when it must.
+
+        Raises:
+            CapacityError: the next token has no learned position.
+        """
+        self._check_positions(state.position + 1)
+        position = torch.tensor([[state.position]], device=ids.device)
+        state.position += 1
+        y: Tensor = self.head(self.root.step(self.embed(ids, position), state.root))  # type: ignore[arg-type]
+        return y
+
+    def _check_positions(self, tokens: int) -> None:
+        if self.embed.positions is not None and tokens > self.config.max_positions:
+            raise CapacityError(
+                f"the model has {self.config.max_positions} learned positions, got a sequence of {tokens} tokens; "
+                "shorten it or start a new one"
+            )
+
+    def _initialise(self, depth: int) -> None:
+        """GPT-2's initialisation: N(0, 0.02), residual projections scaled down by the depth."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() >= 2:
+                is_residual = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth) if is_residual else 0.02)

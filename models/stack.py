@@ -1,0 +1,42 @@
+"""A run of Transformer layers at one rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .block import Block
+from .cache import StackState, State
+from .config import ModelConfig
+from .rotary import Rotary
+
+
+class Stack(nn.Module):
+    """`layers` blocks one after the other, without a norm at the end (possibly none at all: then the identity)."""
+
+    def __init__(self, config: ModelConfig, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(config) for _ in range(layers))
+        self.rotary = Rotary(config.head_dim, config.rope_base) if config.positions == "rotary" and layers else None
+
+    def init_state(self, batch: int, capacity: int) -> StackState:
+        """Empty caches for `batch` sequences of at most `capacity` rows at this rate."""
+        return StackState([layer.init_state(batch, capacity) for layer in self._blocks()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence `[B, L, D]`."""
+        rope = self.rotary(torch.arange(x.shape[1], device=x.device)[None]) if self.rotary else None
+        for layer in self.layers:
+            x = layer(x, rope)
+        return x
+
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """The next rows `[B, L, D]`; `state` moves on by L."""
+        rope = self.rotary(state.positions(x.shape[1])) if self.rotary else None
+        for layer, cache in zip(self._blocks(), state.caches, strict=True):
+            x = layer.step(x, cache, rope)
+        state.advance(x.shape[1])
+        return x
+
+    def _blocks(self) -> list[Block]:
+        return [layer for layer in self.layers if isinstance(layer, Block)]

@@ -1,0 +1,200 @@
+"""A small, honest trainer: one process, AdamW, a cosine schedule, resumable to the step, its curve on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError
+from ..files import write_atomically
+from .checkpoint import save_checkpoint
+from .compute import training_flops_per_token
+from .config import ModelConfig
+from .hourglass import Hourglass
+from .text import encode, read_texts, train_tokenizer
+
+Ids = npt.NDArray[np.int64]
+
+
+class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to train; everything that changes the result.
+
+    `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
+    """
+
+    steps: int
+    batch: int = 4
+    context: int = 512
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    eval_every: int = 250
+    seed: int = 0
+    bf16: bool = False
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """One evaluation; seconds are wall-clock seconds of training so far, evaluation excluded."""
+
+    step: int
+    tokens: int
+    seconds: float
+    train_loss_nats: float
+    valid_loss_nats: float
+    valid_bits_per_byte: float
+
+
+class TrainReport(msgspec.Struct, kw_only=True):
+    """What a run was and what came of it (`training.json`)."""
+
+    settings: TrainSettings
+    parameters: int
+    train_tokens: int
+    flops_per_token: float
+    curve: list[CurvePoint]
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Linear warm-up, then a cosine down to a tenth."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
+    """Random windows `[batch, context + 1]` that depend on the seed and the step only, so a resumed run sees the same."""
+    rng = np.random.default_rng((settings.seed, step))
+    starts = rng.integers(0, len(data) - settings.context, settings.batch)
+    return torch.from_numpy(np.stack([data[start : start + settings.context + 1] for start in starts]))
+
+
+@torch.no_grad()
+def evaluate(model: Hourglass, data: Ids, context: int, batch: int = 8, limit: int | None = None) -> float:
+    """Mean loss in nats per token over consecutive windows of `context` tokens (each starts without a past)."""
+    windows = (len(data) - 1) // context
+    windows = min(windows, limit) if limit else windows
+    total = 0.0
+    for start in range(0, windows, batch):
+        rows = [data[i * context : (i + 1) * context + 1] for i in range(start, min(start + batch, windows))]
+        ids = torch.from_numpy(np.stack(rows))
+        logits = model(ids[:, :-1])
+        total += F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
+    return total / (windows * context)
+
+
+class Trainer:
+    """Trains one model in one directory; a second `run()` there goes on where the first one stopped.
+
+    The directory holds a checkpoint (fp16), `training.json` with the curve, and `resume.pt`, which may be deleted at the end.
+
+    Raises:
+        ConfigError: the text is shorter than one context.
+        CheckpointError: the directory holds a run with other settings.
+    """
+
+    def __init__(
+        self, config: ModelConfig, settings: TrainSettings, tokenizer: Tokenizer, train: list[Path], valid: list[Path], out: Path
+    ) -> None:
+        self.settings, self.out = settings, out
+        valid_texts = read_texts(valid)
+        self.train_ids, self.valid_ids = encode(tokenizer, read_texts(train)), encode(tokenizer, valid_texts)
+        for name, ids in (("training", self.train_ids), ("validation", self.valid_ids)):
+            if len(ids) <= settings.context:
+                raise ConfigError(f"the {name} text has {len(ids)} tokens, expected more than the context of {settings.context}")
+        self.bytes_per_token = sum(len(text.encode()) for text in valid_texts) / len(self.valid_ids)
+        torch.manual_seed(settings.seed)
+        self.model = Hourglass(config)
+        decayed = [p for p in self.model.parameters() if p.dim() >= 2]
+        plain = [p for p in self.model.parameters() if p.dim() < 2]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+        self.step, self.seconds = 0, 0.0
+        self.report = TrainReport(
+            settings=settings,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            train_tokens=len(self.train_ids),
+            flops_per_token=training_flops_per_token(self.model, settings.context),
+            curve=[],
+        )
+        write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        self._resume()
+
+    def run(self, on_step: Callable[[int, float], None] | None = None) -> TrainReport:
+        """Train to `settings.steps`; `on_step(step, loss)` is called after each."""
+        losses: list[float] = []
+        while self.step < self.settings.steps:
+            started = time.perf_counter()
+            losses.append(self._train_step())
+            self.seconds += time.perf_counter() - started
+            self.step += 1
+            if on_step is not None:
+                on_step(self.step, losses[-1])
+            if self.step % self.settings.eval_every == 0 or self.step == self.settings.steps:
+                self._evaluate(sum(losses) / len(losses))
+                losses.clear()
+        return self.report
+
+    def _train_step(self) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.settings)
+        ids = batch_at(self.step, self.train_ids, self.settings)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+            logits = self.model(ids[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def _evaluate(self, train_loss: float) -> None:
+        is_last = self.step == self.settings.steps
+        self.model.eval()
+        loss = evaluate(self.model, self.valid_ids, self.settings.context, limit=None if is_last else 64)
+        self.model.train()
+        tokens = self.step * self.settings.batch * self.settings.context
+        bits = loss / math.log(2) / self.bytes_per_token
+        self.report.curve.append(CurvePoint(self.step, tokens, self.seconds, train_loss, loss, bits))
+        save_checkpoint(self.model, self.out)
+        write_atomically(self.out / "training.json", msgspec.json.format(msgspec.json.encode(self.report), indent=1) + b"\n")
+        self._save_resume()
+
+    def _save_resume(self) -> None:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        temporary = self.out / ".resume.pt"
+        torch.save({**state, "seconds": self.seconds}, temporary)
+        temporary.replace(self.out / "resume.pt")
+
+    def _resume(self) -> None:
+        path = self.out / "resume.pt"
+        if not path.exists():
+            return
+        report = msgspec.json.decode((self.out / "training.json").read_bytes(), type=TrainReport)
+        if report.settings != self.settings:
+            raise CheckpointError(f"{self.out} holds a run with other settings; use them again or choose another directory")
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.report = state["step"], state["seconds"], report
+
+
+def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:
+    """Load the tokenizer at `path`, or train one of `vocab_size` tokens on the training text."""
+    if path is None:
+        return train_tokenizer(read_texts(train), vocab_size)
+    tokenizer = Tokenizer.from_file(str(path))
+    if tokenizer.get_vocab_size() > vocab_size:
+        raise ConfigError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model's vocabulary {vocab_size}")
+    return tokenizer

@@ -1,0 +1,7 @@
+"""Engines to tokens: numpy and one engine library; never torch, never onnx."""
+
+from .model import Model, load
+from .sampling import SamplingParams
+from .session import Session, Snapshot
+
+__all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load"]

@@ -1,0 +1,62 @@
+"""A stage in a few lines of numpy: stateful, exact and quick, to test the interpreter without an engine library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...contract import StageSpec
+from ..rows import Array, Block
+
+
+class FakeEngine:
+    """Mixes each firing's inputs, remembers the mix in its caches and gives back a running sum; counts its firings.
+
+    Every output depends on every input row, on the order of rows within a window and on all earlier firings, so a wrong
+    window, a missed firing or a stale cache shows in the logits.
+    """
+
+    def __init__(self, spec: StageSpec, dim: int, vocab_size: int) -> None:
+        self.spec, self.dim, self.vocab_size = spec, dim, vocab_size
+        self.fired: list[int] = []
+
+    def bind(self, batch: int, rows: int) -> FakeStage:
+        """Caches of the same shape as a real engine's, of which the first layer's keys hold the mixes."""
+        return FakeStage(self, batch, rows)
+
+
+class FakeStage:
+    """A `FakeEngine` with its caches."""
+
+    copied_bytes = 0
+
+    def __init__(self, engine: FakeEngine, batch: int, rows: int) -> None:
+        self.engine = engine
+        self.caches: Sequence[Array] = [np.zeros((batch, 1, rows, engine.dim), np.float64)]
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `BoundStage.run`."""
+        engine, spec = self.engine, self.engine.spec
+        mixed = sum(self._mix(block.array, spec.inputs[i].kind == "tokens", firings) for i, block in enumerate(inputs))
+        memory = self.caches[0][:, 0]
+        memory[:, first : first + firings] = mixed
+        sums = np.cumsum(memory[:, : first + firings], axis=1)[:, first:]  # [B, L, D]
+        y = np.sin(sums + mixed)
+        if logit_rows is not None:
+            spread = np.arange(1, engine.vocab_size + 1) / engine.vocab_size
+            output.array[...] = (y.sum(-1, keepdims=True) * spread)[:, logit_rows.array]
+        else:
+            slots = np.arange(1, spec.output_rows + 1)[:, None]
+            rows = y[:, :, None] * slots  # [B, L, k, D]
+            output.array[...] = rows.reshape(y.shape[0], -1, engine.dim).transpose(1, 0, 2)
+        engine.fired.extend(range(first, first + firings))
+
+    def _mix(self, rows: Array, is_tokens: bool, firings: int) -> Array:
+        """Weigh the rows of each firing by their place: `[B, firings, D]`."""
+        if is_tokens:
+            rows = np.repeat(rows.T[:, :, None] + 1.0, self.engine.dim, axis=2)  # [L, B, D]
+        grouped = rows.reshape(firings, -1, *rows.shape[1:])
+        weights = np.cos(np.arange(1, grouped.shape[1] + 1))
+        mixed: Array = np.einsum("nkbd,k->bnd", grouped, weights)
+        return mixed

@@ -1,0 +1,136 @@
+"""Stages on ONNX Runtime, through IOBinding on memory that never moves.
+
+Caches are bound once, input and output to the same memory: the engine appends to them in place. Rows are bound per call by
+address, which costs about a microsecond each and copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle import EngineSidecar
+from ...contract import StageSpec
+from ...errors import BackendUnavailable, EngineMismatchError
+from ..rows import Array, Block
+
+PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module; raises BackendUnavailable with the line that installs it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"onnxruntime can't be imported ({error}); target cpu runs on it: pip install 'foveal[cpu]'"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendUnavailable(
+            "onnxruntime is an empty package: onnxruntime and onnxruntime-gpu overwrote each other; "
+            "uninstall both and install one: pip install 'foveal[cpu]'"
+        )
+    return onnxruntime
+
+
+class OnnxRuntimeEngine:
+    """One stage graph in an `InferenceSession`.
+
+    Raises:
+        BackendUnavailable: onnxruntime is not installed.
+        EngineMismatchError: this onnxruntime can't load the engine, or loaded it on another provider than asked.
+    """
+
+    def __init__(self, spec: StageSpec, path: Path, sidecar: EngineSidecar, threads: int, target: str = "cpu") -> None:
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        provider = PROVIDERS[target]
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise EngineMismatchError(
+                f'onnxruntime {ort.__version__} can\'t load the engine of stage "{spec.name}", built by {sidecar.builder}: {reason}'
+            ) from error
+        if self.session.get_providers()[0] != provider:
+            raise EngineMismatchError(f"asked for {provider}, onnxruntime gave {self.session.get_providers()}")
+        self.spec, self.sidecar, self.path = spec, sidecar, path
+
+    def bind(self, batch: int, rows: int) -> OnnxRuntimeStage:
+        """Allocate zeroed caches `[batch, H, rows, Dh]` and bind them."""
+        shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
+        return OnnxRuntimeStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)])
+
+
+class OnnxRuntimeStage:
+    """An engine with its caches bound in place."""
+
+    def __init__(self, engine: OnnxRuntimeEngine, caches: list[Array]) -> None:
+        self.caches: Sequence[Array] = caches
+        self.copied_bytes = 0
+        self._engine, self._spec = engine, engine.spec
+        self._binding = engine.session.io_binding()
+        self._bind_input, self._bind_output = self._binding.bind_input, self._binding.bind_output
+        self._names = [spec.name for spec in self._spec.inputs]
+        self._dtypes = [np.int64 if name == "input_ids" else np.float32 for name in self._names]
+        batch = caches[0].shape[0] if caches else 0
+        self._position = np.zeros(batch, np.int64)
+        self._one_by_one: list[OnnxRuntimeStage] | None = None
+        self._bind_caches()
+
+    def _bind_caches(self) -> None:
+        for index, cache in enumerate(self.caches):
+            name = f"{index // 2}.{('key', 'value')[index % 2]}"
+            self._bind_input(f"past_key_values.{name}", "cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+            self._bind_output(f"present.{name}", "cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `BoundStage.run`."""
+        batch_axis = 0 if self._names[0] == "input_ids" else 1
+        batch = inputs[0].array.shape[batch_axis]
+        if batch > 1 and firings > 1 and self._engine.sidecar.batch_one_chunks and self.caches:
+            self._run_one_by_one(first, firings, inputs, output, logit_rows)
+            return
+        for name, dtype, block in zip(self._names, self._dtypes, inputs, strict=True):
+            self._bind_input(name, "cpu", 0, dtype, block.array.shape, block.address)
+        if self._spec.uses_position:
+            self._set_position(first, batch)
+        if logit_rows is not None:
+            self._bind_input("logit_rows", "cpu", 0, np.int64, logit_rows.array.shape, logit_rows.address)
+        self._bind_output(self._spec.output, "cpu", 0, np.float32, output.array.shape, output.address)
+        self._engine.session.run_with_iobinding(self._binding)
+
+    def _set_position(self, first: int, batch: int) -> None:
+        if self._position.shape[0] != batch:
+            self._position = np.zeros(batch, np.int64)
+        self._position.fill(first)
+        self._bind_input("position", "cpu", 0, np.int64, self._position.shape, self._position.ctypes.data)
+
+    def _run_one_by_one(
+        self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None
+    ) -> None:
+        """Run a chunk sequence by sequence, on views of the caches; rows are staged, and counted as copied."""
+        if self._one_by_one is None:
+            batch = self.caches[0].shape[0]
+            self._one_by_one = [
+                OnnxRuntimeStage(self._engine, [cache[b : b + 1] for cache in self.caches]) for b in range(batch)
+            ]
+        for b, stage in enumerate(self._one_by_one):
+            staged = [_one(block.array, b, name == "input_ids") for name, block in zip(self._names, inputs, strict=True)]
+            result = np.empty_like(_one(output.array, b, logit_rows is not None))
+            stage.run(first, firings, [Block.of(array) for array in staged], Block.of(result), logit_rows)
+            if logit_rows is not None:
+                output.array[b] = result[0]
+            else:
+                output.array[:, b] = result[:, 0]
+            self.copied_bytes += sum(array.nbytes for array in staged) + result.nbytes
+
+
+def _one(rows: Array, b: int, is_batch_first: bool) -> Array:
+    """Sequence b alone, contiguous."""
+    return np.ascontiguousarray(rows[b : b + 1] if is_batch_first else rows[:, b : b + 1])

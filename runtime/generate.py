@@ -1,0 +1,40 @@
+"""Token by token: prefill the prompt, then sample and feed back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import CapacityError, InputError
+from .sampling import Sampler, SamplingParams
+from .session import Session
+
+
+def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
+    """Continue `prompt` in a session of batch 1; yields new ids until `max_new_tokens` or the session is full.
+
+    Raises (at the call, not at the first id):
+        InputError: an empty prompt, ids outside the vocabulary, or a session of another batch.
+        CapacityError: the prompt does not fit.
+    """
+    if session.batch != 1:
+        raise InputError(f"generation continues one sequence, got a session of batch {session.batch}; open one with batch=1")
+    if not prompt:
+        raise InputError("the prompt is empty, expected at least one token; these models have no start token")
+    if session.position + len(prompt) > session.capacity:
+        raise CapacityError(
+            f"the prompt has {len(prompt)} tokens, the session room for {session.capacity - session.position} "
+            f"of {session.capacity}; shorten the prompt or open a session with more capacity"
+        )
+    logits = session.advance(np.asarray([prompt]), last_only=True)
+    return _continue(session, logits[0, 0], Sampler(params), params.max_new_tokens)
+
+
+def _continue(session: Session, logits: np.ndarray, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
+    for left in range(max_new_tokens - 1, -1, -1):
+        token = sampler.sample(logits, session.tokens[0])
+        yield token
+        if left == 0 or session.position == session.capacity:
+            return
+        logits = session.advance([[token]], last_only=True)[0, 0]

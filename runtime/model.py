@@ -1,0 +1,131 @@
+"""A loaded bundle: engines, manifest and tokenizer, shared by any number of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..bundle import Bundle, Manifest, check_target, open_bundle
+from ..errors import ConfigError
+from .engines.base import Engine
+from .engines.onnxruntime import OnnxRuntimeEngine
+from .generate import generate_ids
+from .sampling import SamplingParams
+from .session import Session
+from .text import TextStream
+from .threads import fastest_thread_count
+from .tokenizer import TextTokenizer, load_tokenizer
+
+
+class Model:
+    """Engines of one bundle. Immutable; sessions made from it may run in different threads."""
+
+    def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
+        self.bundle, self.target, self.threads = bundle, target, threads
+        self.engines = load_engines(bundle, target, threads)
+        self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    def session(self, batch: int = 1, capacity: int | None = None) -> Session:
+        """A fresh session for `batch` sequences of at most `capacity` tokens (None: the model's context).
+
+        Raises:
+            ConfigError: a batch below 1.
+            CapacityError: a capacity beyond the model's positions.
+        """
+        return Session(self.engines, self.manifest.model, batch, capacity)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Continue `prompt`; yields pieces of text as they become certain (whole characters, no stop string).
+
+        The same seed gives the same text. Ends at `max_new_tokens`, at a stop string, or when the context is full.
+
+        Raises (at the call):
+            InputError: settings out of range, or an empty prompt.
+            CapacityError: the prompt is longer than the context.
+            ConfigError: the bundle has no tokenizer.
+        """
+        params = SamplingParams(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            stop=tuple(stop),
+        )
+        tokenizer = self._required_tokenizer()
+        ids = generate_ids(self.session(), tokenizer.encode(prompt), params)
+        return _pieces(ids, TextStream(tokenizer, params.stop))
+
+    def _required_tokenizer(self) -> TextTokenizer:
+        if self.tokenizer is None:
+            raise ConfigError(
+                f"{self.bundle.path} has no tokenizer, so it takes ids only; convert the checkpoint again with a tokenizer.json "
+                'in its directory, or with tokenizer="bytes" if its ids are bytes'
+            )
+        return self.tokenizer
+
+
+def _pieces(ids: Iterator[int], stream: TextStream) -> Iterator[str]:
+    for token in ids:
+        if piece := stream.push(token):
+            yield piece
+        if stream.stopped:
+            return
+    if piece := stream.finish():
+        yield piece
+
+
+def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None = None) -> Model:
+    """Load a bundle's engines.
+
+    Args:
+        bundle: a bundle directory, every file of which is checked first, or one that was opened before.
+        target: what the engines were built for.
+        threads: threads of the engine library; None: chosen by a quick measurement on this machine.
+
+    Raises:
+        BundleError: not a bundle, or not whole.
+        ConfigError: an unknown target, one the bundle has no engines for, or a thread count below 1.
+        BackendUnavailable: the target's engine library is not installed.
+        EngineMismatchError: the engines were made for something else.
+    """
+    check_target(target)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if target not in opened.manifest.engines:
+        built = ", ".join(opened.manifest.engines) or "none"
+        raise ConfigError(f"{opened.path} has no engines for {target}, only for: {built}; convert the checkpoint for {target}")
+    if threads is None:
+        threads = fastest_thread_count(lambda count: Session(load_engines(opened, target, count), opened.manifest.model))
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
+    return Model(opened, target, threads)
+
+
+def load_engines(bundle: Bundle, target: str, threads: int) -> tuple[Engine, ...]:
+    """One engine per stage, in dataflow order."""
+    paths = bundle.manifest.engines[target]
+    return tuple(
+        OnnxRuntimeEngine(
+            entry.spec, bundle.file(paths[entry.spec.name]), bundle.sidecar(target, entry.spec.name), threads, target
+        )
+        for entry in bundle.manifest.stages
+    )
