@@ -52,11 +52,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stage and its portable graph."""
+    """A stage and its portable graph. Of its weights, `table_bytes` are looked up row by row, the rest read whole per firing."""
 
     spec: StageSpec
     graph: str
     weight_bytes: int
+    table_bytes: int = 0
 
 
 class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from torch import nn
 
 from ..bundle import (
     MANIFEST,
@@ -105,7 +106,9 @@ def convert_model(
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
             weight_bytes = export_stage(stage, model.config, directory / graph, vocabulary)
-            entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes))
+            entries.append(
+                StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage))
+            )
         engines = {}
         for index, stage in enumerate(stages):
             report(f"compiling stage {stage.spec.name} for {target}", len(stages) + index, steps)
@@ -166,6 +169,11 @@ def _model_info(model: Hourglass, source_format: str) -> ModelInfo:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layer_equivalents=config.levels.layer_equivalents,
     )
+
+
+def _table_bytes(stage: Stage) -> int:
+    tables = [module.weight for module in stage.module.modules() if isinstance(module, nn.Embedding)]
+    return sum(table.numel() * table.element_size() for table in tables)
 
 
 def _compile(stage: Stage, directory: Path, target: str, precision: str) -> str:

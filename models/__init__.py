@@ -1,0 +1,6 @@
+"""PyTorch models, the checkpoints that come with foveal, and readers of other people's."""
+
+from pathlib import Path
+
+SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "vanilla")}
+"""Trained checkpoint directories inside the package, each with a model card (README.md)."""

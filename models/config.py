@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -51,3 +51,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def levels(self) -> Hierarchy:
         """The parsed hierarchy."""
         return Hierarchy.parse(self.hierarchy)
+
+
+def one_of(choices: Any, given: str, name: str) -> Any:
+    """Narrow a string to one of a Literal's values; raises ConfigError that lists them."""
+    if given not in get_args(choices):
+        raise ConfigError(f'{name} is "{given}", expected one of {", ".join(get_args(choices))}')
+    return given

@@ -198,3 +198,9 @@ def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Toke
     if tokenizer.get_vocab_size() > vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model's vocabulary {vocab_size}")
     return tokenizer
+
+
+def use_threads(threads: int | None) -> None:
+    """Set the number of PyTorch threads; None leaves its choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)

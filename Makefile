@@ -1,0 +1,48 @@
+# On a fresh machine: `make demo`, `make test`. Both make .venv themselves.
+PYTHON ?= python3
+# Where pip would fetch a CUDA build of torch: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test lint type format bench gpu-check clean
+demo: .venv/.demo
+	$(BIN)/foveal demo
+
+test: lint type
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy names modules after the checkout's folder unless a link called foveal leads to it.
+type: .venv/.dev
+	mkdir -p .link && ln -sfn "$(CURDIR)" .link/foveal
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The figures of docs/performance.md; about 15 minutes on a quiet machine.
+bench: .venv/.dev
+	sh bench/performance.sh $(BIN)/foveal
+
+# Needs a machine with a CUDA device; elsewhere every test is skipped with the reason.
+gpu-check: .venv/.dev
+	$(BIN)/python -m pytest tests/gpu -ra
+
+clean:
+	rm -rf .venv .link build dist *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e ".[cpu,export]"
+	touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) -e ".[dev]"
+	touch $@

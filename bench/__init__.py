@@ -1,0 +1,1 @@
+"""Latency, memory and distance from the roofline, measured; raw samples kept."""

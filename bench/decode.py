@@ -1,0 +1,109 @@
+"""Run a model the way a user would, and keep every sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..contract import StageSpec
+from ..runtime.engines.base import Engine
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.model import Model
+from ..runtime.session import Session
+
+
+@dataclass
+class DecodeSamples:
+    """Nanoseconds of one model's runs, in order; `tokens` are the positions that `itl_ns` belong to."""
+
+    ttft_ns: list[int] = field(default_factory=list)
+    itl_ns: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    round_tokens_per_s: list[float] = field(default_factory=list)
+    copied_bytes_per_step: float = 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is run: a prompt in one call, then greedy decoding, in so many rounds after one that is not counted."""
+
+    prompt_tokens: int
+    new_tokens: int
+    rounds: int = 3
+    seed: int = 0
+
+
+def measure_round(session: Session, load: Load, samples: DecodeSamples | None) -> None:
+    """One round: reset, prefill, decode greedily; appends to `samples` unless it is a warm-up (None)."""
+    rng = np.random.default_rng(load.seed)
+    prompt = rng.integers(0, session.model.vocab_size, (session.batch, load.prompt_tokens))
+    session.reset()
+    began = time.perf_counter_ns()
+    logits = session.advance(prompt, last_only=True)
+    ttft = time.perf_counter_ns() - began
+    copied = session.copied_bytes
+    steps, positions = [], []
+    for _ in range(load.new_tokens):
+        positions.append(session.position)
+        began = time.perf_counter_ns()
+        logits = session.advance(logits[:, 0].argmax(-1)[:, None], last_only=True)
+        steps.append(time.perf_counter_ns() - began)
+    if samples is None:
+        return
+    samples.ttft_ns.append(ttft)
+    samples.itl_ns += steps
+    samples.tokens += positions
+    samples.round_tokens_per_s.append(session.batch * len(steps) / (sum(steps) * 1e-9))
+    samples.copied_bytes_per_step = (session.copied_bytes - copied) / len(steps)
+
+
+def measure_stages(session: Session, load: Load) -> dict[str, list[int]]:
+    """Nanoseconds of every engine call of each stage while decoding (a round of its own: watching costs time)."""
+    samples: dict[str, list[int]] = {name: [] for name in session.fires}
+
+    def record(spec: StageSpec, _firings: int, elapsed_ns: int) -> None:
+        samples[spec.name].append(elapsed_ns)
+
+    rng = np.random.default_rng(load.seed)
+    session.reset()
+    logits = session.advance(rng.integers(0, session.model.vocab_size, (session.batch, load.prompt_tokens)), last_only=True)
+    session.observer = record
+    for _ in range(load.new_tokens):
+        logits = session.advance(logits[:, 0].argmax(-1)[:, None], last_only=True)
+    session.observer = None
+    return samples
+
+
+class _IdleSession:
+    """An `InferenceSession` that binds but does not run."""
+
+    def __init__(self, engine: OnnxRuntimeEngine) -> None:
+        self.io_binding = engine.session.io_binding
+
+    def run_with_iobinding(self, _binding: object) -> None:
+        """Do nothing: what is left is the host's side."""
+
+
+def host_ns_per_step(model: Model, load: Load) -> float:
+    """Mean nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines."""
+    engines: list[Engine] = []
+    for engine in model.engines:
+        idle = object.__new__(OnnxRuntimeEngine)
+        idle.__dict__.update(engine.__dict__)
+        idle.session = _IdleSession(engine) if isinstance(engine, OnnxRuntimeEngine) else None
+        engines.append(idle)
+    rounds = []
+    with Session(engines, model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:
+        for _ in range(3):
+            session.reset()
+            session.advance(np.zeros((1, load.prompt_tokens), np.int64), last_only=True)
+            token = np.zeros((1, 1), np.int64)
+            began = time.perf_counter_ns()
+            for _ in range(load.new_tokens):
+                session.advance(token, last_only=True)
+            rounds.append((time.perf_counter_ns() - began) / load.new_tokens)
+    return min(rounds)
+

@@ -1,0 +1,127 @@
+"""What a benchmark says: one schema for the JSON, the table and the comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TypedDict
+
+import msgspec
+
+from .decode import DecodeSamples
+from .environment import Environment
+from .statistics import NS_PER_MS, Summary, summarise
+
+BENCH_SCHEMA_VERSION = 1
+
+
+class StageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage while decoding; `engine_ms` is per call of its engine."""
+
+    name: str
+    stride: int
+    fires: int
+    engine_ms: Summary
+    ms_per_token: float
+    weight_bytes: int
+
+
+class MemoryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes; `peak_bytes` is the high-water mark of a fresh process that loads and decodes, interpreter included."""
+
+    weights_bytes: int
+    state_reserved_bytes: int
+    peak_bytes: int | None
+    peak_method: str
+
+
+class RooflineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes a decode step must read (weights by firing rate, cached keys and values by length) against the memory's speed."""
+
+    weight_bytes_per_token: float
+    cache_bytes_per_token: float
+    memory_bandwidth_gb_s: float
+    achieved_gb_s: float
+    achieved_weights_gb_s: float
+    share: float
+    weights_share: float
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """Raw nanoseconds, in order; `token` is the position of each decode step."""
+
+    ttft_ns: list[int]
+    itl_ns: list[int]
+    token: list[int]
+    stage_ns: dict[str, list[int]]
+
+
+class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's figures. Tokens per second are of one sequence."""
+
+    name: str
+    runtime: str
+    hierarchy: str
+    precision: str
+    layers: int
+    parameters: int
+    layer_equivalents: float
+    threads: int
+    ttft_ms: Summary
+    itl_ms: Summary
+    itl_fire_ms: Summary
+    itl_nofire_ms: Summary
+    decode_tokens_per_s: float
+    decode_tokens_per_s_by_round: list[float]
+    prefill_tokens_per_s: float
+    fires: dict[str, int]
+    copied_bytes_per_step: float | None
+    host_us_per_step: float | None
+    stages: list[StageResult]
+    memory: MemoryResult | None
+    roofline: RooflineResult | None
+    samples: Samples
+
+
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run; `problems` says what makes its figures doubtful, and `status` is then `"incomplete"`."""
+
+    schema_version: int
+    command: str
+    environment: Environment
+    prompt_tokens: int
+    new_tokens: int
+    rounds: int
+    seed: int
+    batch: int
+    status: str
+    problems: list[str]
+    models: list[ModelResult]
+
+
+class LatencyFigures(TypedDict):
+    """The fields of `ModelResult` that follow from its samples."""
+
+    ttft_ms: Summary
+    itl_ms: Summary
+    itl_fire_ms: Summary
+    itl_nofire_ms: Summary
+    decode_tokens_per_s: float
+    decode_tokens_per_s_by_round: list[float]
+    prefill_tokens_per_s: float
+
+
+def latency_figures(samples: DecodeSamples, strides: Sequence[int], prompt_tokens: int) -> LatencyFigures:
+    """Summarise a model's samples; a step is a firing one when any stage of a stride above 1 fires in it."""
+    coarse = sorted({stride for stride in strides if stride > 1})
+    itl_ms = [ns / NS_PER_MS for ns in samples.itl_ns]
+    fires = [any(token % stride == 0 for stride in coarse) for token in samples.tokens]
+    return LatencyFigures(
+        ttft_ms=summarise([ns / NS_PER_MS for ns in samples.ttft_ns], "ms"),
+        itl_ms=summarise(itl_ms, "ms"),
+        itl_fire_ms=summarise([ms for ms, fired in zip(itl_ms, fires, strict=True) if fired], "ms"),
+        itl_nofire_ms=summarise([ms for ms, fired in zip(itl_ms, fires, strict=True) if not fired], "ms"),
+        decode_tokens_per_s=median(samples.round_tokens_per_s),
+        decode_tokens_per_s_by_round=samples.round_tokens_per_s,
+        prefill_tokens_per_s=prompt_tokens / (median(samples.ttft_ns) * 1e-9),
+    )

@@ -1,0 +1,198 @@
+"""Benchmark bundles side by side: rounds of all models alternate, so that whatever disturbs the machine disturbs all."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from ..runtime.model import Model, load
+from ..runtime.session import Session
+from .bandwidth import read_bandwidth_gb_s
+from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
+from .eager import EagerModel
+from .environment import read_environment
+from .result import (
+    BENCH_SCHEMA_VERSION,
+    BenchResult,
+    MemoryResult,
+    ModelResult,
+    RooflineResult,
+    Samples,
+    StageResult,
+    latency_figures,
+)
+from .statistics import NS_PER_MS, summarise
+
+_PEAK = "ru_maxrss of a fresh process: load, prefill, decode"
+Progress = Callable[[str, int, int], None]
+
+
+def bench(
+    bundles: Sequence[str | Path],
+    work: Load,
+    *,
+    threads: int | None = None,
+    eager: Sequence[EagerModel] = (),
+    command: str = "",
+    on_progress: Progress | None = None,
+) -> BenchResult:
+    """Measure bundles, and optionally PyTorch models decoded eagerly, in one run.
+
+    Args:
+        bundles: bundle directories.
+        work: prompt, new tokens and rounds.
+        threads: engine threads; None: measured per model.
+        eager: models to decode with PyTorch's own incremental `step` in the same rounds.
+        command: what the user typed, for the record.
+        on_progress: called before each part.
+
+    Raises:
+        BundleError, ConfigError, BackendUnavailable: as `load`.
+        CapacityError: the prompt and new tokens do not fit a model's context.
+    """
+    report = on_progress or (lambda _doing, _done, _steps: None)
+    steps = len(bundles) * 3 + (len(bundles) + len(eager)) * (work.rounds + 1) + 1
+    done = 0
+
+    def next_part(doing: str) -> None:
+        nonlocal done
+        report(doing, done, steps)
+        done += 1
+
+    next_part("memory bandwidth")
+    environment = read_environment(read_bandwidth_gb_s())
+    models = []
+    for path in bundles:
+        next_part(f"loading {Path(path).name}")
+        models.append(load(path, threads=threads))
+    capacity = work.prompt_tokens + work.new_tokens
+    sessions = [model.session(capacity=capacity) for model in models]
+    samples = [DecodeSamples() for _ in models]
+    for round_number in range(-1, work.rounds):
+        for model, session, kept in zip(models, sessions, samples, strict=True):
+            next_part(f"{model.bundle.path.name}: " + ("warm-up" if round_number < 0 else f"round {round_number + 1}"))
+            measure_round(session, work, kept if round_number >= 0 else None)
+        for reference in eager:
+            next_part(f"{reference.name}: " + ("warm-up" if round_number < 0 else f"round {round_number + 1}"))
+            reference.measure_round(work, is_warm_up=round_number < 0)
+    results = []
+    for model, session, kept in zip(models, sessions, samples, strict=True):
+        next_part(f"{model.bundle.path.name}: stages, host side")
+        result = _model_result(model, session, work, kept, environment.memory_bandwidth_gb_s or float("nan"))
+        next_part(f"{model.bundle.path.name}: peak memory")
+        results.append(result)
+    results += [reference.result() for reference in eager]
+    problems = _problems(results, environment.load_1min)
+    return BenchResult(
+        schema_version=BENCH_SCHEMA_VERSION,
+        command=command,
+        environment=environment,
+        prompt_tokens=work.prompt_tokens,
+        new_tokens=work.new_tokens,
+        rounds=work.rounds,
+        seed=work.seed,
+        batch=1,
+        status="incomplete" if problems else "complete",
+        problems=problems,
+        models=results,
+    )
+
+
+def _model_result(model: Model, session: Session, work: Load, kept: DecodeSamples, bandwidth: float) -> ModelResult:
+    info = model.manifest.model
+    strides = [entry.spec.stride for entry in model.manifest.stages]
+    stage_ns = measure_stages(session, work)
+    return ModelResult(
+        name=model.bundle.path.name,
+        runtime=f"foveal on onnxruntime, {model.target}",
+        hierarchy=info.hierarchy,
+        precision=model.manifest.precision,
+        layers=sum(entry.spec.layers for entry in model.manifest.stages),
+        parameters=info.parameters,
+        layer_equivalents=info.layer_equivalents,
+        threads=model.threads,
+        **latency_figures(kept, strides, work.prompt_tokens),
+        fires={name: len(ns) for name, ns in stage_ns.items()},
+        copied_bytes_per_step=kept.copied_bytes_per_step,
+        host_us_per_step=host_ns_per_step(model, work) / 1e3,
+        stages=_stage_results(model, stage_ns, work.new_tokens),
+        memory=MemoryResult(
+            weights_bytes=sum(entry.weight_bytes for entry in model.manifest.stages),
+            state_reserved_bytes=sum(session.state_bytes.values()),
+            peak_bytes=_peak_bytes(model, work),
+            peak_method=_PEAK,
+        ),
+        roofline=_roofline(model, work, median(kept.round_tokens_per_s), bandwidth),
+        samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns),
+    )
+
+
+def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int) -> list[StageResult]:
+    return [
+        StageResult(
+            name=entry.spec.name,
+            stride=entry.spec.stride,
+            fires=len(stage_ns[entry.spec.name]),
+            engine_ms=summarise([ns / NS_PER_MS for ns in stage_ns[entry.spec.name]], "ms"),
+            ms_per_token=sum(stage_ns[entry.spec.name]) / NS_PER_MS / new_tokens,
+            weight_bytes=entry.weight_bytes,
+        )
+        for entry in model.manifest.stages
+    ]
+
+
+def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -> RooflineResult:
+    weights = cache = 0.0
+    for entry in model.manifest.stages:
+        spec = entry.spec
+        weights += (entry.weight_bytes - entry.table_bytes) / spec.stride
+        used_rows = (work.prompt_tokens + work.new_tokens / 2) / spec.stride
+        cache += used_rows * spec.layers * 2 * spec.heads * spec.head_dim * 4 / spec.stride
+    achieved = (weights + cache) * tokens_per_s / 1e9
+    return RooflineResult(
+        weight_bytes_per_token=weights,
+        cache_bytes_per_token=cache,
+        memory_bandwidth_gb_s=bandwidth,
+        achieved_gb_s=achieved,
+        achieved_weights_gb_s=weights * tokens_per_s / 1e9,
+        share=achieved / bandwidth,
+        weights_share=weights * tokens_per_s / 1e9 / bandwidth,
+    )
+
+
+def _peak_bytes(model: Model, work: Load) -> int | None:
+    """Decode in a fresh process and read its high-water mark; None where that process fails."""
+    arguments = [str(model.bundle.path), str(model.threads), str(work.prompt_tokens), str(work.new_tokens)]
+    code = "import sys; from foveal.bench.run import print_peak; print_peak(*sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 else None
+
+
+def print_peak(bundle: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
+    """Load, run one round, print this process's peak resident bytes (the body of the process `bench` starts)."""
+    work = Load(int(prompt_tokens), int(new_tokens))
+    session = load(bundle, threads=int(threads)).session(capacity=work.prompt_tokens + work.new_tokens)
+    measure_round(session, work, None)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(kibibytes * (1 if sys.platform == "darwin" else 1024))
+
+
+def _problems(results: Sequence[ModelResult], load_1min: float | None) -> list[str]:
+    problems = []
+    for result in results:
+        rounds = result.decode_tokens_per_s_by_round
+        spread = (max(rounds) - min(rounds)) / median(rounds)
+        if spread > 0.1:
+            problems.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
+        if result.itl_ms.p99 is None:
+            problems.append(f"{result.name}: {result.itl_ms.count} decode steps are too few for p99; use at least 1000")
+        if result.memory is not None and result.memory.peak_bytes is None:
+            problems.append(f"{result.name}: peak memory could not be measured")
+    if load_1min is not None and load_1min > 0.5:
+        problems.append(f"the load average was {load_1min:.2f} before the run; something else was running")
+    return problems
+

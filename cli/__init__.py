@@ -1,0 +1,35 @@
+"""The `foveal` command: one thin file per verb, which parses, calls one function of the library and prints."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..errors import FovealError
+from .bench import bench
+from .convert import convert
+from .demo import demo
+from .doctor import doctor
+from .generate import generate
+from .inspect import inspect
+from .train import train
+from .verify import verify
+
+app = typer.Typer(
+    help="Hierarchical language models, exported per scale and run so that coarse stages fire only every k tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (convert, verify, inspect, generate, bench, train, doctor, demo):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command; errors foveal raises on purpose become one line and their exit code."""
+    try:
+        app()
+    except FovealError as error:
+        print(f"foveal: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

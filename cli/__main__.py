@@ -1,0 +1,5 @@
+"""`python -m foveal.cli`."""
+
+from . import main
+
+main()

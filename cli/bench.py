@@ -1,0 +1,65 @@
+"""`foveal bench BUNDLE...`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Optional
+
+import msgspec
+import typer
+
+from ..files import write_atomically
+from .console import err, out, print_json, progress
+
+
+def bench(
+    bundles: Annotated[Optional[list[Path]], typer.Argument(help="Bundles to measure side by side.")] = None,  # noqa: UP045
+    hierarchy: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Also measure a model of random weights; may be repeated."),
+    ] = None,
+    dim: Annotated[int, typer.Option(help="Width of the random models.")] = 512,
+    heads: Annotated[int, typer.Option(help="Attention heads of the random models.")] = 8,
+    ff_dim: Annotated[int, typer.Option(help="Feed-forward width of the random models.")] = 2048,
+    vocab_size: Annotated[int, typer.Option(help="Vocabulary of the random models.")] = 256,
+    eager: Annotated[bool, typer.Option(help="Also decode the random models with PyTorch's own caches.")] = False,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
+    rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
+    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure latency, memory and the share of the memory's speed that decoding reaches; exit code 5 if incomplete."""
+    from ..bench.decode import Load
+    from ..bench.random_models import RandomModels
+    from ..bench.run import bench as run_bench
+    from ..bench.show import show
+
+    command = shlex.join(["foveal", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory() as directory, progress("bench") as report:
+        sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens)
+        paths = list(bundles or ())
+        if hierarchy:
+            paths += sizes.convert(hierarchy, Path(directory), report)
+        result = run_bench(
+            paths,
+            Load(prompt_tokens, new_tokens, rounds),
+            threads=threads,
+            eager=sizes.eager(hierarchy or (), threads) if eager else (),
+            command=command,
+            on_progress=report,
+        )
+    data = msgspec.json.encode(result)
+    if save is not None:
+        write_atomically(save, data + b"\n")
+        err.print(f"wrote {save}")
+    if json:
+        print_json(data)
+    else:
+        show(result, out)
+    if result.status != "complete":
+        raise typer.Exit(5)

@@ -1,0 +1,66 @@
+"""`foveal doctor`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from .console import out, print_json
+
+# What each verb or target needs, and the extra that brings it.
+_NEEDS = (
+    ("running on cpu", "onnxruntime", "cpu"),
+    ("running on cuda", "onnxruntime-gpu", "cuda"),
+    ("convert, verify, train", "torch", "export"),
+    ("convert, verify", "onnx", "export"),
+    ("convert, verify", "onnxscript", "export"),
+    ("building for tensorrt-rtx", "tensorrt-rtx", "rtx"),
+    ("building for tensorrt", "tensorrt", "tensorrt"),
+)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One package foveal can use; `mend` is what to run when it is missing."""
+
+    use: str
+    package: str
+    version: str | None
+    mend: str | None
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Say what this machine can do, and what to install for the rest."""
+    from ..bench.environment import read_environment
+
+    findings, conflicts = [_find(*need) for need in _NEEDS], _conflicts()
+    environment = read_environment()
+    if json:
+        print_json(msgspec.json.encode({"environment": environment, "findings": findings, "conflicts": conflicts}))
+        return
+    out.print(f"{environment.cpu}, {environment.cpus_usable} CPUs, {environment.system}, Python {environment.python}")
+    table = Table(box=None, header_style="bold")
+    for column in ("for", "package", "version", "to install"):
+        table.add_column(column)
+    for finding in findings:
+        table.add_row(finding.use, finding.package, finding.version or "missing", finding.mend or "", style=None)
+    out.print(table, markup=False)
+    for conflict in conflicts:
+        out.print(f"[red]{conflict}[/red]")
+
+
+def _find(use: str, package: str, extra: str) -> Finding:
+    try:
+        return Finding(use, package, version(package), None)
+    except PackageNotFoundError:
+        return Finding(use, package, None, f"pip install 'foveal[{extra}]'")
+
+
+def _conflicts() -> list[str]:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _find("", name, "").version]
+    if len(installed) == 2:
+        return ["onnxruntime and onnxruntime-gpu overwrite each other; uninstall both, then install one of them"]
+    return []

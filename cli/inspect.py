@@ -1,0 +1,96 @@
+"""`foveal inspect BUNDLE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from ..bundle import Bundle, open_bundle
+from ..contract import StageSpec
+from .console import out, print_json
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
+    tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
+    json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
+) -> None:
+    """Describe a bundle: its stages, and which of them fires at which token."""
+    opened = open_bundle(bundle)
+    if json:
+        print_json(msgspec.json.encode(_description(opened, tokens)))
+        return
+    manifest, model = opened.manifest, opened.manifest.model
+    out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
+    out.print(
+        f"{model.parameters:,} parameters, width {model.dim}, vocabulary {model.vocab_size}, context {model.context} tokens, "
+        f"{model.layer_equivalents:.2f} layers' worth of work per token"
+    )
+    out.print(
+        f"dialect {manifest.dialect}, {manifest.precision}, engines: {', '.join(manifest.engines) or 'none'}, "
+        f"tokenizer: {manifest.tokenizer or 'none'}, {opened.total_bytes() / 1e6:.1f} MB on disk"
+    )
+    out.print(_stage_table(opened))
+    out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False, soft_wrap=True)
+
+
+def _stage_table(bundle: Bundle) -> Table:
+    table = Table(box=None, header_style="bold")
+    for column in ("stage", "stride", "layers", "parameters", "weights", "cache per 1k tokens", "reads"):
+        table.add_column(column, justify="left" if column in ("stage", "reads") else "right")
+    for entry in bundle.manifest.stages:
+        spec = entry.spec
+        table.add_row(
+            spec.name,
+            str(spec.stride),
+            str(spec.layers),
+            f"{spec.parameters:,}",
+            f"{entry.weight_bytes / 1e6:.2f} MB",
+            f"{_cache_bytes(spec, 1000) / 1e6:.2f} MB",
+            ", ".join(_reads(spec)),
+        )
+    return table
+
+
+def _reads(spec: StageSpec) -> list[str]:
+    return [
+        given.kind + (f" of {given.count}" if given.count > 1 else "") + (f" from {given.source}" if given.source else "")
+        for given in spec.inputs
+    ]
+
+
+def _cache_bytes(spec: StageSpec, tokens: int) -> int:
+    return spec.capacity_rows(tokens) * spec.layers * 2 * spec.heads * spec.head_dim * 4
+
+
+def _timeline(specs: list[StageSpec], tokens: int) -> str:
+    """One line per stage, one column per token: `#` where it fires."""
+    width = max(len(spec.name) for spec in specs) + 2
+    ruler = "".join(str(token // 10 % 10) if token % 10 == 0 else " " for token in range(tokens))
+    lines = ["token".ljust(width) + ruler]
+    for spec in specs:
+        fires = "".join("#" if len(spec.firings(token, 1)) else "." for token in range(tokens))
+        lines.append(spec.name.ljust(width) + fires)
+    return "\n".join(lines)
+
+
+def _description(bundle: Bundle, tokens: int) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.path),
+        "model": manifest.model,
+        "dialect": manifest.dialect,
+        "precision": manifest.precision,
+        "tokenizer": manifest.tokenizer,
+        "targets": list(manifest.engines),
+        "bytes": bundle.total_bytes(),
+        "stages": manifest.stages,
+        "timeline": {
+            entry.spec.name: [token for token in range(tokens) if len(entry.spec.firings(token, 1))]
+            for entry in manifest.stages
+        },
+    }

@@ -1,0 +1,59 @@
+"""`foveal train OUT --text FILE...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..models.config import ModelConfig, Positions, Shortening, Upsampling, one_of
+from .console import out, progress
+
+
+def train(
+    directory: Annotated[Path, typer.Argument(help="Where the checkpoint goes; a run that is there is resumed.")],
+    text: Annotated[list[Path], typer.Option(help="Training text: files, or directories of *.txt.")],
+    valid: Annotated[list[Path], typer.Option(help="Validation text.")],
+    hierarchy: Annotated[str, typer.Option(help='For instance "2@1 8@4 2@1", or "6@1".')] = "2@1 2@4 3@16 2@4 2@1",
+    dim: Annotated[int, typer.Option(help="Width.")] = 192,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 6,
+    ff_dim: Annotated[Optional[int], typer.Option(help="Feed-forward width; 4 x dim if not given.")] = None,  # noqa: UP045
+    vocab_size: Annotated[int, typer.Option(help="Tokens of the byte-level BPE.")] = 4096,
+    tokenizer: Annotated[Optional[Path], typer.Option(help="A tokenizer.json; trained if not given.")] = None,  # noqa: UP045
+    positions: Annotated[str, typer.Option(help='"learned" or "rotary".')] = "learned",
+    shortening: Annotated[str, typer.Option(help='"average", "linear", "attention" or "linear+attention".')] = "average",
+    upsampling: Annotated[str, typer.Option(help='"repeat", "linear", "attention" or "linear+attention".')] = "repeat",
+    context: Annotated[int, typer.Option(help="Tokens per sequence.")] = 512,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3600,
+    batch: Annotated[int, typer.Option(help="Sequences per step.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations and saved states.")] = 250,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and the order of the data.")] = 0,
+    threads: Annotated[Optional[int], typer.Option(help="PyTorch threads.")] = None,  # noqa: UP045
+) -> None:
+    """Train a small model on text; run the same command again to go on where it stopped."""
+    from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
+
+    config = ModelConfig(
+        hierarchy=hierarchy,
+        vocab_size=vocab_size,
+        dim=dim,
+        heads=heads,
+        head_dim=dim // heads,
+        ff_dim=ff_dim or 4 * dim,
+        max_positions=context,
+        positions=one_of(Positions, positions, "positions"),
+        shortening=one_of(Shortening, shortening, "shortening"),
+        upsampling=one_of(Upsampling, upsampling, "upsampling"),
+    )
+    settings = TrainSettings(
+        steps=steps, batch=batch, context=context, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+    )
+    use_threads(threads)
+    trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)
+    with progress("train") as report:
+        result = trainer.run(lambda step, loss: report(f"loss {loss:.3f}", step, steps))
+    last = result.curve[-1]
+    out.print(f"{directory}: {result.parameters:,} parameters, {last.tokens:,} tokens in {last.seconds:,.0f} s")
+    out.print(f"validation: {last.valid_loss_nats:.4f} nats per token, {last.valid_bits_per_byte:.4f} bits per byte")

@@ -1,0 +1,37 @@
+"""`foveal verify BUNDLE --checkpoint DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from .console import out, print_json, progress
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to check.")],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint it was converted from.")],
+    target: Annotated[str, typer.Option(help="Whose engines to check.")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compare PyTorch, every ONNX stage and the running system; exit code 2 if they differ."""
+    from ..export import verify as verify_bundle
+
+    with progress("verify") as report:
+        result = verify_bundle(bundle, checkpoint, target, on_progress=report)
+    if json:
+        print_json(msgspec.json.encode(result))
+    else:
+        table = Table(box=None, header_style="bold")
+        table.add_column("compared with PyTorch")
+        table.add_column("max abs error", justify="right")
+        table.add_column("values", justify="right")
+        table.add_column("")
+        for check in result.checks:
+            table.add_row(check.name, f"{check.max_abs_error:.1e}", f"{check.values:,}", check.where or "equal")
+        out.print(table)
+    result.require_equal()

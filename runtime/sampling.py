@@ -1,0 +1,136 @@
+"""Logits to one token: numpy only, and reproducible: the same seed and logits give the same token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How to choose tokens, and when to stop.
+
+    Filters work in this order, as in Hugging Face transformers: repetition penalty, temperature, top-k, top-p, min-p.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: keep the k likeliest; 0 keeps all.
+        top_p: keep the smallest set of likeliest tokens whose probabilities reach this sum.
+        min_p: drop tokens less likely than this share of the likeliest one.
+        repetition_penalty: divide positive logits of tokens already seen, multiply negative ones (CTRL, arXiv 1909.05858).
+        seed: None draws a fresh one.
+        max_new_tokens: stop after so many.
+        stop: texts that end the generation; they are not given out.
+
+    Raises:
+        InputError: a setting out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, "temperature", self.temperature, "at least 0 (0: always the likeliest token)")
+        _require(self.top_k >= 0, "top_k", self.top_k, "at least 0 (0: keep all tokens)")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1 (1: keep all tokens)")
+        _require(0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1 (0: keep all tokens)")
+        _require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "more than 0 (1: no penalty)")
+        _require(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0, or None for a fresh one")
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        _require(all(self.stop), "stop", list(self.stop), "texts of at least one character")
+
+
+def _require(holds: bool, name: str, got: object, expected: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {got}, expected {expected}")
+
+
+class Sampler:
+    """Chooses tokens one after the other; draws one random number per token, none when greedy."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self._rng = np.random.default_rng(params.seed)
+
+    def sample(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int64]) -> int:
+        """Choose the next token.
+
+        Args:
+            logits: float `[V]`; not changed.
+            seen: ids `[T]` that the repetition penalty applies to.
+
+        Raises:
+            InputError: no finite logit, or one that is NaN or plus infinity.
+        """
+        params = self.params
+        _check_finite(logits)
+        if params.repetition_penalty != 1.0:
+            logits = _penalised(logits, seen, params.repetition_penalty)
+        if params.temperature == 0 or params.top_k == 1:
+            return int(logits.argmax())
+        if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
+            return self._draw(_softmax(logits, params.temperature))  # nothing to filter: no need to sort
+        ids = _likeliest(logits, params.top_k)
+        probabilities = _softmax(logits[ids], params.temperature)
+        return int(ids[self._draw(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)])])
+
+    def _draw(self, weights: npt.NDArray[np.float64]) -> int:
+        """An index by its weight: the inverse of the cumulative distribution at one uniform number."""
+        cumulative = np.cumsum(weights)
+        drawn = self._rng.random() * cumulative[-1]
+        return min(int(np.searchsorted(cumulative, drawn, side="right")), len(weights) - 1)
+
+
+def _check_finite(logits: Floats) -> None:
+    highest = logits.max()  # NaN if any is
+    if not np.isfinite(highest):
+        raise InputError(f"can't sample: the largest logit is {highest}, expected a finite number; the model's output is broken")
+
+
+def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> Floats:
+    penalised = logits.copy()
+    ids = np.unique(seen)
+    values = penalised[ids]
+    penalised[ids] = np.where(values > 0, values / penalty, values * penalty)
+    return penalised
+
+
+def _likeliest(logits: Floats, top_k: int) -> npt.NDArray[np.int64]:
+    """The ids of the k largest logits (0: of all), in falling order, ties by the lower id."""
+    if 0 < top_k < len(logits):
+        threshold = np.partition(logits, -top_k)[-top_k]
+        candidates = np.flatnonzero(logits >= threshold)
+    else:
+        top_k, candidates = len(logits), np.arange(len(logits))
+    order = np.argsort(-logits[candidates], kind="stable")
+    return candidates[order][:top_k]
+
+
+def _softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    probabilities: npt.NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
+def _count_kept(probabilities: npt.NDArray[np.float64], top_p: float, min_p: float) -> int:
+    """How many of the falling probabilities both filters keep; min-p is relative, so renormalising changes nothing."""
+    count = len(probabilities)
+    if top_p < 1:
+        count = min(int(np.searchsorted(np.cumsum(probabilities), top_p)) + 1, count)
+    if min_p > 0:
+        count = min(count, int(np.count_nonzero(probabilities >= min_p * probabilities[0])))
+    return count
