@@ -47,8 +47,6 @@ class Hierarchy:
         for outer, inner in zip(self.strides, self.strides[1:], strict=False):
             if inner <= outer or inner % outer:
                 raise self._error(f"each factor must be a larger multiple of the one outside it, got {inner} inside {outer}")
-        if sum(level.layers for level in self.levels) == 0:
-            raise self._error("there are no layers at all")
 
     def _error(self, reason: str) -> ConfigError:
         return ConfigError(f'malformed hierarchy "{self}": {reason}; write for instance "2@1 8@4 2@1"')
@@ -65,7 +63,10 @@ class Hierarchy:
                     'with factor >= 1; write for instance "2@1 8@4 2@1"'
                 )
             levels.append(Level(int(match[1]), int(match[2])))
-        return cls(tuple(levels))
+        hierarchy = cls(tuple(levels))
+        if hierarchy.depth == 0:
+            raise hierarchy._error("there are no layers at all")
+        return hierarchy
 
     @classmethod
     def nested(cls, depths: Sequence[tuple[int, int]], valley: int, factors: Sequence[int]) -> Hierarchy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def read_environment(bandwidth_gb_s: float | None = None) -> Environment:
 def usable_cpus() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process has held at once.
+
+    Linux's VmHWM where there is one: getrusage's figure starts at what the parent held when it forked.
+    """
+    text = _proc_field("/proc/self/status", "VmHWM")
+    if text is not None:
+        return int(text.split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, the one other system with this module
 
 
 def _version(name: str) -> str | None:

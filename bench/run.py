@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from ..runtime.session import Session
 from .bandwidth import read_bandwidth_gb_s
 from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
 from .eager import EagerModel
-from .environment import read_environment
+from .environment import peak_resident_bytes, read_environment
 from .result import (
     BENCH_SCHEMA_VERSION,
     BenchResult,
@@ -27,7 +26,7 @@ from .result import (
 )
 from .statistics import NS_PER_MS, summarise
 
-_PEAK = "ru_maxrss of a fresh process: load, prefill, decode"
+_PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
 Progress = Callable[[str, int, int], None]
 
 
@@ -177,8 +176,7 @@ def print_peak(bundle: str, threads: str, prompt_tokens: str, new_tokens: str) -
     work = Load(int(prompt_tokens), int(new_tokens))
     session = load(bundle, threads=int(threads)).session(capacity=work.prompt_tokens + work.new_tokens)
     measure_round(session, work, None)
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(kibibytes * (1 if sys.platform == "darwin" else 1024))
+    print(peak_resident_bytes())
 
 
 def _problems(results: Sequence[ModelResult], load_1min: float | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def _traced(stage: Stage, contract: Contract, dialect: Dialect) -> ir.Model:
     row_inputs = [tensor.name for tensor in spec.inputs]
     graph = StageGraph(stage.module, row_inputs, spec.uses_position, spec.output == "logits")
     letters = {letter: Dim(letter, min=1) for letter in _EXAMPLE}
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own deprecations; its failures are raised

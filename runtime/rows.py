@@ -48,6 +48,7 @@ class TokenLog:
     def __init__(self, lead: int, tokens: int, batch: int) -> None:
         self.lead = lead
         self.array = np.zeros((batch, lead + tokens), np.int64)
+        self._address = self.array.ctypes.data
 
     def write(self, first: int, ids: npt.NDArray[np.int64]) -> None:
         """Set ids `[B, L]` at indices `[first, first + L)`."""
@@ -57,4 +58,7 @@ class TokenLog:
     def rows(self, first: int, count: int) -> Block:
         """Ids `[B, count]` from index `first`; a copy when there are several sequences, ids being the one batch-first input."""
         start = first + self.lead
-        return Block.of(np.ascontiguousarray(self.array[:, start : start + count]))
+        ids = self.array[:, start : start + count]
+        if ids.shape[0] > 1:
+            return Block.of(np.ascontiguousarray(ids))
+        return Block(self._address + start * self.array.itemsize, ids)

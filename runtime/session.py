@@ -218,7 +218,7 @@ class Session:
                 f"the session holds {self.position} of at most {self.capacity} tokens, got {length} more; "
                 "rewind or reset it, or open one with more capacity"
             )
-        lowest, highest = int(given.min()), int(given.max())
+        lowest, highest = (given.item(),) * 2 if given.size == 1 else (int(given.min()), int(given.max()))
         if lowest < 0 or highest >= self.model.vocab_size:
             wrong = lowest if lowest < 0 else highest
             raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")

@@ -18,6 +18,7 @@ from ...errors import BackendUnavailable, EngineMismatchError
 from ..rows import Array, Block
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 def import_onnxruntime() -> Any:
@@ -64,64 +65,60 @@ class OnnxRuntimeEngine:
     def bind(self, batch: int, rows: int) -> OnnxRuntimeStage:
         """Allocate zeroed caches `[batch, H, rows, Dh]` and bind them."""
         shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
-        return OnnxRuntimeStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)])
+        return OnnxRuntimeStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch)
 
 
 class OnnxRuntimeStage:
-    """An engine with its caches bound in place."""
+    """An engine with its caches bound in place.
 
-    def __init__(self, engine: OnnxRuntimeEngine, caches: list[Array]) -> None:
+    Rows are bound through the object inside `IOBinding`: the public wrapper builds a device description at every call, which
+    makes a bind cost 4.7 us instead of 1.3.
+    """
+
+    def __init__(self, engine: OnnxRuntimeEngine, caches: list[Array], batch: int) -> None:
         self.caches: Sequence[Array] = caches
         self.copied_bytes = 0
         self._engine, self._spec = engine, engine.spec
         self._binding = engine.session.io_binding()
-        self._bind_input, self._bind_output = self._binding.bind_input, self._binding.bind_output
-        self._names = [spec.name for spec in self._spec.inputs]
-        self._dtypes = [np.int64 if name == "input_ids" else np.float32 for name in self._names]
-        batch = caches[0].shape[0] if caches else 0
+        self._bind_input, self._bind_output = self._binding._iobinding.bind_input, self._binding._iobinding.bind_output
+        self._device = _cpu_device()
+        self._inputs = [(given.name, _INT64 if given.kind == "tokens" else _FLOAT32) for given in self._spec.inputs]
         self._position = np.zeros(batch, np.int64)
+        self._in_place = batch == 1 or not engine.sidecar.batch_one_chunks or not caches
         self._one_by_one: list[OnnxRuntimeStage] | None = None
-        self._bind_caches()
+        self._bind_fixed()
 
-    def _bind_caches(self) -> None:
+    def _bind_fixed(self) -> None:
+        if self._spec.uses_position:
+            self._bind_input("position", self._device, _INT64, self._position.shape, self._position.ctypes.data)
         for index, cache in enumerate(self.caches):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
-            self._bind_input(f"past_key_values.{name}", "cpu", 0, np.float32, cache.shape, cache.ctypes.data)
-            self._bind_output(f"present.{name}", "cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+            self._bind_input(f"past_key_values.{name}", self._device, _FLOAT32, cache.shape, cache.ctypes.data)
+            self._bind_output(f"present.{name}", self._device, _FLOAT32, cache.shape, cache.ctypes.data)
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
-        batch_axis = 0 if self._names[0] == "input_ids" else 1
-        batch = inputs[0].array.shape[batch_axis]
-        if batch > 1 and firings > 1 and self._engine.sidecar.batch_one_chunks and self.caches:
+        if firings > 1 and not self._in_place:
             self._run_one_by_one(first, firings, inputs, output, logit_rows)
             return
-        for name, dtype, block in zip(self._names, self._dtypes, inputs, strict=True):
-            self._bind_input(name, "cpu", 0, dtype, block.array.shape, block.address)
-        if self._spec.uses_position:
-            self._set_position(first, batch)
+        device, self._position[...] = self._device, first
+        for (name, dtype), (address, array) in zip(self._inputs, inputs, strict=True):
+            self._bind_input(name, device, dtype, array.shape, address)
         if logit_rows is not None:
-            self._bind_input("logit_rows", "cpu", 0, np.int64, logit_rows.array.shape, logit_rows.address)
-        self._bind_output(self._spec.output, "cpu", 0, np.float32, output.array.shape, output.address)
+            self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
+        self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
         self._engine.session.run_with_iobinding(self._binding)
-
-    def _set_position(self, first: int, batch: int) -> None:
-        if self._position.shape[0] != batch:
-            self._position = np.zeros(batch, np.int64)
-        self._position.fill(first)
-        self._bind_input("position", "cpu", 0, np.int64, self._position.shape, self._position.ctypes.data)
 
     def _run_one_by_one(
         self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None
     ) -> None:
         """Run a chunk sequence by sequence, on views of the caches; rows are staged, and counted as copied."""
         if self._one_by_one is None:
-            batch = self.caches[0].shape[0]
-            self._one_by_one = [
-                OnnxRuntimeStage(self._engine, [cache[b : b + 1] for cache in self.caches]) for b in range(batch)
-            ]
+            batch = len(self._position)
+            views = ([cache[b : b + 1] for cache in self.caches] for b in range(batch))
+            self._one_by_one = [OnnxRuntimeStage(self._engine, caches, 1) for caches in views]
         for b, stage in enumerate(self._one_by_one):
-            staged = [_one(block.array, b, name == "input_ids") for name, block in zip(self._names, inputs, strict=True)]
+            staged = [_one(block.array, b, block.array.dtype == _INT64) for block in inputs]
             result = np.empty_like(_one(output.array, b, logit_rows is not None))
             stage.run(first, firings, [Block.of(array) for array in staged], Block.of(result), logit_rows)
             if logit_rows is not None:
@@ -134,3 +131,9 @@ class OnnxRuntimeStage:
 def _one(rows: Array, b: int, is_batch_first: bool) -> Array:
     """Sequence b alone, contiguous."""
     return np.ascontiguousarray(rows[b : b + 1] if is_batch_first else rows[:, b : b + 1])
+
+
+def _cpu_device() -> Any:
+    from onnxruntime.capi._pybind_state import OrtDevice
+
+    return OrtDevice(OrtDevice.cpu(), OrtDevice.default_memory(), 0)

@@ -1,0 +1,63 @@
+"""docs/io-contract.md, written from the objects the exporter uses: `python -m foveal.export.contract_docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..contract import StageSpec, TensorSpec, contract_of
+from ..models.config import ModelConfig
+from ..models.hourglass import Hourglass
+from ..models.stages import split
+
+_HEAD = """# What every stage graph takes and gives
+
+Written by `python -m foveal.export.contract_docs` from the objects the exporter uses; a test compares the two.
+
+Example: hierarchy `{hierarchy}`, width 256, 8 heads of 32, vocabulary 4096. Letters: B batch, L firings of the stage in this
+call, S capacity of its caches in rows, N rows whose logits are wanted. All four are symbolic in the portable graph.
+
+Rows between stages are time-major, `[rows, B, D]`, so that any run of rows is one contiguous block (docs/adr/0002). `position`
+counts firings of the stage, not tokens. An input and the output it is aliased with may, and on `cpu` do, share one buffer.
+"""
+
+
+def contract_page() -> str:
+    """The whole page."""
+    hierarchy = "1@1 1@2 1@8 1@2 1@1"
+    nested, vanilla = _stages(hierarchy), _stages("1@1")
+    kinds = [
+        ("Entry: token ids to rows", nested[0]),
+        ("Coarse, on the way in: a window of finer rows, shortened", nested[1]),
+        ("Coarsest: shorten, layers, lengthen", nested[2]),
+        ("Coarse, on the way out: stream and context, lengthened", nested[3]),
+        ("Exit: stream and context to logits", nested[4]),
+        ("Vanilla: token ids to logits", vanilla[0]),
+    ]
+    return _HEAD.format(hierarchy=hierarchy) + "".join(f"\n## {title} (`{spec.name}`)\n\n{_table(spec)}" for title, spec in kinds)
+
+
+def _stages(hierarchy: str) -> list[StageSpec]:
+    config = ModelConfig(
+        hierarchy=hierarchy, vocab_size=4096, dim=256, heads=8, head_dim=32, ff_dim=1024, max_positions=512
+    )
+    return [stage.spec for stage in split(Hourglass(config))]
+
+
+def _table(spec: StageSpec) -> str:
+    contract = contract_of(spec, dim=256, vocab_size=4096)
+    lines = ["| | name | dtype | shape | meaning | aliased with |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += [_line("in", tensor) for tensor in contract.inputs]
+    lines += [_line("out", tensor) for tensor in contract.outputs]
+    return "\n".join(lines) + "\n"
+
+
+def _line(direction: str, tensor: TensorSpec) -> str:
+    shape = ", ".join(map(str, tensor.shape))
+    alias = f"`{tensor.aliased_with}`" if tensor.aliased_with else ""
+    return f"| {direction} | `{tensor.name}` | {tensor.dtype} | [{shape}] | {tensor.meaning} | {alias} |"
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parent.parent / "docs" / "io-contract.md"
+    target.write_text(contract_page(), encoding="utf-8")
+    print(f"wrote {target}")

@@ -1,0 +1,164 @@
+"""A bundle is read only if it is whole and ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from foveal import BundleError, ConfigError, load, open_bundle
+from specimens import Zoo
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def bundle(zoo: Zoo, tmp_path: Path) -> Path:
+    """A bundle of our own to damage."""
+    return Path(shutil.copytree(zoo["attention"].bundle.path, tmp_path / "b"))
+
+
+def edit(bundle: Path, change: Edit) -> None:
+    """Change the manifest."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_whole_bundle_opens(bundle: Path) -> None:
+    """The manifest is there as it was written, with every file's size and hash."""
+    opened = open_bundle(bundle)
+    assert [entry.spec.name for entry in opened.manifest.stages] == ["1.pre", "3", "1.post"]
+    assert opened.total_bytes() == sum(entry.bytes for entry in opened.manifest.files.values())
+    assert opened.sidecar("cpu", "3").cache_head_dim == 16  # 10, widened to the kernel's step of 8
+
+
+def test_another_directory_is_no_bundle(tmp_path: Path) -> None:
+    """The message says how to make one."""
+    with pytest.raises(BundleError, match=r"is not a bundle: there is no manifest.json; make one with `foveal convert"):
+        open_bundle(tmp_path)
+
+
+def test_a_truncated_file(bundle: Path) -> None:
+    """Both sizes are named."""
+    path = bundle / "stages" / "3.onnx.data"
+    data = path.read_bytes()
+    path.write_bytes(data[:-7])
+    with pytest.raises(BundleError, match=rf"has {len(data) - 7} bytes, expected {len(data)}; it is truncated"):
+        open_bundle(bundle)
+
+
+def test_an_altered_file(bundle: Path) -> None:
+    """One flipped bit is enough."""
+    path = bundle / "engines" / "cpu" / "3.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=r"3\.onnx was altered: its SHA-256 differs"):
+        open_bundle(bundle)
+
+
+def test_a_missing_file(bundle: Path) -> None:
+    """It is named."""
+    (bundle / "stages" / "3.onnx").unlink()
+    with pytest.raises(BundleError, match=r"3\.onnx is missing; copy the bundle again"):
+        open_bundle(bundle)
+
+
+def test_a_file_nobody_named(bundle: Path) -> None:
+    """Nothing may be slipped in beside the engines."""
+    (bundle / "engines" / "cpu" / "other.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"other\.onnx is not named in the manifest"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "stages/../../outside", "stages\\..\\outside"])
+def test_a_path_that_leaves_the_bundle(bundle: Path, name: str) -> None:
+    """Escapes are refused before anything is read."""
+    edit(bundle, lambda manifest: manifest["files"].update({name: {"bytes": 1, "sha256": "0" * 64}}))
+    with pytest.raises(BundleError, match="leaves the bundle; do not use this bundle"):
+        open_bundle(bundle)
+
+
+def test_a_link(bundle: Path, tmp_path: Path) -> None:
+    """A link could lead anywhere."""
+    path = bundle / "stages" / "3.onnx"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link, expected a plain file"):
+        open_bundle(bundle)
+
+
+def test_a_linked_directory(bundle: Path, tmp_path: Path) -> None:
+    """Nor may a directory be a link."""
+    shutil.move(bundle / "stages", tmp_path / "elsewhere")
+    (bundle / "stages").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link"):
+        open_bundle(bundle)
+
+
+def test_another_schema_version(bundle: Path) -> None:
+    """Both versions are named."""
+    edit(bundle, lambda manifest: manifest.update(schema_version=99))
+    with pytest.raises(BundleError, match="has schema version 99, this foveal reads 1; convert the checkpoint again"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m.update(surprise=1), "unknown field `surprise`"),
+        (lambda m: m.pop("stages"), "missing required field `stages`"),
+        (lambda m: m["stages"][0]["spec"].update(stride="one"), "Expected `int`"),
+    ],
+)
+def test_a_manifest_that_is_none(bundle: Path, change: Edit, reason: str) -> None:
+    """The schema is strict and says where it failed."""
+    edit(bundle, change)
+    with pytest.raises(BundleError, match=f"is not a foveal manifest: .*{reason}"):
+        open_bundle(bundle)
+
+
+def test_a_manifest_that_is_no_json(bundle: Path) -> None:
+    """Cut in the middle."""
+    path = bundle / "manifest.json"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError, match="is not a foveal manifest"):
+        open_bundle(bundle)
+
+
+def test_a_stage_that_reads_what_is_not_there_yet(bundle: Path) -> None:
+    """Dataflow goes one way."""
+    edit(bundle, lambda manifest: manifest["stages"][1]["spec"]["inputs"][0].update(source="1.post"))
+    with pytest.raises(BundleError, match=r'stage "3" .* reads "1\.post", expected one of the stages before it'):
+        open_bundle(bundle)
+
+
+def test_engines_for_some_stages_only(bundle: Path) -> None:
+    """A target has an engine for every stage."""
+    edit(bundle, lambda manifest: manifest["engines"]["cpu"].pop("3"))
+    with pytest.raises(BundleError, match=r"has cpu engines for .* expected"):
+        open_bundle(bundle)
+
+
+def test_an_unlisted_graph(bundle: Path) -> None:
+    """Whatever is used must have a hash."""
+    edit(bundle, lambda manifest: manifest["files"].pop("stages/3.onnx"))
+    with pytest.raises(BundleError, match=r"mentions stages/3\.onnx but gives no size and hash"):
+        open_bundle(bundle)
+
+
+def test_unknown_targets(bundle: Path) -> None:
+    """An unknown target, one of a later version, and one this bundle has no engines for."""
+    with pytest.raises(ConfigError, match='unknown target "tpu"; expected one of cpu, cuda, tensorrt, tensorrt-rtx'):
+        load(bundle, target="tpu")
+    with pytest.raises(ConfigError, match='target "cuda" is not built by this version of foveal; available: cpu'):
+        load(bundle, target="cuda")
+    shutil.rmtree(bundle / "engines")
+    edit(bundle, lambda m: m.update(engines={}, files={k: v for k, v in m["files"].items() if "engines" not in k}))
+    with pytest.raises(ConfigError, match="has no engines for cpu, only for: none"):
+        load(bundle)

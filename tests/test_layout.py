@@ -1,0 +1,92 @@
+"""The layout's own promises."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("bench", "cli", "export", "models", "runtime")
+CORE = {"bundle", "contract", "errors", "files", "hierarchy"}
+# Which parts of foveal each part may import (arrows point one way).
+ALLOWED = {
+    "runtime": CORE,
+    "models": CORE,
+    "export": CORE | {"models", "runtime"},
+    "bench": CORE | {"models", "runtime", "export"},
+    "cli": CORE | {"models", "runtime", "export", "bench"},
+}
+
+
+def sources() -> Iterator[Path]:
+    """Every source file inside the parts."""
+    for part in PARTS:
+        yield from (ROOT / part).rglob("*.py")
+
+
+def imported_parts(file: Path) -> Iterator[str]:
+    """The top-level parts of foveal that a file imports, wherever the import stands."""
+    depth = len(file.relative_to(ROOT).parts) - 1
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == depth + 1:
+            yield from [node.module.split(".")[0]] if node.module else []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_arrows_point_one_way(part: str) -> None:
+    """The runtime knows no models, models no export, and so on up to the command line."""
+    for file in (ROOT / part).rglob("*.py"):
+        assert set(imported_parts(file)) <= ALLOWED[part] | {part}, file
+
+
+def test_parts_import_each_other_relatively() -> None:
+    """Relative imports are read right by every tool, whatever the checkout is called."""
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "foveal" for name in names), file
+
+
+def test_every_folder_is_packed() -> None:
+    """The wheel's list of packages names every folder that holds code."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {file.parent.relative_to(ROOT) for file in sources()}
+    assert set(listed) == {"foveal"} | {".".join(("foveal", *folder.parts)) for folder in folders}
+
+
+def test_root_holds_no_stray_module() -> None:
+    """Any other module in the root would be packed as part of foveal."""
+    assert {file.stem for file in ROOT.glob("*.py")} == CORE | {"__init__"}
+
+
+@pytest.mark.parametrize("module", ["foveal", "foveal.runtime", "foveal.cli"])
+def test_importing_is_light(module: str) -> None:
+    """Neither torch nor onnx, nor an engine library, is loaded, and it takes less than half a second (best of three)."""
+    code = (
+        "import sys, time; began = time.perf_counter(); import {m}; took = time.perf_counter() - began;"
+        "print(took, *sorted({{'torch', 'onnx', 'onnx_ir', 'onnxruntime'}} & set(sys.modules)))"
+    ).format(m=module)
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert {tuple(run.stdout.split()[1:]) for run in runs} == {()}
+    assert min(float(run.stdout.split()[0]) for run in runs) < 0.5
+
+
+def test_the_public_names_are_there() -> None:
+    """Every name of `__all__` can be had."""
+    import foveal
+
+    assert all(getattr(foveal, name) is not None for name in foveal.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'transmogrify'"):
+        _ = foveal.transmogrify
