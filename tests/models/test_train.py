@@ -1,0 +1,126 @@
+"""The trainer: it learns, it resumes to the step, and it refuses what makes no sense."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from foveal import CheckpointError, ConfigError
+from foveal.models.compute import multiply_adds_per_token
+from foveal.models.config import ModelConfig
+from foveal.models.loading import load_model
+from foveal.models.text import encode, read_texts, train_tokenizer
+from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
+from specimens import random_model
+
+CONFIG = ModelConfig(hierarchy="1@1 1@4 1@1", vocab_size=300, dim=32, heads=2, head_dim=16, ff_dim=64, max_positions=32)
+SETTINGS = TrainSettings(steps=40, batch=4, context=32, warmup_steps=5, eval_every=20)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Fifty kilobytes of sentences in random order."""
+    words = ["the sea", "a ship", "the old captain", "sailed", "slept", "sang of", "feared", "the storm", "at night", "again"]
+    rng = random.Random(0)
+    lines = (" ".join(rng.choices(words, k=7)) + ".\n" for _ in range(900))
+    (tmp_path / "text.txt").write_text("".join(lines))
+    return tmp_path / "text.txt"
+
+
+def trainer(text: Path, out: Path, settings: TrainSettings = SETTINGS) -> Trainer:
+    """A trainer on the text."""
+    return Trainer(CONFIG, settings, tokenizer_for([text], 300, None), [text], [text], out)
+
+
+def test_the_loss_falls_and_the_checkpoint_is_whole(text: Path, tmp_path: Path) -> None:
+    """The directory is a checkpoint with a tokenizer, a curve and the settings."""
+    report = trainer(text, tmp_path / "run").run()
+    assert [point.step for point in report.curve] == [20, 40]
+    assert report.curve[1].valid_loss_nats < report.curve[0].valid_loss_nats < 5.5
+    assert msgspec.json.decode((tmp_path / "run" / "training.json").read_bytes(), type=TrainReport) == report
+    loaded = load_model(tmp_path / "run")
+    assert loaded.tokenizer_path == tmp_path / "run" / "tokenizer.json"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(text: Path, tmp_path: Path) -> None:
+    """Stopped after a saved state, the second half sees the same data and ends with the same weights."""
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_25(step: int, _loss: float) -> None:
+        if step == 25:
+            raise Stop
+
+    whole = trainer(text, tmp_path / "whole")
+    whole.run()
+    with pytest.raises(Stop):
+        trainer(text, tmp_path / "halves").run(stop_at_25)
+    resumed = trainer(text, tmp_path / "halves")
+    assert resumed.step == 20
+    resumed.run()
+    for expected, got in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_other_settings_do_not_continue_a_run(text: Path, tmp_path: Path) -> None:
+    """They would make a curve that never was."""
+    trainer(text, tmp_path / "run").run()
+    with pytest.raises(CheckpointError, match="holds a run with other settings; use them again or choose another directory"):
+        trainer(text, tmp_path / "run", TrainSettings(steps=50, batch=2, context=32))
+
+
+def test_text_shorter_than_a_context(text: Path, tmp_path: Path) -> None:
+    """Both numbers are named."""
+    short = tmp_path / "short.txt"
+    short.write_text("the sea")
+    with pytest.raises(ConfigError, match="the validation text has .* tokens, expected more than the context of 32"):
+        Trainer(CONFIG, SETTINGS, tokenizer_for([text], 300, None), [text], [short], tmp_path / "run")
+
+
+def test_no_text(tmp_path: Path) -> None:
+    """A path that is not there, a directory without texts."""
+    with pytest.raises(ConfigError, match=r"no text at .*: expected a text file, or a directory with \*\.txt files"):
+        read_texts([tmp_path / "none.txt"])
+    with pytest.raises(ConfigError, match="no text at"):
+        read_texts([tmp_path])
+
+
+def test_a_tokenizer_larger_than_the_vocabulary(text: Path, tmp_path: Path) -> None:
+    """Ids without an embedding would follow."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(train_tokenizer(read_texts([text]), 300).to_str())
+    with pytest.raises(ConfigError, match="the tokenizer has 300 tokens, the model's vocabulary 256"):
+        tokenizer_for([text], 256, path)
+
+
+def test_the_tokenizer_encodes_anything(text: Path) -> None:
+    """Byte-level: text it never saw comes back as it was."""
+    tokenizer = train_tokenizer(read_texts([text]), 300)
+    strange = "\tÆsop’s 🦊\n日本\n"
+    assert tokenizer.decode(encode(tokenizer, [strange]).tolist()) == strange
+
+
+def test_the_schedule() -> None:
+    """Up linearly, down to a tenth."""
+    settings = TrainSettings(steps=100, warmup_steps=10, learning_rate=1.0)
+    assert learning_rate(0, settings) == pytest.approx(0.1)
+    assert learning_rate(10, settings) == pytest.approx(1.0)
+    assert learning_rate(100, settings) == pytest.approx(0.1)
+
+
+def test_arithmetic_per_token() -> None:
+    """Counted by hand for two layers: projections, feed-forward, half a context of attention, the head."""
+    model = random_model("2@1")  # width 24, 3 heads of 8, feed-forward 32, vocabulary 41
+    layer = 4 * 24 * 24 + 2 * 24 * 32 + 24 * 96
+    assert multiply_adds_per_token(model, 96) == 2 * layer + 24 * 41
+
+
+def test_coarse_layers_cost_by_their_stride() -> None:
+    """Eight layers at a quarter cost two, and their attention sees a quarter of the rows."""
+    fine, coarse = (multiply_adds_per_token(random_model(h), 0) for h in ("2@1 0@4 2@1", "2@1 8@4 2@1"))
+    layer = 4 * 24 * 24 + 2 * 24 * 32
+    assert coarse - fine == 2 * layer
