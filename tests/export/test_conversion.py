@@ -1,0 +1,158 @@
+"""Checkpoints to bundles: the logits are the stored ones, the graphs are what the contract says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert, load
+from foveal.contract import contract_of
+from foveal.export import conversion, convert_model
+from foveal.export.dialect import DIALECTS
+from foveal.export.graph import export_stage
+from foveal.models.stages import split
+from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
+
+
+def chunks(length: int, seed: int) -> Sequence[int]:
+    """Random chunk sizes that fill a sequence."""
+    rng, sizes = np.random.default_rng(seed), [0]
+    while sum(sizes) < length:
+        sizes.append(min(int(rng.integers(1, 20)), length - sum(sizes)))
+    return sizes[1:]
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_stored_logits_come_out_of_the_engines(name: str, tmp_path: Path) -> None:
+    """In one call, token by token and in random chunks, within 1e-4 of the original package's."""
+    stored = np.load(GOLDEN / name / "io.npz")
+    ids = stored["ids"].astype(np.int64)
+    batch, length = ids.shape
+    model = load(convert(GOLDEN / name, tmp_path / "b"), threads=1)
+    for sizes in ([length], [1] * length, chunks(length, 1), chunks(length, 2)):
+        session, logits, start = model.session(batch), [], 0
+        for size in sizes:
+            logits.append(session.advance(ids[:, start : start + size]))
+            start += size
+        np.testing.assert_allclose(np.concatenate(logits, 1), stored["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_graph_is_its_contract(name: str, zoo: Zoo) -> None:
+    """Names, types and shapes, with batch, rows and capacity symbolic; the checker has nothing to say."""
+    bundle = zoo[name].bundle
+    model = bundle.manifest.model
+    for entry in bundle.manifest.stages:
+        path = bundle.file(entry.graph)
+        onnx.checker.check_model(str(path), full_check=True)
+        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec, model.dim, model.vocab_size)
+        for values, tensors in ((graph.input, contract.inputs), (graph.output, contract.outputs)):
+            assert [value.name for value in values] == [tensor.name for tensor in tensors]
+            for value, tensor in zip(values, tensors, strict=True):
+                kind = value.type.tensor_type
+                assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) == tensor.dtype
+                assert tuple(d.dim_param or d.dim_value for d in kind.shape.dim) == tensor.shape
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_domain_ops_show_by_name_and_have_a_body(name: str, zoo: Zoo) -> None:
+    """A coarse stage shows Shorten, the last of its scale Lengthen; every one is defined in its own file, in standard ops."""
+    for entry in zoo[name].bundle.manifest.stages:
+        model = onnx.load(zoo[name].bundle.file(entry.graph), load_external_data=False)
+        used = [node.op_type for node in model.graph.node if node.domain == "foveal"]
+        kinds = {given.kind for given in entry.spec.inputs}
+        assert ("Shorten" in used) == ("window" in kinds)
+        assert ("Lengthen" in used) == (entry.spec.output_rows > 1)
+        assert used.count("CachedAttention") == entry.spec.layers
+        assert {function.name for function in model.functions} == set(used)
+        assert {node.domain for function in model.functions for node in function.node} <= {""}
+        assert all(node.name for node in model.graph.node)
+
+
+def test_nodes_are_named_after_their_place(zoo: Zoo) -> None:
+    """So that a viewer's search groups them."""
+    bundle = zoo["nested"].bundle
+    names = {node.name for node in onnx.load(bundle.file("stages/8.onnx"), load_external_data=False).graph.node}
+    assert "8/stack/layers/1/feed_forward/up/MatMul" in names
+    assert "8/entry/Shorten" in names
+
+
+def test_weights_lie_beside_the_graph(zoo: Zoo) -> None:
+    """Outside the protobuf, whose limit is 2 GB, in a file that can be mapped into memory."""
+    bundle = zoo["nested"].bundle
+    for entry in bundle.manifest.stages:
+        model = onnx.load(bundle.file(entry.graph), load_external_data=False)
+        weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 2]
+        assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights)
+        assert bundle.file(f"{entry.graph}.data").stat().st_size >= sum(4 * np.prod(tensor.dims) for tensor in weights)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_cpu_engines_cost_by_the_length_used(name: str, zoo: Zoo) -> None:
+    """Every layer runs ONNX Runtime's own kernel, and the mask over the whole capacity is gone."""
+    bundle = zoo[name].bundle
+    for entry in bundle.manifest.stages:
+        model = onnx.load(bundle.file(bundle.manifest.engines["cpu"][entry.spec.name]), load_external_data=False)
+        kernels = [node.op_type for function in model.functions for node in function.node if node.domain == "com.microsoft"]
+        assert kernels == ["GroupQueryAttention"] * (entry.spec.layers > 0)
+        assert "LessOrEqual" not in {node.op_type for node in model.graph.node}
+        assert [value.name for value in model.graph.input] == [
+            value.name for value in onnx.load(bundle.file(entry.graph), load_external_data=False).graph.input
+        ]
+
+
+def test_unknown_settings(tmp_path: Path) -> None:
+    """The ones there are get listed, and nothing is written."""
+    for settings, reason in (
+        ({"target": "tpu"}, 'unknown target "tpu"; expected one of cpu'),
+        ({"target": "tensorrt"}, 'target "tensorrt" is not built by this version'),
+        ({"precision": "fp64"}, 'unknown precision "fp64"; expected one of fp32'),
+        ({"dialect": "latin"}, 'unknown dialect "latin"; expected one of modern'),
+        ({"tokenizer": str(tmp_path / "none.json")}, r'no tokenizer at .*; expected a tokenizer\.json, or "bytes"'),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            convert(GOLDEN / "s4_naive_attn", tmp_path / "b", **settings)
+    assert list(tmp_path.iterdir()) == []
+    assert set(DIALECTS) == {"modern"}
+
+
+def test_what_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
+    """A slip of the hand costs nobody a directory."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="exists and is not a bundle; choose another path or remove it yourself"):
+        convert(GOLDEN / "s4_naive_attn", tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_failed_conversion_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no half of a new one."""
+    path = tmp_path / "b"
+    convert_model(random_model("1@1"), path)
+    before = (path / "manifest.json").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise ExportError("no")
+
+    monkeypatch.setattr(conversion, "lower", fail)
+    with pytest.raises(ExportError):
+        convert_model(random_model("2@1"), path)
+    assert (path / "manifest.json").read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    """The reader's own message."""
+    with pytest.raises(CheckpointError, match="no checkpoint directory at"):
+        convert(tmp_path / "none", tmp_path / "b")
+
+
+def test_a_stage_that_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage and the exporter's first line."""
+    model = random_model("1@1")
+    (stage,) = split(model)
+    monkeypatch.setattr(type(model.head), "forward", lambda self, x: x.tolist())
+    with pytest.raises(ExportError, match='stage "1" could not be exported: '):
+        export_stage(stage, model.config, tmp_path / "1.onnx", DIALECTS["modern"])

@@ -1,0 +1,77 @@
+"""Tokens to text, and text to tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foveal import BundleError
+from foveal.models.text import train_tokenizer
+from foveal.runtime.text import TextStream
+from foveal.runtime.tokenizer import ByteTokenizer, HuggingFaceTokenizer, TextTokenizer, load_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+
+TEXTS = st.text(st.sampled_from("abc de\n.éßł日本語🙂👩\u200d👧"), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextTokenizer]:
+    """Bytes, and a byte-level BPE whose tokens cut characters in two."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(train_tokenizer(["abc de é日本 日語. 🙂🙂 ab cde\n"] * 3, 290).to_str())
+    return {"bytes": ByteTokenizer(), "bpe": HuggingFaceTokenizer(path)}
+
+
+def stream(tokenizer: TextTokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
+    """Every piece, the last one from `finish`."""
+    text = TextStream(tokenizer, stop)
+    return [*(text.push(token) for token in ids), text.finish()]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+@given(text=TEXTS)
+def test_pieces_are_the_text_in_whole_characters(kind: str, tokenizers: dict[str, TextTokenizer], text: str) -> None:
+    """Nothing is lost, and no piece holds half a character."""
+    tokenizer = tokenizers[kind]
+    pieces = stream(tokenizer, tokenizer.encode(text))
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+@given(text=TEXTS, stops=st.lists(st.text("abc de日🙂", min_size=1, max_size=3), min_size=1, max_size=3))
+def test_stop_strings_cut_where_they_first_occur(
+    kind: str, tokenizers: dict[str, TextTokenizer], text: str, stops: list[str]
+) -> None:
+    """Across any number of tokens, and no part of a stop string is given out."""
+    tokenizer = tokenizers[kind]
+    ends = [index for stop in stops if (index := text.find(stop)) >= 0]
+    assert "".join(stream(tokenizer, tokenizer.encode(text), tuple(stops))) == text[: min(ends, default=len(text))]
+
+
+@given(st.binary(max_size=30))
+def test_bytes_that_are_no_text(data: bytes) -> None:
+    """Broken bytes become U+FFFD, exactly as if decoded at once."""
+    assert "".join(stream(ByteTokenizer(), list(data))) == data.decode(errors="replace")
+
+
+def test_nothing_comes_after_a_stop() -> None:
+    """The stream says that it stopped and stays silent."""
+    text = TextStream(ByteTokenizer(), ("b",))
+    assert (text.push(ord("a")), text.push(ord("b")), text.stopped) == ("a", "", True)
+    assert (text.push(ord("c")), text.finish()) == ("", "")
+
+
+def test_which_tokenizer_a_manifest_means(tmp_path: Path) -> None:
+    """None, bytes, or the file in the bundle."""
+    assert load_tokenizer(None, tmp_path) is None
+    assert isinstance(load_tokenizer("bytes", tmp_path), ByteTokenizer)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer\.json is not a tokenizer\.json of Hugging Face tokenizers"):
+        load_tokenizer("tokenizer.json", tmp_path)
+
+
+def test_ids_that_are_no_bytes() -> None:
+    """A vocabulary may be larger than 256."""
+    assert ByteTokenizer().decode([104, 300, 105]) == "hi"
