@@ -39,8 +39,8 @@ def generate(
         seed=seed,
         stop=stop or (),
     )
-    out.print(prompt, end="", markup=False, soft_wrap=True)
+    out.print(prompt, end="", markup=False)
     for piece in pieces:
-        out.print(piece, end="", markup=False, soft_wrap=True)
+        out.print(piece, end="", markup=False)
         out.file.flush()
     out.print()

@@ -35,7 +35,7 @@ def inspect(
         f"tokenizer: {manifest.tokenizer or 'none'}, {opened.total_bytes() / 1e6:.1f} MB on disk"
     )
     out.print(_stage_table(opened))
-    out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False, soft_wrap=True)
+    out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
 
 
 def _stage_table(bundle: Bundle) -> Table:

@@ -40,6 +40,7 @@ def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect
         added = ir.serde.deserialize_function(function)
         model.functions[added.identifier()] = added
     model.opset_imports[functions.DOMAIN] = 1
+    _state_shapes(model, contract)
     _name_nodes(model, stage.spec.name)
     return save_graph(model, path)
 
@@ -108,6 +109,13 @@ def _functions(stage: Stage, dialect: Dialect) -> list[FunctionProto]:
     if isinstance(stage.module.exit, Lengthen):
         found.append(functions.lengthen(stage.module.exit.kind, dialect.opset))
     return found
+
+
+def _state_shapes(model: ir.Model, contract: Contract) -> None:
+    """Write the contract's letters on inputs and outputs, where the exporter may have made up names of its own."""
+    for values, tensors in ((model.graph.inputs, contract.inputs), (model.graph.outputs, contract.outputs)):
+        for value, tensor in zip(values, tensors, strict=True):
+            value.shape = ir.Shape(tensor.shape)
 
 
 def _name_nodes(model: ir.Model, stage: str) -> None:
