@@ -52,7 +52,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stage and its portable graph. Of its weights, `table_bytes` are looked up row by row, the rest read whole per firing."""
+    """A stage and its portable graph.
+
+    Of its weights, `table_bytes` are looked up row by row; the rest is read whole at every firing.
+    """
 
     spec: StageSpec
     graph: str
@@ -165,7 +168,9 @@ def open_bundle(path: str | Path) -> Bundle:
 def _read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     if not path.is_file():
-        raise BundleError(f"{directory} is not a bundle: there is no {MANIFEST}; make one with `foveal convert CHECKPOINT {directory}`")
+        raise BundleError(
+            f"{directory} is not a bundle: there is no {MANIFEST}; make one with `foveal convert CHECKPOINT {directory}`"
+        )
     data = path.read_bytes()
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,4 +105,3 @@ def host_ns_per_step(model: Model, load: Load) -> float:
                 session.advance(token, last_only=True)
             rounds.append((time.perf_counter_ns() - began) / load.new_tokens)
     return min(rounds)
-

@@ -43,9 +43,7 @@ class RandomModels:
         )
         return Hourglass(config).eval()
 
-    def convert(
-        self, hierarchies: Sequence[str], directory: Path, on_progress: Callable[[str, int, int], None]
-    ) -> list[Path]:
+    def convert(self, hierarchies: Sequence[str], directory: Path, on_progress: Callable[[str, int, int], None]) -> list[Path]:
         """Write a bundle for each hierarchy, named after it."""
         from ..export import convert_model
 

@@ -193,4 +193,3 @@ def _problems(results: Sequence[ModelResult], load_1min: float | None) -> list[s
     if load_1min is not None and load_1min > 0.5:
         problems.append(f"the load average was {load_1min:.2f} before the run; something else was running")
     return problems
-

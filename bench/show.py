@@ -64,7 +64,8 @@ def _share(model: ModelResult) -> str:
     if model.roofline is None:
         return ""
     line = model.roofline
-    return f"{line.achieved_gb_s:.1f} of {line.memory_bandwidth_gb_s:.1f} GB/s, {line.share:.0%} (weights {line.weights_share:.0%})"
+    reached = f"{line.achieved_gb_s:.1f} of {line.memory_bandwidth_gb_s:.1f} GB/s"
+    return f"{reached}, {line.share:.0%} (weights {line.weights_share:.0%})"
 
 
 def _stage_table(model: ModelResult) -> Table:

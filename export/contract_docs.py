@@ -33,13 +33,13 @@ def contract_page() -> str:
         ("Exit: stream and context to logits", nested[4]),
         ("Vanilla: token ids to logits", vanilla[0]),
     ]
-    return _HEAD.format(hierarchy=hierarchy) + "".join(f"\n## {title} (`{spec.name}`)\n\n{_table(spec)}" for title, spec in kinds)
+    return _HEAD.format(hierarchy=hierarchy) + "".join(
+        f"\n## {title} (`{spec.name}`)\n\n{_table(spec)}" for title, spec in kinds
+    )
 
 
 def _stages(hierarchy: str) -> list[StageSpec]:
-    config = ModelConfig(
-        hierarchy=hierarchy, vocab_size=4096, dim=256, heads=8, head_dim=32, ff_dim=1024, max_positions=512
-    )
+    config = ModelConfig(hierarchy=hierarchy, vocab_size=4096, dim=256, heads=8, head_dim=32, ff_dim=1024, max_positions=512)
     return [stage.spec for stage in split(Hourglass(config))]
 
 

@@ -31,7 +31,7 @@ from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import Stage, split
 from .cpu import lower, padded_head_dim
-from .dialect import MODERN, dialect_named
+from .dialect import dialect_named
 from .graph import export_stage
 
 _log = logging.getLogger(__name__)
@@ -106,9 +106,7 @@ def convert_model(
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
             weight_bytes = export_stage(stage, model.config, directory / graph, vocabulary)
-            entries.append(
-                StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage))
-            )
+            entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
         engines = {}
         for index, stage in enumerate(stages):
             report(f"compiling stage {stage.spec.name} for {target}", len(stages) + index, steps)

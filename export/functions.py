@@ -190,7 +190,7 @@ _USED_LENGTH = """
 
 
 def used_length(opset: int) -> FunctionProto:
-    """`UsedLength(qkv, position) -> last_row int32 [B], total int32 [1]`: what GroupQueryAttention wants to know of the length."""
+    """`UsedLength(qkv, position) -> last_row int32 [B], total int32 [1]`: the length as GroupQueryAttention takes it."""
     return _function("UsedLength", "", ("qkv", "position"), "last_row, total", _USED_LENGTH, opset)
 
 

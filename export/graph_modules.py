@@ -17,6 +17,8 @@ from ..models.shorten import Shorten
 from ..models.stages import StageModule, time_major
 from .functions import DOMAIN
 
+Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
+
 
 @dataclass
 class GraphCache:
@@ -75,7 +77,7 @@ class CachedAttentionOp(nn.Module):
 
     def _rotated(self, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         batch, rows, _ = qkv.shape
-        query_key, value = qkv.split([2 * self.heads * self.head_dim, self.heads * self.head_dim], dim=-1)
+        query_key, value = qkv.tensor_split([2 * self.heads * self.head_dim], dim=-1)
         heads = query_key.view(batch, rows, 2 * self.heads, self.head_dim).transpose(1, 2)  # [B, 2 H, L, D]
         rotated = rotate(heads, rope).transpose(1, 2).flatten(2)
         return torch.cat((rotated, value), dim=-1)
@@ -92,7 +94,7 @@ class ShortenOp(nn.Module):
         """`[B, n * k, D]` -> `[B, n, D]`."""
         module = self.shorten
         weights: list[Tensor | None] = []
-        attributes: dict[str, int | float] = {"factor": module.factor, "dim": module.dim}
+        attributes: Attributes = {"factor": module.factor, "dim": module.dim}
         if module.pool is not None:
             weights += [module.pool.weight.t(), module.pool.bias]
         if module.attention is not None and module.feed_forward is not None:
@@ -120,12 +122,11 @@ class LengthenOp(nn.Module):
         if module.value is not None and module.out is not None:
             weights += [module.value.weight.t(), module.out.weight.t(), module.out.bias]
         shape = (x.shape[0], x.shape[1] * module.factor, module.dim)
-        return _emit("Lengthen", x, weights, {"factor": module.factor, "dim": module.dim}, shape)
+        attributes: Attributes = {"factor": module.factor, "dim": module.dim}
+        return _emit("Lengthen", x, weights, attributes, shape)
 
 
-def _emit(
-    op: str, x: Tensor, weights: list[Tensor | None], attributes: dict[str, int | float], shape: tuple[int, ...]
-) -> Tensor:
+def _emit(op: str, x: Tensor, weights: list[Tensor | None], attributes: Attributes, shape: tuple[int, ...]) -> Tensor:
     return torch.onnx.ops.symbolic(f"{DOMAIN}::{op}", (x, *weights), attributes, dtype=x.dtype, shape=shape, version=1)
 
 
@@ -133,13 +134,18 @@ def for_graph(module: StageModule) -> StageModule:
     """A copy of a stage that shares its weights and emits `foveal` ops."""
     shared = {id(parameter): parameter for parameter in (*module.parameters(), *module.buffers())}
     copied = copy.deepcopy(module, shared)
-    replacements = ((Attention, CachedAttentionOp), (Shorten, ShortenOp), (Lengthen, LengthenOp))
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            for kind, replacement in replacements:
-                if isinstance(child, kind):
-                    setattr(parent, name, replacement(child))
+            setattr(parent, name, _as_op(child))
     return copied
+
+
+def _as_op(module: nn.Module) -> nn.Module:
+    if isinstance(module, Attention):
+        return CachedAttentionOp(module)
+    if isinstance(module, Shorten):
+        return ShortenOp(module)
+    return LengthenOp(module) if isinstance(module, Lengthen) else module
 
 
 class StageGraph(nn.Module):

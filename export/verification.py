@@ -88,9 +88,7 @@ class _Comparison:
             self.where = place(int(np.argmax(rows)))
 
     def check(self) -> Check:
-        return Check(
-            name=self.name, max_abs_error=self.error, tolerance=TOLERANCE, values=self.values, where=self.where
-        )
+        return Check(name=self.name, max_abs_error=self.error, tolerance=TOLERANCE, values=self.values, where=self.where)
 
 
 @dataclass
@@ -178,7 +176,9 @@ def verify(
     result = VerifyReport(
         bundle=str(opened.path), checkpoint=str(checkpoint), tokens=ids.shape[1], batch=ids.shape[0], checks=tuple(checks)
     )
-    write_atomically(opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    write_atomically(
+        opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+    )
     return result
 
 
@@ -263,7 +263,8 @@ def _token_ids(model: Hourglass) -> npt.NDArray[np.int64]:
 
 
 def _random_chunks(length: int) -> list[int]:
-    rng, chunks = np.random.default_rng(_SEED), []
+    rng = np.random.default_rng(_SEED)
+    chunks: list[int] = []
     while (left := length - sum(chunks)) > 0:
         chunks.append(min(left, int(rng.integers(1, 12))))
     return chunks

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from .attention import Attention
 from .hourglass import Hourglass
 from .level import Level
-from .stack import Stack
 
 
 def multiply_adds_per_token(model: Hourglass, context: int) -> float:
@@ -31,8 +31,7 @@ def _root(module: nn.Module, stride: int, context: int) -> float:
 
 
 def _stack(module: nn.Module, stride: int, context: int) -> float:
-    layers = list(module.layers) if isinstance(module, Stack) else []
-    inner = sum(layer.attention.out.in_features for layer in layers)
+    inner = sum(layer.heads * layer.head_dim for layer in module.modules() if isinstance(layer, Attention))
     return (_matrices(module) + inner * context / stride) / stride
 
 

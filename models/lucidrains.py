@@ -100,7 +100,9 @@ def _hierarchy(depth: Any, shorten_factor: int | list[int] | None) -> Hierarchy:
         shorten_factor = 2  # the package's default for a level
     factors = list(shorten_factor) if isinstance(shorten_factor, list) else [shorten_factor or 1] * len(outside)
     if len(factors) < len(outside):
-        raise ConfigError(f"shorten_factor {factors} has {len(factors)} entries, expected one for each of {len(outside)} levels")
+        raise ConfigError(
+            f"shorten_factor {factors} has {len(factors)} entries, expected one for each of {len(outside)} levels"
+        )
     return Hierarchy.nested(outside, depth, factors[: len(outside)])
 
 
@@ -152,9 +154,7 @@ class _Part:
         return joined.chunk(2)[1] if self.is_second_half else joined
 
 
-def _expected_shapes(
-    parts: list[_Part], ours: Mapping[str, Tensor], config: ModelConfig
-) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(parts: list[_Part], ours: Mapping[str, Tensor], config: ModelConfig) -> dict[str, tuple[int, ...]]:
     inner = config.heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {}
     for part in parts:

@@ -18,7 +18,7 @@ def read_texts(paths: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: a path is missing or holds no text.
     """
-    texts = []
+    texts: list[str] = []
     for path in paths:
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):

@@ -105,14 +105,22 @@ class Trainer:
     """
 
     def __init__(
-        self, config: ModelConfig, settings: TrainSettings, tokenizer: Tokenizer, train: list[Path], valid: list[Path], out: Path
+        self,
+        config: ModelConfig,
+        settings: TrainSettings,
+        tokenizer: Tokenizer,
+        train: list[Path],
+        valid: list[Path],
+        out: Path,
     ) -> None:
         self.settings, self.out = settings, out
         valid_texts = read_texts(valid)
         self.train_ids, self.valid_ids = encode(tokenizer, read_texts(train)), encode(tokenizer, valid_texts)
         for name, ids in (("training", self.train_ids), ("validation", self.valid_ids)):
             if len(ids) <= settings.context:
-                raise ConfigError(f"the {name} text has {len(ids)} tokens, expected more than the context of {settings.context}")
+                raise ConfigError(
+                    f"the {name} text has {len(ids)} tokens, expected more than the context of {settings.context}"
+                )
         self.bytes_per_token = sum(len(text.encode()) for text in valid_texts) / len(self.valid_ids)
         torch.manual_seed(settings.seed)
         self.model = Hourglass(config)

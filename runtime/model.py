@@ -78,8 +78,8 @@ class Model:
     def _required_tokenizer(self) -> TextTokenizer:
         if self.tokenizer is None:
             raise ConfigError(
-                f"{self.bundle.path} has no tokenizer, so it takes ids only; convert the checkpoint again with a tokenizer.json "
-                'in its directory, or with tokenizer="bytes" if its ids are bytes'
+                f"{self.bundle.path} has no tokenizer, so it takes ids only; convert the checkpoint again with a "
+                'tokenizer.json in its directory, or with tokenizer="bytes" if its ids are bytes'
             )
         return self.tokenizer
 

@@ -97,7 +97,9 @@ class Sampler:
 def _check_finite(logits: Floats) -> None:
     highest = logits.max()  # NaN if any is
     if not np.isfinite(highest):
-        raise InputError(f"can't sample: the largest logit is {highest}, expected a finite number; the model's output is broken")
+        raise InputError(
+            f"can't sample: the largest logit is {highest}, expected a finite number; the model's output is broken"
+        )
 
 
 def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> Floats:

@@ -147,7 +147,9 @@ class Session:
             CapacityError: the snapshot holds more tokens than this session can.
         """
         if snapshot.batch != self.batch:
-            raise InputError(f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch")
+            raise InputError(
+                f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch"
+            )
         if snapshot.position > self.capacity:
             raise CapacityError(
                 f"the snapshot holds {snapshot.position} tokens, this session at most {self.capacity}; give it more capacity"
@@ -194,7 +196,9 @@ class Session:
         for step in self._steps:
             if step.spec.name == stage and step.output is not None:
                 return step.output.array[step.output.lead : self._used_rows(step)]
-        raise ConfigError(f'no rows are kept for stage "{stage}"; stages with rows: {[s.spec.name for s in self._steps if s.output]}')
+        raise ConfigError(
+            f'no rows are kept for stage "{stage}"; stages with rows: {[s.spec.name for s in self._steps if s.output]}'
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -209,7 +213,9 @@ class Session:
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
         given = np.asarray(ids)
         if given.dtype.kind not in "iu":
-            raise InputError(f"ids have dtype {given.dtype}, expected integers; convert them, for instance with ids.astype(int)")
+            raise InputError(
+                f"ids have dtype {given.dtype}, expected integers; convert them, for instance with ids.astype(int)"
+            )
         if given.ndim != 2 or given.shape[0] != self.batch or given.shape[1] == 0:
             raise InputError(f"ids have shape {list(given.shape)}, expected [{self.batch}, L] with L >= 1")
         length = given.shape[1]
@@ -231,7 +237,9 @@ def _checked_capacity(model: ModelInfo, capacity: int | None) -> int:
     if capacity < 1:
         raise CapacityError(f"capacity must be at least 1 token, got {capacity}")
     if model.max_positions is not None and capacity > model.max_positions:
-        raise CapacityError(f"the model has {model.max_positions} positions, got a capacity of {capacity}; ask for no more than it has")
+        raise CapacityError(
+            f"the model has {model.max_positions} positions, got a capacity of {capacity}; ask for no more than it has"
+        )
     return capacity
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from foveal.bundle import Bundle
 from foveal.export import convert_model
 from foveal.models.config import ModelConfig

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foveal import BundleError, ConfigError, load, open_bundle
 from specimens import Zoo
+
+from foveal import BundleError, ConfigError, load, open_bundle
 
 Edit = Callable[[dict[str, Any]], None]
 

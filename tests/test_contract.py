@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foveal.contract import Fires, InputSpec, StageSpec, contract_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveal.contract import Fires, InputSpec, StageSpec, contract_of
 
 
 def stage(stride: int = 1, fires: Fires = "open", **changes: object) -> StageSpec:

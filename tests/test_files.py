@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from foveal.files import new_directory, sha256_of, write_atomically
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from foveal import ConfigError, Hierarchy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveal import ConfigError, Hierarchy
 
 
 @st.composite

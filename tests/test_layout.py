@@ -75,9 +75,9 @@ def test_root_holds_no_stray_module() -> None:
 def test_importing_is_light(module: str) -> None:
     """Neither torch nor onnx, nor an engine library, is loaded, and it takes less than half a second (best of three)."""
     code = (
-        "import sys, time; began = time.perf_counter(); import {m}; took = time.perf_counter() - began;"
-        "print(took, *sorted({{'torch', 'onnx', 'onnx_ir', 'onnxruntime'}} & set(sys.modules)))"
-    ).format(m=module)
+        f"import sys, time; began = time.perf_counter(); import {module}; took = time.perf_counter() - began;"
+        "print(took, *sorted({'torch', 'onnx', 'onnx_ir', 'onnxruntime'} & set(sys.modules)))"
+    )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert {tuple(run.stdout.split()[1:]) for run in runs} == {()}
     assert min(float(run.stdout.split()[0]) for run in runs) < 0.5

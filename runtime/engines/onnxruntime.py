@@ -56,7 +56,8 @@ class OnnxRuntimeEngine:
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = str(error).splitlines()[0]
             raise EngineMismatchError(
-                f'onnxruntime {ort.__version__} can\'t load the engine of stage "{spec.name}", built by {sidecar.builder}: {reason}'
+                f'onnxruntime {ort.__version__} can\'t load the engine of stage "{spec.name}", '
+                f"built by {sidecar.builder}: {reason}"
             ) from error
         if self.session.get_providers()[0] != provider:
             raise EngineMismatchError(f"asked for {provider}, onnxruntime gave {self.session.get_providers()}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from rich.console import Console
+from specimens import Zoo
+
 from foveal import CapacityError
 from foveal.bench import run
 from foveal.bench.decode import Load, host_ns_per_step
@@ -13,8 +16,6 @@ from foveal.bench.result import BenchResult
 from foveal.bench.run import bench
 from foveal.bench.show import show
 from foveal.runtime.model import load
-from rich.console import Console
-from specimens import Zoo
 
 
 @pytest.fixture(scope="module")

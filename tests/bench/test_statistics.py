@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from foveal.bench.statistics import METHOD, Summary, percentile, summarise
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveal.bench.statistics import METHOD, Summary, percentile, summarise
 
 
 def test_nearest_rank() -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from foveal import cli
-from foveal.cli import inspect as inspect_module
-from foveal.models.checkpoint import save_checkpoint
 from specimens import GOLDEN, Zoo
 from typer.testing import CliRunner
 
+from foveal import cli
+from foveal.cli import inspect as inspect_module
+from foveal.models.checkpoint import save_checkpoint
 
-def run(arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+
+def run(
+    arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     monkeypatch.setattr(sys, "argv", ["foveal", *map(str, arguments)])
     capsys.readouterr()
@@ -91,7 +94,7 @@ def test_bench_prints_and_saves(foveal, zoo: Zoo, tmp_path: Path, monkeypatch: p
     """Few steps are an incomplete benchmark: exit code 5, and the file is written all the same."""
     monkeypatch.setattr("foveal.bench.run.read_bandwidth_gb_s", lambda: 20.0)
     arguments = ("--prompt-tokens", "8", "--new-tokens", "8", "--rounds", "1", "--threads", "1")
-    code, out, err = foveal("bench", zoo["vanilla"].bundle.path, *arguments, "--save", tmp_path / "r.json")
+    code, out, _err = foveal("bench", zoo["vanilla"].bundle.path, *arguments, "--save", tmp_path / "r.json")
     assert code == 5
     assert "too few for p99" in out.replace("\n", " ")
     assert json.loads((tmp_path / "r.json").read_text())["models"][0]["samples"]["token"] == list(range(8, 16))
@@ -104,7 +107,21 @@ def test_train_and_resume(foveal, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the sea and the ship and the storm. " * 200)
     sizes = ("--dim", "16", "--heads", "2", "--vocab-size", "270", "--hierarchy", "1@1 1@2 1@1", "--context", "16")
-    command = ("train", tmp_path / "run", "--text", text, "--valid", text, *sizes, "--steps", "4", "--eval-every", "2", "--threads", "1")
+    command = (
+        "train",
+        tmp_path / "run",
+        "--text",
+        text,
+        "--valid",
+        text,
+        *sizes,
+        "--steps",
+        "4",
+        "--eval-every",
+        "2",
+        "--threads",
+        "1",
+    )
     code, out, _ = foveal(*command)
     assert code == 0
     assert "bits per byte" in out

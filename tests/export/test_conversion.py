@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
+
 from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert, load
 from foveal.contract import contract_of
 from foveal.export import conversion, convert_model
 from foveal.export.dialect import DIALECTS
 from foveal.export.graph import export_stage
 from foveal.models.stages import split
-from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
 
 
 def chunks(length: int, seed: int) -> Sequence[int]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from foveal.contract import contract_of
 from specimens import ZOO, Zoo
 
+from foveal.contract import contract_of
 
 trt = pytest.importorskip("tensorrt_rtx")
 

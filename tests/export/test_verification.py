@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from specimens import Zoo
+
 from foveal import EquivalenceError
 from foveal.export import verify
 from foveal.models.checkpoint import load_foveal, save_checkpoint
-from specimens import Zoo
 
 
 @pytest.fixture

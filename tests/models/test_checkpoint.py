@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from specimens import full_forward, random_ids, random_model
+
 from foveal import CheckpointError
 from foveal.models import SHIPPED
 from foveal.models.checkpoint import read_weights, save_checkpoint
 from foveal.models.loading import load_model
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from specimens import full_forward, random_ids, random_model
 
 
 def test_a_checkpoint_is_the_model(tmp_path: Path) -> None:
@@ -100,7 +101,9 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not JSON"):
         load_model(tmp_path)
     config.write_text(json.dumps({"class": "GPT2", "n_layer": 2}))
-    with pytest.raises(CheckpointError, match=r"got the keys \['class', 'n_layer'\] and class \"GPT2\", expected a \"hierarchy\""):
+    with pytest.raises(
+        CheckpointError, match=r"got the keys \['class', 'n_layer'\] and class \"GPT2\", expected a \"hierarchy\""
+    ):
         load_model(tmp_path)
     config.write_text(json.dumps({"hierarchy": "1@1", "dim": 8, "colour": "red"}))
     with pytest.raises(CheckpointError, match="is not a foveal model configuration"):

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from foveal import CapacityError, ConfigError
-from foveal.models.config import ModelConfig
-from foveal.models.hourglass import Hourglass
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import full_forward, random_ids, random_model
+
+from foveal import CapacityError, ConfigError
+from foveal.models.config import ModelConfig
+from foveal.models.hourglass import Hourglass
 
 TOLERANCE = 2e-5
 
@@ -75,7 +76,7 @@ def test_a_coarse_stage_fires_only_when_a_token_opens_a_group() -> None:
     model = random_model("1@1 1@4 1@1")
     state = model.init_state(1, 13)
     positions = []
-    for token in range(13):
+    for _ in range(13):
         model.step(torch.zeros(1, 1, dtype=torch.int64), state)
         positions.append(state.root.inner.position)
     assert positions == [1 + token // 4 for token in range(13)]

@@ -12,13 +12,14 @@ import hourglass_transformer_pytorch.hourglass_transformer_pytorch as original
 import numpy as np
 import pytest
 import torch
-from foveal import CheckpointError, ConfigError
-from foveal.models.loading import load_model
-from foveal.models.lucidrains import config_from_kwargs, from_state_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from specimens import GOLDEN, GOLDENS, full_forward
+
+from foveal import CheckpointError, ConfigError
+from foveal.models.loading import load_model
+from foveal.models.lucidrains import config_from_kwargs, from_state_dict
 
 original.math = math  # the package forgets to import it: any length that is no multiple of the factor fails otherwise
 

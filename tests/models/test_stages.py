@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from specimens import random_model
+
 from foveal.contract import InputSpec
 from foveal.models.stages import split
-from specimens import random_model
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from specimens import random_model
+
 from foveal import CheckpointError, ConfigError
 from foveal.models.compute import multiply_adds_per_token
 from foveal.models.config import ModelConfig
 from foveal.models.loading import load_model
 from foveal.models.text import encode, read_texts, train_tokenizer
 from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
-from specimens import random_model
 
 CONFIG = ModelConfig(hierarchy="1@1 1@4 1@1", vocab_size=300, dim=32, heads=2, head_dim=16, ff_dim=64, max_positions=32)
 SETTINGS = TrainSettings(steps=40, batch=4, context=32, warmup_steps=5, eval_every=20)

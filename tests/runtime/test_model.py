@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from specimens import GOLDEN, Zoo
+
 from foveal import BackendUnavailable, CapacityError, ConfigError, EngineMismatchError, InputError, SamplingParams, load
 from foveal.bundle import open_bundle
 from foveal.export import convert
@@ -16,7 +18,6 @@ from foveal.runtime import threads
 from foveal.runtime.engines import onnxruntime as backend
 from foveal.runtime.generate import generate_ids
 from foveal.runtime.model import Model
-from specimens import GOLDEN, Zoo
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,9 @@ def test_greedy_text_is_the_stored_one(bytes_model: Model) -> None:
     """The golden checkpoint's own greedy continuation."""
     stored = np.load(GOLDEN / "s4_naive_attn" / "io.npz")
     prompt = stored["ids"][0, : int(stored["greedy_prompt_len"])].tolist()
-    expected = stored["greedy_ids"].reshape(-1)[len(prompt) :] if stored["greedy_ids"].size > len(prompt) else stored["greedy_ids"]
+    expected = (
+        stored["greedy_ids"].reshape(-1)[len(prompt) :] if stored["greedy_ids"].size > len(prompt) else stored["greedy_ids"]
+    )
     ids = list(generate_ids(bytes_model.session(), prompt, SamplingParams(temperature=0, max_new_tokens=len(expected))))
     assert ids == expected.tolist()
 

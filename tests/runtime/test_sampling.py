@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foveal import InputError, SamplingParams
-from foveal.runtime.sampling import Sampler
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foveal import InputError, SamplingParams
+from foveal.runtime.sampling import Sampler
 
 NONE = np.zeros(0, np.int64)
 

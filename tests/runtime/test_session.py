@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from specimens import ZOO, Zoo, full_forward, random_ids, random_model
+
 from foveal import CapacityError, ConfigError, InputError
 from foveal.bundle import ModelInfo
 from foveal.contract import InputSpec, StageSpec
@@ -20,9 +24,6 @@ from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine
 from foveal.runtime.model import load_engines
 from foveal.runtime.session import Session
-from hypothesis import given
-from hypothesis import strategies as st
-from specimens import ZOO, Zoo, full_forward, random_ids, random_model
 
 DIM, VOCABULARY, CAPACITY = 5, 41, 96
 
@@ -57,7 +58,9 @@ def fake_hourglass(k: int, inner: int) -> list[Engine]:
         stage("k.pre", k, [InputSpec(kind="window", source="1.pre", count=k, shift=k - 1)]),
         stage("deep", both, [InputSpec(kind="window", source="k.pre", count=inner, shift=inner - 1)], output_rows=inner),
         stage("k.post", k, [InputSpec(kind="stream", source="k.pre"), InputSpec(kind="context", source="deep")], output_rows=k),
-        stage("1.post", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k.post")], output="logits"),
+        stage(
+            "1.post", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k.post")], output="logits"
+        ),
     ]
     return [FakeEngine(spec, DIM, VOCABULARY) for spec in specs]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from foveal import BundleError
 from foveal.models.text import train_tokenizer
 from foveal.runtime.text import TextStream
 from foveal.runtime.tokenizer import ByteTokenizer, HuggingFaceTokenizer, TextTokenizer, load_tokenizer
-from hypothesis import given
-from hypothesis import strategies as st
 
 TEXTS = st.text(st.sampled_from("abc de\n.éßł日本語🙂👩\u200d👧"), max_size=40)
 
