@@ -10,24 +10,33 @@ import numpy as np
 from .environment import usable_cpus
 
 _BYTES = 512 << 20  # far beyond any last-level cache
-_ROUNDS = 5
+_READS = 4
+_PARTS = 16  # per thread, so that a thread that was held up does not hold up the read
 
 
-def read_bandwidth_gb_s() -> float:
-    """Best GB/s (1e9 bytes) of reading 512 MiB once, over 1 to all usable CPUs.
+class MemoryReader:
+    """Reads 512 MiB over all usable CPUs; as a context manager it frees them at the end.
 
     The reader is BLAS's dot product of a block with itself: one stream, two flops per element, nothing written.
     """
-    data = np.ones(_BYTES // 4, np.float32)
-    return max(_read(data, threads) for threads in sorted({1, usable_cpus()}))
 
+    def __init__(self) -> None:
+        threads = usable_cpus()
+        self._parts = np.array_split(np.ones(_BYTES // 4, np.float32), _PARTS * threads)
+        self._pool = ThreadPoolExecutor(threads)
 
-def _read(data: np.ndarray, threads: int) -> float:
-    parts = np.array_split(data, 16 * threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(_ROUNDS):
+    def gb_s(self) -> float:
+        """The best of a few reads, in GB/s (1e9 bytes)."""
+        best = float("inf")
+        for _ in range(_READS):
             began = time.perf_counter()
-            list(pool.map(lambda part: np.dot(part, part), parts))
+            list(self._pool.map(lambda part: np.dot(part, part), self._parts))
             best = min(best, time.perf_counter() - began)
-    return data.nbytes / best / 1e9
+        return _BYTES / best / 1e9
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parts = []
+        self._pool.shutdown()

@@ -59,7 +59,7 @@ class EagerModel:
         levels = model.config.levels
         return ModelResult(
             name=self.name,
-            runtime="PyTorch eager, incremental",
+            runtime="PyTorch eager",
             hierarchy=str(levels),
             precision="fp32",
             layers=levels.depth,

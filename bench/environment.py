@@ -26,7 +26,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     memory_bandwidth_gb_s: float | None = None
 
 
-def read_environment(bandwidth_gb_s: float | None = None) -> Environment:
+def read_environment() -> Environment:
     """Describe this machine as it is now; a load average well above 0 means the figures beside it are disturbed."""
     return Environment(
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -37,7 +37,6 @@ def read_environment(bandwidth_gb_s: float | None = None) -> Environment:
         python=platform.python_version(),
         packages={name: _version(name) for name in ("foveal", "numpy", "onnxruntime", "torch", "onnx", "tensorrt_rtx")},
         load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        memory_bandwidth_gb_s=bandwidth_gb_s,
     )
 
 

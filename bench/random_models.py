@@ -57,4 +57,4 @@ class RandomModels:
     def eager(self, hierarchies: Sequence[str], threads: int | None) -> list[EagerModel]:
         """The same models for PyTorch, on so many threads (None: all CPUs)."""
         count = threads or len(os.sched_getaffinity(0))
-        return [EagerModel(f"{hierarchy}, PyTorch", self.build(hierarchy), count) for hierarchy in hierarchies]
+        return [EagerModel(f"{hierarchy} (PyTorch)", self.build(hierarchy), count) for hierarchy in hierarchies]

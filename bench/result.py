@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import msgspec
 
@@ -84,7 +84,7 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run; `problems` says what makes its figures doubtful, and `status` is then `"incomplete"`."""
+    """A whole run. `status`: `"incomplete"` where a figure is missing, `"noisy"` where rounds differ much; `problems` says why."""
 
     schema_version: int
     command: str
@@ -94,7 +94,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     seed: int
     batch: int
-    status: str
+    status: Literal["complete", "noisy", "incomplete"]
     problems: list[str]
     models: list[ModelResult]
 

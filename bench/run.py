@@ -1,4 +1,7 @@
-"""Benchmark bundles side by side: rounds of all models alternate, so that whatever disturbs the machine disturbs all."""
+"""Benchmark bundles side by side.
+
+Rounds of all models, and of reading plain memory, alternate: whatever disturbs the machine disturbs all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+import msgspec
+
 from ..runtime.model import Model, load
 from ..runtime.session import Session
-from .bandwidth import read_bandwidth_gb_s
+from .bandwidth import MemoryReader
 from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
 from .eager import EagerModel
 from .environment import peak_resident_bytes, read_environment
@@ -27,6 +32,7 @@ from .result import (
 from .statistics import NS_PER_MS, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
+_QUIET_SPREAD = 0.1
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,52 +59,58 @@ def bench(
         BundleError, ConfigError, BackendUnavailable: as `load`.
         CapacityError: the prompt and new tokens do not fit a model's context.
     """
-    report = on_progress or (lambda _doing, _done, _steps: None)
-    steps = len(bundles) * 3 + (len(bundles) + len(eager)) * (work.rounds + 1) + 1
-    done = 0
-
-    def next_part(doing: str) -> None:
-        nonlocal done
-        report(doing, done, steps)
-        done += 1
-
-    next_part("memory bandwidth")
-    environment = read_environment(read_bandwidth_gb_s())
+    steps = 2 * len(bundles) + (len(bundles) + len(eager)) * (work.rounds + 1)
+    part = _Parts(steps, on_progress)
+    environment = read_environment()
     models = []
     for path in bundles:
-        next_part(f"loading {Path(path).name}")
+        part.begins(f"loading {Path(path).name}")
         models.append(load(path, threads=threads))
-    capacity = work.prompt_tokens + work.new_tokens
-    sessions = [model.session(capacity=capacity) for model in models]
+    sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
-    for round_number in range(-1, work.rounds):
-        for model, session, kept in zip(models, sessions, samples, strict=True):
-            next_part(f"{model.bundle.path.name}: " + ("warm-up" if round_number < 0 else f"round {round_number + 1}"))
-            measure_round(session, work, kept if round_number >= 0 else None)
-        for reference in eager:
-            next_part(f"{reference.name}: " + ("warm-up" if round_number < 0 else f"round {round_number + 1}"))
-            reference.measure_round(work, is_warm_up=round_number < 0)
+    bandwidths = []
+    with MemoryReader() as memory:
+        for number in range(work.rounds + 1):
+            is_warm_up = number == 0
+            label = "warm-up" if is_warm_up else f"round {number}"
+            for model, session, kept in zip(models, sessions, samples, strict=True):
+                part.begins(f"{model.bundle.path.name}: {label}")
+                measure_round(session, work, None if is_warm_up else kept)
+            for reference in eager:
+                part.begins(f"{reference.name}: {label}")
+                reference.measure_round(work, is_warm_up)
+            bandwidths.append(memory.gb_s())
     results = []
     for model, session, kept in zip(models, sessions, samples, strict=True):
-        next_part(f"{model.bundle.path.name}: stages, host side")
-        result = _model_result(model, session, work, kept, environment.memory_bandwidth_gb_s or float("nan"))
-        next_part(f"{model.bundle.path.name}: peak memory")
-        results.append(result)
+        part.begins(f"{model.bundle.path.name}: stages, host side, peak memory")
+        results.append(_model_result(model, session, work, kept, median(bandwidths)))
     results += [reference.result() for reference in eager]
-    problems = _problems(results, environment.load_1min)
+    missing, noise = _missing(results), _noise(results)
     return BenchResult(
         schema_version=BENCH_SCHEMA_VERSION,
         command=command,
-        environment=environment,
+        environment=msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths)),
         prompt_tokens=work.prompt_tokens,
         new_tokens=work.new_tokens,
         rounds=work.rounds,
         seed=work.seed,
         batch=1,
-        status="incomplete" if problems else "complete",
-        problems=problems,
+        status="incomplete" if missing else "noisy" if noise else "complete",
+        problems=missing + noise,
         models=results,
     )
+
+
+class _Parts:
+    """Counts the parts of a run for whoever watches its progress."""
+
+    def __init__(self, total: int, on_progress: Progress | None) -> None:
+        self._total, self._done, self._report = total, 0, on_progress
+
+    def begins(self, doing: str) -> None:
+        if self._report is not None:
+            self._report(doing, self._done, self._total)
+        self._done += 1
 
 
 def _model_result(model: Model, session: Session, work: Load, kept: DecodeSamples, bandwidth: float) -> ModelResult:
@@ -107,7 +119,7 @@ def _model_result(model: Model, session: Session, work: Load, kept: DecodeSample
     stage_ns = measure_stages(session, work)
     return ModelResult(
         name=model.bundle.path.name,
-        runtime=f"foveal on onnxruntime, {model.target}",
+        runtime=f"foveal, {model.target}",
         hierarchy=info.hierarchy,
         precision=model.manifest.precision,
         layers=sum(entry.spec.layers for entry in model.manifest.stages),
@@ -179,17 +191,27 @@ def print_peak(bundle: str, threads: str, prompt_tokens: str, new_tokens: str) -
     print(peak_resident_bytes())
 
 
-def _problems(results: Sequence[ModelResult], load_1min: float | None) -> list[str]:
-    problems = []
+def _missing(results: Sequence[ModelResult]) -> list[str]:
+    """Figures that could not be had."""
+    missing = [
+        f"{result.name}: {result.itl_ms.count} decode steps are too few for p99; use at least 1000"
+        for result in results
+        if result.itl_ms.p99 is None
+    ]
+    missing += [
+        f"{result.name}: peak memory could not be measured"
+        for result in results
+        if result.memory is not None and result.memory.peak_bytes is None
+    ]
+    return missing
+
+
+def _noise(results: Sequence[ModelResult]) -> list[str]:
+    """What makes figures doubtful: something else ran on the machine, or beside it."""
+    noise = []
     for result in results:
         rounds = result.decode_tokens_per_s_by_round
         spread = (max(rounds) - min(rounds)) / median(rounds)
-        if spread > 0.1:
-            problems.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
-        if result.itl_ms.p99 is None:
-            problems.append(f"{result.name}: {result.itl_ms.count} decode steps are too few for p99; use at least 1000")
-        if result.memory is not None and result.memory.peak_bytes is None:
-            problems.append(f"{result.name}: peak memory could not be measured")
-    if load_1min is not None and load_1min > 0.5:
-        problems.append(f"the load average was {load_1min:.2f} before the run; something else was running")
-    return problems
+        if spread > _QUIET_SPREAD:
+            noise.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
+    return noise

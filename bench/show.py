@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.table import Table
 
-from .result import BenchResult, ModelResult
-from .statistics import Summary
+from .result import BenchResult, ModelResult, RooflineResult
 
 
 def show(result: BenchResult, console: Console) -> None:
@@ -14,7 +15,8 @@ def show(result: BenchResult, console: Console) -> None:
     environment = result.environment
     console.print(
         f"{environment.cpu}, {environment.cpus_usable} CPUs, {environment.created_utc[:10]}: "
-        f"{result.prompt_tokens} prompt + {result.new_tokens} new tokens, {result.rounds} rounds, batch {result.batch}"
+        f"{result.prompt_tokens} prompt + {result.new_tokens} new tokens, {result.rounds} rounds, batch {result.batch}; "
+        f"memory reads {environment.memory_bandwidth_gb_s or float('nan'):.1f} GB/s"
     )
     table = Table(box=None, header_style="bold")
     table.add_column("")
@@ -37,35 +39,37 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
     return [
         row("runtime", lambda m: m.runtime),
         row("hierarchy", lambda m: m.hierarchy),
-        row("layers, layer-equivalents", lambda m: f"{m.layers}, {m.layer_equivalents:.2f}"),
+        row("layers", lambda m: m.layers),
+        row("  run per token", lambda m: f"{m.layer_equivalents:.2f}"),
         row("parameters", lambda m: f"{m.parameters / 1e6:.1f} M"),
         row("threads", lambda m: m.threads),
-        row("TTFT", lambda m: f"{_cell(m.ttft_ms.p50)} ms"),
-        row("prefill", lambda m: f"{m.prefill_tokens_per_s:,.0f} tokens/s"),
-        row("decode", lambda m: f"{m.decode_tokens_per_s:,.0f} tokens/s"),
-        row("ITL p50 / p90 / p95 / p99, ms", lambda m: _percentiles(m.itl_ms)),
-        row("  steps that fire", lambda m: _percentiles(m.itl_fire_ms)),
-        row("  steps that do not", lambda m: _percentiles(m.itl_nofire_ms)),
-        row("host side per step", lambda m: "" if m.host_us_per_step is None else f"{m.host_us_per_step:.0f} us"),
-        row("copied per step", lambda m: "" if m.copied_bytes_per_step is None else f"{m.copied_bytes_per_step:.0f} bytes"),
-        row("weights", lambda m: "" if m.memory is None else _megabytes(m.memory.weights_bytes)),
-        row("state", lambda m: "" if m.memory is None else _megabytes(m.memory.state_reserved_bytes)),
-        row("peak of a process", lambda m: "" if m.memory is None else _megabytes(m.memory.peak_bytes)),
-        row("read per token", lambda m: "" if m.roofline is None else _megabytes(_bytes_per_token(m))),
-        row("memory bandwidth reached", lambda m: _share(m)),
+        row("prefill, tokens/s", lambda m: f"{m.prefill_tokens_per_s:,.0f}"),
+        row("TTFT, ms", lambda m: _cell(m.ttft_ms.p50)),
+        row("decode, tokens/s", lambda m: f"[bold]{m.decode_tokens_per_s:,.0f}[/bold]"),
+        row("ITL, ms: p50", lambda m: _cell(m.itl_ms.p50)),
+        row("  p90", lambda m: _cell(m.itl_ms.p90)),
+        row("  p95", lambda m: _cell(m.itl_ms.p95)),
+        row("  p99", lambda m: _cell(m.itl_ms.p99)),
+        row("  p50 where one fires", lambda m: _cell(m.itl_fire_ms.p50)),
+        row("  p50 where none does", lambda m: _cell(m.itl_nofire_ms.p50)),
+        row("host side, us per step", lambda m: _whole(m.host_us_per_step)),
+        row("copied, bytes per step", lambda m: _whole(m.copied_bytes_per_step)),
+        row("weights, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.weights_bytes)),
+        row("state, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.state_reserved_bytes)),
+        row("peak of a process, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.peak_bytes)),
+        row("read per token, MB", lambda m: _roofline(m, lambda line: _megabytes(_bytes_per_token(line)))),
+        row("  GB/s", lambda m: _roofline(m, lambda line: f"{line.achieved_gb_s:.1f}")),
+        row("  of what memory gives", lambda m: _roofline(m, lambda line: f"{line.share:.0%}")),
+        row("  weights alone", lambda m: _roofline(m, lambda line: f"{line.weights_share:.0%}")),
     ]
 
 
-def _bytes_per_token(model: ModelResult) -> float:
-    return 0.0 if model.roofline is None else model.roofline.weight_bytes_per_token + model.roofline.cache_bytes_per_token
+def _roofline(model: ModelResult, cell: Callable[[RooflineResult], str]) -> str:
+    return "-" if model.roofline is None else cell(model.roofline)
 
 
-def _share(model: ModelResult) -> str:
-    if model.roofline is None:
-        return ""
-    line = model.roofline
-    reached = f"{line.achieved_gb_s:.1f} of {line.memory_bandwidth_gb_s:.1f} GB/s"
-    return f"{reached}, {line.share:.0%} (weights {line.weights_share:.0%})"
+def _bytes_per_token(line: RooflineResult) -> float:
+    return line.weight_bytes_per_token + line.cache_bytes_per_token
 
 
 def _stage_table(model: ModelResult) -> Table:
@@ -78,13 +82,13 @@ def _stage_table(model: ModelResult) -> Table:
     return table
 
 
-def _percentiles(summary: Summary) -> str:
-    return " / ".join(_cell(value) for value in (summary.p50, summary.p90, summary.p95, summary.p99))
-
-
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
 def _megabytes(value: float | None) -> str:
-    return "-" if value is None else f"{value / 1e6:,.1f} MB"
+    return "-" if value is None else f"{value / 1e6:,.1f}"

@@ -33,7 +33,7 @@ def bench(
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure latency, memory and the share of the memory's speed that decoding reaches; exit code 5 if incomplete."""
+    """Measure latency, memory and the share of the memory's speed that decoding reaches; exit code 5 if a figure is missing."""
     from ..bench.decode import Load
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
@@ -61,5 +61,5 @@ def bench(
         print_json(data)
     else:
         show(result, out)
-    if result.status != "complete":
+    if result.status == "incomplete":
         raise typer.Exit(5)

@@ -18,6 +18,9 @@ from ...errors import BackendUnavailable, EngineMismatchError
 from ..rows import Array, Block
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
+# Every stage has its own pool of threads, which by default spin for about a second after a run and so take the cores from the
+# next stage. This long is enough to bridge two operators and short enough to be gone (docs/adr/0004 has the measurements).
+_SPIN_US = 100
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
@@ -49,6 +52,7 @@ class OnnxRuntimeEngine:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         options.log_severity_level = 3
         provider = PROVIDERS[target]
         try:

@@ -8,7 +8,7 @@ from rich.console import Console
 from specimens import Zoo
 
 from foveal import CapacityError
-from foveal.bench import run
+from foveal.bench import bandwidth
 from foveal.bench.decode import Load, host_ns_per_step
 from foveal.bench.environment import peak_resident_bytes, read_environment
 from foveal.bench.random_models import RandomModels
@@ -22,7 +22,7 @@ from foveal.runtime.model import load
 def result(zoo: Zoo) -> BenchResult:
     """Two bundles and an eager model in one run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "read_bandwidth_gb_s", lambda: 20.0)
+        patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
         sizes = RandomModels(dim=16, heads=2, ff_dim=32, vocab_size=20, context=48)
         bundles = [zoo["nested"].bundle.path, zoo["vanilla"].bundle.path]
         return bench(bundles, Load(16, 32, rounds=2), threads=1, eager=sizes.eager(["1@1 1@4 1@1"], 1), command="test")
@@ -36,7 +36,7 @@ def test_samples_and_firings_are_all_there(result: BenchResult) -> None:
     assert vanilla.fires == {"1": 32}
     assert (nested.itl_fire_ms.count, nested.itl_nofire_ms.count) == (32, 32)
     assert (vanilla.itl_fire_ms.count, vanilla.itl_nofire_ms.count) == (0, 64)
-    assert eager.runtime == "PyTorch eager, incremental"
+    assert eager.runtime == "PyTorch eager"
     assert eager.itl_fire_ms.count == 16
 
 
@@ -76,14 +76,14 @@ def test_the_table_names_every_model(result: BenchResult) -> None:
     console = Console(width=200, record=True)
     show(result, console)
     text = console.export_text()
-    for part in ("nested", "vanilla", "PyTorch eager", "2@1 1@2 2@8 1@2 2@1", "steps that fire", "memory bandwidth reached"):
+    for part in ("nested", "vanilla", "PyTorch eager", "2@1 1@2 2@8 1@2 2@1", "p50 where one fires", "of what memory gives"):
         assert part in text
 
 
 def test_a_load_that_does_not_fit(zoo: Zoo) -> None:
     """As the session says it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "read_bandwidth_gb_s", lambda: 20.0)
+        patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
         with pytest.raises(CapacityError, match="the model has 96 positions, got a capacity of 300"):
             bench([zoo["vanilla"].bundle.path], Load(200, 100), threads=1)
 
@@ -105,8 +105,7 @@ def test_the_machine_is_described() -> None:
 
 def test_the_bandwidth_is_plausible() -> None:
     """Measured once; between a floppy disk and a GPU."""
-    from foveal.bench import bandwidth
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth, "_BYTES", 32 << 20)
-        assert 0.1 < bandwidth.read_bandwidth_gb_s() < 5000
+        with bandwidth.MemoryReader() as memory:
+            assert 0.1 < memory.gb_s() < 5000

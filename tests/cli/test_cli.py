@@ -92,7 +92,7 @@ def test_inspect_draws_the_timeline(foveal, zoo: Zoo) -> None:
 
 def test_bench_prints_and_saves(foveal, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps are an incomplete benchmark: exit code 5, and the file is written all the same."""
-    monkeypatch.setattr("foveal.bench.run.read_bandwidth_gb_s", lambda: 20.0)
+    monkeypatch.setattr("foveal.bench.bandwidth.MemoryReader.gb_s", lambda _reader: 20.0)
     arguments = ("--prompt-tokens", "8", "--new-tokens", "8", "--rounds", "1", "--threads", "1")
     code, out, _err = foveal("bench", zoo["vanilla"].bundle.path, *arguments, "--save", tmp_path / "r.json")
     assert code == 5

@@ -1,0 +1,15 @@
+#!/bin/sh
+# The figures of docs/performance.md, on a quiet machine: sh bench/performance.sh [path of the foveal command]
+set -eu
+foveal=${1:-foveal}
+results=build/performance
+mkdir -p "$results"
+
+# The sizes of the Hourglass paper's Table 1 (arXiv 2110.13711): d = 512, 8 heads, ff 2048, bytes as tokens.
+# `foveal bench` says below its table where the machine was not quiet.
+"$foveal" bench --hierarchy "2@1 8@4 2@1" --hierarchy "12@1" --eager --prompt-tokens 512 --new-tokens 512 \
+    --save "$results/paper.json"
+
+# The article's case: 26 layers over 1x/4x/16x against 14.
+"$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "14@1" --prompt-tokens 512 --new-tokens 512 \
+    --save "$results/article.json"
