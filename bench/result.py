@@ -84,7 +84,7 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. `status`: `"incomplete"` where a figure is missing, `"noisy"` where rounds differ much; `problems` says why."""
+    """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much."""
 
     schema_version: int
     command: str

@@ -17,6 +17,8 @@ from ..errors import BuildError
 from . import functions
 from .graph import save_graph
 
+# ONNX Runtime 1.23, the newest for Python 3.10, loads no later opset. Nothing that is left in a lowered graph changed after it.
+OPSET = 23
 KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
 
 
@@ -38,6 +40,7 @@ def lower(source: Path, target: Path, stage: StageSpec) -> None:
             f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of its {stage.layers} layers; '
             "convert the checkpoint again"
         )
+    _stamp_opset(model)
     if calls:
         _swap_attention(model, calls, stage.head_dim)
         _widen_caches(model, padded_head_dim(stage.head_dim))
@@ -45,11 +48,16 @@ def lower(source: Path, target: Path, stage: StageSpec) -> None:
     save_graph(model, target)
 
 
+def _stamp_opset(model: ir.Model) -> None:
+    model.opset_imports[""] = OPSET
+    for function in model.functions.values():
+        function.opset_imports[""] = OPSET
+
+
 def _swap_attention(model: ir.Model, calls: list[ir.Node], head_dim: int) -> None:
     """Give `CachedAttention` its new body, and the used length (counted once, by the first layer) in place of the mask."""
-    opset = model.opset_imports[""]
-    swapped = functions.group_query_attention(head_dim, padded_head_dim(head_dim), opset)
-    for function in map(ir.serde.deserialize_function, (swapped, functions.used_length(opset))):
+    swapped = functions.group_query_attention(head_dim, padded_head_dim(head_dim), OPSET)
+    for function in map(ir.serde.deserialize_function, (swapped, functions.used_length(OPSET))):
         model.functions[function.identifier()] = function
     model.opset_imports["com.microsoft"] = 1
     qkv, _, _, position, _ = calls[0].inputs

@@ -207,7 +207,7 @@ _PAD_HEADS = (
     head_shape = Concat <axis = 0> (zero, zero, three_heads, rest)
     flat_shape = Constant <value_ints = [0, 0, -1]> ()
     narrow = Reshape (qkv, head_shape)
-    padding = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {padding}]> ()
+    padding = Constant <value = int64[8] {{0, 0, 0, 0, 0, 0, 0, {padding}}}> ()
     padded = Pad (narrow, padding)
     wide_qkv = Reshape (padded, flat_shape)
 """

@@ -13,19 +13,20 @@ import torch
 
 from ..bundle import Bundle, EngineSidecar, open_bundle
 from ..contract import StageSpec
-from ..errors import EquivalenceError
+from ..errors import BackendUnavailable, EquivalenceError
 from ..files import write_atomically
 from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import split
 from ..runtime.engines.base import BoundStage, Engine
-from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, import_onnxruntime
 from ..runtime.model import load_engines
 from ..runtime.rows import Array, Block
 from ..runtime.session import Session
 from .torch_engine import TorchEngine
 
 TOLERANCE = 1e-4  # of the reference's largest magnitude, at least 1: fp32 rounding of another order of sums stays well below
+PORTABLE_SINCE = (1, 24)
 _BATCH = 2
 _SEED = 20211026
 
@@ -229,6 +230,7 @@ def _compare_system(name: str, session: Session, ids: Array, expected: Array, ch
 
 def _portable_engines(bundle: Bundle) -> list[OnnxRuntimeEngine]:
     """The portable graphs on ONNX Runtime, as they are."""
+    check_runs_portable_graphs(import_onnxruntime().__version__)
     engines = []
     for entry in bundle.manifest.stages:
         sidecar = EngineSidecar(
@@ -242,6 +244,15 @@ def _portable_engines(bundle: Bundle) -> list[OnnxRuntimeEngine]:
         )
         engines.append(OnnxRuntimeEngine(entry.spec, bundle.file(entry.graph), sidecar, threads=1))
     return engines
+
+
+def check_runs_portable_graphs(version: str) -> None:
+    """Raise BackendUnavailable if that version of ONNX Runtime knows no opset 24."""
+    if tuple(map(int, version.split(".")[:2])) < PORTABLE_SINCE:
+        raise BackendUnavailable(
+            f"foveal verify runs the portable graphs, which takes onnxruntime {PORTABLE_SINCE[0]}.{PORTABLE_SINCE[1]} or later "
+            f"(for Python 3.11 or later), got {version}; verify on another machine: the engines themselves do run here"
+        )
 
 
 def _check_same_model(bundle: Bundle, model: Hourglass, checkpoint: str | Path) -> None:

@@ -97,6 +97,8 @@ def evaluate(model: Hourglass, data: Ids, context: int, batch: int = 8, limit: i
 class Trainer:
     """Trains one model in one directory; a second `run()` there goes on where the first one stopped.
 
+    Given more steps than the first, it goes on too, from there on by the longer schedule's learning rates.
+
     The directory holds a checkpoint (fp16), `training.json` with the curve, and `resume.pt`, which may be deleted at the end.
 
     Raises:
@@ -190,12 +192,13 @@ class Trainer:
         if not path.exists():
             return
         report = msgspec.json.decode((self.out / "training.json").read_bytes(), type=TrainReport)
-        if report.settings != self.settings:
+        if msgspec.structs.replace(report.settings, steps=self.settings.steps) != self.settings:
             raise CheckpointError(f"{self.out} holds a run with other settings; use them again or choose another directory")
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.report = state["step"], state["seconds"], report
+        self.report.settings = self.settings
 
 
 def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:

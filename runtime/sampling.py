@@ -103,7 +103,7 @@ def _check_finite(logits: Floats) -> None:
 
 
 def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> Floats:
-    penalised = logits.copy()
+    penalised: Floats = logits.copy()
     ids = np.unique(seen)
     values = penalised[ids]
     penalised[ids] = np.where(values > 0, values / penalty, values * penalty)

@@ -96,7 +96,10 @@ def test_cpu_engines_cost_by_the_length_used(name: str, zoo: Zoo) -> None:
     """Every layer runs ONNX Runtime's own kernel, and the mask over the whole capacity is gone."""
     bundle = zoo[name].bundle
     for entry in bundle.manifest.stages:
-        model = onnx.load(bundle.file(bundle.manifest.engines["cpu"][entry.spec.name]), load_external_data=False)
+        path = bundle.file(bundle.manifest.engines["cpu"][entry.spec.name])
+        onnx.checker.check_model(str(path))
+        model = onnx.load(path, load_external_data=False)
+        assert {entry.domain: entry.version for entry in model.opset_import}[""] == 23  # what ONNX Runtime 1.23 loads
         kernels = [node.op_type for function in model.functions for node in function.node if node.domain == "com.microsoft"]
         assert kernels == ["GroupQueryAttention"] * (entry.spec.layers > 0)
         assert "LessOrEqual" not in {node.op_type for node in model.graph.node}
