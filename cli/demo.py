@@ -10,6 +10,7 @@ import typer
 
 from ..models import SHIPPED
 from .console import out, progress
+from .inspect import inspect
 
 PROMPT = "It was a dark and stormy night, and"
 
@@ -19,31 +20,55 @@ def demo(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = PROMPT,
 ) -> None:
     """Convert a trained Hourglass, verify it, write a paragraph, benchmark it beside the vanilla Transformer."""
-    from .. import convert, load
-    from ..bench.decode import Load
-    from ..bench.run import bench
-    from ..bench.show import show
-    from ..export import verify
-    from .inspect import inspect
-
     bundles = {name: directory / f"{name}.bundle" for name in SHIPPED}
-    for name, path in bundles.items():
-        out.rule(f"foveal convert {name}", align="left")
-        with progress("convert") as report:
-            convert(SHIPPED[name], path, on_progress=report)
-        inspect(path)
-    hourglass = bundles["hourglass"]
+    for name, bundle in bundles.items():
+        _convert(SHIPPED[name], bundle)
+    _verify(bundles["hourglass"], SHIPPED["hourglass"])
+    _generate(bundles["hourglass"], prompt)
+    _bench(directory, list(bundles.values()), SHIPPED["hourglass"])
+
+
+def _convert(checkpoint: Path, bundle: Path) -> None:
+    from .. import convert
+
+    out.rule(f"foveal convert {checkpoint.name}", align="left")
+    with progress("convert") as report:
+        convert(checkpoint, bundle, on_progress=report)
+    inspect(bundle)
+
+
+def _verify(bundle: Path, checkpoint: Path) -> None:
+    from ..export import verify
+
     out.rule("foveal verify", align="left")
     with progress("verify") as report:
-        result = verify(hourglass, SHIPPED["hourglass"], on_progress=report)
+        result = verify(bundle, checkpoint, on_progress=report)
     result.require_equal()
     worst = max(check.max_abs_error for check in result.checks)
     out.print(f"{len(result.checks)} comparisons with PyTorch, at every phase and in chunks: largest error {worst:.1e}")
+
+
+def _generate(bundle: Path, prompt: str) -> None:
+    from .. import load
+
     out.rule("foveal generate", align="left")
-    model = load(hourglass)
-    text = prompt + "".join(model.generate(prompt, max_new_tokens=120, temperature=0.7, top_p=0.95, seed=1))
-    out.print(textwrap.fill(text, 100), markup=False)
+    text = prompt + "".join(load(bundle).generate(prompt, max_new_tokens=120, temperature=0.6, top_p=0.95, seed=1))
+    out.print(textwrap.fill(text, 80), markup=False)
+
+
+def _bench(directory: Path, bundles: list[Path], checkpoint: Path) -> None:
+    from ..bench.decode import Load
+    from ..bench.random_models import RandomModels
+    from ..bench.run import bench
+    from ..bench.show import show
+    from ..hierarchy import Hierarchy
+    from ..models.checkpoint import read_config
+
     out.rule("foveal bench", align="left")
+    config = read_config(checkpoint)
+    sizes = RandomModels(config.dim, config.heads, config.ff_dim, config.vocab_size, config.max_positions)
+    flat = f"{Hierarchy.parse(config.hierarchy).depth}@1"
     with progress("bench") as report:
-        measured = bench(list(bundles.values()), Load(prompt_tokens=128, new_tokens=256), on_progress=report)
-    show(measured, out)
+        bundles = [*bundles, *sizes.convert([flat], directory, report)]
+        show(bench(bundles, Load(prompt_tokens=128, new_tokens=256, rounds=4), on_progress=report), out)
+    out.print(f"vanilla: trained with the same compute. {flat}: random weights, the Hourglass's layers all at every token.")

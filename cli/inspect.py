@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..bundle import Bundle, open_bundle
-from ..contract import StageSpec
+from ..contract import InputSpec, StageSpec
 from .console import out, print_json
 
 
@@ -40,27 +40,20 @@ def inspect(
 
 def _stage_table(bundle: Bundle) -> Table:
     table = Table(box=None, header_style="bold")
-    for column in ("stage", "stride", "layers", "parameters", "weights", "cache per 1k tokens", "reads"):
+    for column in ("stage", "stride", "layers", "parameters", "weights, MB", "cache, MB/1k", "reads"):
         table.add_column(column, justify="left" if column in ("stage", "reads") else "right")
     for entry in bundle.manifest.stages:
         spec = entry.spec
-        table.add_row(
-            spec.name,
-            str(spec.stride),
-            str(spec.layers),
-            f"{spec.parameters:,}",
-            f"{entry.weight_bytes / 1e6:.2f} MB",
-            f"{_cache_bytes(spec, 1000) / 1e6:.2f} MB",
-            ", ".join(_reads(spec)),
-        )
+        weights, cache = f"{entry.weight_bytes / 1e6:.2f}", f"{_cache_bytes(spec, 1000) / 1e6:.2f}"
+        reads = " + ".join(map(_read, spec.inputs))
+        table.add_row(spec.name, str(spec.stride), str(spec.layers), f"{spec.parameters:,}", weights, cache, reads)
     return table
 
 
-def _reads(spec: StageSpec) -> list[str]:
-    return [
-        given.kind + (f" of {given.count}" if given.count > 1 else "") + (f" from {given.source}" if given.source else "")
-        for given in spec.inputs
-    ]
+def _read(given: InputSpec) -> str:
+    if given.source is None:
+        return "tokens"
+    return given.source if given.count == 1 else f"{given.count} rows of {given.source}"
 
 
 def _cache_bytes(spec: StageSpec, tokens: int) -> int:
@@ -69,7 +62,7 @@ def _cache_bytes(spec: StageSpec, tokens: int) -> int:
 
 def _timeline(specs: list[StageSpec], tokens: int) -> str:
     """One line per stage, one column per token: `#` where it fires."""
-    width = max(len(spec.name) for spec in specs) + 2
+    width = max(len("token"), *(len(spec.name) for spec in specs)) + 2
     ruler = "".join(str(token // 10 % 10) if token % 10 == 0 else " " for token in range(tokens))
     lines = ["token".ljust(width) + ruler]
     for spec in specs:

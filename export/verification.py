@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bundle import Bundle, EngineSidecar, open_bundle
+from ..bundle import Bundle, EngineSidecar, ModelInfo, open_bundle
 from ..contract import StageSpec
 from ..errors import BackendUnavailable, EquivalenceError
 from ..files import write_atomically
@@ -210,11 +211,11 @@ def _jobs(bundle: Bundle, model: Hourglass, target: str, ids: Array, expected: A
 
 
 def _compare_stages(
-    kind: str, reference: Sequence[TorchEngine], engines: Sequence[Engine], info: object, ids: Array, chunks: Sequence[int]
+    kind: str, reference: Sequence[TorchEngine], engines: Sequence[Engine], info: ModelInfo, ids: Array, chunks: Sequence[int]
 ) -> list[Check]:
     comparisons = [_Comparison(f'{kind} of stage "{engine.spec.name}"') for engine in reference]
     paired = [_PairedEngine(*trio) for trio in zip(reference, engines, comparisons, strict=True)]
-    session = Session(paired, info, _BATCH)  # type: ignore[arg-type]
+    session = Session(paired, info, _BATCH)
     for start, end in _spans(chunks):
         session.advance(ids[:, start:end])
     return [comparison.check() for comparison in comparisons]
@@ -224,8 +225,12 @@ def _compare_system(name: str, session: Session, ids: Array, expected: Array, ch
     comparison = _Comparison(name)
     for start, end in _spans(chunks):
         logits = session.advance(ids[:, start:end])
-        comparison.add(logits, expected[:, start:end], lambda row, start=start: f"token {start + row}, tensor logits", axis=1)  # type: ignore[misc]
+        comparison.add(logits, expected[:, start:end], partial(_logits_place, start), axis=1)
     return comparison.check()
+
+
+def _logits_place(start: int, row: int) -> str:
+    return f"token {start + row}, tensor logits"
 
 
 def _portable_engines(bundle: Bundle) -> list[OnnxRuntimeEngine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CapacityError, InputError
 from .sampling import Sampler, SamplingParams
@@ -31,7 +32,7 @@ def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams
     return _continue(session, logits[0, 0], Sampler(params), params.max_new_tokens)
 
 
-def _continue(session: Session, logits: np.ndarray, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
+def _continue(session: Session, logits: npt.NDArray[np.float32], sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
     for left in range(max_new_tokens - 1, -1, -1):
         token = sampler.sample(logits, session.tokens[0])
         yield token

@@ -14,7 +14,6 @@ from foveal.export import verify
 from foveal.export.verification import check_runs_portable_graphs
 from foveal.models.checkpoint import load_foveal, save_checkpoint
 
-
 needs_opset_24 = pytest.mark.skipif(
     tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24),
     reason=f"onnxruntime {onnxruntime.__version__}, the newest for this Python, does not run the portable graphs",
@@ -71,7 +70,5 @@ def test_another_model(zoo: Zoo, checkpoint: Path) -> None:
 def test_an_old_onnxruntime() -> None:
     """It runs the engines, but not the portable graphs they are compared with."""
     check_runs_portable_graphs("1.24.0")
-    with pytest.raises(
-        BackendUnavailable, match=r"takes onnxruntime 1\.24 or later .*, got 1\.23\.2; verify on another machine"
-    ):
+    with pytest.raises(BackendUnavailable, match=r"takes onnxruntime 1\.24 or later .*, got 1\.23\.2; verify on"):
         check_runs_portable_graphs("1.23.2")
