@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .decode import DecodeSamples, Load
-from .result import ModelResult, Samples, latency_figures
+from .result import ModelResult, Samples, latency_of
 
 if TYPE_CHECKING:
     from ..models.hourglass import Hourglass
@@ -66,7 +66,7 @@ class EagerModel:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             layer_equivalents=levels.layer_equivalents,
             threads=self.threads,
-            **latency_figures(kept, levels.strides, kept.tokens[0]),
+            latency=latency_of(kept, levels.strides, kept.tokens[0]),
             fires={},
             copied_bytes_per_step=None,
             host_us_per_step=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal, TypedDict
+from typing import Literal
 
 import msgspec
 
@@ -13,6 +13,18 @@ from .environment import Environment
 from .statistics import NS_PER_MS, Summary, summarise
 
 BENCH_SCHEMA_VERSION = 1
+
+
+class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Time to the first token, time between tokens (all, those where a coarse stage fires, the others), and rates."""
+
+    ttft_ms: Summary
+    itl_ms: Summary
+    itl_fire_ms: Summary
+    itl_nofire_ms: Summary
+    decode_tokens_per_s: float
+    decode_tokens_per_s_by_round: list[float]
+    prefill_tokens_per_s: float
 
 
 class StageResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,13 +79,7 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     layer_equivalents: float
     threads: int
-    ttft_ms: Summary
-    itl_ms: Summary
-    itl_fire_ms: Summary
-    itl_nofire_ms: Summary
-    decode_tokens_per_s: float
-    decode_tokens_per_s_by_round: list[float]
-    prefill_tokens_per_s: float
+    latency: LatencyResult
     fires: dict[str, int]
     copied_bytes_per_step: float | None
     host_us_per_step: float | None
@@ -99,24 +105,12 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelResult]
 
 
-class LatencyFigures(TypedDict):
-    """The fields of `ModelResult` that follow from its samples."""
-
-    ttft_ms: Summary
-    itl_ms: Summary
-    itl_fire_ms: Summary
-    itl_nofire_ms: Summary
-    decode_tokens_per_s: float
-    decode_tokens_per_s_by_round: list[float]
-    prefill_tokens_per_s: float
-
-
-def latency_figures(samples: DecodeSamples, strides: Sequence[int], prompt_tokens: int) -> LatencyFigures:
+def latency_of(samples: DecodeSamples, strides: Sequence[int], prompt_tokens: int) -> LatencyResult:
     """Summarise a model's samples; a step is a firing one when any stage of a stride above 1 fires in it."""
     coarse = sorted({stride for stride in strides if stride > 1})
     itl_ms = [ns / NS_PER_MS for ns in samples.itl_ns]
     fires = [any(token % stride == 0 for stride in coarse) for token in samples.tokens]
-    return LatencyFigures(
+    return LatencyResult(
         ttft_ms=summarise([ns / NS_PER_MS for ns in samples.ttft_ns], "ms"),
         itl_ms=summarise(itl_ms, "ms"),
         itl_fire_ms=summarise([ms for ms, fired in zip(itl_ms, fires, strict=True) if fired], "ms"),

@@ -27,7 +27,7 @@ from .result import (
     RooflineResult,
     Samples,
     StageResult,
-    latency_figures,
+    latency_of,
 )
 from .statistics import NS_PER_MS, summarise
 
@@ -126,7 +126,7 @@ def _model_result(model: Model, session: Session, work: Load, kept: DecodeSample
         parameters=info.parameters,
         layer_equivalents=info.layer_equivalents,
         threads=model.threads,
-        **latency_figures(kept, strides, work.prompt_tokens),
+        latency=latency_of(kept, strides, work.prompt_tokens),
         fires={name: len(ns) for name, ns in stage_ns.items()},
         copied_bytes_per_step=kept.copied_bytes_per_step,
         host_us_per_step=host_ns_per_step(model, work) / 1e3,
@@ -194,9 +194,9 @@ def print_peak(bundle: str, threads: str, prompt_tokens: str, new_tokens: str) -
 def _missing(results: Sequence[ModelResult]) -> list[str]:
     """Figures that could not be had."""
     missing = [
-        f"{result.name}: {result.itl_ms.count} decode steps are too few for p99; use at least 1000"
+        f"{result.name}: {result.latency.itl_ms.count} decode steps are too few for p99; use at least 1000"
         for result in results
-        if result.itl_ms.p99 is None
+        if result.latency.itl_ms.p99 is None
     ]
     missing += [
         f"{result.name}: peak memory could not be measured"
@@ -210,7 +210,7 @@ def _noise(results: Sequence[ModelResult]) -> list[str]:
     """What makes figures doubtful: something else ran on the machine, or beside it."""
     noise = []
     for result in results:
-        rounds = result.decode_tokens_per_s_by_round
+        rounds = result.latency.decode_tokens_per_s_by_round
         spread = (max(rounds) - min(rounds)) / median(rounds)
         if spread > _QUIET_SPREAD:
             noise.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")

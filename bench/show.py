@@ -33,8 +33,8 @@ def show(result: BenchResult, console: Console) -> None:
 
 
 def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
-    def row(label: str, cell: object) -> tuple[str, list[str]]:
-        return label, [str(cell(model)) for model in models]  # type: ignore[operator]
+    def row(label: str, cell: Callable[[ModelResult], object]) -> tuple[str, list[str]]:
+        return label, [str(cell(model)) for model in models]
 
     return [
         row("runtime", lambda m: m.runtime),
@@ -43,15 +43,15 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
         row("  run per token", lambda m: f"{m.layer_equivalents:.2f}"),
         row("parameters", lambda m: f"{m.parameters / 1e6:.1f} M"),
         row("threads", lambda m: m.threads),
-        row("prefill, tokens/s", lambda m: f"{m.prefill_tokens_per_s:,.0f}"),
-        row("TTFT, ms", lambda m: _cell(m.ttft_ms.p50)),
-        row("decode, tokens/s", lambda m: f"[bold]{m.decode_tokens_per_s:,.0f}[/bold]"),
-        row("ITL, ms: p50", lambda m: _cell(m.itl_ms.p50)),
-        row("  p90", lambda m: _cell(m.itl_ms.p90)),
-        row("  p95", lambda m: _cell(m.itl_ms.p95)),
-        row("  p99", lambda m: _cell(m.itl_ms.p99)),
-        row("  p50 where one fires", lambda m: _cell(m.itl_fire_ms.p50)),
-        row("  p50 where none does", lambda m: _cell(m.itl_nofire_ms.p50)),
+        row("prefill, tokens/s", lambda m: f"{m.latency.prefill_tokens_per_s:,.0f}"),
+        row("TTFT, ms", lambda m: _cell(m.latency.ttft_ms.p50)),
+        row("decode, tokens/s", lambda m: f"[bold]{m.latency.decode_tokens_per_s:,.0f}[/bold]"),
+        row("ITL, ms: p50", lambda m: _cell(m.latency.itl_ms.p50)),
+        row("  p90", lambda m: _cell(m.latency.itl_ms.p90)),
+        row("  p95", lambda m: _cell(m.latency.itl_ms.p95)),
+        row("  p99", lambda m: _cell(m.latency.itl_ms.p99)),
+        row("  p50 where one fires", lambda m: _cell(m.latency.itl_fire_ms.p50)),
+        row("  p50 where none does", lambda m: _cell(m.latency.itl_nofire_ms.p50)),
         row("host side, us per step", lambda m: _whole(m.host_us_per_step)),
         row("copied, bytes per step", lambda m: _whole(m.copied_bytes_per_step)),
         row("weights, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.weights_bytes)),

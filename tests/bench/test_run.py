@@ -34,10 +34,10 @@ def test_samples_and_firings_are_all_there(result: BenchResult) -> None:
     assert [len(model.samples.itl_ns) for model in result.models] == [64, 64, 64]
     assert nested.fires == {"1.pre": 32, "2.pre": 16, "8": 4, "2.post": 16, "1.post": 32}
     assert vanilla.fires == {"1": 32}
-    assert (nested.itl_fire_ms.count, nested.itl_nofire_ms.count) == (32, 32)
-    assert (vanilla.itl_fire_ms.count, vanilla.itl_nofire_ms.count) == (0, 64)
+    assert (nested.latency.itl_fire_ms.count, nested.latency.itl_nofire_ms.count) == (32, 32)
+    assert (vanilla.latency.itl_fire_ms.count, vanilla.latency.itl_nofire_ms.count) == (0, 64)
     assert eager.runtime == "PyTorch eager"
-    assert eager.itl_fire_ms.count == 16
+    assert eager.latency.itl_fire_ms.count == 16
 
 
 def test_nothing_was_copied_and_the_memory_is_split(result: BenchResult) -> None:
