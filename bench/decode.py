@@ -87,7 +87,10 @@ class _IdleSession:
 
 
 def host_ns_per_step(model: Model, load: Load) -> float:
-    """Mean nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines."""
+    """Nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines.
+
+    The mean of the quietest of ten rounds, as they take milliseconds and another process easily takes one whole.
+    """
     engines: list[Engine] = []
     for engine in model.engines:
         idle = object.__new__(OnnxRuntimeEngine)
@@ -96,7 +99,7 @@ def host_ns_per_step(model: Model, load: Load) -> float:
         engines.append(idle)
     rounds = []
     with Session(engines, model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:
-        for _ in range(3):
+        for _ in range(10):
             session.reset()
             session.advance(np.zeros((1, load.prompt_tokens), np.int64), last_only=True)
             token = np.zeros((1, 1), np.int64)
