@@ -19,6 +19,7 @@ from .errors import (
     BackendUnavailable,
     BuildError,
     BundleError,
+    CalibrationError,
     CapacityError,
     CheckpointError,
     ConfigError,
@@ -31,22 +32,32 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .bundle import Bundle, open_bundle
-    from .export import convert
+    from .calibration import CalibrationSettings, Quality, calibrate, evaluate, probe
+    from .export import build, convert, plan_precision
     from .hierarchy import Hierarchy
+    from .precision import Plan
     from .runtime import Model, SamplingParams, Session, Snapshot, load
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Bundle": ".bundle",
+    "CalibrationSettings": ".calibration",
     "Hierarchy": ".hierarchy",
     "Model": ".runtime",
+    "Plan": ".precision",
+    "Quality": ".calibration",
     "SamplingParams": ".runtime",
     "Session": ".runtime",
     "Snapshot": ".runtime",
+    "build": ".export",
+    "calibrate": ".calibration",
     "convert": ".export",
+    "evaluate": ".calibration",
     "load": ".runtime",
     "open_bundle": ".bundle",
+    "plan_precision": ".export",
+    "probe": ".calibration",
 }
 
 __all__ = [
@@ -54,6 +65,8 @@ __all__ = [
     "BuildError",
     "Bundle",
     "BundleError",
+    "CalibrationError",
+    "CalibrationSettings",
     "CapacityError",
     "CheckpointError",
     "ConfigError",
@@ -64,13 +77,20 @@ __all__ = [
     "Hierarchy",
     "InputError",
     "Model",
+    "Plan",
+    "Quality",
     "SamplingParams",
     "Session",
     "Snapshot",
     "__version__",
+    "build",
+    "calibrate",
     "convert",
+    "evaluate",
     "load",
     "open_bundle",
+    "plan_precision",
+    "probe",
 ]
 
 

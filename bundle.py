@@ -22,12 +22,12 @@ import msgspec
 from .contract import StageSpec
 from .errors import BundleError, ConfigError
 from .files import sha256_of, write_atomically
+from .precision import Plan, ProductPrecision
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 BUILT_TARGETS = ("cpu",)
-PRECISIONS = ("fp32",)
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +66,8 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What lies beside an engine: who made it, from what, for what.
 
-    `batch_one_chunks`: the engine takes several rows at once only for a single sequence.
+    `batch_one_chunks`: the engine takes several rows at once only for a single sequence. `products`: the precision asked for
+    and obtained, and the kernel, of every matrix product; `precision_asked` and `precision_obtained` sum them up.
     """
 
     target: str
@@ -76,7 +77,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     precision_obtained: str
     graph_sha256: str
     cache_head_dim: int
+    cache_dtype: Literal["float32", "float16"] = "float32"
     batch_one_chunks: bool = False
+    products: tuple[ProductPrecision, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: ModelInfo
     dialect: str
     precision: str
+    plan: Plan = Plan()
     tokenizer: Literal["tokenizer.json", "bytes"] | None
     stages: tuple[StageEntry, ...]
     engines: dict[str, dict[str, str]]
@@ -110,15 +114,20 @@ class Bundle:
         Raises:
             BundleError: it is not a sidecar.
         """
-        path = self.file(self.manifest.engines[target][stage]).with_suffix(".json")
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error
+        return read_sidecar(self.file(self.manifest.engines[target][stage]))
 
     def total_bytes(self) -> int:
         """Bytes of all files the manifest names."""
         return sum(entry.bytes for entry in self.manifest.files.values())
+
+
+def read_sidecar(engine: Path) -> EngineSidecar:
+    """The sidecar of an engine file; raises BundleError if it is not one."""
+    path = engine.with_suffix(".json")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error
 
 
 def check_target(target: str) -> None:
@@ -127,12 +136,6 @@ def check_target(target: str) -> None:
         raise ConfigError(f'unknown target "{target}"; expected one of {", ".join(TARGETS)}')
     if target not in BUILT_TARGETS:
         raise ConfigError(f'target "{target}" is not built by this version of foveal; available: {", ".join(BUILT_TARGETS)}')
-
-
-def check_precision(precision: str) -> None:
-    """Raise ConfigError unless `precision` can be built."""
-    if precision not in PRECISIONS:
-        raise ConfigError(f'unknown precision "{precision}"; expected one of {", ".join(PRECISIONS)}')
 
 
 def list_files(directory: Path) -> dict[str, FileEntry]:

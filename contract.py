@@ -40,7 +40,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     A stage that fires `open` runs for token t when `t % stride == 0`; one that fires `close` when the token completes a
     group. Each firing appends `output_rows` rows to its output and one row to each of its layers' caches. A stage with
-    neither layers nor learned positions has no use for its position: then the graph has no such input.
+    neither layers nor learned positions has no use for its position: then the graph has no such input. `cache_dtype` is the
+    portable graph's; an engine may keep its caches otherwise and says so in its sidecar.
     """
 
     name: str
@@ -54,6 +55,7 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     head_dim: int
     parameters: int
     uses_position: bool = True
+    cache_dtype: Literal["float32", "float16"] = "float32"
 
     def firings(self, start: int, tokens: int) -> range:
         """Indices of the firings caused by tokens `[start, start + tokens)`."""
@@ -72,7 +74,7 @@ class TensorSpec:
     """One graph input or output; `shape` mixes fixed sizes with the letters above."""
 
     name: str
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "float16", "int64"]
     shape: tuple[int | str, ...]
     meaning: str
     aliased_with: str | None = None
@@ -101,8 +103,8 @@ def contract_of(stage: StageSpec, dim: int, vocab_size: int) -> Contract:
     for layer in range(stage.layers):
         for part in ("key", "value"):
             past, present = f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"
-            inputs.append(TensorSpec(past, "float32", cache, f"{part}s of layer {layer}", present))
-            outputs.append(TensorSpec(present, "float32", cache, "the same, L rows further", past))
+            inputs.append(TensorSpec(past, stage.cache_dtype, cache, f"{part}s of layer {layer}", present))
+            outputs.append(TensorSpec(present, stage.cache_dtype, cache, "the same, L rows further", past))
     return Contract(tuple(inputs), tuple(outputs))
 
 

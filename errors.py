@@ -7,6 +7,7 @@
     ├── BundleError            a bundle that is not whole, not ours, or altered
     ├── InputError             ids or sampling settings the model can't take
     │   └── CapacityError      a sequence longer than its caches or position table
+    ├── CalibrationError       text that covers too little, or activations that are not finite
     ├── EquivalenceError       two computations that should agree do not        (exit code 2)
     ├── EngineMismatchError    an engine made for something else                (exit code 3)
     ├── BuildError             an engine that could not be compiled             (exit code 4)
@@ -46,6 +47,10 @@ class InputError(FovealError, ValueError):
 
 class CapacityError(InputError):
     """The sequence would outgrow the session's caches or the model's position table."""
+
+
+class CalibrationError(FovealError, ValueError):
+    """Text covers too little of the model, or makes activations that are not finite."""
 
 
 class EquivalenceError(FovealError):

@@ -8,9 +8,12 @@ import typer
 
 from ..errors import FovealError
 from .bench import bench
+from .build import build
+from .calibrate import calibrate
 from .convert import convert
 from .demo import demo
 from .doctor import doctor
+from .eval import evaluate
 from .generate import generate
 from .inspect import inspect
 from .train import train
@@ -22,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, verify, inspect, generate, bench, train, doctor, demo):
+for verb in (convert, calibrate, build, verify, inspect, generate, bench, train, doctor, demo):
     app.command()(verb)
+app.command("eval")(evaluate)
 
 
 def main() -> None:

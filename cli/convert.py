@@ -8,21 +8,36 @@ from typing import Annotated, Optional
 import typer
 
 from .console import out, progress
+from .precision_table import show_precisions
 
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint directory: foveal's own, or lucidrains'.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write.")],
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="Precision of weights and arithmetic.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, w8 or w4.")] = "fp32",
+    plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
+    calibration: Annotated[Optional[list[Path]], typer.Option(help="Text that fp16 and int8 need.")] = None,  # noqa: UP045
     tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
 ) -> None:
     """Convert a checkpoint into a bundle: one graph and one engine per stage."""
     from .. import convert as convert_checkpoint
 
     with progress("convert") as report:
-        made = convert_checkpoint(checkpoint, bundle, target, precision, tokenizer=tokenizer, on_progress=report)
+        made = convert_checkpoint(
+            checkpoint,
+            bundle,
+            target,
+            plan or precision,
+            calibration=calibration or (),
+            tokenizer=tokenizer,
+            on_progress=report,
+        )
     model = made.manifest.model
     stages = ", ".join(entry.spec.name for entry in made.manifest.stages)
     out.print(f'{made.path}: {model.source_format} {model.architecture} "{model.hierarchy}", stages {stages}')
-    out.print(f"{model.parameters:,} parameters, {made.total_bytes() / 1e6:.1f} MB, engines for {target} in {precision}")
+    out.print(
+        f"{model.parameters:,} parameters, {made.total_bytes() / 1e6:.1f} MB, engines for {target} in {made.manifest.precision}"
+    )
+    if made.manifest.precision != "fp32":
+        show_precisions(made, target)

@@ -8,7 +8,9 @@ try:
 except ImportError as error:
     raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error
 
+from .building import build
 from .conversion import convert, convert_model
+from .planning import PlanReport, plan_precision
 from .verification import VerifyReport, verify
 
-__all__ = ["VerifyReport", "convert", "convert_model", "verify"]
+__all__ = ["PlanReport", "VerifyReport", "build", "convert", "convert_model", "plan_precision", "verify"]

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 from torch import nn
 
 from ..bundle import (
-    MANIFEST,
     SCHEMA_VERSION,
     Bundle,
-    EngineSidecar,
     Manifest,
     ModelInfo,
     StageEntry,
-    check_precision,
     check_target,
     list_files,
     open_bundle,
     write_manifest,
 )
-from ..errors import BundleError, ConfigError
-from ..files import new_directory, sha256_of, write_atomically
+from ..errors import ConfigError
+from ..files import new_directory
 from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import Stage, split
-from .cpu import lower, padded_head_dim
-from .dialect import dialect_named
+from ..precision import Plan
+from .building import build, plan_of, require_text
+from .compile import check_out, compile_stage, version
+from .dialect import Dialect, dialect_named
 from .graph import export_stage
 
-_log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the steps done and the steps in all."""
 
@@ -43,8 +40,9 @@ def convert(
     checkpoint: str | Path,
     out: str | Path,
     target: str = "cpu",
-    precision: str = "fp32",
+    precision: str | Plan | Path = "fp32",
     *,
+    calibration: Sequence[str | Path] = (),
     tokenizer: Literal["bytes"] | str | Path | None = None,
     dialect: str = "modern",
     on_progress: Progress | None = None,
@@ -55,7 +53,8 @@ def convert(
         checkpoint: a directory with `config.json` and weights.
         out: the bundle to write; a bundle that is there is replaced, anything else is left alone and refused.
         target: `"cpu"`.
-        precision: `"fp32"`.
+        precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.
+        calibration: text files, like what the model will read; `"fp16"` and `"int8"` need them.
         tokenizer: a `tokenizer.json`, or `"bytes"` if ids are UTF-8 bytes; None: the checkpoint's own, if it has one.
         dialect: the ONNX vocabulary of the stage graphs.
         on_progress: called before each step.
@@ -63,10 +62,11 @@ def convert(
     Raises:
         ConfigError: unknown target, precision or dialect, or `out` holds something else.
         CheckpointError: the checkpoint is not what its configuration says.
+        CalibrationError: too little text, or activations that are not finite.
         ExportError, BuildError: a stage could not be exported or compiled.
     """
     check_target(target)
-    check_precision(precision)
+    plan_of(precision)
     dialect_named(dialect)
     loaded = load_model(checkpoint)
     return convert_model(
@@ -74,6 +74,7 @@ def convert(
         out,
         target,
         precision,
+        calibration=calibration,
         tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path,
         source_format=loaded.source_format,
         dialect=dialect,
@@ -85,8 +86,9 @@ def convert_model(
     model: Hourglass,
     out: str | Path,
     target: str = "cpu",
-    precision: str = "fp32",
+    precision: str | Plan | Path = "fp32",
     *,
+    calibration: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
     dialect: str = "modern",
@@ -94,9 +96,25 @@ def convert_model(
 ) -> Bundle:
     """As `convert`, from a model in memory."""
     check_target(target)
-    check_precision(precision)
-    path, vocabulary, report = Path(out), dialect_named(dialect), on_progress or _ignore
-    _check_out(path)
+    plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or _ignore
+    check_out(path)
+    if plan == Plan():
+        return _convert_fp32(model, path, target, tokenizer, source_format, vocabulary, report)
+    require_text(plan, calibration)
+    with tempfile.TemporaryDirectory(dir=path.parent if path.parent.is_dir() else None) as directory:
+        full = _convert_fp32(model, Path(directory) / "fp32", target, tokenizer, source_format, vocabulary, report)
+        return build(full, path, plan, target, calibration=calibration, on_progress=report)
+
+
+def _convert_fp32(
+    model: Hourglass,
+    path: Path,
+    target: str,
+    tokenizer: str | Path | None,
+    source_format: str,
+    dialect: Dialect,
+    report: Progress,
+) -> Bundle:
     stages = split(model.eval())
     steps = 2 * len(stages) + 1
     with new_directory(path) as directory:
@@ -105,19 +123,19 @@ def convert_model(
         for index, stage in enumerate(stages):
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
-            weight_bytes = export_stage(stage, model.config, directory / graph, vocabulary)
+            weight_bytes = export_stage(stage, model.config, directory / graph, dialect)
             entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
         engines = {}
         for index, stage in enumerate(stages):
             report(f"compiling stage {stage.spec.name} for {target}", len(stages) + index, steps)
-            engines[stage.spec.name] = _compile(stage, directory, target, precision)
+            engines[stage.spec.name] = compile_stage(directory, stage.spec, target)
         report("hashing", steps - 1, steps)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
-            foveal_version=_version(),
+            foveal_version=version(),
             model=_model_info(model, source_format),
-            dialect=dialect,
-            precision=precision,
+            dialect=dialect.name,
+            precision="fp32",
             tokenizer=kind,
             stages=tuple(entries),
             engines={target: engines},
@@ -130,17 +148,6 @@ def convert_model(
 
 def _ignore(_doing: str, _done: int, _steps: int) -> None:
     pass
-
-
-def _version() -> str:
-    from .. import __version__
-
-    return __version__
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out} exists and is not a bundle; choose another path or remove it yourself")
 
 
 def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["tokenizer.json", "bytes"] | None:
@@ -172,23 +179,3 @@ def _model_info(model: Hourglass, source_format: str) -> ModelInfo:
 def _table_bytes(stage: Stage) -> int:
     tables = [module.weight for module in stage.module.modules() if isinstance(module, nn.Embedding)]
     return sum(table.numel() * table.element_size() for table in tables)
-
-
-def _compile(stage: Stage, directory: Path, target: str, precision: str) -> str:
-    """Compile one stage for a target; returns the engine's path in the bundle."""
-    source = directory / "stages" / f"{stage.spec.name}.onnx"
-    engine = f"engines/{target}/{stage.spec.name}.onnx"
-    lower(source, directory / engine, stage.spec)
-    sidecar = EngineSidecar(
-        target=target,
-        stage=stage.spec.name,
-        builder=f"foveal {_version()}",
-        precision_asked=precision,
-        precision_obtained=precision,
-        graph_sha256=sha256_of(source),
-        cache_head_dim=padded_head_dim(stage.spec.head_dim),
-        batch_one_chunks=True,
-    )
-    data = msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
-    write_atomically((directory / engine).with_suffix(".json"), data)
-    return engine

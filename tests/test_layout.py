@@ -16,15 +16,16 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("bench", "cli", "export", "models", "runtime")
-CORE = {"bundle", "contract", "errors", "files", "hierarchy"}
+PARTS = ("bench", "calibration", "cli", "export", "models", "runtime")
+CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision"}
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "runtime": CORE,
     "models": CORE,
-    "export": CORE | {"models", "runtime"},
-    "bench": CORE | {"models", "runtime", "export"},
-    "cli": CORE | {"models", "runtime", "export", "bench"},
+    "calibration": CORE | {"models", "runtime"},
+    "export": CORE | {"models", "runtime", "calibration"},
+    "bench": CORE | {"models", "runtime", "calibration", "export"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench"},
 }
 
 

@@ -70,7 +70,8 @@ class OnnxRuntimeEngine:
     def bind(self, batch: int, rows: int) -> OnnxRuntimeStage:
         """Allocate zeroed caches `[batch, H, rows, Dh]` and bind them."""
         shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
-        return OnnxRuntimeStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch)
+        dtype = np.dtype(self.sidecar.cache_dtype)
+        return OnnxRuntimeStage(self, [np.zeros(shape, dtype) for _ in range(2 * self.spec.layers)], batch)
 
 
 class OnnxRuntimeStage:
@@ -98,8 +99,8 @@ class OnnxRuntimeStage:
             self._bind_input("position", self._device, _INT64, self._position.shape, self._position.ctypes.data)
         for index, cache in enumerate(self.caches):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
-            self._bind_input(f"past_key_values.{name}", self._device, _FLOAT32, cache.shape, cache.ctypes.data)
-            self._bind_output(f"present.{name}", self._device, _FLOAT32, cache.shape, cache.ctypes.data)
+            self._bind_input(f"past_key_values.{name}", self._device, cache.dtype, cache.shape, cache.ctypes.data)
+            self._bind_output(f"present.{name}", self._device, cache.dtype, cache.shape, cache.ctypes.data)
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""

@@ -140,7 +140,7 @@ def test_a_failed_conversion_leaves_the_old_bundle(tmp_path: Path, monkeypatch: 
     def fail(*_: object) -> None:
         raise ExportError("no")
 
-    monkeypatch.setattr(conversion, "lower", fail)
+    monkeypatch.setattr(conversion, "compile_stage", fail)
     with pytest.raises(ExportError):
         convert_model(random_model("2@1"), path)
     assert (path / "manifest.json").read_bytes() == before

@@ -1,0 +1,209 @@
+"""Stream text through a running bundle and record what every stage's matrix products see."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from ..bundle import Bundle, open_bundle
+from ..contract import StageSpec
+from ..errors import CalibrationError, ConfigError
+from ..files import write_atomically
+from ..runtime.model import Model, load
+from ..runtime.rows import Array
+from ..runtime.session import Session
+from .observe import ObservedEngine
+from .ranges import ProductRanges
+from .settings import CalibrationSettings
+from .text import read_ids, windows
+
+FLOOR = 128
+"""Rows that each stage must have seen at each of its phases."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Calibration:
+    """What a text showed of a bundle's stages.
+
+    Attributes:
+        key: SHA-256 of the graphs, the token ids and the settings.
+        tokens: tokens seen.
+        coverage: rows of every stage at every phase, `{stage: {phase: rows}}`. A phase is the token's index modulo the
+            coarsest stride, so a stage of stride 16 under that stride has one, and a sixteenth of the rows.
+        products: by name.
+    """
+
+    key: str
+    settings: CalibrationSettings
+    tokens: int = 0
+    coverage: dict[str, Counter[int]] = field(default_factory=dict)
+    products: dict[str, ProductRanges] = field(default_factory=dict)
+
+    def threshold(self, product: str) -> float:
+        """The magnitude that 127 stands for in this product's int8 input."""
+        return self.products[product].threshold(self.settings.method, self.settings.percentile)
+
+
+def calibrate(
+    bundle: str | Path | Bundle,
+    texts: Sequence[str | Path],
+    settings: CalibrationSettings | None = None,
+    *,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Calibration:
+    """Record activation ranges of an fp32 bundle with CPU engines, in memory that does not grow with the text.
+
+    The result is kept in the bundle's `reports/`, under a name made of the graphs, the text and the settings; the same call
+    finds it again. It is written when all is seen: a run that was interrupted starts again.
+
+    Args:
+        bundle: what to calibrate; precision fp32.
+        texts: files, or directories of `*.txt`. There is no default: ranges of random ids would be ranges of nothing.
+        settings: None: the defaults.
+        threads: None: measured.
+        on_progress: called before each window with the stage of the work, windows done and windows in all.
+
+    Raises:
+        ConfigError: a bundle that is not fp32, or has no CPU engines or tokenizer; unreadable or empty text.
+        CalibrationError: too little text for some stage and phase; an activation that is not finite (stage and product named).
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    settings = settings or CalibrationSettings()
+    model = load(opened, threads=threads)
+    ids = _limited(read_ids(texts, model).ids, model, settings.max_tokens)
+    return calibrate_ids(model, ids, settings, on_progress)
+
+
+def calibrate_ids(
+    model: Model, ids: npt.NDArray[np.int64], settings: CalibrationSettings, on_progress: Progress | None = None
+) -> Calibration:
+    """As `calibrate`, from token ids `[T]`."""
+    _check_bundle(model.bundle)
+    key = _key(model.bundle, ids, settings)
+    path = model.bundle.path / "reports" / f"calibration-{key[:16]}.safetensors"
+    if path.is_file():
+        return _read(path, key)
+    found = _observe(model, ids, Calibration(key, settings), on_progress or (lambda _doing, _done, _steps: None))
+    _check_coverage(model, found)
+    _write(path, found)
+    return found
+
+
+def _check_bundle(bundle: Bundle) -> None:
+    if bundle.manifest.precision != "fp32":
+        raise ConfigError(
+            f"{bundle.path} is {bundle.manifest.precision}, expected fp32; calibrate the bundle it was built from"
+        )
+
+
+def _limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -> npt.NDArray[np.int64]:
+    """At most so many tokens, in whole windows spread evenly over the text."""
+    if max_tokens is None or len(ids) <= max_tokens:
+        return ids
+    length = min(model.manifest.model.context, max_tokens)
+    starts = np.linspace(0, len(ids) - length, max(max_tokens // length, 1)).astype(np.int64)
+    return np.concatenate([ids[start : start + length] for start in starts])
+
+
+def _key(bundle: Bundle, ids: npt.NDArray[np.int64], settings: CalibrationSettings) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(settings) + ids.tobytes())
+    for name, entry in sorted(bundle.manifest.files.items()):
+        if name.startswith("stages/"):
+            digest.update(f"{name}:{entry.sha256}".encode())
+    return digest.hexdigest()
+
+
+def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, report: Progress) -> Calibration:
+    specs = [entry.spec for entry in model.manifest.stages]
+    period = max(spec.stride for spec in specs)
+    context = model.manifest.model.context
+    count = -(-len(ids) // context)
+
+    def listen(_spec: StageSpec, product: str, x: Array, y: Array) -> None:
+        ranges = found.products.setdefault(product, ProductRanges.empty(x.shape[1]))
+        ranges.add(x, y)
+
+    with tempfile.TemporaryDirectory() as directory:
+        engines = [ObservedEngine(model.bundle, spec, Path(directory), model.threads, listen) for spec in specs]
+        with Session(engines, model.manifest.model, 1, min(context, len(ids))) as session:
+            for done, window in enumerate(windows(ids, context)):
+                report("reading text", done, count)
+                session.reset()
+                session.advance(window[None])  # all logits: the head's product must see every row
+                found.tokens += len(window)
+                _count(found.coverage, specs, period, len(window))
+    report("done", count, count)
+    return found
+
+
+def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period: int, tokens: int) -> None:
+    for spec in specs:
+        early = spec.stride - 1 if spec.fires == "close" else 0
+        phases = coverage.setdefault(spec.name, Counter())
+        phases.update((firing * spec.stride + early) % period for firing in spec.firings(0, tokens))
+
+
+def _check_coverage(model: Model, found: Calibration) -> None:
+    for entry in model.manifest.stages:
+        phases = found.coverage.get(entry.spec.name) or Counter({0: 0})
+        phase, rows = min(phases.items(), key=lambda item: item[1])
+        if rows < FLOOR:
+            needed = -(-FLOOR * found.tokens // max(rows, 1))
+            raise CalibrationError(
+                f'stage "{entry.spec.name}" saw {rows} rows at phase {phase} in {found.tokens} tokens, '
+                f"expected at least {FLOOR}; give about {needed:,} tokens of text"
+            )
+
+
+class _Header(msgspec.Struct):
+    key: str
+    settings: CalibrationSettings
+    tokens: int
+    coverage: dict[str, dict[int, int]]
+    scalars: dict[str, tuple[int, float, float]]
+
+
+def _write(path: Path, found: Calibration) -> None:
+    scalars = {name: (r.rows, r.bin_width, r.output_absmax) for name, r in found.products.items()}
+    header = _Header(found.key, found.settings, found.tokens, {k: dict(v) for k, v in found.coverage.items()}, scalars)
+    arrays: dict[str, Array] = {}
+    for name, ranges in found.products.items():
+        arrays |= {
+            f"{name}:absmax": ranges.absmax,
+            f"{name}:square_sum": ranges.square_sum,
+            f"{name}:histogram": ranges.histogram,
+        }
+    data = safetensors.numpy.save(arrays, metadata={"calibration": msgspec.json.encode(header).decode()})
+    write_atomically(path, data)
+
+
+def _read(path: Path, key: str) -> Calibration:
+    with safetensors.safe_open(str(path), "numpy") as file:
+        header = msgspec.json.decode(file.metadata()["calibration"], type=_Header)
+        products = {
+            name: ProductRanges(
+                absmax=file.get_tensor(f"{name}:absmax"),
+                square_sum=file.get_tensor(f"{name}:square_sum"),
+                rows=rows,
+                histogram=file.get_tensor(f"{name}:histogram"),
+                bin_width=bin_width,
+                output_absmax=output_absmax,
+            )
+            for name, (rows, bin_width, output_absmax) in header.scalars.items()
+        }
+    if header.key != key:
+        raise CalibrationError(f"{path} is the calibration of something else; remove it and run again")
+    coverage = {stage: Counter(phases) for stage, phases in header.coverage.items()}
+    return Calibration(key, header.settings, header.tokens, coverage, products)

@@ -1,0 +1,82 @@
+"""A bundle's engines with the inputs and outputs of every matrix product made visible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ..bundle import Bundle
+from ..contract import StageSpec
+from ..errors import CalibrationError
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
+from ..runtime.rows import Array, Block
+from .products import expose_products, find_products
+
+Listener = Callable[[StageSpec, str, Array, Array], None]
+"""Called with the stage, a product's name, its inputs `[rows, K]` and its results `[rows, N]`, at every run of the stage."""
+
+
+class ObservedEngine(OnnxRuntimeEngine):
+    """An fp32 CPU engine that shows what its products see, to whoever listens."""
+
+    def __init__(self, bundle: Bundle, spec: StageSpec, directory: Path, threads: int, listener: Listener) -> None:
+        graph = ir.load(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
+        expose_products(graph, spec.name)
+        self.products = {product.name: _shown(graph, product.x, product.y) for product in find_products(graph)}
+        path = directory / f"{spec.name}.onnx"
+        ir.save(graph, path, external_data=f"{path.name}.data")
+        super().__init__(spec, path, bundle.sidecar("cpu", spec.name), threads)
+        self.listener = listener
+
+    def bind(self, batch: int, rows: int) -> ObservedStage:
+        """As `OnnxRuntimeEngine.bind`, for one sequence."""
+        shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
+        return ObservedStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch)
+
+
+class ObservedStage(OnnxRuntimeStage):
+    """An `ObservedEngine` with its caches."""
+
+    def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int) -> None:
+        super().__init__(engine, caches, batch)
+        self._observed = engine
+        self._names = list(dict.fromkeys(name for pair in engine.products.values() for name in pair))
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `BoundStage.run`; then tells the listener.
+
+        Raises:
+            CalibrationError: an activation is NaN or infinite.
+        """
+        for name in self._names:  # at every run anew, or the last run's memory would have to fit
+            self._binding.bind_output(name, "cpu")
+        super().run(first, firings, inputs, output, logit_rows)
+        # Outputs come in the order in which they were first bound: the caches, these, then the stage's own.
+        values = self._binding.get_outputs()[len(self.caches) :]
+        shown = {name: _rows(value.numpy()) for name, value in zip(self._names, values, strict=False)}
+        for product, (x, y) in self._observed.products.items():
+            self._check(product, "input", shown[x])
+            self._check(product, "output", shown[y])
+            self._observed.listener(self._spec, product, shown[x], shown[y])
+
+    def _check(self, product: str, side: str, rows: Array) -> None:
+        if not np.isfinite(rows).all():
+            wrong = rows[~np.isfinite(rows)][0]
+            raise CalibrationError(
+                f'stage "{self._spec.name}", {side} of {product}: got {wrong}, expected finite numbers; '
+                "the checkpoint is broken there, or overflows in fp32"
+            )
+
+
+def _shown(graph: ir.Model, x: ir.Value, y: ir.Value) -> tuple[str, str]:
+    for value in (x, y):
+        if not value.is_graph_output():
+            graph.graph.outputs.append(value)
+    return x.name or "", y.name or ""
+
+
+def _rows(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])

@@ -1,0 +1,33 @@
+"""What the pictures share: one look, and the same bytes for the same figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendUnavailable
+
+
+def new_axes() -> tuple[Any, Any]:
+    """A matplotlib figure and its axes.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailable("pictures need matplotlib: pip install 'foveal[report]'") from error
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def save(figure: Any, out: Path) -> None:
+    """Write the picture; its suffix says the format."""
+    import matplotlib
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "foveal", "svg.fonttype": "none"}):
+        figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)

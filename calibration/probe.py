@@ -1,0 +1,146 @@
+"""The shuffled-context probe: does the order of distant words matter?
+
+Windows whose first half is permuted, beside the same windows as they are. The loss in the second half rises most just behind
+the border; how far it stays up is how far back the order of tokens is used. The article this project starts from puts that at
+about 50 tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import ConfigError
+from ..runtime.model import Model, load
+from ..runtime.session import Session
+from .quality import Floats, log_probabilities
+from .text import Ids, read_ids, spread
+
+WINDOW, WINDOWS = 512, 128
+Progress = Callable[[str, int, int], None]
+
+
+class Distance(msgspec.Struct, frozen=True, kw_only=True):
+    """Positions `first` to `last` behind the border, counted from 1."""
+
+    first: int
+    last: int
+    nats: float
+    half_width: float
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """How much worse a bundle predicts behind a permuted half.
+
+    Attributes:
+        distances: the rise of the loss in nats per token, with the half width of a 95 % interval over windows.
+        settles_at: the first distance from which the rise stays below `threshold`; None if it never does.
+    """
+
+    bundle: str
+    hierarchy: str
+    precision: str
+    window: int
+    windows: int
+    threshold: float
+    distances: tuple[Distance, ...]
+    settles_at: int | None
+
+
+def probe(
+    bundles: Sequence[str | Path | Bundle],
+    texts: Sequence[str | Path],
+    *,
+    target: str = "cpu",
+    threads: int | None = None,
+    window: int = WINDOW,
+    limit: int | None = WINDOWS,
+    threshold: float = 0.05,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> list[Probe]:
+    """Probe any number of bundles on the same windows with the same permutations.
+
+    Raises:
+        ConfigError: too little text for two windows, or a window longer than a model's context.
+    """
+    report = on_progress or (lambda _doing, _done, _steps: None)
+    results = []
+    for index, bundle in enumerate(bundles):
+        model = load(bundle, target, threads)
+        given = [part for part in spread(read_ids(texts, model).ids, window, limit) if len(part) == window]
+        _check_windows(model, given, window)
+        steps = len(bundles) * len(given)
+        with Session(model.engines, model.manifest.model, 1, window) as session:
+            rises = []
+            rng = np.random.default_rng(seed)
+            for done, part in enumerate(given):
+                report(f"probing {model.bundle.path.name}", index * len(given) + done, steps)
+                rises.append(_rise(session, part, rng))
+        results.append(_summary(model, np.stack(rises), window, threshold))
+    return results
+
+
+def shuffled(window: Ids, rng: np.random.Generator) -> Ids:
+    """The window `[L]` with its first half permuted."""
+    half = len(window) // 2
+    return np.concatenate([rng.permutation(window[:half]), window[half:]])
+
+
+def _rise(session: Session, window: Ids, rng: np.random.Generator) -> Floats:
+    """Loss behind a permuted half minus loss behind the half as it is, at each position of the second, `[L - L // 2]`."""
+    half = len(window) // 2
+    losses = []
+    for ids in (shuffled(window, rng), window):
+        predicted = log_probabilities(session, ids)
+        rows = np.arange(half - 1, len(window) - 1)
+        losses.append(-predicted[rows, window[half:]])
+    difference: Floats = losses[0] - losses[1]
+    return difference
+
+
+def _summary(model: Model, rises: Floats, window: int, threshold: float) -> Probe:
+    distances = tuple(_distance(rises, first, last) for first, last in _octaves(rises.shape[1]))
+    return Probe(
+        bundle=str(model.bundle.path),
+        hierarchy=model.manifest.model.hierarchy,
+        precision=model.manifest.precision,
+        window=window,
+        windows=len(rises),
+        threshold=threshold,
+        distances=distances,
+        settles_at=_settles_at(distances, threshold),
+    )
+
+
+def _octaves(length: int) -> list[tuple[int, int]]:
+    """1, 2, 3-4, 5-8, 9-16, ... up to `length`."""
+    ends = [2**power for power in range(math.ceil(math.log2(length)))] + [length]
+    return [(before + 1, end) for before, end in zip([0, *ends], ends, strict=False)]
+
+
+def _distance(rises: Floats, first: int, last: int) -> Distance:
+    means = rises[:, first - 1 : last].mean(axis=1, dtype=np.float64)
+    half_width = 1.96 * float(means.std(ddof=1)) / math.sqrt(len(means))
+    return Distance(first=first, last=last, nats=float(means.mean()), half_width=half_width)
+
+
+def _settles_at(distances: Sequence[Distance], threshold: float) -> int | None:
+    settled = None
+    for distance in reversed(distances):
+        if distance.nats >= threshold:
+            break
+        settled = distance.first
+    return settled
+
+
+def _check_windows(model: Model, given: Sequence[Ids], window: int) -> None:
+    if window > model.manifest.model.context:
+        raise ConfigError(f"the window is {window} tokens, {model.bundle.path} reads {model.manifest.model.context}; use less")
+    if len(given) < 2:
+        raise ConfigError(f"the text holds {len(given)} windows of {window} tokens, expected at least 2; give more text")

@@ -1,0 +1,102 @@
+"""The matrix products of a stage graph: what is calibrated, and what precision is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+Floats = npt.NDArray[np.float32]
+_RESAMPLING = ("Shorten", "Lengthen")
+
+
+@dataclass(frozen=True)
+class Product:
+    """`y = x @ weight (+ bias)`: x `[..., K]`, weight `[K, N]` of the graph's own, named after its place in the stage."""
+
+    name: str
+    matmul: ir.Node
+    bias_add: ir.Node | None
+
+    @property
+    def x(self) -> ir.Value:
+        """What is multiplied, `[..., K]`."""
+        return _given(self.matmul.inputs[0])
+
+    @property
+    def raw(self) -> ir.Value:
+        """The product before its bias, `[..., N]`."""
+        return self.matmul.outputs[0]
+
+    @property
+    def y(self) -> ir.Value:
+        """The product with its bias, `[..., N]`."""
+        return self.raw if self.bias_add is None else self.bias_add.outputs[0]
+
+    @property
+    def weight(self) -> Floats:
+        """`[K, N]`, a view of the graph's own."""
+        value = _given(_weight_of(self.matmul))
+        array: Floats = np.asarray(value.const_value)
+        return array if value is self.matmul.inputs[1] else array.T
+
+    @property
+    def bias(self) -> ir.Value | None:
+        """The bias `[N]`."""
+        return None if self.bias_add is None else bias_of(self.bias_add)
+
+
+def expose_products(model: ir.Model, stage: str) -> None:
+    """Inline the resampling ops that have weights of their own, so that their products stand in the stage's graph too."""
+    InlinePass(lambda function: function.name in _RESAMPLING and _has_product(function))(model)
+    for node in model.graph:
+        if node.name is not None and node.name.startswith(_RESAMPLING):
+            node.name = f"{stage}/{node.name}"
+
+
+def find_products(model: ir.Model) -> list[Product]:
+    """All products with a constant weight, in dataflow order."""
+    return [
+        Product((node.name or "").removesuffix("/MatMul"), node, bias_add_of(node))
+        for node in model.graph
+        if node.op_type == "MatMul" and _weight_of(node) is not None
+    ]
+
+
+def _has_product(function: ir.Function) -> bool:
+    return any(node.op_type == "MatMul" and node.inputs[1] in function.inputs for node in function)
+
+
+def _weight_of(matmul: ir.Node) -> ir.Value | None:
+    """The initializer that is multiplied by, directly or, where it is tied to the token table, transposed."""
+    value = matmul.inputs[1]
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "Transpose":
+        value = producer.inputs[0]
+    return value if value is not None and value.is_initializer() else None
+
+
+def bias_add_of(matmul: ir.Node) -> ir.Node | None:
+    """The node that adds a constant vector to this product and is its only reader."""
+    consumers = list(matmul.outputs[0].consumers())
+    if len(consumers) != 1 or consumers[0].op_type != "Add" or matmul.outputs[0].is_graph_output():
+        return None
+    return consumers[0] if any(_is_vector(value) for value in consumers[0].inputs) else None
+
+
+def bias_of(add: ir.Node) -> ir.Value:
+    """The constant vector `[N]` of such a node."""
+    return next(value for value in add.inputs if value is not None and _is_vector(value))
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 1
+
+
+def _given(value: ir.Value | None) -> ir.Value:
+    if value is None:
+        raise TypeError("a matrix product lacks an input; the graph was not written by foveal")
+    return value

@@ -1,0 +1,197 @@
+"""How well a bundle predicts text, and how far it is from the bundle it was made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..errors import ConfigError
+from ..runtime.model import Model, load
+from ..runtime.session import Session
+from .buckets import Bucket, by_frequency
+from .text import Ids, read_ids, spread
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Teacher-forced prediction of a text in windows without a past.
+
+    Attributes:
+        nats_per_token: mean cross-entropy of the next token.
+        nats_half_width: of its 95 % confidence interval, from the spread between windows.
+        bits_per_byte: the same per UTF-8 byte of the text.
+        kl_nats: mean Kullback-Leibler divergence of this bundle's prediction from the reference's; None without one.
+        top1_agreement: share of positions where both find the same token likeliest.
+        bits_per_byte_change: relative to the reference.
+        buckets: the same by the frequency of the predicted token in this text.
+    """
+
+    bundle: str
+    precision: str
+    target: str
+    window: int
+    tokens: int
+    nats_per_token: float
+    nats_half_width: float
+    bits_per_byte: float
+    reference: str | None = None
+    reference_bits_per_byte: float | None = None
+    bits_per_byte_change: float | None = None
+    kl_nats: float | None = None
+    top1_agreement: float | None = None
+    buckets: tuple[Bucket, ...] = ()
+
+
+class Scores(NamedTuple):
+    """What was measured at every predicted position of a text, `[T]` each; the last three only against a reference."""
+
+    target: Ids
+    nats: Floats
+    reference_nats: Floats | None
+    kl: Floats | None
+    agrees: npt.NDArray[np.bool_] | None
+    window: Ids
+
+
+def evaluate(
+    bundle: str | Path | Bundle,
+    texts: Sequence[str | Path],
+    *,
+    reference: str | Path | Bundle | None = None,
+    target: str = "cpu",
+    threads: int | None = None,
+    window: int | None = None,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+) -> Quality:
+    """Measure a bundle on text.
+
+    Args:
+        bundle: what is measured.
+        texts: files, or directories of `*.txt`.
+        reference: another bundle of the same model, usually the fp32 one.
+        target: whose engines.
+        threads: None: measured.
+        window: tokens predicted in one go; None: the model's context, at most 512.
+        limit: so many windows, spread over the text; None: all.
+        on_progress: called before each window.
+
+    Raises:
+        ConfigError: empty text, no tokenizer, a window longer than the context, a reference of another vocabulary.
+        InputError: the tokenizer can't encode the text.
+    """
+    model = load(bundle, target, threads)
+    other = None if reference is None else load(reference, target, model.threads)
+    text = read_ids(texts, model)
+    length = _window(model, window)
+    _check_reference(model, other)
+    scores = score(model, other, spread(text.ids, length, limit), on_progress)
+    return summarise(scores, model, other, length, text.bytes / len(text.ids))
+
+
+def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progress: Progress | None = None) -> Scores:
+    """Predict every token but the first of each window `[L]`."""
+    report = on_progress or (lambda _doing, _done, _steps: None)
+    longest = max(len(window) for window in given)
+    sessions = [Session(m.engines, m.manifest.model, 1, longest) for m in (model, reference) if m is not None]
+    parts = []
+    for index, window in enumerate(given):
+        report("reading text", index, len(given))
+        parts.append(_scored(window, index, *(log_probabilities(session, window) for session in sessions)))
+    report("done", len(given), len(given))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    return Scores(
+        target=np.concatenate([part.target for part in parts]),
+        nats=np.concatenate([part.nats for part in parts]),
+        reference_nats=_all([part.reference_nats for part in parts]),
+        kl=_all([part.kl for part in parts]),
+        agrees=_all([part.agrees for part in parts]),
+        window=np.concatenate([part.window for part in parts]),
+    )
+
+
+def _all(columns: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    present = [column for column in columns if column is not None]
+    return np.concatenate(present) if present else None
+
+
+def log_probabilities(session: Session, window: Ids) -> Floats:
+    """Log-probabilities `[L - 1, V]` of the tokens after each of the first L - 1, from an empty past."""
+    session.reset()
+    logits = session.advance(window[None])[0, :-1]
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def summarise(scores: Scores, model: Model, reference: Model | None, window: int, bytes_per_token: float) -> Quality:
+    """Means over all positions."""
+    per_byte = 1 / (math.log(2) * bytes_per_token)
+    nats = float(scores.nats.mean(dtype=np.float64))
+    quality = Quality(
+        bundle=str(model.bundle.path),
+        precision=model.manifest.precision,
+        target=model.target,
+        window=window,
+        tokens=len(scores.nats),
+        nats_per_token=nats,
+        nats_half_width=_half_width(scores),
+        bits_per_byte=nats * per_byte,
+        buckets=by_frequency(scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
+    )
+    if reference is None or scores.reference_nats is None or scores.kl is None or scores.agrees is None:
+        return quality
+    reference_nats = float(scores.reference_nats.mean(dtype=np.float64))
+    return msgspec.structs.replace(
+        quality,
+        reference=str(reference.bundle.path),
+        reference_bits_per_byte=reference_nats * per_byte,
+        bits_per_byte_change=nats / reference_nats - 1,
+        kl_nats=float(scores.kl.mean(dtype=np.float64)),
+        top1_agreement=float(scores.agrees.mean()),
+    )
+
+
+def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:
+    target, rows = window[1:], np.arange(len(window) - 1)
+    nats, place = -predicted[rows, target], np.full(len(target), index)
+    if expected is None:
+        return Scores(target, nats, None, None, None, place)
+    kl = (np.exp(expected) * (expected - predicted)).sum(axis=-1)
+    agrees = predicted.argmax(axis=-1) == expected.argmax(axis=-1)
+    return Scores(target, nats, -expected[rows, target], kl, agrees, place)
+
+
+def _half_width(scores: Scores) -> float:
+    """Half of a 95 % interval by the normal approximation; tokens of one window are not independent, windows nearly are."""
+    count = np.bincount(scores.window)
+    means = np.bincount(scores.window, scores.nats) / count
+    return float(1.96 * means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.inf
+
+
+def _window(model: Model, window: int | None) -> int:
+    context = model.manifest.model.context
+    length = min(context, 512) if window is None else window
+    if not 2 <= length <= context:
+        raise ConfigError(f"the window is {length} tokens, expected 2 to {context}, the model's context")
+    return length
+
+
+def _check_reference(model: Model, reference: Model | None) -> None:
+    if reference is None:
+        return
+    got, expected = (m.manifest.model.vocab_size for m in (model, reference))
+    if got != expected:
+        raise ConfigError(f"the bundles know {got} and {expected} tokens; compare bundles of the same vocabulary")

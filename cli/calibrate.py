@@ -1,0 +1,117 @@
+"""`foveal calibrate BUNDLE --text FILE...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import msgspec
+import typer
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..files import write_atomically
+from .console import out, print_json, progress
+
+if TYPE_CHECKING:
+    from ..calibration import Calibration
+    from ..export import PlanReport
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="An fp32 bundle.")],
+    text: Annotated[list[Path], typer.Option(help="Text: files, or directories of *.txt.")],
+    method: Annotated[
+        str, typer.Option(help='How int8 ranges are chosen: "percentile", "minmax" or "entropy".')
+    ] = "percentile",
+    percentile: Annotated[float, typer.Option(help="Share of values that are not clipped, %.")] = 99.99,
+    max_tokens: Annotated[Optional[int], typer.Option(help="Use at most so many tokens.")] = None,  # noqa: UP045
+    budget: Annotated[Optional[str], typer.Option(help="Plan precisions: largest rise of bits per byte, such as 1%.")] = None,  # noqa: UP045
+    plan: Annotated[Path, typer.Option(help="Where the plan goes.")] = Path("plan.json"),
+    plot: Annotated[Optional[Path], typer.Option(help="Draw time against loss, as .svg or .png.")] = None,  # noqa: UP045
+    head: Annotated[bool, typer.Option(help="Let the plan include the output head.")] = True,
+    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Record what every stage sees of a text; with --budget, choose a precision for each."""
+    from .. import calibrate as calibrate_bundle
+    from .. import plan_precision
+    from ..calibration.ranges import Method
+    from ..calibration.settings import CalibrationSettings
+    from ..models.config import one_of
+
+    settings = CalibrationSettings(method=one_of(Method, method, "method"), percentile=percentile, max_tokens=max_tokens)
+    with progress("calibrate") as report:
+        if budget is None:
+            found = calibrate_bundle(bundle, text, settings, threads=threads, on_progress=report)
+        else:
+            planned = plan_precision(
+                bundle, text, parse_share(budget), settings=settings, head=head, threads=threads, on_progress=report
+            )
+    if budget is None:
+        _show_ranges(found, json)
+        return
+    write_atomically(plan, msgspec.json.format(msgspec.json.encode(planned.plan), indent=2) + b"\n")
+    if plot is not None:
+        _draw(plot, planned)
+    if json:
+        print_json(msgspec.json.encode(planned))
+    else:
+        _show_plan(planned)
+        out.print(f"wrote {plan}: foveal build {bundle} OUT --plan {plan} --calibration ...", markup=False)
+
+
+def parse_share(text: str) -> float:
+    """`"1%"` or `"0.01"`; raises ConfigError for anything else."""
+    number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
+    try:
+        return float(number) / scale
+    except ValueError:
+        raise ConfigError(f'the budget is "{text}", expected a share such as 1% or 0.01') from None
+
+
+def _show_ranges(found: Calibration, json: bool) -> None:
+    if json:
+        coverage = {stage: dict(sorted(phases.items())) for stage, phases in found.coverage.items()}
+        thresholds = {name: found.threshold(name) for name in found.products}
+        print_json(
+            msgspec.json.encode({"key": found.key, "tokens": found.tokens, "coverage": coverage, "thresholds": thresholds})
+        )
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("stage", "rows", "phases", "fewest rows at a phase"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage, phases in found.coverage.items():
+        table.add_row(stage, f"{phases.total():,}", str(len(phases)), f"{min(phases.values()):,}")
+    out.print(f"{found.tokens:,} tokens, {len(found.products)} matrix products, {found.settings.method}")
+    out.print(table, markup=False)
+
+
+def _show_plan(planned: PlanReport) -> None:
+    table = Table(box=None, header_style="bold")
+    precisions = list(planned.uniform)
+    for column in ("unit", *(f"{p}: us, loss" for p in precisions), "plan"):
+        table.add_column(column, justify="left" if column in ("unit", "plan") else "right")
+    for unit in planned.units:
+        known = {option.precision: option for option in unit.options}
+        cells = (f"{known[p].ms_per_token * 1e3:.1f} {known[p].loss:+.3%}" for p in precisions)
+        table.add_row(unit.name, *cells, planned.predicted.precisions[unit.name])
+    whole = (f"{m.ms_per_token * 1e3:.1f} {m.loss:+.3%}" for m in planned.uniform.values())
+    table.add_row("all, measured", *whole, f"{planned.chosen.ms_per_token * 1e3:.1f} {planned.chosen.loss:+.3%}")
+    out.print(table, markup=False)
+    out.print(
+        f"per token on {planned.threads} threads, weighted by how often a stage fires; losses are relative bits per byte "
+        f"on {planned.held_out_tokens:,} held-out tokens"
+    )
+
+
+def _draw(path: Path, planned: PlanReport) -> None:
+    from ..calibration.pareto_plot import Point, draw_pareto
+
+    draw_pareto(
+        path,
+        [Point(choice.predicted_loss, choice.ms_per_token) for choice in planned.frontier],
+        {name: Point(measured.loss, measured.ms_per_token) for name, measured in planned.uniform.items()},
+        Point(planned.chosen.loss, planned.chosen.ms_per_token),
+        planned.budget,
+    )

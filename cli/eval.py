@@ -1,0 +1,100 @@
+"""`foveal eval BUNDLE --text FILE...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import msgspec
+import typer
+from rich.table import Table
+
+from .console import out, print_json, progress
+
+if TYPE_CHECKING:
+    from ..calibration import Probe, Quality
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to measure.")],
+    text: Annotated[list[Path], typer.Option(help="Text: files, or directories of *.txt.")],
+    against: Annotated[Optional[Path], typer.Option(help="A bundle to compare with, usually the fp32 one.")] = None,  # noqa: UP045
+    probe: Annotated[bool, typer.Option(help="Also probe how far back the order of tokens matters.")] = False,
+    plot: Annotated[Optional[Path], typer.Option(help="Draw the probe, as .svg or .png; implies --probe.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="Measure at most so many windows.")] = None,  # noqa: UP045
+    window: Annotated[Optional[int], typer.Option(help="Tokens per window; the context, at most 512.")] = None,  # noqa: UP045
+    target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
+    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
+    from .. import evaluate as evaluate_bundle
+    from .. import probe as probe_bundles
+    from ..calibration.probe import WINDOW, WINDOWS
+
+    probes: list[Probe] = []
+    with progress("eval") as report:
+        quality = evaluate_bundle(
+            bundle, text, reference=against, target=target, threads=threads, window=window, limit=limit, on_progress=report
+        )
+        if probe or plot is not None:
+            bundles = [bundle] if against is None else [bundle, against]
+            probes = probe_bundles(
+                bundles,
+                text,
+                target=target,
+                threads=threads,
+                window=window or WINDOW,
+                limit=limit or WINDOWS,
+                on_progress=report,
+            )
+    if plot is not None:
+        from ..calibration.probe_plot import draw_probes
+
+        draw_probes(plot, probes)
+    if json:
+        print_json(msgspec.json.encode({"quality": quality, "probes": probes}))
+        return
+    _show_quality(quality)
+    for found in probes:
+        _show_probe(found)
+
+
+def _show_quality(quality: Quality) -> None:
+    out.print(
+        f"{quality.bundle} ({quality.precision}): [bold]{quality.bits_per_byte:.4f} bits per byte[/bold], "
+        f"{quality.nats_per_token:.4f} ± {quality.nats_half_width:.4f} nats per token, {quality.tokens:,} tokens"
+    )
+    if quality.reference is not None:
+        out.print(
+            f"against {quality.reference} ({quality.reference_bits_per_byte:.4f}): "
+            f"{quality.bits_per_byte_change:+.3%} bits per byte, KL {quality.kl_nats:.2e} nats, same likeliest token {quality.top1_agreement:.2%}"
+        )
+    table = Table(box=None, header_style="bold")
+    for column in ("occurrences per million", "tokens", "nats", "against", "rise", "KL", "same likeliest"):
+        table.add_column(column, justify="right")
+    for bucket in quality.buckets:
+        span = f"{bucket.at_least:,} and more" if bucket.below is None else f"{bucket.at_least:,} to {bucket.below:,}"
+        row = [span, f"{bucket.tokens:,}", f"{bucket.nats_per_token:.4f}"]
+        if bucket.reference_nats_per_token is not None:
+            rise = bucket.nats_per_token - bucket.reference_nats_per_token
+            row += [f"{bucket.reference_nats_per_token:.4f}", f"{rise:+.4f}"]
+            row += [f"{bucket.kl_nats:.2e}", f"{bucket.top1_agreement:.2%}"]
+        table.add_row(*row)
+    out.print(table, markup=False)
+
+
+def _show_probe(found: Probe) -> None:
+    out.print(
+        f"{found.bundle} ({found.hierarchy}, {found.precision}): "
+        f"the first half of {found.windows} windows of {found.window} tokens shuffled"
+    )
+    table = Table(box=None, header_style="bold")
+    table.add_column("tokens behind the border")
+    table.add_column("rise of the loss, nats", justify="right")
+    for distance in found.distances:
+        span = str(distance.first) if distance.first == distance.last else f"{distance.first} to {distance.last}"
+        table.add_row(span, f"{distance.nats:+.3f} ± {distance.half_width:.3f}")
+    out.print(table, markup=False)
+    settled = "never" if found.settles_at is None else f"from {found.settles_at} tokens on"
+    out.print(f"below {found.threshold} nats: {settled}")

@@ -1,0 +1,27 @@
+"""The precision report: what was asked, what was obtained, on which kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.table import Table
+
+from ..bundle import Bundle
+from .console import out
+
+
+def show_precisions(bundle: Bundle, target: str = "cpu") -> None:
+    """Print a line for each stage and kernel, then every product that is not what was asked."""
+    table = Table(box=None, header_style="bold")
+    for column in ("stage", "asked", "obtained", "kernel"):
+        table.add_column(column)
+    table.add_column("products", justify="right")
+    reasons = []
+    for entry in bundle.manifest.stages:
+        products = bundle.sidecar(target, entry.spec.name).products
+        for (asked, obtained, kernel), count in Counter((p.asked, p.obtained, p.kernel) for p in products).items():
+            table.add_row(entry.spec.name, asked, obtained, kernel, str(count))
+        reasons += [f"{p.product}: {p.obtained}, not {p.asked}: {p.reason}" for p in products if p.reason]
+    out.print(table, markup=False)
+    for reason in reasons:
+        out.print(reason, markup=False)

@@ -1,0 +1,135 @@
+"""An fp32 bundle becomes a bundle of another precision."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..bundle import Bundle, Manifest, StageEntry, check_target, list_files, open_bundle, write_manifest
+from ..calibration.calibrate import Calibration, calibrate
+from ..calibration.settings import CalibrationSettings
+from ..errors import ConfigError
+from ..files import new_directory
+from ..precision import Plan, read_plan
+from .compile import check_out, compile_stage, version
+from .write_precision import write_precision
+
+Progress = Callable[[str, int, int], None]
+
+
+def build(
+    bundle: str | Path | Bundle,
+    out: str | Path,
+    precision: str | Plan | Path = "int8",
+    target: str = "cpu",
+    *,
+    calibration: Sequence[str | Path] | Calibration = (),
+    settings: CalibrationSettings | None = None,
+    on_progress: Progress | None = None,
+) -> Bundle:
+    """Write `bundle`, which is fp32, in another precision, with engines for `target`.
+
+    Args:
+        bundle: the fp32 bundle to start from; left as it is.
+        out: the bundle to write; one that is there is replaced.
+        precision: of all stages, or a plan (or the path of its JSON) that says it for each.
+        target: `"cpu"`.
+        calibration: text, or what `calibrate` found in it; `int8` and `fp16` need it, `w8` and `w4` round better with it.
+        settings: how text becomes ranges.
+        on_progress: called before each step.
+
+    Raises:
+        ConfigError: unknown precision, target, stage or product; a bundle that is not fp32.
+        CalibrationError: no text where it is needed, or too little.
+        BuildError: a product did not get the precision it was written in; nothing is left at `out`.
+    """
+    check_target(target)
+    opened, path, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), Path(out), on_progress or _ignore
+    plan = plan_of(precision)
+    check_out(path)
+    _check_plan(opened.manifest, plan)
+    require_text(plan, calibration)
+    ranges = _ranges(opened, calibration, settings, report)
+    stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1
+    with new_directory(path) as directory:
+        if opened.manifest.tokenizer == "tokenizer.json":
+            shutil.copyfile(opened.file("tokenizer.json"), directory / "tokenizer.json")
+        entries, engines, known = [], {}, set()
+        for index, entry in enumerate(stages):
+            name = entry.spec.name
+            report(f"writing stage {name}", 2 * index, steps)
+            written = write_precision(opened.file(entry.graph), directory / entry.graph, name, plan, ranges)
+            spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
+            entries.append(
+                StageEntry(spec=spec, graph=entry.graph, weight_bytes=written.weight_bytes, table_bytes=written.table_bytes)
+            )
+            known |= {product.product for product in written.products}
+            report(f"compiling stage {name} for {target}", 2 * index + 1, steps)
+            engines[name] = compile_stage(directory, spec, target, written.products)
+        _check_products(plan, known)
+        report("hashing", steps - 1, steps)
+        manifest = msgspec.structs.replace(
+            opened.manifest,
+            foveal_version=version(),
+            precision=plan.label,
+            plan=plan,
+            stages=tuple(entries),
+            engines={target: engines},
+            files=list_files(directory),
+        )
+        write_manifest(directory, manifest)
+    report("done", steps, steps)
+    return open_bundle(path)
+
+
+def plan_of(precision: str | Plan | Path) -> Plan:
+    """A plan as it is, from its JSON, or of one precision for everything."""
+    if isinstance(precision, Plan):
+        return precision
+    if isinstance(precision, Path):
+        return read_plan(precision)
+    return Plan(default=precision)
+
+
+def _ignore(_doing: str, _done: int, _steps: int) -> None:
+    pass
+
+
+def require_text(plan: Plan, given: Sequence[str | Path] | Calibration) -> None:
+    """Raise ConfigError if a plan depends on activations and there is no text to learn them from."""
+    if plan.needs_calibration() and not isinstance(given, Calibration) and not given:
+        raise ConfigError(
+            f"{plan.label} needs text to calibrate on, got none; give files that are like what the model will read: "
+            "calibration=[...], or --calibration FILE"
+        )
+
+
+def _ranges(
+    bundle: Bundle,
+    given: Sequence[str | Path] | Calibration,
+    settings: CalibrationSettings | None,
+    report: Progress,
+) -> Calibration | None:
+    if isinstance(given, Calibration):
+        return given
+    return calibrate(bundle, given, settings, on_progress=report) if given else None
+
+
+def _check_plan(manifest: Manifest, plan: Plan) -> None:
+    if manifest.precision != "fp32":
+        raise ConfigError(f"the bundle is {manifest.precision}, expected fp32; build from the bundle it was made from")
+    names = [entry.spec.name for entry in manifest.stages]
+    for stage in plan.stages:
+        if stage not in names:
+            raise ConfigError(f'the plan names the stage "{stage}", expected one of {", ".join(names)}')
+
+
+def _check_products(plan: Plan, known: set[str]) -> None:
+    for product in plan.products:
+        if product not in known:
+            raise ConfigError(
+                f'the plan names the product "{product}", which the model has not; it has for instance "{min(known)}"'
+            )

@@ -1,0 +1,256 @@
+"""Plan precisions for a bundle: measure what each stage loses and gains, choose, and measure the choice as a whole.
+
+Sessions are made of engines, one for a stage, so any mixture of precisions can be run without writing a bundle for it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from ..bundle import Bundle, open_bundle, read_sidecar
+from ..calibration.calibrate import Calibration, calibrate_ids
+from ..calibration.planner import Choice, Option, Unit, choose, frontier, plan_of_choice
+from ..calibration.quality import log_probabilities
+from ..calibration.settings import CalibrationSettings
+from ..calibration.text import Ids, read_ids, windows
+from ..contract import StageSpec
+from ..errors import CalibrationError, ConfigError
+from ..precision import Plan, ProductPrecision, check_precision
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.model import Model, load
+from ..runtime.session import Session
+from .compile import compile_stage
+from .write_precision import write_precision
+
+Progress = Callable[[str, int, int], None]
+HELD_OUT_EVERY = 5
+"""Of every five windows of the text four calibrate and one measures."""
+_ROUNDS, _STEPS, _ATTEMPTS = 5, 64, 6
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole system: milliseconds per decode step spent in engines, and the relative rise of bits per byte."""
+
+    ms_per_token: float
+    loss: float
+
+
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a plan came about.
+
+    Attributes:
+        plan: what `build` reads.
+        chosen: the plan, measured as a whole; its loss is within the budget.
+        units: what was chosen among, with what each costs alone.
+        uniform: each precision used throughout, measured.
+        frontier: the best plans for other budgets, predicted.
+        held_out_tokens: tokens that losses were measured on; none of them calibrated anything.
+    """
+
+    plan: Plan
+    budget: float
+    chosen: Measured
+    predicted: Choice
+    units: tuple[Unit, ...]
+    uniform: dict[str, Measured]
+    frontier: tuple[Choice, ...]
+    held_out_tokens: int
+    threads: int
+
+
+def plan_precision(
+    bundle: str | Path | Bundle,
+    texts: Sequence[str | Path],
+    budget: float,
+    *,
+    precisions: Sequence[str] = ("int8", "w8", "w4"),
+    settings: CalibrationSettings | None = None,
+    windows_measured: int = 48,
+    head: bool = True,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> PlanReport:
+    """Choose a precision for every stage, and for every product of the most sensitive one, for the CPU.
+
+    Args:
+        bundle: fp32.
+        texts: files, or directories of `*.txt`; a fifth of their windows is held out to measure losses on.
+        budget: largest relative rise of bits per byte, 0.01 for 1 %.
+        precisions: besides fp32.
+        settings: how text becomes ranges.
+        windows_measured: at most so many held-out windows.
+        head: whether the output head takes part.
+        threads: None: measured.
+        on_progress: called before each measurement.
+
+    Raises:
+        ConfigError: unknown precision, a budget that can't be kept, a bundle that is not fp32.
+        CalibrationError: too little text.
+    """
+    for precision in precisions:
+        check_precision(precision)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    model = load(opened, threads=threads)
+    calibrating, held_out = _split(model, read_ids(texts, model).ids, windows_measured)
+    report = on_progress or (lambda _doing, _done, _steps: None)
+    calibration = calibrate_ids(model, calibrating, settings or CalibrationSettings(), on_progress)
+    with tempfile.TemporaryDirectory() as directory:
+        workshop = _Workshop(model, calibration, Path(directory), held_out, head, report)
+        return workshop.plan(budget, tuple(precisions))
+
+
+def _split(model: Model, ids: Ids, most: int) -> tuple[Ids, list[Ids]]:
+    length = min(model.manifest.model.context, 512)
+    parts = list(windows(ids, length))
+    held_out = parts[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    if not held_out:
+        raise CalibrationError(f"the text has {len(ids)} tokens, expected at least {HELD_OUT_EVERY * length}; give more text")
+    calibrating = np.concatenate([part for index, part in enumerate(parts) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1])
+    chosen = np.linspace(0, len(held_out) - 1, min(most, len(held_out))).round().astype(int)
+    return calibrating, [held_out[index] for index in chosen]
+
+
+class _Kept(NamedTuple):
+    """A plan that keeps the budget when measured as a whole."""
+
+    plan: Plan
+    engines: Mapping[str, OnnxRuntimeEngine]
+    loss: float
+
+
+class _Workshop:
+    """Makes engines of any precision for any stage, and measures systems made of them."""
+
+    def __init__(
+        self, model: Model, calibration: Calibration, directory: Path, held_out: list[Ids], head: bool, report: Progress
+    ) -> None:
+        self.model, self.calibration, self.directory, self.held_out = model, calibration, directory, held_out
+        self.head, self._report, self._done = head, report, 0
+        self.full = {engine.spec.name: engine for engine in model.engines if isinstance(engine, OnnxRuntimeEngine)}
+        self.entries = {entry.spec.name: entry for entry in model.manifest.stages}
+        self._made = 0
+        self.products: dict[str, tuple[ProductPrecision, ...]] = {}
+        self.nats = 0.0
+
+    def plan(self, budget: float, precisions: Sequence[str]) -> PlanReport:
+        """All of `plan_precision` after the calibration."""
+        self.nats = self._nats(self.full, "fp32")
+        made = {name: {p: self._engine(name, Plan(default=p, head=self.head)) for p in precisions} for name in self.full}
+        systems = {"fp32": self.full, **{p: {name: made[name][p] for name in made} for p in precisions}}
+        stage_ms = self._stage_ms(systems)
+        units = [self._stage_unit(name, made[name], stage_ms) for name in self.full]
+        units = self._with_products(units, precisions, stage_ms)
+        choice, chosen = self._choose(units, budget)
+        ms = self._stage_ms({**systems, "plan": chosen.engines})  # in the same rounds, to be compared
+        return PlanReport(
+            plan=chosen.plan,
+            budget=budget,
+            chosen=Measured(ms_per_token=sum(ms["plan"].values()), loss=chosen.loss),
+            predicted=choice,
+            units=tuple(units),
+            uniform={p: Measured(ms_per_token=sum(ms[p].values()), loss=self._loss(systems[p], p)) for p in systems},
+            frontier=tuple(frontier(units)),
+            held_out_tokens=sum(len(window) - 1 for window in self.held_out),
+            threads=self.model.threads,
+        )
+
+    def _engine(self, stage: str, plan: Plan) -> OnnxRuntimeEngine:
+        """One stage written and compiled as planned."""
+        entry, self._made = self.entries[stage], self._made + 1
+        directory = self.directory / str(self._made)
+        written = write_precision(self.model.bundle.file(entry.graph), directory / entry.graph, stage, plan, self.calibration)
+        self.products[stage] = written.products
+        spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
+        return _load(directory, spec, written.products, self.model.threads)
+
+    def _stage_unit(self, stage: str, made: Mapping[str, OnnxRuntimeEngine], ms: Mapping[str, Mapping[str, float]]) -> Unit:
+        options = [Option(precision="fp32", ms_per_token=ms["fp32"][stage], loss=0.0)]
+        for precision, engine in made.items():
+            loss = self._loss({**self.full, stage: engine}, f"stage {stage} in {precision}")
+            options.append(Option(precision=precision, ms_per_token=ms[precision][stage], loss=loss))
+        return Unit(name=stage, stage=stage, options=tuple(options))
+
+    def _with_products(self, units: list[Unit], precisions: Sequence[str], ms: Mapping[str, Mapping[str, float]]) -> list[Unit]:
+        """Replace the most sensitive stage by its products, each measured alone."""
+        worst = max(units, key=lambda unit: max(option.loss for option in unit.options))
+        products = [p for p in self.products[worst.name] if self.head or not p.product.endswith("/exit/logits")]
+        weights = {p.product: p.rows * p.columns for p in products}
+        split = []
+        for name, weight in weights.items():
+            # A product's time can't be told from outside its stage: it gets the stage's, by its share of the weights.
+            share = weight / sum(weights.values())
+            options = [Option(precision="fp32", ms_per_token=ms["fp32"][worst.name] * share, loss=0.0)]
+            for precision in precisions:
+                engine = self._engine(worst.name, Plan(products={name: precision}))
+                loss = self._loss({**self.full, worst.name: engine}, f"{name} in {precision}")
+                options.append(Option(precision=precision, ms_per_token=ms[precision][worst.name] * share, loss=loss))
+            split.append(Unit(name=name, stage=worst.name, options=tuple(options)))
+        return [unit for unit in units if unit is not worst] + split
+
+    def _choose(self, units: Sequence[Unit], budget: float) -> tuple[Choice, _Kept]:
+        """The best choice whose measured loss keeps the budget; losses that do not add up tighten what is predicted with."""
+        allowed = budget
+        for _ in range(_ATTEMPTS):
+            choice = choose(units, allowed)
+            plan = plan_of_choice(choice, units, head=self.head)
+            engines = {name: self._engine(name, plan) for name in self.full}
+            loss = self._loss(engines, "the plan")
+            if loss <= budget:
+                return choice, _Kept(plan, engines, loss)
+            allowed *= 0.9 * budget / loss
+        raise ConfigError(f"no plan kept the loss within {budget:.3%} when measured as a whole; allow more")
+
+    def _loss(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
+        return self._nats(engines, name) / self.nats - 1
+
+    def _nats(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
+        self._done += 1
+        self._report(f"measuring {name}", self._done, 0)
+        longest = max(len(window) for window in self.held_out)
+        total, tokens = 0.0, 0
+        with Session(list(engines.values()), self.model.manifest.model, 1, longest) as session:
+            for window in self.held_out:
+                predicted = log_probabilities(session, window)
+                total -= float(predicted[np.arange(len(window) - 1), window[1:]].sum(dtype=np.float64))
+                tokens += len(window) - 1
+        return total / tokens
+
+    def _stage_ms(self, systems: Mapping[str, Mapping[str, OnnxRuntimeEngine]]) -> dict[str, dict[str, float]]:
+        """Milliseconds per token of each stage of each system: best of several rounds that take turns, weighted by firing."""
+        context = self.model.manifest.model.context
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
+        sessions = {name: Session(list(engines.values()), self.model.manifest.model) for name, engines in systems.items()}
+        for _ in range(_ROUNDS):
+            for name, session in sessions.items():
+                rounds[name].append(_decode_ms(session, context // 2, min(_STEPS, context // 2)))
+        return {name: {stage: min(r[stage] for r in found) for stage in found[0]} for name, found in rounds.items()}
+
+
+def _load(directory: Path, spec: StageSpec, products: Sequence[ProductPrecision], threads: int) -> OnnxRuntimeEngine:
+    engine = directory / compile_stage(directory, spec, "cpu", products)
+    return OnnxRuntimeEngine(spec, engine, read_sidecar(engine), threads)
+
+
+def _decode_ms(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:
+    """Median milliseconds of each stage's engine call in decoding, divided by its stride."""
+    times: dict[str, list[int]] = {}
+
+    def record(spec: StageSpec, _firings: int, elapsed_ns: int) -> None:
+        times.setdefault(spec.name, []).append(elapsed_ns)
+
+    session.reset()
+    session.advance(np.zeros((1, prompt_tokens), np.int64), last_only=True)
+    session.observer = record
+    token = np.zeros((1, 1), np.int64)
+    for _ in range(steps):
+        session.advance(token, last_only=True)
+    session.observer = None
+    strides = {engine.spec.name: engine.spec.stride for engine in session.engines}
+    return {name: median(ns) * 1e-6 / strides[name] for name, ns in times.items()}

@@ -1,0 +1,102 @@
+"""Precisions, and which matrix product of which stage gets which.
+
+    fp32   as trained
+    fp16   matrix products and attention in half precision; norms and the residual stream stay wider
+    int8   8-bit weights (per output column) and activations (per tensor, calibrated on text)
+    w8     8-bit weights in blocks, activations as they are
+    w4     4-bit weights in blocks, activations as they are
+
+A product is named after its place: `"4/stack/layers/0/attention/qkv"` is in stage `4`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from .errors import ConfigError
+from .files import write_atomically
+
+PRECISIONS = ("fp32", "fp16", "int8", "w8", "w4")
+CALIBRATED = ("fp16", "int8")
+"""Precisions that depend on what the activations are, and so need text."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A precision for every stage (`default` where none is named), with exceptions for single products.
+
+    `head`: whether the output head's product takes its stage's precision; else it stays fp32. `embedding`: whether the token
+    table does (as fp16 rows in `fp16`, as 8-bit rows in the others).
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+
+    default: str = "fp32"
+    stages: dict[str, str] = {}
+    products: dict[str, str] = {}
+    head: bool = True
+    embedding: bool = False
+
+    def __post_init__(self) -> None:
+        for precision in (self.default, *self.stages.values(), *self.products.values()):
+            check_precision(precision)
+
+    def of_stage(self, stage: str) -> str:
+        """The precision of a stage's products, exceptions aside."""
+        return self.stages.get(stage, self.default)
+
+    def of_product(self, stage: str, product: str) -> str:
+        """The precision of one product."""
+        return self.products.get(product, self.of_stage(stage))
+
+    def needs_calibration(self) -> bool:
+        """Whether any precision in it depends on activations."""
+        return any(precision in CALIBRATED for precision in (self.default, *self.stages.values(), *self.products.values()))
+
+    @property
+    def label(self) -> str:
+        """One word: the precision, or `"mixed"`."""
+        used = {self.default, *self.stages.values(), *self.products.values()} if not self.stages else None
+        found = used or {*self.stages.values(), *self.products.values()}
+        return found.pop() if len(found) == 1 else "mixed"
+
+
+class ProductPrecision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one matrix product `[K, N]` was asked to be and is; `reason` says why the two differ."""
+
+    product: str
+    rows: int
+    columns: int
+    asked: str
+    obtained: str
+    kernel: str = ""
+    reason: str = ""
+
+
+def check_precision(precision: str) -> None:
+    """Raise ConfigError unless `precision` can be built."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f'unknown precision "{precision}"; expected one of {", ".join(PRECISIONS)}')
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a plan's JSON.
+
+    Raises:
+        ConfigError: no such file, or it is not a plan.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
+    except OSError as error:
+        raise ConfigError(
+            f"no plan at {path}: {error.strerror}; write one with `foveal calibrate BUNDLE --budget 1%`"
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is not a precision plan: {error}") from error
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write a plan as JSON, whole or not at all."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n")
