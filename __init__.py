@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .export import build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
-    from .runtime import Model, SamplingParams, Session, Snapshot, load
+    from .runtime import Model, SamplingParams, Session, Snapshot, load, share_threads
 
 __version__ = "0.1.0"
 
@@ -58,6 +58,7 @@ _LAZY = {
     "open_bundle": ".bundle",
     "plan_precision": ".export",
     "probe": ".calibration",
+    "share_threads": ".runtime",
 }
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "open_bundle",
     "plan_precision",
     "probe",
+    "share_threads",
 ]
 
 

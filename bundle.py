@@ -22,12 +22,13 @@ import msgspec
 from .contract import StageSpec
 from .errors import BundleError, ConfigError
 from .files import sha256_of, write_atomically
-from .precision import Plan, ProductPrecision
+from .precision import CacheScale, Plan, ProductPrecision
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 BUILT_TARGETS = ("cpu",)
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +69,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `batch_one_chunks`: the engine takes several rows at once only for a single sequence. `products`: the precision asked for
     and obtained, and the kernel, of every matrix product; `precision_asked` and `precision_obtained` sum them up.
+    `cache_scales`: of int8 caches, by layer.
     """
 
     target: str
@@ -77,7 +79,8 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     precision_obtained: str
     graph_sha256: str
     cache_head_dim: int
-    cache_dtype: Literal["float32", "float16"] = "float32"
+    cache_dtype: Literal["float32", "float16", "int8"] = "float32"
+    cache_scales: tuple[CacheScale, ...] = ()
     batch_one_chunks: bool = False
     products: tuple[ProductPrecision, ...] = ()
 
@@ -115,6 +118,11 @@ class Bundle:
             BundleError: it is not a sidecar.
         """
         return read_sidecar(self.file(self.manifest.engines[target][stage]))
+
+    def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
+        """Bytes that one firing of a stage adds to the caches of its engine."""
+        sidecar = self.sidecar(target, stage.name)
+        return stage.layers * 2 * stage.heads * sidecar.cache_head_dim * ITEM_BYTES[sidecar.cache_dtype]
 
     def total_bytes(self) -> int:
         """Bytes of all files the manifest names."""

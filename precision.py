@@ -19,6 +19,7 @@ from .errors import ConfigError
 from .files import write_atomically
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "w4")
+CACHES = ("auto", "fp32")
 CALIBRATED = ("fp16", "int8")
 """Precisions that depend on what the activations are, and so need text."""
 
@@ -27,10 +28,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A precision for every stage (`default` where none is named), with exceptions for single products.
 
     `head`: whether the output head's product takes its stage's precision; else it stays fp32. `embedding`: whether the token
-    table does (as fp16 rows in `fp16`, as 8-bit rows in the others).
+    table does (as fp16 rows in `fp16`, as 8-bit rows in the others). `cache`: what CPU engines keep keys and values
+    in: `"auto"` is int8 where the attention's projections are int8, w8 or w4 and there is text to calibrate on, else fp32.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision or kind of cache.
     """
 
     default: str = "fp32"
@@ -38,10 +40,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     products: dict[str, str] = {}
     head: bool = True
     embedding: bool = False
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         for precision in (self.default, *self.stages.values(), *self.products.values()):
             check_precision(precision)
+        if self.cache not in CACHES:
+            raise ConfigError(f'unknown cache "{self.cache}"; expected one of {", ".join(CACHES)}')
 
     def of_stage(self, stage: str) -> str:
         """The precision of a stage's products, exceptions aside."""
@@ -61,6 +66,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         used = {self.default, *self.stages.values(), *self.products.values()} if not self.stages else None
         found = used or {*self.stages.values(), *self.products.values()}
         return found.pop() if len(found) == 1 else "mixed"
+
+
+class CacheScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What 1 stands for in the int8 keys and values of one layer."""
+
+    key: float
+    value: float
 
 
 class ProductPrecision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..calibration.settings import CalibrationSettings
 from .eager import EagerModel
 
 if TYPE_CHECKING:
     from ..models.hourglass import Hourglass
+
+CALIBRATION_TOKENS = 16_384  # random weights do not deserve more
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,27 @@ class RandomModels:
         )
         return Hourglass(config).eval()
 
-    def convert(self, hierarchies: Sequence[str], directory: Path, on_progress: Callable[[str, int, int], None]) -> list[Path]:
-        """Write a bundle for each hierarchy, named after it."""
-        from ..export import convert_model
+    def convert(
+        self,
+        hierarchies: Sequence[str],
+        directory: Path,
+        on_progress: Callable[[str, int, int], None],
+        precisions: Sequence[str] = ("fp32",),
+        calibration: Sequence[Path] = (),
+    ) -> list[Path]:
+        """Write a bundle for each hierarchy and precision, named after them; calibration text is read as bytes."""
+        from ..export import build, convert_model
 
+        settings = CalibrationSettings(max_tokens=CALIBRATION_TOKENS)
         paths = []
         for hierarchy in hierarchies:
-            path = directory / hierarchy
-            convert_model(self.build(hierarchy), path, on_progress=on_progress)
-            paths.append(path)
+            full = directory / hierarchy
+            convert_model(self.build(hierarchy), full, tokenizer="bytes", on_progress=on_progress)
+            for precision in precisions:
+                path = full if precision == "fp32" else directory / f"{hierarchy} {precision}"
+                if path != full:
+                    build(full, path, precision, calibration=calibration, settings=settings, on_progress=on_progress)
+                paths.append(path)
         return paths
 
     def eager(self, hierarchies: Sequence[str], threads: int | None) -> list[EagerModel]:

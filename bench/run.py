@@ -162,7 +162,7 @@ def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -
         spec = entry.spec
         weights += (entry.weight_bytes - entry.table_bytes) / spec.stride
         used_rows = (work.prompt_tokens + work.new_tokens / 2) / spec.stride
-        cache += used_rows * spec.layers * 2 * spec.heads * spec.head_dim * 4 / spec.stride
+        cache += used_rows * model.bundle.cache_bytes_per_row(model.target, spec) / spec.stride
     achieved = (weights + cache) * tokens_per_s / 1e9
     return RooflineResult(
         weight_bytes_per_token=weights,

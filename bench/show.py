@@ -39,6 +39,7 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
     return [
         row("runtime", lambda m: m.runtime),
         row("hierarchy", lambda m: m.hierarchy),
+        row("precision", lambda m: m.precision),
         row("layers", lambda m: m.layers),
         row("  run per token", lambda m: f"{m.layer_equivalents:.2f}"),
         row("parameters", lambda m: f"{m.parameters / 1e6:.1f} M"),

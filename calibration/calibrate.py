@@ -23,12 +23,14 @@ from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
 from .observe import ObservedEngine
-from .ranges import ProductRanges
+from .ranges import CacheRanges, ProductRanges
 from .settings import CalibrationSettings
 from .text import read_ids, windows
 
 FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
+FORMAT = 2
+"""Of the cache's files; another number makes another key."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -42,6 +44,7 @@ class Calibration:
         coverage: rows of every stage at every phase, `{stage: {phase: rows}}`. A phase is the token's index modulo the
             coarsest stride, so a stage of stride 16 under that stride has one, and a sixteenth of the rows.
         products: by name.
+        caches: by the place of the attention, layer by layer.
     """
 
     key: str
@@ -49,6 +52,15 @@ class Calibration:
     tokens: int = 0
     coverage: dict[str, Counter[int]] = field(default_factory=dict)
     products: dict[str, ProductRanges] = field(default_factory=dict)
+    caches: dict[str, CacheRanges] = field(default_factory=dict)
+
+    def hear_product(self, name: str, x: Array, y: Array) -> None:
+        """As `Listener.hear_product`."""
+        self.products.setdefault(name, ProductRanges.empty(x.shape[1])).add(x, y)
+
+    def hear_cache(self, name: str, keys: Array, values: Array) -> None:
+        """As `Listener.hear_cache`."""
+        self.caches.setdefault(name, CacheRanges()).add(keys, values)
 
     def threshold(self, product: str) -> float:
         """The magnitude that 127 stands for in this product's int8 input."""
@@ -118,7 +130,7 @@ def _limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -
 
 
 def _key(bundle: Bundle, ids: npt.NDArray[np.int64], settings: CalibrationSettings) -> str:
-    digest = hashlib.sha256(msgspec.json.encode(settings) + ids.tobytes())
+    digest = hashlib.sha256(f"{FORMAT}".encode() + msgspec.json.encode(settings) + ids.tobytes())
     for name, entry in sorted(bundle.manifest.files.items()):
         if name.startswith("stages/"):
             digest.update(f"{name}:{entry.sha256}".encode())
@@ -131,12 +143,8 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
     context = model.manifest.model.context
     count = -(-len(ids) // context)
 
-    def listen(_spec: StageSpec, product: str, x: Array, y: Array) -> None:
-        ranges = found.products.setdefault(product, ProductRanges.empty(x.shape[1]))
-        ranges.add(x, y)
-
     with tempfile.TemporaryDirectory() as directory:
-        engines = [ObservedEngine(model.bundle, spec, Path(directory), model.threads, listen) for spec in specs]
+        engines = [ObservedEngine(model.bundle, spec, Path(directory), model.threads, found) for spec in specs]
         with Session(engines, model.manifest.model, 1, min(context, len(ids))) as session:
             for done, window in enumerate(windows(ids, context)):
                 report("reading text", done, count)
@@ -173,11 +181,14 @@ class _Header(msgspec.Struct):
     tokens: int
     coverage: dict[str, dict[int, int]]
     scalars: dict[str, tuple[int, float, float]]
+    caches: dict[str, tuple[float, float]]
 
 
 def _write(path: Path, found: Calibration) -> None:
     scalars = {name: (r.rows, r.bin_width, r.output_absmax) for name, r in found.products.items()}
-    header = _Header(found.key, found.settings, found.tokens, {k: dict(v) for k, v in found.coverage.items()}, scalars)
+    coverage = {stage: dict(phases) for stage, phases in found.coverage.items()}
+    caches = {name: (ranges.key_absmax, ranges.value_absmax) for name, ranges in found.caches.items()}
+    header = _Header(found.key, found.settings, found.tokens, coverage, scalars, caches)
     arrays: dict[str, Array] = {}
     for name, ranges in found.products.items():
         arrays |= {
@@ -206,4 +217,5 @@ def _read(path: Path, key: str) -> Calibration:
     if header.key != key:
         raise CalibrationError(f"{path} is the calibration of something else; remove it and run again")
     coverage = {stage: Counter(phases) for stage, phases in header.coverage.items()}
-    return Calibration(key, header.settings, header.tokens, coverage, products)
+    caches = {name: CacheRanges(*absmax) for name, absmax in header.caches.items()}
+    return Calibration(key, header.settings, header.tokens, coverage, products, caches)

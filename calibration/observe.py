@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +14,17 @@ from ..contract import StageSpec
 from ..errors import CalibrationError
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 from ..runtime.rows import Array, Block
-from .products import expose_products, find_products
+from .products import expose_products, find_attentions, find_products
 
-Listener = Callable[[StageSpec, str, Array, Array], None]
-"""Called with the stage, a product's name, its inputs `[rows, K]` and its results `[rows, N]`, at every run of the stage."""
+
+class Listener(Protocol):
+    """What is told of every run of a stage."""
+
+    def hear_product(self, name: str, x: Array, y: Array) -> None:
+        """A product's inputs `[rows, K]` and its results `[rows, N]`."""
+
+    def hear_cache(self, name: str, keys: Array, values: Array) -> None:
+        """The rows `[rows, H * Dh]` that an attention appends to its caches."""
 
 
 class ObservedEngine(OnnxRuntimeEngine):
@@ -26,6 +34,7 @@ class ObservedEngine(OnnxRuntimeEngine):
         graph = ir.load(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
         expose_products(graph, spec.name)
         self.products = {product.name: _shown(graph, product.x, product.y) for product in find_products(graph)}
+        self.attentions = {name: _shown(graph, qkv)[0] for name, qkv in find_attentions(graph).items()}
         path = directory / f"{spec.name}.onnx"
         ir.save(graph, path, external_data=f"{path.name}.data")
         super().__init__(spec, path, bundle.sidecar("cpu", spec.name), threads)
@@ -43,7 +52,8 @@ class ObservedStage(OnnxRuntimeStage):
     def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int) -> None:
         super().__init__(engine, caches, batch)
         self._observed = engine
-        self._names = list(dict.fromkeys(name for pair in engine.products.values() for name in pair))
+        names = [name for pair in engine.products.values() for name in pair]
+        self._names = list(dict.fromkeys([*names, *engine.attentions.values()]))
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`; then tells the listener.
@@ -60,7 +70,10 @@ class ObservedStage(OnnxRuntimeStage):
         for product, (x, y) in self._observed.products.items():
             self._check(product, "input", shown[x])
             self._check(product, "output", shown[y])
-            self._observed.listener(self._spec, product, shown[x], shown[y])
+            self._observed.listener.hear_product(product, shown[x], shown[y])
+        for attention, qkv in self._observed.attentions.items():
+            _, keys, values = np.split(shown[qkv], 3, axis=1)
+            self._observed.listener.hear_cache(attention, keys, values)
 
     def _check(self, product: str, side: str, rows: Array) -> None:
         if not np.isfinite(rows).all():
@@ -71,11 +84,11 @@ class ObservedStage(OnnxRuntimeStage):
             )
 
 
-def _shown(graph: ir.Model, x: ir.Value, y: ir.Value) -> tuple[str, str]:
-    for value in (x, y):
+def _shown(graph: ir.Model, *values: ir.Value) -> tuple[str, ...]:
+    for value in values:
         if not value.is_graph_output():
             graph.graph.outputs.append(value)
-    return x.name or "", y.name or ""
+    return tuple(value.name or "" for value in values)
 
 
 def _rows(array: Array) -> Array:

@@ -66,6 +66,15 @@ def find_products(model: ir.Model) -> list[Product]:
     ]
 
 
+def find_attentions(model: ir.Model) -> dict[str, ir.Value]:
+    """The packed queries, keys and values `[B, L, 3 H Dh]` of every cached attention, layer by layer, by its place."""
+    return {
+        (node.name or "").removesuffix("/CachedAttention"): _given(node.inputs[0])
+        for node in model.graph
+        if node.op_type == "CachedAttention"
+    }
+
+
 def _has_product(function: ir.Function) -> bool:
     return any(node.op_type == "MatMul" and node.inputs[1] in function.inputs for node in function)
 

@@ -17,6 +17,19 @@ _QUANTISED_BINS = 128
 
 
 @dataclass
+class CacheRanges:
+    """Largest magnitudes of the keys and of the values that an attention keeps."""
+
+    key_absmax: float = 0.0
+    value_absmax: float = 0.0
+
+    def add(self, keys: Floats, values: Floats) -> None:
+        """Count rows `[rows, H * Dh]`, all finite."""
+        self.key_absmax = max(self.key_absmax, float(np.abs(keys).max()))
+        self.value_absmax = max(self.value_absmax, float(np.abs(values).max()))
+
+
+@dataclass
 class ProductRanges:
     """Statistics of one product's input x `[rows, K]` and of its output.
 

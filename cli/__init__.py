@@ -16,6 +16,7 @@ from .doctor import doctor
 from .eval import evaluate
 from .generate import generate
 from .inspect import inspect
+from .threads import own_process
 from .train import train
 from .verify import verify
 
@@ -32,6 +33,7 @@ app.command("eval")(evaluate)
 
 def main() -> None:
     """Run the command; errors foveal raises on purpose become one line and their exit code."""
+    own_process()
     try:
         app()
     except FovealError as error:

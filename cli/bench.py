@@ -11,8 +11,10 @@ from typing import Annotated, Optional
 import msgspec
 import typer
 
+from ..errors import ConfigError
 from ..files import write_atomically
 from .console import err, out, print_json, progress
+from .threads import pool_threads
 
 
 def bench(
@@ -25,6 +27,14 @@ def bench(
     heads: Annotated[int, typer.Option(help="Attention heads of the random models.")] = 8,
     ff_dim: Annotated[int, typer.Option(help="Feed-forward width of the random models.")] = 2048,
     vocab_size: Annotated[int, typer.Option(help="Vocabulary of the random models.")] = 256,
+    precision: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Of the random models, fp32 if not given; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Text for their ranges: int8 and fp16 need it, int8 caches too."),
+    ] = None,
     eager: Annotated[bool, typer.Option(help="Also decode the random models with PyTorch's own caches.")] = False,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
@@ -44,11 +54,13 @@ def bench(
         sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens)
         paths = list(bundles or ())
         if hierarchy:
-            paths += sizes.convert(hierarchy, Path(directory), report)
+            paths += sizes.convert(hierarchy, Path(directory), report, precision or ("fp32",), calibration or ())
+        if not paths:
+            raise ConfigError("nothing to measure: name bundles, or give --hierarchy for models of random weights")
         result = run_bench(
             paths,
             Load(prompt_tokens, new_tokens, rounds),
-            threads=threads,
+            threads=pool_threads(paths[0], "cpu", threads),
             eager=sizes.eager(hierarchy or (), threads) if eager else (),
             command=command,
             on_progress=report,

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..models import SHIPPED
+from ..models import SHIPPED, SHIPPED_TEXT
 from .console import out, progress
+from .eval import show_quality
 from .inspect import inspect
+from .precision_table import show_precisions
+from .threads import pool_threads
+
+if TYPE_CHECKING:
+    from ..calibration import Quality
 
 PROMPT = "It was a dark and stormy night, and"
+PRECISION = "int8"
 
 
 def demo(
     directory: Annotated[Path, typer.Option(help="Where the bundles go.")] = Path("build/demo"),
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = PROMPT,
 ) -> None:
-    """Convert a trained Hourglass, verify it, write a paragraph, benchmark it beside the vanilla Transformer."""
+    """Convert a trained Hourglass, verify it, write a paragraph; build it in int8, measure what that loses and gains."""
     bundles = {name: directory / f"{name}.bundle" for name in SHIPPED}
     for name, bundle in bundles.items():
         _convert(SHIPPED[name], bundle)
-    _verify(bundles["hourglass"], SHIPPED["hourglass"])
-    _generate(bundles["hourglass"], prompt)
-    _bench(directory, list(bundles.values()), SHIPPED["hourglass"])
+    full, small = bundles["hourglass"], directory / f"hourglass-{PRECISION}.bundle"
+    _verify(full, SHIPPED["hourglass"])
+    _generate(full, prompt)
+    _build(full, small)
+    quality = _evaluate(small, full)
+    _bench(directory, [full, small, bundles["vanilla"]], SHIPPED["hourglass"], quality)
 
 
 def _convert(checkpoint: Path, bundle: Path) -> None:
@@ -56,7 +66,26 @@ def _generate(bundle: Path, prompt: str) -> None:
     out.print(textwrap.fill(text, 80), markup=False)
 
 
-def _bench(directory: Path, bundles: list[Path], checkpoint: Path) -> None:
+def _build(full: Path, small: Path) -> None:
+    from .. import build
+
+    out.rule(f"foveal build --precision {PRECISION}", align="left")
+    with progress("build") as report:
+        made = build(full, small, PRECISION, calibration=[SHIPPED_TEXT["calibration"]], on_progress=report)
+    show_precisions(made)
+
+
+def _evaluate(small: Path, full: Path) -> Quality:
+    from .. import evaluate
+
+    out.rule(f"foveal eval {small.name} --against {full.name}", align="left")
+    with progress("eval") as report:
+        quality = evaluate(small, [SHIPPED_TEXT["evaluation"]], reference=full, on_progress=report)
+    show_quality(quality)
+    return quality
+
+
+def _bench(directory: Path, bundles: list[Path], checkpoint: Path, quality: Quality) -> None:
     from ..bench.decode import Load
     from ..bench.random_models import RandomModels
     from ..bench.run import bench
@@ -70,5 +99,10 @@ def _bench(directory: Path, bundles: list[Path], checkpoint: Path) -> None:
     flat = f"{Hierarchy.parse(config.hierarchy).depth}@1"
     with progress("bench") as report:
         bundles = [*bundles, *sizes.convert([flat], directory, report)]
-        show(bench(bundles, Load(prompt_tokens=128, new_tokens=256, rounds=4), on_progress=report), out)
+        threads = pool_threads(bundles[0], "cpu", None)
+        result = bench(bundles, Load(prompt_tokens=128, new_tokens=256, rounds=4), threads=threads, on_progress=report)
+    show(result, out)
     out.print(f"vanilla: trained with the same compute. {flat}: random weights, the Hourglass's layers all at every token.")
+    small, full = result.models[1], result.models[0]
+    gain = small.latency.decode_tokens_per_s / full.latency.decode_tokens_per_s
+    out.print(f"{PRECISION} against fp32: {quality.bits_per_byte_change:+.2%} bits per byte, {gain:.2f} times as fast")

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from .console import out, print_json, progress
+from .threads import pool_threads
 
 if TYPE_CHECKING:
     from ..calibration import Probe, Quality
@@ -32,6 +33,7 @@ def evaluate(
     from .. import probe as probe_bundles
     from ..calibration.probe import WINDOW, WINDOWS
 
+    threads = pool_threads(bundle, target, threads)
     probes: list[Probe] = []
     with progress("eval") as report:
         quality = evaluate_bundle(
@@ -55,12 +57,13 @@ def evaluate(
     if json:
         print_json(msgspec.json.encode({"quality": quality, "probes": probes}))
         return
-    _show_quality(quality)
+    show_quality(quality)
     for found in probes:
         _show_probe(found)
 
 
-def _show_quality(quality: Quality) -> None:
+def show_quality(quality: Quality) -> None:
+    """Print the figures, then the same by how common the token is."""
     out.print(
         f"{quality.bundle} ({quality.precision}): [bold]{quality.bits_per_byte:.4f} bits per byte[/bold], "
         f"{quality.nats_per_token:.4f} ± {quality.nats_half_width:.4f} nats per token, {quality.tokens:,} tokens"
@@ -68,7 +71,8 @@ def _show_quality(quality: Quality) -> None:
     if quality.reference is not None:
         out.print(
             f"against {quality.reference} ({quality.reference_bits_per_byte:.4f}): "
-            f"{quality.bits_per_byte_change:+.3%} bits per byte, KL {quality.kl_nats:.2e} nats, same likeliest token {quality.top1_agreement:.2%}"
+            f"{quality.bits_per_byte_change:+.3%} bits per byte, KL {quality.kl_nats:.2e} nats, "
+            f"same likeliest token {quality.top1_agreement:.2%}"
         )
     table = Table(box=None, header_style="bold")
     for column in ("occurrences per million", "tokens", "nats", "against", "rise", "KL", "same likeliest"):

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .console import out
+from .threads import pool_threads
 
 
 def generate(
@@ -27,7 +28,7 @@ def generate(
     """Continue a text, printing it as it is written."""
     from .. import load
 
-    model = load(bundle, target, threads)
+    model = load(bundle, target, pool_threads(bundle, target, threads))
     pieces = model.generate(
         prompt,
         max_new_tokens=max_new_tokens,

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..bundle import Bundle, open_bundle
 from ..contract import InputSpec, StageSpec
 from .console import out, print_json
+from .precision_table import show_precisions
 
 
 def inspect(
@@ -35,6 +36,9 @@ def inspect(
         f"tokenizer: {manifest.tokenizer or 'none'}, {opened.total_bytes() / 1e6:.1f} MB on disk"
     )
     out.print(_stage_table(opened))
+    if manifest.precision != "fp32":
+        for target in manifest.engines:
+            show_precisions(opened, target)
     out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
 
 
@@ -44,7 +48,7 @@ def _stage_table(bundle: Bundle) -> Table:
         table.add_column(column, justify="left" if column in ("stage", "reads") else "right")
     for entry in bundle.manifest.stages:
         spec = entry.spec
-        weights, cache = f"{entry.weight_bytes / 1e6:.2f}", f"{_cache_bytes(spec, 1000) / 1e6:.2f}"
+        weights, cache = f"{entry.weight_bytes / 1e6:.2f}", _cache_megabytes(bundle, spec, 1000)
         reads = " + ".join(map(_read, spec.inputs))
         table.add_row(spec.name, str(spec.stride), str(spec.layers), f"{spec.parameters:,}", weights, cache, reads)
     return table
@@ -56,8 +60,10 @@ def _read(given: InputSpec) -> str:
     return given.source if given.count == 1 else f"{given.count} rows of {given.source}"
 
 
-def _cache_bytes(spec: StageSpec, tokens: int) -> int:
-    return spec.capacity_rows(tokens) * spec.layers * 2 * spec.heads * spec.head_dim * 4
+def _cache_megabytes(bundle: Bundle, spec: StageSpec, tokens: int) -> str:
+    """By target, as engines may keep their caches narrower than the graph has them."""
+    rows = spec.capacity_rows(tokens)
+    return " ".join(f"{rows * bundle.cache_bytes_per_row(target, spec) / 1e6:.2f}" for target in bundle.manifest.engines)
 
 
 def _timeline(specs: list[StageSpec], tokens: int) -> str:

@@ -13,14 +13,15 @@ from .console import out
 def show_precisions(bundle: Bundle, target: str = "cpu") -> None:
     """Print a line for each stage and kernel, then every product that is not what was asked."""
     table = Table(box=None, header_style="bold")
-    for column in ("stage", "asked", "obtained", "kernel"):
+    for column in ("stage", "asked", "obtained", "kernel", "caches"):
         table.add_column(column)
     table.add_column("products", justify="right")
     reasons = []
     for entry in bundle.manifest.stages:
-        products = bundle.sidecar(target, entry.spec.name).products
+        sidecar = bundle.sidecar(target, entry.spec.name)
+        products = sidecar.products
         for (asked, obtained, kernel), count in Counter((p.asked, p.obtained, p.kernel) for p in products).items():
-            table.add_row(entry.spec.name, asked, obtained, kernel, str(count))
+            table.add_row(entry.spec.name, asked, obtained, kernel, sidecar.cache_dtype, str(count))
         reasons += [f"{p.product}: {p.obtained}, not {p.asked}: {p.reason}" for p in products if p.reason]
     out.print(table, markup=False)
     for reason in reasons:

@@ -68,7 +68,7 @@ def build(
             )
             known |= {product.product for product in written.products}
             report(f"compiling stage {name} for {target}", 2 * index + 1, steps)
-            engines[name] = compile_stage(directory, spec, target, written.products)
+            engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales)
         _check_products(plan, known)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(

@@ -9,21 +9,42 @@ import msgspec
 
 from ..bundle import MANIFEST, EngineSidecar
 from ..contract import StageSpec
-from ..errors import BundleError
+from ..errors import BuildError, BundleError
 from ..files import sha256_of, write_atomically
-from ..precision import ProductPrecision
-from .cpu import lower, padded_head_dim
+from ..precision import CacheScale, ProductPrecision
+from ..runtime.engines.onnxruntime import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
+from .cpu import lower
+from .cpu_attention import padded_head_dim
 from .cpu_products import read_back
 
 
-def compile_stage(directory: Path, spec: StageSpec, target: str, products: Sequence[ProductPrecision] = ()) -> str:
+def compile_stage(
+    directory: Path,
+    spec: StageSpec,
+    target: str,
+    products: Sequence[ProductPrecision] = (),
+    cache_scales: Sequence[CacheScale] = (),
+) -> str:
     """Compile `stages/<name>.onnx` in `directory`; returns the engine's path in the bundle.
 
+    Args:
+        directory: the bundle being written.
+        spec: the stage.
+        target: `"cpu"`.
+        products: what each of the stage's products was written in.
+        cache_scales: by layer, of int8 caches; none: fp32 caches.
+
     Raises:
-        BuildError: the graph can't be lowered, or a product did not get the precision it was written in.
+        BuildError: the graph can't be lowered, a product did not get the precision it was written in, or onnxruntime is too
+            old for int8 caches.
     """
+    if cache_scales and not has_int8_caches():
+        raise BuildError(
+            f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "
+            "upgrade it, or build with --cache fp32"
+        )
     source, engine = directory / "stages" / f"{spec.name}.onnx", f"engines/{target}/{spec.name}.onnx"
-    lower(source, directory / engine, spec)
+    lower(source, directory / engine, spec, cache_scales)
     found = read_back(directory / engine, products) if products else ()
     sidecar = EngineSidecar(
         target=target,
@@ -33,6 +54,8 @@ def compile_stage(directory: Path, spec: StageSpec, target: str, products: Seque
         precision_obtained=_summed_up(product.obtained for product in found),
         graph_sha256=sha256_of(source),
         cache_head_dim=padded_head_dim(spec.head_dim),
+        cache_dtype="int8" if cache_scales else "float32",
+        cache_scales=tuple(cache_scales),
         batch_one_chunks=True,
         products=tuple(found),
     )

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from ..calibration.products import bias_add_of, bias_of
 from ..errors import BuildError
 from ..precision import ProductPrecision
-from ..runtime.engines.onnxruntime import import_onnxruntime
+from ..runtime.engines.onnxruntime import import_onnxruntime, session_options
 from .edit import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
@@ -111,8 +111,7 @@ def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[Produ
     """
     ort = import_onnxruntime()
     with tempfile.TemporaryDirectory() as directory:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options()
         options.optimized_model_filepath = str(Path(directory) / "optimised.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])

@@ -168,7 +168,8 @@ class _Workshop:
         written = write_precision(self.model.bundle.file(entry.graph), directory / entry.graph, stage, plan, self.calibration)
         self.products[stage] = written.products
         spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
-        return _load(directory, spec, written.products, self.model.threads)
+        path = directory / compile_stage(directory, spec, "cpu", written.products, written.cache_scales)
+        return OnnxRuntimeEngine(spec, path, read_sidecar(path), self.model.threads)
 
     def _stage_unit(self, stage: str, made: Mapping[str, OnnxRuntimeEngine], ms: Mapping[str, Mapping[str, float]]) -> Unit:
         options = [Option(precision="fp32", ms_per_token=ms["fp32"][stage], loss=0.0)]
@@ -231,11 +232,6 @@ class _Workshop:
             for name, session in sessions.items():
                 rounds[name].append(_decode_ms(session, context // 2, min(_STEPS, context // 2)))
         return {name: {stage: min(r[stage] for r in found) for stage in found[0]} for name, found in rounds.items()}
-
-
-def _load(directory: Path, spec: StageSpec, products: Sequence[ProductPrecision], threads: int) -> OnnxRuntimeEngine:
-    engine = directory / compile_stage(directory, spec, "cpu", products)
-    return OnnxRuntimeEngine(spec, engine, read_sidecar(engine), threads)
 
 
 def _decode_ms(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 INT8_MAX = 127
-BLOCK = {8: 128, 4: 64}
+BLOCK = {8: 128, 4: 128}
 """Preferred rows per block: longer ones cost fewer bytes and multiplications, shorter ones lose less."""
 SMALLEST_BLOCK = 16
 # A scale a little too small clips the largest weight and serves all the others better. Tried per block, the best is kept.

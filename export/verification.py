@@ -14,7 +14,7 @@ import torch
 
 from ..bundle import Bundle, EngineSidecar, ModelInfo, open_bundle
 from ..contract import StageSpec
-from ..errors import BackendUnavailable, EquivalenceError
+from ..errors import BackendUnavailable, ConfigError, EquivalenceError
 from ..files import write_atomically
 from ..models.hourglass import Hourglass
 from ..models.loading import load_model
@@ -160,9 +160,15 @@ def verify(
 
     Raises:
         BundleError, CheckpointError: either is broken.
+        ConfigError: a bundle that is not fp32, and so can't be equal.
         EquivalenceError: not raised here; call `report.require_equal()`.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if opened.manifest.precision != "fp32":
+        raise ConfigError(
+            f"{opened.path} is {opened.manifest.precision}, expected fp32: other precisions differ from PyTorch on purpose; "
+            "measure by how much with `foveal eval BUNDLE --against FP32_BUNDLE --text FILE`"
+        )
     model = load_model(checkpoint).model
     _check_same_model(opened, model, checkpoint)
     ids = _token_ids(model)

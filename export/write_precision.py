@@ -19,10 +19,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..calibration.calibrate import Calibration
-from ..calibration.products import Product, expose_products, find_products
+from ..calibration.products import Product, expose_products, find_attentions, find_products
 from ..calibration.ranges import ProductRanges
 from ..errors import CalibrationError
-from ..precision import Plan, ProductPrecision
+from ..precision import CacheScale, Plan, ProductPrecision
 from . import quantise
 from .edit import constant, insert_before
 from .graph import save_graph
@@ -31,15 +31,25 @@ from .write_fp16 import QKV, attention_is_safe, reason_for_fp32, write_fp16
 
 HEAD = "/exit/logits"
 BITS = {"w8": 8, "w4": 4}
+INTEGERS = ("int8", *BITS)
 
 
 class WrittenStage(NamedTuple):
-    """Bytes of a stage's weights, of them those looked up by row, the dtype of its caches, and what became of every product."""
+    """What became of a stage.
+
+    Attributes:
+        weight_bytes: of its graph.
+        table_bytes: those of them that are looked up by row.
+        cache_dtype: of its graph's caches.
+        products: each with what was asked and obtained.
+        cache_scales: by layer, for engines that keep int8 caches; empty where caches are to stay as the graph has them.
+    """
 
     weight_bytes: int
     table_bytes: int
     cache_dtype: Literal["float32", "float16"]
     products: tuple[ProductPrecision, ...]
+    cache_scales: tuple[CacheScale, ...]
 
 
 def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibration: Calibration | None) -> WrittenStage:
@@ -61,13 +71,14 @@ def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibrat
             _write_blocks(product, BITS[precision], calibration)
     half = [product for product in products if obtained[product.name] == "fp16"]
     attention = _attention_is_half(model, obtained, calibration)
+    scales = _cache_scales(model, plan, obtained, calibration)
     if half:
         write_fp16(model, half, attention)
     if plan.embedding:
         write_embedding(model, plan.of_stage(stage))
     RemoveUnusedNodesPass()(model)
     weight_bytes = save_graph(model, target)
-    return WrittenStage(weight_bytes, table_bytes(model), "float16" if attention else "float32", tuple(outcome))
+    return WrittenStage(weight_bytes, table_bytes(model), "float16" if attention else "float32", tuple(outcome), scales)
 
 
 def _decided(product: Product, stage: str, plan: Plan, calibration: Calibration | None) -> ProductPrecision:
@@ -108,6 +119,19 @@ def _attention_is_half(model: ir.Model, obtained: dict[str, str], calibration: C
         return False
     head_dim = next(value.shape[3] for value in model.graph.inputs if value.name == "past_key_values.0.key" and value.shape)
     return isinstance(head_dim, int) and attention_is_safe(head_dim, names, calibration)
+
+
+def _cache_scales(
+    model: ir.Model, plan: Plan, obtained: dict[str, str], calibration: Calibration | None
+) -> tuple[CacheScale, ...]:
+    """Scales of int8 caches, if the plan wants them, every `qkv` has integers, and the text's keys and values are known."""
+    names = [name for name in obtained if name.endswith(QKV)]
+    has_integers = bool(names) and all(obtained[name] in INTEGERS for name in names)
+    if plan.cache != "auto" or calibration is None or not has_integers:
+        return ()
+    seen = [calibration.caches[name] for name in find_attentions(model)]
+    step = quantise.INT8_MAX
+    return tuple(CacheScale(key=(s.key_absmax or 1.0) / step, value=(s.value_absmax or 1.0) / step) for s in seen)
 
 
 def _write_int8(product: Product, known: _Known) -> None:

@@ -1,7 +1,8 @@
 """Engines to tokens: numpy and one engine library; never torch, never onnx."""
 
+from .engines.onnxruntime import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
 from .session import Session, Snapshot
 
-__all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load"]
+__all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load", "share_threads"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..errors import ConfigError
 from .engines.base import Engine
-from .engines.onnxruntime import OnnxRuntimeEngine
+from .engines.onnxruntime import OnnxRuntimeEngine, shared_threads
 from .generate import generate_ids
 from .sampling import SamplingParams
 from .session import Session
@@ -100,11 +100,12 @@ def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None =
     Args:
         bundle: a bundle directory, every file of which is checked first, or one that was opened before.
         target: what the engines were built for.
-        threads: threads of the engine library; None: chosen by a quick measurement on this machine.
+        threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
+            measurement on this machine.
 
     Raises:
         BundleError: not a bundle, or not whole.
-        ConfigError: an unknown target, one the bundle has no engines for, or a thread count below 1.
+        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's.
         BackendUnavailable: the target's engine library is not installed.
         EngineMismatchError: the engines were made for something else.
     """
@@ -113,11 +114,18 @@ def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None =
     if target not in opened.manifest.engines:
         built = ", ".join(opened.manifest.engines) or "none"
         raise ConfigError(f"{opened.path} has no engines for {target}, only for: {built}; convert the checkpoint for {target}")
-    if threads is None:
-        threads = fastest_thread_count(lambda count: Session(load_engines(opened, target, count), opened.manifest.model))
-    if threads < 1:
+    return Model(opened, target, _thread_count(opened, target, threads))
+
+
+def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
+    if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
-    return Model(opened, target, threads)
+    shared = shared_threads()
+    if shared is None:
+        return threads or fastest_thread_count(lambda n: Session(load_engines(bundle, target, n), bundle.manifest.model))
+    if threads not in (None, shared):
+        raise ConfigError(f"this process shares a pool of {shared} threads, got threads={threads}; leave it out")
+    return shared
 
 
 def load_engines(bundle: Bundle, target: str, threads: int) -> tuple[Engine, ...]:

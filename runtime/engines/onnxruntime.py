@@ -14,7 +14,7 @@ import numpy as np
 
 from ...bundle import EngineSidecar
 from ...contract import StageSpec
-from ...errors import BackendUnavailable, EngineMismatchError
+from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 from ..rows import Array, Block
 
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -22,6 +22,16 @@ PROVIDERS = {"cpu": "CPUExecutionProvider"}
 # next stage. This long is enough to bridge two operators and short enough to be gone (docs/adr/0004 has the measurements).
 _SPIN_US = 100
 _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+# Before, ONNX Runtime refuses int8 caches (to 1.24), fails at the first run (1.25, 1.26) or is wrong for batches (1.27).
+INT8_CACHES_SINCE = "1.28"
+
+
+def has_int8_caches() -> bool:
+    """Whether the installed onnxruntime attends over int8 caches, and rightly."""
+    installed = import_onnxruntime().__version__.split(".")
+    return tuple(map(int, installed[:2])) >= tuple(map(int, INT8_CACHES_SINCE.split(".")))
 
 
 def import_onnxruntime() -> Any:
@@ -40,6 +50,51 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+class _ProcessPool:
+    """The one pool of threads that all sessions of this process use, if it was asked for."""
+
+    threads: int | None = None
+
+
+def share_threads(threads: int) -> None:
+    """Let all engines of this process, from now on, run on one pool of `threads` threads instead of one pool each.
+
+    Pools of their own get into each other's way when stages take turns: on two cores a shared one decodes up to a fifth faster
+    (docs/adr/0004). But it belongs to the process: ONNX Runtime then refuses sessions, of other code too, that do not set
+    `use_per_session_threads = False`. So it is for programs that run no other ONNX models, as the `foveal` command.
+
+    Raises:
+        ConfigError: fewer than one thread, or there is a shared pool of another size already.
+        BackendUnavailable: onnxruntime is not installed.
+    """
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    if _ProcessPool.threads not in (None, threads):
+        raise ConfigError(
+            f"this process shares {_ProcessPool.threads} threads already, got {threads}; the number is fixed once it is set"
+        )
+    if _ProcessPool.threads is None:
+        import_onnxruntime().set_global_thread_pool_sizes(threads, 1)
+        _ProcessPool.threads = threads
+
+
+def shared_threads() -> int | None:
+    """The size of the pool that `share_threads` made; None: engines have pools of their own."""
+    return _ProcessPool.threads
+
+
+def session_options(threads: int = 1) -> Any:
+    """Options that every session of foveal starts from: its threads, and only errors in the log."""
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    if _ProcessPool.threads is not None:
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+    return options
+
+
 class OnnxRuntimeEngine:
     """One stage graph in an `InferenceSession`.
 
@@ -50,13 +105,14 @@ class OnnxRuntimeEngine:
 
     def __init__(self, spec: StageSpec, path: Path, sidecar: EngineSidecar, threads: int, target: str = "cpu") -> None:
         ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-        options.log_severity_level = 3
+        if sidecar.cache_dtype == "int8" and not has_int8_caches():
+            raise EngineMismatchError(
+                f'the engine of stage "{spec.name}" keeps int8 caches, which need onnxruntime {INT8_CACHES_SINCE} or later, '
+                f"got {ort.__version__}; upgrade it, or build the bundle with --cache fp32"
+            )
         provider = PROVIDERS[target]
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=[provider])
+            self.session = ort.InferenceSession(str(path), session_options(threads), providers=[provider])
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = str(error).splitlines()[0]
             raise EngineMismatchError(

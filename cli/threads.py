@@ -1,0 +1,25 @@
+"""The threads of a command: it has its process for itself, so all its engines can share one pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class _Process:
+    is_own = False
+
+
+def own_process() -> None:
+    """Say that this process runs a foveal command and nothing else; tests and other programs never do."""
+    _Process.is_own = True
+
+
+def pool_threads(bundle: Path, target: str, threads: int | None) -> int | None:
+    """Make the shared pool, of `threads` or of the number that decodes `bundle` fastest; returns what to load with."""
+    if not _Process.is_own:
+        return threads
+    from ..runtime import load, share_threads
+
+    count = load(bundle, target, threads).threads
+    share_threads(count)
+    return count

@@ -1,0 +1,90 @@
+"""Lower cached attention to ONNX Runtime's CPU kernel, with fp32 or int8 caches.
+
+The portable form costs by the capacity of the cache: ONNX Runtime's `Attention` reads every row, masked or not. Its own
+`GroupQueryAttention` costs by the length used and writes the new rows in place. Lowering swaps the body of
+`foveal::CachedAttention` for that kernel and drops the mask (docs/adr/0003 has the measurements and the ways not taken).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ..contract import StageSpec
+from ..errors import BuildError
+from ..precision import CacheScale
+from . import functions
+from .edit import constant, insert_before
+
+KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
+
+
+def padded_head_dim(head_dim: int) -> int:
+    """The head width the kernel takes: rounded up to its step."""
+    return -(-head_dim // KERNEL_STEP) * KERNEL_STEP
+
+
+def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = ()) -> None:
+    """Give every `CachedAttention` the kernel's body, and the used length (counted once, by the first) in place of the mask.
+
+    Raises:
+        BuildError: the graph has other attention than the stage declares.
+    """
+    calls = [node for node in model.graph if (node.domain, node.op_type) == (functions.DOMAIN, "CachedAttention")]
+    if len(calls) != stage.layers:
+        raise BuildError(
+            f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of its {stage.layers} layers; '
+            "convert the checkpoint again"
+        )
+    if not calls:
+        return
+    if stage.cache_dtype == "float16":
+        _widen(calls)
+    width = padded_head_dim(stage.head_dim)
+    body = functions.int8_cache_attention if scales else functions.group_query_attention
+    for function in map(ir.serde.deserialize_function, (body(stage.head_dim, width, opset), functions.used_length(opset))):
+        model.functions[function.identifier()] = function
+    model.opset_imports["com.microsoft"] = 1
+    _rewire(calls, scales)
+    _restate_caches(model, width, ir.DataType.INT8 if scales else ir.DataType.FLOAT)
+
+
+def _rewire(calls: list[ir.Node], scales: Sequence[CacheScale]) -> None:
+    """Replace the inputs `qkv, past_key, past_value, position, mask` by those that the new body takes."""
+    qkv, _, _, position, _ = calls[0].inputs
+    last_row, total, is_chunk = insert_before(
+        calls[0], "UsedLength", [qkv, position], "UsedLength", outputs=3, domain=functions.DOMAIN
+    )
+    for index, node in enumerate(calls):
+        given = [*node.inputs[:3], last_row, total]
+        if scales:
+            of_layer = (("key", scales[index].key), ("value", scales[index].value))
+            given += [position, is_chunk]
+            given += [constant(node, f"{node.name}/{part}_scale", np.array([scale], np.float32)) for part, scale in of_layer]
+        node.resize_inputs(len(given))
+        for place, value in enumerate(given):
+            node.replace_input_with(place, value)
+
+
+def _widen(calls: list[ir.Node]) -> None:
+    """Attend in fp32, caches included: ONNX Runtime has no fp16 arithmetic for x86."""
+    for node in calls:
+        qkv, y = node.inputs[0], node.outputs[0]
+        (wide,) = insert_before(node, "Cast", [qkv], f"{node.name}/fp32", {"to": ir.DataType.FLOAT})
+        node.replace_input_with(0, wide)
+        readers = list(y.uses())
+        (narrow,) = insert_before(readers[0][0], "Cast", [y], f"{node.name}/fp16", {"to": ir.DataType.FLOAT16})
+        for reader, index in readers:
+            reader.replace_input_with(index, narrow)
+        for value in node.outputs:
+            value.dtype = ir.DataType.FLOAT
+
+
+def _restate_caches(model: ir.Model, head_dim: int, dtype: ir.DataType) -> None:
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        is_cache = (value.name or "").startswith(("past_key_values.", "present."))
+        if is_cache and value.shape is not None:
+            value.shape = ir.Shape([*value.shape[:-1], head_dim])
+            value.dtype = dtype
