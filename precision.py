@@ -62,10 +62,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def label(self) -> str:
-        """One word: the precision, or `"mixed"`."""
-        used = {self.default, *self.stages.values(), *self.products.values()} if not self.stages else None
-        found = used or {*self.stages.values(), *self.products.values()}
-        return found.pop() if len(found) == 1 else "mixed"
+        """One word: the precision if only one occurs in the plan, else `"mixed"`."""
+        used = {self.default, *self.stages.values(), *self.products.values()}
+        return used.pop() if len(used) == 1 else "mixed"
 
 
 class CacheScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

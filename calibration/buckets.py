@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 EDGES = (0, 10, 100, 1000, 10_000)
-"""Lower ends of the buckets, in occurrences per million tokens of the evaluated text."""
+"""Lower ends of the buckets, in occurrences per million tokens of the whole text."""
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,14 +27,15 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_frequency(
+    text: npt.NDArray[np.int64],
     target: npt.NDArray[np.int64],
     nats: Floats,
     reference_nats: Floats | None = None,
     kl: Floats | None = None,
     agrees: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Bucket, ...]:
-    """Group positions `[T]` by the frequency of their token among `target` itself; empty buckets are left out."""
-    per_million = np.bincount(target)[target] * (1e6 / len(target))
+    """Group positions `[T]` by how frequent their token is in the whole `text` `[N]`; empty buckets are left out."""
+    per_million = np.bincount(text)[target] * 1e6 / len(text)
     buckets = []
     for low, high in itertools.pairwise((*EDGES, math.inf)):
         chosen = (per_million >= low) & (per_million < high)

@@ -29,7 +29,7 @@ from .text import read_ids, windows
 
 FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
-FORMAT = 2
+FORMAT = 3
 """Of the cache's files; another number makes another key."""
 Progress = Callable[[str, int, int], None]
 
@@ -44,7 +44,7 @@ class Calibration:
         coverage: rows of every stage at every phase, `{stage: {phase: rows}}`. A phase is the token's index modulo the
             coarsest stride, so a stage of stride 16 under that stride has one, and a sixteenth of the rows.
         products: by name.
-        caches: by the place of the attention, layer by layer.
+        caches: by attention, as `"4/attention/0"` for layer 0 of stage 4.
     """
 
     key: str
@@ -164,14 +164,16 @@ def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period
 
 
 def _check_coverage(model: Model, found: Calibration) -> None:
+    period, allowed = max(entry.spec.stride for entry in model.manifest.stages), found.settings.max_tokens
     for entry in model.manifest.stages:
         phases = found.coverage.get(entry.spec.name) or Counter({0: 0})
         phase, rows = min(phases.items(), key=lambda item: item[1])
         if rows < FLOOR:
-            needed = -(-FLOOR * found.tokens // max(rows, 1))
+            needed = -(-FLOOR * found.tokens // rows) if rows else FLOOR * period
+            limit = f", and set max_tokens no lower: it is {allowed:,}" if allowed is not None and allowed < needed else ""
             raise CalibrationError(
                 f'stage "{entry.spec.name}" saw {rows} rows at phase {phase} in {found.tokens} tokens, '
-                f"expected at least {FLOOR}; give about {needed:,} tokens of text"
+                f"expected at least {FLOOR}; give about {needed:,} tokens of text{limit}"
             )
 
 

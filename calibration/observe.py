@@ -34,7 +34,7 @@ class ObservedEngine(OnnxRuntimeEngine):
         graph = ir.load(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
         expose_products(graph, spec.name)
         self.products = {product.name: _shown(graph, product.x, product.y) for product in find_products(graph)}
-        self.attentions = {name: _shown(graph, qkv)[0] for name, qkv in find_attentions(graph).items()}
+        self.attentions = {name: _shown(graph, qkv)[0] for name, qkv in find_attentions(graph, spec.name).items()}
         path = directory / f"{spec.name}.onnx"
         ir.save(graph, path, external_data=f"{path.name}.data")
         super().__init__(spec, path, bundle.sidecar("cpu", spec.name), threads)
@@ -43,14 +43,14 @@ class ObservedEngine(OnnxRuntimeEngine):
     def bind(self, batch: int, rows: int) -> ObservedStage:
         """As `OnnxRuntimeEngine.bind`, for one sequence."""
         shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
-        return ObservedStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch)
+        return ObservedStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch, rows)
 
 
 class ObservedStage(OnnxRuntimeStage):
     """An `ObservedEngine` with its caches."""
 
-    def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int) -> None:
-        super().__init__(engine, caches, batch)
+    def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int, rows: int) -> None:
+        super().__init__(engine, caches, batch, rows)
         self._observed = engine
         names = [name for pair in engine.products.values() for name in pair]
         self._names = list(dict.fromkeys([*names, *engine.attentions.values()]))

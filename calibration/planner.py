@@ -54,11 +54,13 @@ def choose(units: Sequence[Unit], budget: float) -> Choice:
     A mixed-integer program: one binary variable for each option, exactly one set in each unit.
 
     Raises:
-        ConfigError: a unit without options, a budget that is no number or below 0, or one that no choice keeps.
+        ConfigError: no units, a unit without options, a budget that is no number or below 0, or one that no choice keeps.
         BackendUnavailable: scipy is not installed.
     """
     if math.isnan(budget) or budget < 0:
         raise ConfigError(f"the budget is {budget}, expected a share of at least 0, for instance 0.01 for 1 %")
+    if not units:
+        raise ConfigError("there is nothing to choose a precision for; give at least one unit")
     for unit in units:
         if not unit.options:
             raise ConfigError(f"{unit.name} has no precision to choose from; give at least one option")
@@ -89,7 +91,9 @@ def plan_of_choice(choice: Choice, units: Sequence[Unit], *, head: bool = True, 
     """The plan that a choice stands for."""
     stages = {unit.name: choice.precisions[unit.name] for unit in units if unit.name == unit.stage}
     products = {unit.name: choice.precisions[unit.name] for unit in units if unit.name != unit.stage}
-    return Plan(stages=stages, products=products, head=head, embedding=embedding)
+    used = set(choice.precisions.values())
+    default = used.pop() if len(used) == 1 else "fp32"  # nothing is left to it: it only keeps a uniform plan's label
+    return Plan(default=default, stages=stages, products=products, head=head, embedding=embedding)
 
 
 def _counted(option: Option) -> float:
@@ -115,7 +119,13 @@ def _solve(units: Sequence[Unit], cost: _Vector, limits: Sequence[tuple[_Vector,
     constraints = [LinearConstraint(one_each, 1, 1)]
     # Losses are small numbers: in shares of their limit they are well above the solver's tolerance.
     constraints += [LinearConstraint(row / (limit or 1.0), -np.inf, (1.0 if limit else 0.0) + _TIE) for row, limit in limits]
-    result = milp(cost / (cost.max() or 1.0), constraints=constraints, integrality=np.ones(len(cost)), bounds=Bounds(0, 1))
+    result = milp(
+        cost / (cost.max() or 1.0),
+        constraints=constraints,
+        integrality=np.ones(len(cost)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},  # by default the solver stops within 0.01 % of the best
+    )
     if result.x is None:
         raise ConfigError(f"the solver found no choice ({result.message}); allow more loss")
     solution: _Vector = np.round(result.x)

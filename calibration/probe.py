@@ -67,14 +67,14 @@ def probe(
     """Probe any number of bundles on the same windows with the same permutations.
 
     Raises:
-        ConfigError: too little text for two windows, or a window longer than a model's context.
+        ConfigError: too little text for two windows, a limit below two, or a window longer than a model's context.
     """
     report = on_progress or (lambda _doing, _done, _steps: None)
     results = []
     for index, bundle in enumerate(bundles):
         model = load(bundle, target, threads)
-        given = [part for part in spread(read_ids(texts, model).ids, window, limit) if len(part) == window]
-        _check_windows(model, given, window)
+        _check_window(model, window, limit)
+        given = _whole_windows(read_ids(texts, model).ids, window, limit)
         steps = len(bundles) * len(given)
         with Session(model.engines, model.manifest.model, 1, window) as session:
             rises = []
@@ -139,8 +139,16 @@ def _settles_at(distances: Sequence[Distance], threshold: float) -> int | None:
     return settled
 
 
-def _check_windows(model: Model, given: Sequence[Ids], window: int) -> None:
-    if window > model.manifest.model.context:
-        raise ConfigError(f"the window is {window} tokens, {model.bundle.path} reads {model.manifest.model.context}; use less")
+def _check_window(model: Model, window: int, limit: int | None) -> None:
+    context = model.manifest.model.context
+    if not 2 <= window <= context:
+        raise ConfigError(f"the window is {window} tokens, expected 2 to {context}, the context of {model.bundle.path}")
+    if limit is not None and limit < 2:
+        raise ConfigError(f"the limit is {limit} windows, expected at least 2, or None for all: their spread is the error")
+
+
+def _whole_windows(ids: Ids, window: int, limit: int | None) -> list[Ids]:
+    given = spread(ids[: len(ids) // window * window], window, limit)
     if len(given) < 2:
         raise ConfigError(f"the text holds {len(given)} windows of {window} tokens, expected at least 2; give more text")
+    return given

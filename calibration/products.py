@@ -54,7 +54,7 @@ def expose_products(model: ir.Model, stage: str) -> None:
     InlinePass(lambda function: function.name in _RESAMPLING and _has_product(function))(model)
     for node in model.graph:
         if node.name is not None and node.name.startswith(_RESAMPLING):
-            node.name = f"{stage}/{node.name}"
+            node.name = f"{stage}/{node.name}/{node.op_type}"
 
 
 def find_products(model: ir.Model) -> list[Product]:
@@ -66,13 +66,10 @@ def find_products(model: ir.Model) -> list[Product]:
     ]
 
 
-def find_attentions(model: ir.Model) -> dict[str, ir.Value]:
-    """The packed queries, keys and values `[B, L, 3 H Dh]` of every cached attention, layer by layer, by its place."""
-    return {
-        (node.name or "").removesuffix("/CachedAttention"): _given(node.inputs[0])
-        for node in model.graph
-        if node.op_type == "CachedAttention"
-    }
+def find_attentions(model: ir.Model, stage: str) -> dict[str, ir.Value]:
+    """The packed queries, keys and values `[B, L, 3 H Dh]` of every cached attention, as `"4/attention/0"` for layer 0."""
+    calls = [node for node in model.graph if node.op_type == "CachedAttention"]
+    return {f"{stage}/attention/{layer}": _given(node.inputs[0]) for layer, node in enumerate(calls)}
 
 
 def _has_product(function: ir.Function) -> bool:

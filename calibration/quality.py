@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .buckets import Bucket, by_frequency
-from .text import Ids, read_ids, spread
+from .text import EncodedText, Ids, read_ids, spread
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -32,7 +32,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
         kl_nats: mean Kullback-Leibler divergence of this bundle's prediction from the reference's; None without one.
         top1_agreement: share of positions where both find the same token likeliest.
         bits_per_byte_change: relative to the reference.
-        buckets: the same by the frequency of the predicted token in this text.
+        buckets: the same by the frequency of the predicted token in the whole text, windows left out by a limit included.
     """
 
     bundle: str
@@ -86,7 +86,8 @@ def evaluate(
         on_progress: called before each window.
 
     Raises:
-        ConfigError: empty text, no tokenizer, a window longer than the context, a reference of another vocabulary.
+        ConfigError: too little text, no tokenizer, a window longer than the context, a limit below 1, a reference of another
+            vocabulary.
         InputError: the tokenizer can't encode the text.
     """
     model = load(bundle, target, threads)
@@ -94,8 +95,10 @@ def evaluate(
     text = read_ids(texts, model)
     length = _window(model, window)
     _check_reference(model, other)
-    scores = score(model, other, spread(text.ids, length, limit), on_progress)
-    return summarise(scores, model, other, length, text.bytes / len(text.ids))
+    given = spread(text.ids, length, limit)
+    if not given:
+        raise ConfigError("the text is a single token, which predicts nothing; give more text")
+    return summarise(score(model, other, given, on_progress), model, other, length, text)
 
 
 def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progress: Progress | None = None) -> Scores:
@@ -136,9 +139,9 @@ def log_probabilities(session: Session, window: Ids) -> Floats:
     return result
 
 
-def summarise(scores: Scores, model: Model, reference: Model | None, window: int, bytes_per_token: float) -> Quality:
-    """Means over all positions."""
-    per_byte = 1 / (math.log(2) * bytes_per_token)
+def summarise(scores: Scores, model: Model, reference: Model | None, window: int, text: EncodedText) -> Quality:
+    """Means over all positions; `text` is all of it, of which windows were scored."""
+    per_byte = len(text.ids) / (math.log(2) * text.bytes)
     nats = float(scores.nats.mean(dtype=np.float64))
     quality = Quality(
         bundle=str(model.bundle.path),
@@ -149,7 +152,7 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         nats_per_token=nats,
         nats_half_width=_half_width(scores),
         bits_per_byte=nats * per_byte,
-        buckets=by_frequency(scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
+        buckets=by_frequency(text.ids, scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
     )
     if reference is None or scores.reference_nats is None or scores.kl is None or scores.agrees is None:
         return quality

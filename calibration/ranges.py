@@ -14,6 +14,7 @@ METHODS = get_args(Method)
 BINS = 2048
 _ENTROPY_BINS = 1024  # the search for the threshold is quadratic in them
 _QUANTISED_BINS = 128
+_TINY = 1e-30  # a histogram up to less would have bins whose reciprocal fp32 can't hold
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ProductRanges:
         magnitudes = np.abs(x)
         self.rows += len(x)
         self.absmax = np.maximum(self.absmax, magnitudes.max(axis=0))
-        self.square_sum += np.einsum("rk,rk->k", x, x)
+        self.square_sum += np.einsum("rk,rk->k", x, x, dtype=np.float64)
         self.output_absmax = max(self.output_absmax, float(np.abs(y).max()))
         self._widen(float(magnitudes.max()))
         if self.bin_width > 0:
@@ -70,7 +71,7 @@ class ProductRanges:
 
     def _widen(self, largest: float) -> None:
         if self.bin_width == 0:
-            self.bin_width = largest / BINS
+            self.bin_width = max(largest, _TINY) / BINS if largest > 0 else 0.0
         while largest > self.bin_width * BINS:
             merged = self.histogram.reshape(-1, 2).sum(axis=1)
             self.histogram = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])

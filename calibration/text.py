@@ -35,11 +35,7 @@ def read_ids(paths: Sequence[str | Path], model: Model) -> EncodedText:
         raise ConfigError("no text was given; name files that are like what the model will read")
     if model.tokenizer is None:
         raise ConfigError(f"{model.bundle.path} has no tokenizer, so it can't read text; convert the checkpoint with one")
-    try:
-        texts = read_texts([Path(path) for path in paths])
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the text is not UTF-8 ({error}); convert it, for instance with iconv") from error
-    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    lines = [line for path in paths for text in _read(path) for line in text.splitlines(keepends=True)]
     if not any(line.strip() for line in lines):
         raise ConfigError(f"the text is empty: {', '.join(str(path) for path in paths)}; give files with words in them")
     _check_lossless(model.tokenizer, lines)
@@ -57,11 +53,24 @@ def windows(ids: Ids, length: int) -> Iterator[Ids]:
 
 
 def spread(ids: Ids, length: int, limit: int | None) -> list[Ids]:
-    """The windows of a text, or `limit` of them at even distances."""
+    """The windows of a text, or `limit` of them at even distances.
+
+    Raises:
+        ConfigError: a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"the limit is {limit} windows, expected at least 1, or None for all")
     found = list(windows(ids, length))
     if limit is None or limit >= len(found):
         return found
     return [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+
+
+def _read(path: str | Path) -> list[str]:
+    try:
+        return read_texts([Path(path)])
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the text at {path} is not UTF-8 ({error}); convert it, for instance with iconv") from error
 
 
 def _check_lossless(tokenizer: TextTokenizer, lines: Sequence[str]) -> None:

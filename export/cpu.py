@@ -1,7 +1,7 @@
 """Lower a portable stage graph to what ONNX Runtime's CPU provider runs best.
 
 Cached attention becomes a kernel that costs by the length used (`cpu_attention.py`), quantised matrix products become kernels
-that take the integers (`cpu_products.py`).
+that take the integers (`cpu_products.py`), and the host does the counting (`cpu_counters.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..contract import StageSpec
 from ..precision import CacheScale
 from .cpu_attention import lower_attention
+from .cpu_counters import count_rows, drop_position
 from .cpu_products import lower_products
 from .graph import save_graph
 
@@ -24,7 +25,7 @@ OPSET, OPSET_INT8_CACHES = 23, 24
 
 
 def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[CacheScale] = ()) -> None:
-    """Write the CPU form of the stage graph `source` to `target`; same inputs and outputs, but for the caches' width and dtype.
+    """Write the CPU form of the stage graph `source` to `target`; same outputs, and the same rows and caches as inputs.
 
     Args:
         source: the portable graph.
@@ -40,6 +41,8 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
         imports[""] = opset
     lower_products(model)
+    count_rows(model)
     lower_attention(model, stage, opset, cache_scales)
     RemoveUnusedNodesPass()(model)
+    drop_position(model)
     save_graph(model, target)

@@ -16,6 +16,7 @@ from ..contract import StageSpec
 from ..errors import BuildError
 from ..precision import CacheScale
 from . import functions
+from .cpu_counters import counter
 from .edit import constant, insert_before
 
 KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
@@ -27,7 +28,7 @@ def padded_head_dim(head_dim: int) -> int:
 
 
 def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = ()) -> None:
-    """Give every `CachedAttention` the kernel's body, and the used length (counted once, by the first) in place of the mask.
+    """Give every `CachedAttention` the kernel's body, and the used length in place of the mask.
 
     Raises:
         BuildError: the graph has other attention than the stage declares.
@@ -44,24 +45,21 @@ def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Seque
         _widen(calls)
     width = padded_head_dim(stage.head_dim)
     body = functions.int8_cache_attention if scales else functions.group_query_attention
-    for function in map(ir.serde.deserialize_function, (body(stage.head_dim, width, opset), functions.used_length(opset))):
-        model.functions[function.identifier()] = function
+    function = ir.serde.deserialize_function(body(stage.head_dim, width, opset))
+    model.functions[function.identifier()] = function
     model.opset_imports["com.microsoft"] = 1
-    _rewire(calls, scales)
+    _rewire(model, calls, scales)
     _restate_caches(model, width, ir.DataType.INT8 if scales else ir.DataType.FLOAT)
 
 
-def _rewire(calls: list[ir.Node], scales: Sequence[CacheScale]) -> None:
+def _rewire(model: ir.Model, calls: list[ir.Node], scales: Sequence[CacheScale]) -> None:
     """Replace the inputs `qkv, past_key, past_value, position, mask` by those that the new body takes."""
-    qkv, _, _, position, _ = calls[0].inputs
-    last_row, total, is_chunk = insert_before(
-        calls[0], "UsedLength", [qkv, position], "UsedLength", outputs=3, domain=functions.DOMAIN
-    )
     for index, node in enumerate(calls):
-        given = [*node.inputs[:3], last_row, total]
+        qkv, past_key, past_value, position, _ = node.inputs
+        given = [qkv, past_key, past_value, counter(model, "last_row"), counter(model, "total")]
         if scales:
             of_layer = (("key", scales[index].key), ("value", scales[index].value))
-            given += [position, is_chunk]
+            given += [position, counter(model, "is_chunk")]
             given += [constant(node, f"{node.name}/{part}_scale", np.array([scale], np.float32)) for part, scale in of_layer]
         node.resize_inputs(len(given))
         for place, value in enumerate(given):

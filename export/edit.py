@@ -12,8 +12,8 @@ import onnx_ir as ir
 def constant(near: ir.Node, name: str, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
     """Add an initializer to the graph that `near` is in; `dtype` packs integers into fewer bits than numpy has."""
     graph = _graph(near)
-    values = np.asarray(array)
-    tensor = ir.tensor(np.ascontiguousarray(values) if dtype is None else values.astype(dtype.numpy()), name=name)
+    values = np.asarray(array, order="C")  # ascontiguousarray would make vectors of scalars
+    tensor = ir.tensor(values if dtype is None else values.astype(dtype.numpy()), name=name)
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers[name] = value
     return value

@@ -176,27 +176,6 @@ def cached_attention(opset: int) -> FunctionProto:
     return _function("CachedAttention", "heads, scale", inputs, outputs, _CACHED_ATTENTION, opset)
 
 
-_USED_LENGTH = """
-    one = Constant <value = int64[1] {1}> ()
-    rows = Shape <start = 1, end = 2> (qkv)
-    length = Add (position, rows)
-    last_row_64 = Sub (length, one)
-    last_row = Cast <to = 6> (last_row_64)
-    length_32 = Cast <to = 6> (length)
-    total = ReduceMax <keepdims = 1> (length_32)
-    is_chunk_1d = Greater (rows, one)
-    is_chunk = Squeeze (is_chunk_1d)
-"""
-
-
-def used_length(opset: int) -> FunctionProto:
-    """`UsedLength(qkv, position) -> last_row int32 [B], total int32 [1], is_chunk bool []`.
-
-    The length as GroupQueryAttention takes it, and whether there are several rows.
-    """
-    return _function("UsedLength", "", ("qkv", "position"), "last_row, total, is_chunk", _USED_LENGTH, opset)
-
-
 # Attributes and inputs that all uses of the kernel share.
 _KERNEL = "com.microsoft.GroupQueryAttention <num_heads: int = @heads, kv_num_heads: int = @heads, scale: float = @scale"
 _LENGTHS = "last_row, total"

@@ -71,7 +71,7 @@ def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibrat
             _write_blocks(product, BITS[precision], calibration)
     half = [product for product in products if obtained[product.name] == "fp16"]
     attention = _attention_is_half(model, obtained, calibration)
-    scales = _cache_scales(model, plan, obtained, calibration)
+    scales = _cache_scales(model, stage, plan, obtained, calibration)
     if half:
         write_fp16(model, half, attention)
     if plan.embedding:
@@ -122,14 +122,14 @@ def _attention_is_half(model: ir.Model, obtained: dict[str, str], calibration: C
 
 
 def _cache_scales(
-    model: ir.Model, plan: Plan, obtained: dict[str, str], calibration: Calibration | None
+    model: ir.Model, stage: str, plan: Plan, obtained: dict[str, str], calibration: Calibration | None
 ) -> tuple[CacheScale, ...]:
     """Scales of int8 caches, if the plan wants them, every `qkv` has integers, and the text's keys and values are known."""
     names = [name for name in obtained if name.endswith(QKV)]
     has_integers = bool(names) and all(obtained[name] in INTEGERS for name in names)
     if plan.cache != "auto" or calibration is None or not has_integers:
         return ()
-    seen = [calibration.caches[name] for name in find_attentions(model)]
+    seen = [calibration.caches[name] for name in find_attentions(model, stage)]
     step = quantise.INT8_MAX
     return tuple(CacheScale(key=(s.key_absmax or 1.0) / step, value=(s.value_absmax or 1.0) / step) for s in seen)
 

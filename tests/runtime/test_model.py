@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from specimens import GOLDEN, Zoo
@@ -139,3 +140,14 @@ def test_another_provider_than_asked_is_no_fallback(zoo: Zoo, monkeypatch: pytes
     monkeypatch.setattr(backend.import_onnxruntime(), "InferenceSession", Elsewhere)
     with pytest.raises(EngineMismatchError, match=r"asked for CPUExecutionProvider, onnxruntime gave \['Other"):
         load(zoo["vanilla"].bundle, threads=1)
+
+
+def test_int8_caches_need_a_library_that_has_them(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones load such an engine and fail, or err, when it runs."""
+    bundle = zoo["vanilla"].bundle
+    sidecar = msgspec.structs.replace(bundle.sidecar("cpu", "1"), cache_dtype="int8")
+    monkeypatch.setattr(backend.import_onnxruntime(), "__version__", "1.27.3")
+    with pytest.raises(
+        EngineMismatchError, match='"1" keeps int8 caches, which need onnxruntime 1.28 or later, got 1.27.3; up'
+    ):
+        backend.OnnxRuntimeEngine(bundle.manifest.stages[0].spec, bundle.file("engines/cpu/1.onnx"), sidecar, 1)
