@@ -5,8 +5,12 @@ Losses are taken to add up over units, which holds while they are small; whoever
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -57,21 +61,26 @@ def choose(units: Sequence[Unit], budget: float) -> Choice:
         ConfigError: no units, a unit without options, a budget that is no number or below 0, or one that no choice keeps.
         BackendUnavailable: scipy is not installed.
     """
-    if math.isnan(budget) or budget < 0:
-        raise ConfigError(f"the budget is {budget}, expected a share of at least 0, for instance 0.01 for 1 %")
+    check_budget(budget)
     if not units:
         raise ConfigError("there is nothing to choose a precision for; give at least one unit")
     for unit in units:
         if not unit.options:
             raise ConfigError(f"{unit.name} has no precision to choose from; give at least one option")
     smallest = sum(min(_counted(option) for option in unit.options) for unit in units)
-    if smallest > budget:
+    if smallest > budget * (1 + _TIE):
         raise ConfigError(f"no choice keeps the loss within {budget:.3%}: the smallest is {smallest:.3%}; allow more")
     times, losses = _column(units, lambda option: option.ms_per_token), _column(units, _counted)
     fastest = _solve(units, times, [(losses, budget)])
     # What the first solution reached is the second's limit, as it may be over the budget by the solver's tolerance.
     limits = [(losses, max(budget, float(losses @ fastest))), (times, float(times @ fastest))]
     return _choice(units, _solve(units, losses, limits))
+
+
+def check_budget(budget: float) -> None:
+    """Raise ConfigError unless a loss may be at most this share."""
+    if math.isnan(budget) or budget < 0:
+        raise ConfigError(f"the budget is {budget}, expected a share of at least 0, for instance 0.01 for 1 %")
 
 
 def frontier(units: Sequence[Unit], most: int = 50) -> list[Choice]:
@@ -85,6 +94,11 @@ def frontier(units: Sequence[Unit], most: int = 50) -> list[Choice]:
         if budget < smallest:
             break
     return found[::-1]
+
+
+def uniform_choice(units: Sequence[Unit], precision: str) -> Choice:
+    """The choice of one precision for everything, which every unit must have."""
+    return _choice(units, np.array([option.precision == precision for unit in units for option in unit.options]))
 
 
 def plan_of_choice(choice: Choice, units: Sequence[Unit], *, head: bool = True, embedding: bool = False) -> Plan:
@@ -119,20 +133,36 @@ def _solve(units: Sequence[Unit], cost: _Vector, limits: Sequence[tuple[_Vector,
     constraints = [LinearConstraint(one_each, 1, 1)]
     # Losses are small numbers: in shares of their limit they are well above the solver's tolerance.
     constraints += [LinearConstraint(row / (limit or 1.0), -np.inf, (1.0 if limit else 0.0) + _TIE) for row, limit in limits]
-    result = milp(
-        cost / (cost.max() or 1.0),
-        constraints=constraints,
-        integrality=np.ones(len(cost)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0.0},  # by default the solver stops within 0.01 % of the best
-    )
+    with _silence():
+        result = milp(
+            cost / (cost.max() or 1.0),
+            constraints=constraints,
+            integrality=np.ones(len(cost)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},  # by default the solver stops within 0.01 % of the best
+        )
     if result.x is None:
         raise ConfigError(f"the solver found no choice ({result.message}); allow more loss")
     solution: _Vector = np.round(result.x)
     return solution
 
 
-def _choice(units: Sequence[Unit], chosen: _Vector) -> Choice:
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a debugging line that scipy 1.17's solver prints from C off the standard output, where a program may read JSON."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+        ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _choice(units: Sequence[Unit], chosen: _Vector | npt.NDArray[np.bool_]) -> Choice:
     options = [(unit, option) for unit in units for option in unit.options]
     taken = [pair for pair, flag in zip(options, chosen, strict=True) if flag]
     return Choice(

@@ -83,6 +83,7 @@ def probe(
                 report(f"probing {model.bundle.path.name}", index * len(given) + done, steps)
                 rises.append(_rise(session, part, rng))
         results.append(_summary(model, np.stack(rises), window, threshold))
+    report("done", 1, 1)
     return results
 
 

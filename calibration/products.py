@@ -55,6 +55,9 @@ def expose_products(model: ir.Model, stage: str) -> None:
     for node in model.graph:
         if node.name is not None and node.name.startswith(_RESAMPLING):
             node.name = f"{stage}/{node.name}/{node.op_type}"
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.name = f"{node.name}/{value.name}"  # engines have inputs of their own, of names such as `rows`
 
 
 def find_products(model: ir.Model) -> list[Product]:

@@ -15,7 +15,8 @@ from .console import out, print_json, progress
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
-    from ..export import PlanReport
+    from ..calibration.planner import Option
+    from ..export.planning import Measured, PlanReport
 
 
 def calibrate(
@@ -90,19 +91,25 @@ def _show_ranges(found: Calibration, json: bool) -> None:
 def _show_plan(planned: PlanReport) -> None:
     table = Table(box=None, header_style="bold")
     precisions = list(planned.uniform)
-    for column in ("unit", *(f"{p}: us, loss" for p in precisions), "plan"):
-        table.add_column(column, justify="left" if column in ("unit", "plan") else "right")
+    for column in ("unit, us per token and loss", *precisions, "plan"):
+        table.add_column(column, justify="right" if column in precisions else "left", no_wrap=True)
     for unit in planned.units:
         known = {option.precision: option for option in unit.options}
-        cells = (f"{known[p].ms_per_token * 1e3:.1f} {known[p].loss:+.3%}" for p in precisions)
+        cells = (_figures(known[p]) for p in precisions)
         table.add_row(unit.name, *cells, planned.predicted.precisions[unit.name])
-    whole = (f"{m.ms_per_token * 1e3:.1f} {m.loss:+.3%}" for m in planned.uniform.values())
-    table.add_row("all, measured", *whole, f"{planned.chosen.ms_per_token * 1e3:.1f} {planned.chosen.loss:+.3%}")
+    whole = (_figures(measured) for measured in planned.uniform.values())
+    table.add_row("all, measured", *whole, _figures(planned.chosen))
+    rivals = (_figures(planned.rivals[p]) if p in planned.rivals else "" for p in precisions)
+    table.add_row("the best plan that loses no more", *rivals)
     out.print(table, markup=False)
     out.print(
         f"per token on {planned.threads} threads, weighted by how often a stage fires; losses are relative bits per byte "
         f"on {planned.held_out_tokens:,} held-out tokens"
     )
+
+
+def _figures(measured: Measured | Option) -> str:
+    return f"{measured.ms_per_token * 1e3:.1f} {measured.loss:+.3%}"
 
 
 def _draw(path: Path, planned: PlanReport) -> None:

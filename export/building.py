@@ -42,14 +42,17 @@ def build(
         on_progress: called before each step.
 
     Raises:
-        ConfigError: unknown precision, target, stage or product; a bundle that is not fp32.
-        CalibrationError: no text where it is needed, or too little.
+        ConfigError: unknown precision, target, stage or product; a bundle that is not fp32, or is to be replaced; no text where
+            it is needed.
+        CalibrationError: too little text.
         BuildError: a product did not get the precision it was written in; nothing is left at `out`.
     """
     check_target(target)
     opened, path, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), Path(out), on_progress or _ignore
     plan = plan_of(precision)
     check_out(path)
+    if path.resolve() == opened.path.resolve():
+        raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
     _check_plan(opened.manifest, plan)
     require_text(plan, calibration)
     ranges = _ranges(opened, calibration, settings, report)
@@ -101,8 +104,9 @@ def _ignore(_doing: str, _done: int, _steps: int) -> None:
 def require_text(plan: Plan, given: Sequence[str | Path] | Calibration) -> None:
     """Raise ConfigError if a plan depends on activations and there is no text to learn them from."""
     if plan.needs_calibration() and not isinstance(given, Calibration) and not given:
+        what = "the plan" if plan.label == "mixed" else plan.label
         raise ConfigError(
-            f"{plan.label} needs text to calibrate on, got none; give files that are like what the model will read: "
+            f"{what} needs text to calibrate on, got none; give files that are like what the model will read: "
             "calibration=[...], or --calibration FILE"
         )
 

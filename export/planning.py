@@ -16,7 +16,7 @@ import numpy as np
 
 from ..bundle import Bundle, open_bundle, read_sidecar
 from ..calibration.calibrate import Calibration, calibrate_ids
-from ..calibration.planner import Choice, Option, Unit, choose, frontier, plan_of_choice
+from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
 from ..calibration.quality import log_probabilities
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Ids, read_ids, windows
@@ -50,6 +50,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
         chosen: the plan, measured as a whole; its loss is within the budget.
         units: what was chosen among, with what each costs alone.
         uniform: each precision used throughout, measured.
+        rivals: for each of them, the fastest other plan that was measured and loses no more.
         frontier: the best plans for other budgets, predicted.
         held_out_tokens: tokens that losses were measured on; none of them calibrated anything.
     """
@@ -60,6 +61,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     predicted: Choice
     units: tuple[Unit, ...]
     uniform: dict[str, Measured]
+    rivals: dict[str, Measured]
     frontier: tuple[Choice, ...]
     held_out_tokens: int
     threads: int
@@ -94,6 +96,7 @@ def plan_precision(
         ConfigError: unknown precision, a budget that can't be kept, a bundle that is not fp32.
         CalibrationError: too little text.
     """
+    check_budget(budget)
     for precision in precisions:
         check_precision(precision)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -118,8 +121,9 @@ def _split(model: Model, ids: Ids, most: int) -> tuple[Ids, list[Ids]]:
 
 
 class _Kept(NamedTuple):
-    """A plan that keeps the budget when measured as a whole."""
+    """A plan whose loss was measured as a whole."""
 
+    choice: Choice
     plan: Plan
     engines: Mapping[str, OnnxRuntimeEngine]
     loss: float
@@ -135,7 +139,7 @@ class _Workshop:
         self.head, self._report, self._done = head, report, 0
         self.full = {engine.spec.name: engine for engine in model.engines if isinstance(engine, OnnxRuntimeEngine)}
         self.entries = {entry.spec.name: entry for entry in model.manifest.stages}
-        self._made = 0
+        self._engines: dict[tuple[str, str, tuple[tuple[str, str], ...]], OnnxRuntimeEngine] = {}
         self.products: dict[str, tuple[ProductPrecision, ...]] = {}
         self.nats = 0.0
 
@@ -147,24 +151,38 @@ class _Workshop:
         stage_ms = self._stage_ms(systems)
         units = [self._stage_unit(name, made[name], stage_ms) for name in self.full]
         units = self._with_products(units, precisions, stage_ms)
-        choice, chosen = self._choose(units, budget)
-        ms = self._stage_ms({**systems, "plan": chosen.engines})  # in the same rounds, to be compared
+        uniform = [self._kept(uniform_choice(units, p), units, p) for p in systems]
+        found = [self._choose(units, budget), *(self._choose(units, kept.loss) for kept in uniform)]
+        kept = [*uniform, *(plan for plan in found if plan is not None)]
+        ms = self._whole_ms([plan.engines for plan in kept])
+        measured = [Measured(ms_per_token=time, loss=plan.loss) for time, plan in zip(ms, kept, strict=True)]
+        best = _fastest(measured, budget)
+        if best is None:
+            raise ConfigError(f"no plan kept the loss within {budget:.3%} when measured as a whole; allow more")
+        rivals = {p: _fastest(measured, measured[i].loss, but=i) for i, p in enumerate(systems)}
         return PlanReport(
-            plan=chosen.plan,
+            plan=kept[best].plan,
             budget=budget,
-            chosen=Measured(ms_per_token=sum(ms["plan"].values()), loss=chosen.loss),
-            predicted=choice,
+            chosen=measured[best],
+            predicted=kept[best].choice,
             units=tuple(units),
-            uniform={p: Measured(ms_per_token=sum(ms[p].values()), loss=self._loss(systems[p], p)) for p in systems},
+            uniform=dict(zip(systems, measured, strict=False)),
+            rivals={p: measured[rival] for p, rival in rivals.items() if rival is not None},
             frontier=tuple(frontier(units)),
             held_out_tokens=sum(len(window) - 1 for window in self.held_out),
             threads=self.model.threads,
         )
 
     def _engine(self, stage: str, plan: Plan) -> OnnxRuntimeEngine:
-        """One stage written and compiled as planned."""
-        entry, self._made = self.entries[stage], self._made + 1
-        directory = self.directory / str(self._made)
+        """One stage as planned, written and compiled when it is first asked for."""
+        own = {product: precision for product, precision in plan.products.items() if product.startswith(f"{stage}/")}
+        key = (stage, plan.of_stage(stage), tuple(sorted(own.items())))
+        if key not in self._engines:
+            self._engines[key] = self._made(stage, plan)
+        return self._engines[key]
+
+    def _made(self, stage: str, plan: Plan) -> OnnxRuntimeEngine:
+        entry, directory = self.entries[stage], self.directory / str(len(self._engines))
         written = write_precision(self.model.bundle.file(entry.graph), directory / entry.graph, stage, plan, self.calibration)
         self.products[stage] = written.products
         spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
@@ -195,18 +213,23 @@ class _Workshop:
             split.append(Unit(name=name, stage=worst.name, options=tuple(options)))
         return [unit for unit in units if unit is not worst] + split
 
-    def _choose(self, units: Sequence[Unit], budget: float) -> tuple[Choice, _Kept]:
-        """The best choice whose measured loss keeps the budget; losses that do not add up tighten what is predicted with."""
+    def _choose(self, units: Sequence[Unit], budget: float) -> _Kept | None:
+        """The best choice whose measured loss keeps the budget; losses that do not add up tighten what is predicted with.
+
+        None if none is found in a few attempts.
+        """
         allowed = budget
-        for _ in range(_ATTEMPTS):
-            choice = choose(units, allowed)
-            plan = plan_of_choice(choice, units, head=self.head)
-            engines = {name: self._engine(name, plan) for name in self.full}
-            loss = self._loss(engines, "the plan")
-            if loss <= budget:
-                return choice, _Kept(plan, engines, loss)
-            allowed *= 0.9 * budget / loss
-        raise ConfigError(f"no plan kept the loss within {budget:.3%} when measured as a whole; allow more")
+        for _ in range(_ATTEMPTS if budget >= 0 else 0):
+            kept = self._kept(choose(units, allowed), units, "the plan")
+            if kept.loss <= budget:
+                return kept
+            allowed *= 0.9 * budget / kept.loss
+        return None
+
+    def _kept(self, choice: Choice, units: Sequence[Unit], name: str) -> _Kept:
+        plan = plan_of_choice(choice, units, head=self.head)
+        engines = {stage: self._engine(stage, plan) for stage in self.full}
+        return _Kept(choice, plan, engines, self._loss(engines, name))
 
     def _loss(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
         return self._nats(engines, name) / self.nats - 1
@@ -223,6 +246,11 @@ class _Workshop:
                 tokens += len(window) - 1
         return total / tokens
 
+    def _whole_ms(self, systems: Sequence[Mapping[str, OnnxRuntimeEngine]]) -> list[float]:
+        """Milliseconds per token of whole systems, in the same rounds."""
+        found = self._stage_ms({str(index): engines for index, engines in enumerate(systems)})
+        return [sum(stages.values()) for stages in found.values()]
+
     def _stage_ms(self, systems: Mapping[str, Mapping[str, OnnxRuntimeEngine]]) -> dict[str, dict[str, float]]:
         """Milliseconds per token of each stage of each system: best of several rounds that take turns, weighted by firing."""
         context = self.model.manifest.model.context
@@ -232,6 +260,12 @@ class _Workshop:
             for name, session in sessions.items():
                 rounds[name].append(_decode_ms(session, context // 2, min(_STEPS, context // 2)))
         return {name: {stage: min(r[stage] for r in found) for stage in found[0]} for name, found in rounds.items()}
+
+
+def _fastest(measured: Sequence[Measured], budget: float, but: int | None = None) -> int | None:
+    """Which of these plans is the fastest that keeps the budget; None if none does."""
+    able = [index for index, plan in enumerate(measured) if plan.loss <= budget and index != but]
+    return min(able, key=lambda index: measured[index].ms_per_token, default=None)
 
 
 def _decode_ms(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:

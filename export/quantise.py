@@ -55,9 +55,13 @@ def by_block(weight: Floats, bits: int, block: int, importance: npt.NDArray[np.f
 
 
 def block_for(rows: int, bits: int) -> int | None:
-    """The largest power of two, at most the preferred block, that divides `rows`; None if it would be below 16."""
+    """The largest power of two, at most the preferred block, that divides `rows`; None if it would be below 16.
+
+    4 bits get two blocks at least, if there is room: TensorRT-RTX widens int4 weights as it multiplies if they have several
+    blocks, and in a kernel of their own, to memory, if they have one.
+    """
     block = BLOCK[bits]
-    while rows % block:
+    while rows % block or (bits == 4 and block == rows > SMALLEST_BLOCK):
         block //= 2
     return block if block >= SMALLEST_BLOCK else None
 

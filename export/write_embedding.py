@@ -24,12 +24,15 @@ def write_embedding(model: ir.Model, precision: str) -> None:
             (wide,) = insert_before(node, "Cast", [rows], f"{name}/fp32", {"to": ir.DataType.FLOAT})
         else:
             quantised = by_column(weight.T)
-            values = constant(node, f"{name}/table_int8", np.ascontiguousarray(quantised.values.T))
+            # Unsigned, around 128: TensorRT takes signed 8-bit constants for quantised weights, and refuses to look up in them.
+            values = constant(node, f"{name}/table_uint8", (quantised.values.T.astype(np.int16) + 128).astype(np.uint8))
+            middle = constant(node, f"{name}/middle", np.float32(128))
             scales = constant(node, f"{name}/table_scale", quantised.scales[:, None])
             (rows,) = insert_before(node, "Gather", [values, ids], f"{name}/rows")
             (row_scales,) = insert_before(node, "Gather", [scales, ids], f"{name}/scales")
             (floats,) = insert_before(node, "Cast", [rows], f"{name}/fp32", {"to": ir.DataType.FLOAT})
-            (wide,) = insert_before(node, "Mul", [floats, row_scales], f"{name}/scaled")
+            (centred,) = insert_before(node, "Sub", [floats, middle], f"{name}/centred")
+            (wide,) = insert_before(node, "Mul", [centred, row_scales], f"{name}/scaled")
         replace_value(node.outputs[0], wide)
         model.graph.remove(node, safe=True)
 
@@ -42,4 +45,8 @@ def _looks_up(node: ir.Node) -> bool:
 def table_bytes(model: ir.Model) -> int:
     """Bytes of all tables that rows are looked up in, and that nothing else reads."""
     tables = {node.inputs[0] for node in model.graph if _looks_up(node)}
-    return sum(table.const_value.nbytes for table in tables if table is not None and table.const_value is not None)
+    return sum(
+        table.const_value.nbytes
+        for table in tables
+        if table is not None and table.const_value is not None and all(_looks_up(reader) for reader in table.consumers())
+    )

@@ -20,6 +20,8 @@ from .functions import DOMAIN
 LIMIT = 32_752.0
 """Largest magnitude trusted to fp16, whose largest number is 65,504: other text may go twice as far as the calibration's."""
 QKV = "/attention/qkv"
+MASK = 4
+"""Index of the mask among the inputs of `CachedAttention`."""
 
 
 def reason_for_fp32(product: Product, ranges: ProductRanges) -> str:
@@ -48,7 +50,9 @@ def write_fp16(model: ir.Model, products: Sequence[Product], with_attention: boo
             nodes[product.bias_add] = (0, 1)
         nodes |= {gelu: (0,) for gelu in product.y.consumers() if gelu.op_type == "Gelu"}
     if with_attention:
-        nodes |= {node: (0,) for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "CachedAttention")}
+        attentions = [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "CachedAttention")]
+        _add_masks(attentions)
+        nodes |= dict.fromkeys(attentions, (0, MASK))
         _halve_caches(model)
     casts: dict[ir.Value, ir.Value] = {}
     for node in [node for node in model.graph if node in nodes]:
@@ -70,6 +74,22 @@ def _halve_caches(model: ir.Model) -> None:
     for value in (*model.graph.inputs, *model.graph.outputs):
         if (value.name or "").startswith(("past_key_values.", "present.")):
             value.dtype = ir.DataType.FLOAT16
+
+
+def _add_masks(attentions: Sequence[ir.Node]) -> None:
+    """Let masks be added to the scores: 0, or what hides any score that is safe and keeps the sum finite.
+
+    TensorRT-RTX 1.7 fails on fp16 attention of several rows under a bool mask where the heads' width is no multiple of 8, and
+    elsewhere runs seven more kernels for one.
+    """
+    added: dict[ir.Value | None, ir.Value] = {}
+    for node in attentions:
+        mask = node.inputs[MASK]
+        if mask not in added:
+            name = f"{node.name}/mask"
+            choices = [constant(node, f"{name}/shown", np.float32(0)), constant(node, f"{name}/hidden", np.float32(-LIMIT))]
+            (added[mask],) = insert_before(node, "Where", [mask, *choices], name, dtype=ir.DataType.FLOAT)
+        node.replace_input_with(MASK, added[mask])
 
 
 def _halve_input(node: ir.Node, index: int, nodes: dict[ir.Node, Sequence[int]], casts: dict[ir.Value, ir.Value]) -> None:

@@ -21,7 +21,6 @@ from precisions import (
     needs_opset_24,
     portable_engines,
 )
-from specimens import Zoo
 
 from foveal import CalibrationError
 from foveal.bundle import Bundle
@@ -143,11 +142,12 @@ def test_blocks_are_chosen_by_what_the_text_shows(precise: PrecisionZoo) -> None
     for calibrated in (True, False):
         for product, weight in weights(specimen.build(Plan(default="w4", cache="fp32"), calibrated)):
             known = specimen.calibration.products[product.product].mean_square if calibrated else None
-            source = fp32_weight(specimen, "1", product.product)
-            expected = by_block(source, 4, 32 if product.rows == 32 else 64, known)
+            source, block = fp32_weight(specimen, "1", product.product), block_for(product.rows, 4)
+            assert block is not None
+            expected = by_block(source, 4, block, known)
             np.testing.assert_array_equal(array(weight, 0).astype(np.int8), expected.values)
             np.testing.assert_array_equal(array(weight, 1), expected.scales)
-            differ |= bool((expected.scales != by_block(source, 4, product.rows).scales).any())
+            differ |= bool((expected.scales != by_block(source, 4, block).scales).any())
     assert differ
 
 
@@ -157,16 +157,15 @@ def written(precise: Precise, stage: str, plan: Plan, directory: Path, calibrate
     return write_precision(source, directory / "stage.onnx", stage, plan, precise.calibration if calibrated else None)
 
 
-def test_rows_without_blocks_stay_fp32(zoo: Zoo, tmp_path: Path) -> None:
-    """And the report says why; int8 needs no blocks."""
-    source = zoo["vanilla"].bundle.file("stages/1.onnx")
+def test_rows_without_blocks_stay_fp32(precise: PrecisionZoo, tmp_path: Path) -> None:
+    """And the report says why."""
     for precision in ("w8", "w4"):
-        products = write_precision(source, tmp_path / "1.onnx", "1", Plan(default=precision), None).products
-        kept = [product for product in products if product.obtained == "fp32"]
-        assert {product.rows for product in kept} == {24}
-        assert {product.reason for product in kept} == {"24 rows are no multiple of 16, the smallest block"}
+        products = written(precise["resampled"], "1.pre", Plan(default=precision), tmp_path).products
         assert {product.asked for product in products} == {precision}
-        assert {(product.rows, product.obtained, product.reason) for product in products} > {(32, precision, "")}
+        reason = "20 rows are no multiple of 16, the smallest block"
+        for product in products:
+            assert (product.obtained, product.reason) == (("fp32", reason) if product.rows == 20 else (precision, ""))
+        assert {product.rows for product in products} == {20, 32, 64}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
