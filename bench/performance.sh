@@ -13,3 +13,8 @@ mkdir -p "$results"
 # The article's case: 26 layers over 1x/4x/16x against 14.
 "$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "14@1" --prompt-tokens 512 --new-tokens 512 \
     --save "$results/article.json"
+
+# The same Hourglass in every precision; its ranges from text, read as bytes.
+"$foveal" bench --hierarchy "2@1 8@4 2@1" --precision fp32 --precision int8 --precision w8 --precision w4 --precision fp16 \
+    --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 512 --rounds 8 \
+    --save "$results/precision.json"

@@ -34,7 +34,7 @@ from foveal.runtime.session import Session
 
 LOSSY = ("fp16", "int8", "w8", "w4")
 CACHE = "auto" if has_int8_caches() else "fp32"
-WORDS = "the sea and a ship in the storm said old captain of whales at night harbour white rope never".split()
+WORDS = ("the", "sea", "and", "a", "ship", "in", "storm", "said", "captain", "of", "whales", "at", "night", "harbour", "never")
 needs_opset_24 = pytest.mark.skipif(
     tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24),
     reason=f"onnxruntime {onnxruntime.__version__}, the newest for this Python, does not run the portable graphs",
@@ -83,8 +83,8 @@ class Precise:
         return np.stack([text[start : start + length] for start in starts])
 
 
-# Between them: products in the layers, in both kinds of resampling and in a head with bias; rotary and learned positions; a tied
-# table in the stage of the head; empty stages; heads that the CPU kernel must pad, and whose 20 rows have no blocks.
+# Between them: products in the layers, in both kinds of resampling and in a head with bias; rotary and learned positions; a
+# tied table in the stage of the head; empty stages; heads that the CPU kernel must pad, and whose 20 rows have no blocks.
 _ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "vanilla": ("2@1", {}),
     "resampled": (

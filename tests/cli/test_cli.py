@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,32 +17,14 @@ from foveal.cli import inspect as inspect_module
 from foveal.models.checkpoint import save_checkpoint
 
 
-def run(
-    arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    monkeypatch.setattr(sys, "argv", ["foveal", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-        sys.exit(0)
-    captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
-
-
-@pytest.fixture
-def foveal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command in this process."""
-    return lambda *arguments: run(arguments, capsys, monkeypatch)
-
-
 def test_every_verb_explains_itself() -> None:
     """`--help` works, and one flag has one spelling."""
-    verbs = ["convert", "verify", "inspect", "generate", "bench", "train", "doctor", "demo"]
+    verbs = ["convert", "calibrate", "build", "eval", "verify", "inspect", "generate", "bench", "train", "doctor", "demo"]
     for verb in verbs:
         result = CliRunner().invoke(cli.app, [verb, "--help"])
         assert result.exit_code == 0, result.output
-    assert {command.callback.__name__ for command in cli.app.registered_commands if command.callback} == set(verbs)
+    commands = cli.app.registered_commands
+    assert {command.name or command.callback.__name__ for command in commands if command.callback} == set(verbs)
 
 
 def test_convert_verify_generate(foveal, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_activations_need_text(where: str, precision: str, precise: PrecisionZoo
         (Plan(stages={"2": "w8"}), 'the plan names the stage "2", expected one of 1'),
         (
             Plan(products={"1/head": "w8"}),
-            f'the plan names the product "1/head", which the model has not; it has for instance "1/exit/logits"',
+            'the plan names the product "1/head", which the model has not; it has for instance "1/exit/logits"',
         ),
     ],
 )
@@ -245,9 +245,7 @@ def test_converting_to_a_precision_is_converting_and_building(precise: Precision
     """From the checkpoint in one call: the same products and the same logits; only the small bundle is written."""
     specimen, plan = precise["vanilla"], Plan(default="int8", cache=CACHE)
     save_checkpoint(specimen.model, tmp_path / "checkpoint", torch.float32)
-    direct = convert(
-        tmp_path / "checkpoint", tmp_path / "b", precision=plan, calibration=[specimen.text], tokenizer="bytes"
-    )
+    direct = convert(tmp_path / "checkpoint", tmp_path / "b", precision=plan, calibration=[specimen.text], tokenizer="bytes")
     two_steps = specimen.build(plan)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "checkpoint"]
     assert direct.manifest.precision == "int8"

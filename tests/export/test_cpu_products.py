@@ -144,6 +144,11 @@ def test_any_mixture_of_precisions(name: str, precise: PrecisionZoo, data: st.Da
             assert product.obtained == (product.asked if has_blocks or product.asked not in ("w8", "w4") else "fp32")
 
 
+def engine_of(bundle: Bundle, stage: str) -> Path:
+    """A stage's engine."""
+    return bundle.file(bundle.manifest.engines["cpu"][stage])
+
+
 def optimised(engine: Path, directory: Path) -> ir.Model:
     """The graph that ONNX Runtime makes of an engine as the runtime loads it."""
     options = session_options()
@@ -162,13 +167,11 @@ def is_matrix(value: ir.Value | None) -> bool:
 @pytest.mark.parametrize("name", HIERARCHIES)
 @pytest.mark.parametrize("precision", INTEGERS)
 @pytest.mark.parametrize("cache", CACHES)
-def test_no_weight_is_widened_at_run_time(
-    precision: str, name: str, cache: str, precise: PrecisionZoo, tmp_path: Path
-) -> None:
-    """In the graph that really runs, integers go into products and look-ups; the only fp32 matrices are products without blocks."""
+def test_no_weight_is_widened_at_run_time(precision: str, name: str, cache: str, precise: PrecisionZoo, tmp_path: Path) -> None:
+    """In the graph that really runs, integers go into products and look-ups; fp32 matrices are products without blocks."""
     bundle = precise[name].build(Plan(default=precision, embedding=True, cache=cache))
     for entry in bundle.manifest.stages:
-        model = optimised(bundle.file(bundle.manifest.engines["cpu"][entry.spec.name]), tmp_path)
+        model = optimised(engine_of(bundle, entry.spec.name), tmp_path)
         nodes = [*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function.all_nodes())]
         fp32, integers = [], 0
         for node in nodes:
@@ -189,15 +192,8 @@ def test_engines_are_as_small_as_their_precision(precision: str, most: float, pr
     """Nor is there a second copy of a weight beside the integers."""
     specimen = precise["vanilla"]
     bundle = specimen.build(Plan(default=precision, embedding=True))
-    small, large = (
-        found.file(found.manifest.engines["cpu"]["1"]).with_suffix(".onnx.data").stat().st_size for found in (bundle, specimen.full)
-    )
+    small, large = (engine_of(b, "1").with_suffix(".onnx.data").stat().st_size for b in (bundle, specimen.full))
     assert small < most * large
-
-
-def engine_of(bundle: Bundle, stage: str) -> Path:
-    """A stage's engine."""
-    return bundle.file(bundle.manifest.engines["cpu"][stage])
 
 
 @pytest.mark.parametrize(("precision", "wrong"), [("int8", "w8"), ("w4", "int8"), ("w8", "fp16")])

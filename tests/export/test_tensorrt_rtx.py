@@ -65,10 +65,11 @@ def models(precise: PrecisionZoo, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def harmless(message: str) -> bool:
-    """Warnings that say nothing about the graph (each was looked into)."""
+    """Warnings that say nothing against the graph (each was looked into)."""
     is_int64_input = "Make sure input" in message and "has Int64 binding" in message
     is_second_use_of_a_function = "already exists, the output tensors of this new instance will not be queryable" in message
-    return is_int64_input or is_second_use_of_a_function
+    is_table_of_bytes = "UINT8 data" in message and "table_uint8 is being converted to INT32" in message
+    return is_int64_input or is_second_use_of_a_function or is_table_of_bytes
 
 
 def built(bundle: Bundle, entry: StageEntry) -> BuiltStage:
@@ -109,28 +110,21 @@ def test_every_stage_builds_and_ignores_no_input(name: str, zoo: Zoo) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", MODELS)
 def test_products_run_in_the_precision_asked_for(name: str, precision: str, models: PreciseModels) -> None:
-    """By the types that the engine's kernels read, for every product of every stage."""
+    """By the types that the engine's kernels read: every product of every stage, and in fp16 attention with its caches."""
     bundle = models[name].build(Plan(default=precision, cache=CACHE))
     for entry in bundle.manifest.stages:
         stage = built(bundle, entry)
-        found = executed(bundle, entry, stage)
-        # int8 weights of several blocks, as w8 has them, are widened to memory by a kernel of their own; all others as they
-        # are multiplied by.
-        assert all(product.is_fused for product in found if product.precision != "w8")
-        allowed = {"fp32": set(), "fp16": {"Half"}, "int8": {"Int8"}, "w8": {"Int8"}, "w4": {"Int4"}}[precision]
-        assert types_read(stage.kernels) <= {"Float", *allowed}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_attention_is_half_where_its_caches_are(name: str, models: PreciseModels) -> None:
-    """And fused: scores are not written to memory."""
-    bundle = models[name].build(Plan(default="fp16", cache=CACHE))
-    for entry in bundle.manifest.stages:
-        assert entry.spec.cache_dtype == ("float16" if entry.spec.layers else "float32")
-        kernels = build_stage(bundle.file(entry.graph)).kernels
-        attentions = [kernel for kernel in kernels if "_gemm_mha" in kernel.name]
-        assert len(attentions) == entry.spec.layers
-        assert types_read(attentions) <= {"Half"}
+        products = executed(bundle, entry, stage)
+        # w8's blocks of int8 weights are widened to memory by a kernel (CastMulCast) of their own; TensorRT-RTX fuses int4 in
+        # several blocks, and int8 in a single one.
+        assert all(product.is_fused for product in products if product.precision != "w8")
+        narrow = {"fp32": set(), "fp16": {"Half"}, "int8": {"Int8"}, "w8": {"Int8"}, "w4": {"Int4"}}[precision]
+        assert types_read(stage.kernels) <= {"Float"} | narrow
+        assert entry.spec.cache_dtype == ("float16" if precision == "fp16" and entry.spec.layers else "float32")
+        if precision == "fp16":
+            attentions = [kernel for kernel in stage.kernels if "_gemm_mha" in kernel.name]  # scores never reach memory
+            assert len(attentions) == entry.spec.layers
+            assert types_read(attentions) <= {"Half"}
 
 
 @pytest.mark.parametrize(("precision", "type_read"), [("fp16", "Half"), ("int8", "Int32"), ("w8", "Int32"), ("w4", "Int32")])

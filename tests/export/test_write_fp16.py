@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -52,7 +51,8 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Precise:
 def half_nodes(bundle: Bundle, stage: str) -> list[onnx.NodeProto]:
     """Nodes of a portable graph that give fp16, casts aside."""
     model = onnx.load(bundle.file(f"stages/{stage}.onnx"), load_external_data=False)
-    halves = {value.name for value in (*model.graph.value_info, *model.graph.output) if value.type.tensor_type.elem_type == HALF}
+    values = (*model.graph.value_info, *model.graph.output)
+    halves = {value.name for value in values if value.type.tensor_type.elem_type == HALF}
     return [node for node in model.graph.node if node.op_type != "Cast" and halves & set(node.output)]
 
 
@@ -132,7 +132,7 @@ def test_a_model_that_would_overflow_still_works(overflowing: Precise) -> None:
 @pytest.mark.parametrize(("absmax", "expected"), [(80.0, True), (95.0, False)])
 def test_scores_are_bounded_by_the_projections(absmax: float, expected: bool) -> None:
     """Queries and keys of 16 numbers that reach 90 give scores of up to 16 * 90 * 90 / 4, about the limit of 32,752."""
-    ranges = {name: ProductRanges(np.ones(4, np.float32), np.ones(4), output_absmax=a) for name, a in (("a", 1.0), ("b", absmax))}
-    calibration = Calibration("", CalibrationSettings(), products=ranges)
+    small, large = (ProductRanges(np.ones(4, np.float32), np.ones(4), output_absmax=reached) for reached in (1.0, absmax))
+    calibration = Calibration("", CalibrationSettings(), products={"a": small, "b": large})
     assert attention_is_safe(16, ["a", "b"], calibration) is expected
     assert 16 * 80**2 / 4 < LIMIT < 16 * 95**2 / 4
