@@ -8,9 +8,8 @@ from typing import Annotated, Optional
 import msgspec
 import typer
 
-from ..errors import ConfigError
 from .console import out, progress
-from .precision_table import show_precisions
+from .precision_table import refuse_both, show_precisions
 
 
 def build(
@@ -35,8 +34,7 @@ def build(
     from .. import build as build_bundle
     from ..precision import read_plan
 
-    if plan is not None and precision is not None:
-        raise ConfigError(f"got --precision {precision} and --plan {plan}, expected one of them; a plan says every precision")
+    refuse_both(precision, plan)
     wanted = Plan(default=precision or "int8") if plan is None else read_plan(plan)
     given = {"head": head, "embedding": embedding, "cache": cache}
     wanted = msgspec.structs.replace(wanted, **{name: value for name, value in given.items() if value is not None})

@@ -8,14 +8,14 @@ from typing import Annotated, Optional
 import typer
 
 from .console import out, progress
-from .precision_table import show_precisions
+from .precision_table import refuse_both, show_precisions
 
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint directory: foveal's own, or lucidrains'.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write.")],
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, w8 or w4.")] = "fp32",
+    precision: Annotated[Optional[str], typer.Option(help="fp32 (if not given), fp16, int8, w8 or w4.")] = None,  # noqa: UP045
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Annotated[Optional[list[Path]], typer.Option(help="Text that fp16 and int8 need.")] = None,  # noqa: UP045
     tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
@@ -23,12 +23,13 @@ def convert(
     """Convert a checkpoint into a bundle: one graph and one engine per stage."""
     from .. import convert as convert_checkpoint
 
+    refuse_both(precision, plan)
     with progress("convert") as report:
         made = convert_checkpoint(
             checkpoint,
             bundle,
             target,
-            plan or precision,
+            plan or precision or "fp32",
             calibration=calibration or (),
             tokenizer=tokenizer,
             on_progress=report,

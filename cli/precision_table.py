@@ -1,13 +1,21 @@
-"""The precision report: what was asked, what was obtained, on which kernel."""
+"""What the verbs that build have in common: how precisions are given, and the report of what became of them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from rich.table import Table
 
 from ..bundle import Bundle
+from ..errors import ConfigError
 from .console import out
+
+
+def refuse_both(precision: str | None, plan: Path | None) -> None:
+    """Raise ConfigError if both were given: a plan says every precision."""
+    if precision is not None and plan is not None:
+        raise ConfigError(f"got --precision {precision} and --plan {plan}, expected one of them; a plan says every precision")
 
 
 def show_precisions(bundle: Bundle, target: str = "cpu") -> None:

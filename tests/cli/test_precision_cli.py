@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from precisions import CACHE, Precise, PrecisionZoo, bytes_model, write_text
+from precisions import CACHE, Precise, PrecisionZoo, bytes_model, needs_int8_caches, write_text
 
 from foveal import open_bundle
 from foveal.cli.calibrate import parse_share
@@ -135,6 +135,7 @@ def test_calibrate_as_json(foveal: Run, specimen: Precise) -> None:
     assert wide["key"] != found["key"]
 
 
+@needs_int8_caches
 def test_calibrate_with_a_budget_writes_a_plan_that_build_reads(foveal: Run, specimen: Precise, tmp_path: Path) -> None:
     """Where it is asked to; and a picture only if it is asked for."""
     plan, picture = tmp_path / "plans" / "p.json", tmp_path / "pareto.svg"

@@ -191,7 +191,7 @@ def test_no_weight_is_widened_at_run_time(precision: str, name: str, cache: str,
 def test_engines_are_as_small_as_their_precision(precision: str, most: float, precise: PrecisionZoo) -> None:
     """Nor is there a second copy of a weight beside the integers."""
     specimen = precise["vanilla"]
-    bundle = specimen.build(Plan(default=precision, embedding=True))
+    bundle = specimen.build(Plan(default=precision, embedding=True, cache=CACHE))
     small, large = (engine_of(b, "1").with_suffix(".onnx.data").stat().st_size for b in (bundle, specimen.full))
     assert small < most * large
 
@@ -199,7 +199,7 @@ def test_engines_are_as_small_as_their_precision(precision: str, most: float, pr
 @pytest.mark.parametrize(("precision", "wrong"), [("int8", "w8"), ("w4", "int8"), ("w8", "fp16")])
 def test_an_engine_that_runs_another_kernel_is_refused(precision: str, wrong: str, precise: PrecisionZoo) -> None:
     """Every such product is named, with what was asked and the kernel that came; the others are not."""
-    bundle = precise["vanilla"].build(Plan(default=precision))
+    bundle = precise["vanilla"].build(Plan(default=precision, cache=CACHE))
     products = bundle.sidecar("cpu", "1").products
     assert read_back(engine_of(bundle, "1"), products) == products
     changed = [
@@ -218,7 +218,7 @@ def test_an_engine_that_runs_another_kernel_is_refused(precision: str, wrong: st
 
 def test_a_product_that_is_not_there_is_refused(precise: PrecisionZoo) -> None:
     """Its kernel is "none"."""
-    bundle = precise["vanilla"].build(Plan(default="int8"))
+    bundle = precise["vanilla"].build(Plan(default="int8", cache=CACHE))
     lost = msgspec.structs.replace(bundle.sidecar("cpu", "1").products[0], product="1/lost")
     with pytest.raises(BuildError, match=r"as asked: 1/lost \(asked int8, kernel none\); report it"):
         read_back(engine_of(bundle, "1"), [lost])

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from precisions import PrecisionZoo, write_text
+from precisions import PrecisionZoo, needs_int8_caches, write_text
 
 from foveal import CalibrationError, ConfigError
 from foveal.export import PlanReport, build, plan_precision
 from foveal.export.planning import _Workshop
 from foveal.precision import Plan, read_plan, write_plan
 
+pytestmark = needs_int8_caches  # the planner measures them
 PRECISIONS = ("int8", "w4")
 BUDGET = 0.02
 LOOSE = 1000.0
