@@ -169,7 +169,8 @@ def cached_attention(opset: int) -> FunctionProto:
     """`CachedAttention(qkv [B, L, 3 H D], past_key, past_value, position, mask) -> y [B, L, H D], present_key, present_value`.
 
     The form both ONNX Runtime and TensorRT read right: the caches are graph inputs, TensorScatter writes the new rows and its
-    results are graph outputs directly, and the mask is boolean (never is_causal, which TensorRT aligns to the upper left).
+    results are graph outputs directly, and the mask is an input (never is_causal, which TensorRT aligns to the upper left):
+    boolean, or in fp16 stages added to the scores (`export/write_fp16.py` says why).
     """
     inputs = ("qkv", "past_key", "past_value", "position", "mask")
     outputs = "y, present_key, present_value"
