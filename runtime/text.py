@@ -56,10 +56,11 @@ class TextStream:
     def _until_stop(self, text: str) -> str:
         """Add certain text; return what can be given out."""
         text = self._held + text
-        found = [index for stop in self._stop if (index := text.find(stop)) >= 0]
+        # The one that ends first counts, whatever the tokens: an earlier start may be known only later.
+        found = [(index + len(stop), index) for stop in self._stop if (index := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
