@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calibration.settings import CalibrationSettings
+from ..progress import Progress
 from .eager import EagerModel
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RandomModels:
         self,
         hierarchies: Sequence[str],
         directory: Path,
-        on_progress: Callable[[str, int, int], None],
+        on_progress: Progress,
         precisions: Sequence[str] = ("fp32",),
         calibration: Sequence[Path] = (),
     ) -> list[Path]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
+from ..progress import Progress
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .bandwidth import MemoryReader
@@ -33,7 +34,6 @@ from .statistics import NS_PER_MS, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
 _QUIET_SPREAD = 0.1
-Progress = Callable[[str, int, int], None]
 
 
 def bench(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..bundle import Bundle, open_bundle
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError
 from ..files import write_atomically
+from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
@@ -31,7 +32,6 @@ FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
 FORMAT = 3
 """Of the cache's files; another number makes another key."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -107,7 +107,7 @@ def calibrate_ids(
     path = model.bundle.path / "reports" / f"calibration-{key[:16]}.safetensors"
     if path.is_file():
         return _read(path, key)
-    found = _observe(model, ids, Calibration(key, settings), on_progress or (lambda _doing, _done, _steps: None))
+    found = _observe(model, ids, Calibration(key, settings), on_progress or silent)
     _check_coverage(model, found)
     _write(path, found)
     return found

@@ -42,8 +42,7 @@ class ObservedEngine(OnnxRuntimeEngine):
 
     def bind(self, batch: int, rows: int) -> ObservedStage:
         """As `OnnxRuntimeEngine.bind`, for one sequence."""
-        shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
-        return ObservedStage(self, [np.zeros(shape, np.float32) for _ in range(2 * self.spec.layers)], batch, rows)
+        return ObservedStage(self, self.new_caches(batch, rows), batch, rows)
 
 
 class ObservedStage(OnnxRuntimeStage):

@@ -8,7 +8,7 @@ about 50 tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,13 +16,13 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import ConfigError
+from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
-from .quality import Floats, log_probabilities
+from .quality import Floats, log_probabilities, token_losses
 from .text import Ids, read_ids, spread
 
 WINDOW, WINDOWS = 512, 128
-Progress = Callable[[str, int, int], None]
 
 
 class Distance(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def probe(
     Raises:
         ConfigError: too little text for two windows, a limit below two, or a window longer than a model's context.
     """
-    report = on_progress or (lambda _doing, _done, _steps: None)
+    report = on_progress or silent
     results = []
     for index, bundle in enumerate(bundles):
         model = load(bundle, target, threads)
@@ -98,9 +98,7 @@ def _rise(session: Session, window: Ids, rng: np.random.Generator) -> Floats:
     half = len(window) // 2
     losses = []
     for ids in (shuffled(window, rng), window):
-        predicted = log_probabilities(session, ids)
-        rows = np.arange(half - 1, len(window) - 1)
-        losses.append(-predicted[rows, window[half:]])
+        losses.append(token_losses(log_probabilities(session, ids), ids)[half - 1 :])
     difference: Floats = losses[0] - losses[1]
     return difference
 

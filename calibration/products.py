@@ -71,8 +71,12 @@ def find_products(model: ir.Model) -> list[Product]:
 
 def find_attentions(model: ir.Model, stage: str) -> dict[str, ir.Value]:
     """The packed queries, keys and values `[B, L, 3 H Dh]` of every cached attention, as `"4/attention/0"` for layer 0."""
-    calls = [node for node in model.graph if node.op_type == "CachedAttention"]
-    return {f"{stage}/attention/{layer}": _given(node.inputs[0]) for layer, node in enumerate(calls)}
+    return {f"{stage}/attention/{layer}": _given(node.inputs[0]) for layer, node in enumerate(cached_attentions(model))}
+
+
+def cached_attentions(model: ir.Model) -> list[ir.Node]:
+    """The `CachedAttention` nodes, layer by layer."""
+    return [node for node in model.graph if node.op_type == "CachedAttention"]
 
 
 def _has_product(function: ir.Function) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from ..bundle import Bundle
 from ..errors import ConfigError
+from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .buckets import Bucket, by_frequency
 from .text import EncodedText, Ids, read_ids, spread
 
 Floats = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ def evaluate(
 
 def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progress: Progress | None = None) -> Scores:
     """Predict every token but the first of each window `[L]`."""
-    report = on_progress or (lambda _doing, _done, _steps: None)
+    report = on_progress or silent
     longest = max(len(window) for window in given)
     sessions = [Session(m.engines, m.manifest.model, 1, longest) for m in (model, reference) if m is not None]
     parts = []
@@ -139,6 +139,12 @@ def log_probabilities(session: Session, window: Ids) -> Floats:
     return result
 
 
+def token_losses(predicted: Floats, window: Ids) -> Floats:
+    """Nats `[L - 1]` of each token of a window but the first, given log-probabilities `[L - 1, V]`."""
+    losses: Floats = -predicted[np.arange(len(window) - 1), window[1:]]
+    return losses
+
+
 def summarise(scores: Scores, model: Model, reference: Model | None, window: int, text: EncodedText) -> Quality:
     """Means over all positions; `text` is all of it, of which windows were scored."""
     per_byte = len(text.ids) / (math.log(2) * text.bytes)
@@ -168,13 +174,13 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
 
 
 def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:
-    target, rows = window[1:], np.arange(len(window) - 1)
-    nats, place = -predicted[rows, target], np.full(len(target), index)
+    target = window[1:]
+    nats, place = token_losses(predicted, window), np.full(len(target), index)
     if expected is None:
         return Scores(target, nats, None, None, None, place)
     kl = (np.exp(expected) * (expected - predicted)).sum(axis=-1)
     agrees = predicted.argmax(axis=-1) == expected.argmax(axis=-1)
-    return Scores(target, nats, -expected[rows, target], kl, agrees, place)
+    return Scores(target, nats, token_losses(expected, window), kl, agrees, place)
 
 
 def _half_width(scores: Scores) -> float:

@@ -61,9 +61,12 @@ def spread(ids: Ids, length: int, limit: int | None) -> list[Ids]:
     if limit is not None and limit < 1:
         raise ConfigError(f"the limit is {limit} windows, expected at least 1, or None for all")
     found = list(windows(ids, length))
-    if limit is None or limit >= len(found):
-        return found
-    return [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    return found if limit is None else evenly(found, limit)
+
+
+def evenly(found: Sequence[Ids], most: int) -> list[Ids]:
+    """At most so many of these windows, at even distances."""
+    return [found[index] for index in np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
 
 
 def _read(path: str | Path) -> list[str]:

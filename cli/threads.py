@@ -20,6 +20,6 @@ def pool_threads(bundle: Path, target: str, threads: int | None) -> int | None:
         return threads
     from ..runtime import load, share_threads
 
-    count = load(bundle, target, threads).threads
+    count = load(bundle, target).threads if threads is None else threads
     share_threads(count)
     return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,10 +14,9 @@ from ..calibration.settings import CalibrationSettings
 from ..errors import ConfigError
 from ..files import new_directory
 from ..precision import Plan, read_plan
+from ..progress import Progress, silent
 from .compile import check_out, compile_stage, version
 from .write_precision import write_precision
-
-Progress = Callable[[str, int, int], None]
 
 
 def build(
@@ -48,7 +47,7 @@ def build(
         BuildError: a product did not get the precision it was written in; nothing is left at `out`.
     """
     check_target(target)
-    opened, path, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), Path(out), on_progress or _ignore
+    opened, path, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), Path(out), on_progress or silent
     plan = plan_of(precision)
     check_out(path)
     if path.resolve() == opened.path.resolve():
@@ -95,10 +94,6 @@ def plan_of(precision: str | Plan | Path) -> Plan:
     if isinstance(precision, Path):
         return read_plan(precision)
     return Plan(default=precision)
-
-
-def _ignore(_doing: str, _done: int, _steps: int) -> None:
-    pass
 
 
 def require_text(plan: Plan, given: Sequence[str | Path] | Calibration) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +27,11 @@ from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import Stage, split
 from ..precision import Plan
+from ..progress import Progress, silent
 from .building import build, plan_of, require_text
 from .compile import check_out, compile_stage, version
 from .dialect import Dialect, dialect_named
 from .graph import export_stage
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done and the steps in all."""
 
 
 def convert(
@@ -96,7 +94,7 @@ def convert_model(
 ) -> Bundle:
     """As `convert`, from a model in memory."""
     check_target(target)
-    plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or _ignore
+    plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
     check_out(path)
     if plan == Plan():
         return _convert_fp32(model, path, target, tokenizer, source_format, vocabulary, report)
@@ -144,10 +142,6 @@ def _convert_fp32(
         write_manifest(directory, manifest)
     report("done", steps, steps)
     return open_bundle(path)
-
-
-def _ignore(_doing: str, _done: int, _steps: int) -> None:
-    pass
 
 
 def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["tokenizer.json", "bytes"] | None:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ..calibration.products import cached_attentions
 from ..contract import StageSpec
 from ..errors import BuildError
 from ..precision import CacheScale
 from . import functions
 from .cpu_counters import counter
-from .edit import constant, insert_before
+from .edit import caches_of, constant, insert_before
 
 KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
 
@@ -33,7 +34,7 @@ def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Seque
     Raises:
         BuildError: the graph has other attention than the stage declares.
     """
-    calls = [node for node in model.graph if (node.domain, node.op_type) == (functions.DOMAIN, "CachedAttention")]
+    calls = cached_attentions(model)
     if len(calls) != stage.layers:
         raise BuildError(
             f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of its {stage.layers} layers; '
@@ -81,8 +82,7 @@ def _widen(calls: list[ir.Node]) -> None:
 
 
 def _restate_caches(model: ir.Model, head_dim: int, dtype: ir.DataType) -> None:
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        is_cache = (value.name or "").startswith(("past_key_values.", "present."))
-        if is_cache and value.shape is not None:
-            value.shape = ir.Shape([*value.shape[:-1], head_dim])
-            value.dtype = dtype
+    for cache in caches_of(model):
+        if cache.shape is not None:
+            cache.shape = ir.Shape([*cache.shape[:-1], head_dim])
+            cache.dtype = dtype

@@ -9,6 +9,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 
+def caches_of(model: ir.Model) -> list[ir.Value]:
+    """The graph's inputs and outputs that are keys or values."""
+    values = (*model.graph.inputs, *model.graph.outputs)
+    return [value for value in values if (value.name or "").startswith(("past_key_values.", "present."))]
+
+
 def constant(near: ir.Node, name: str, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
     """Add an initializer to the graph that `near` is in; `dtype` packs integers into fewer bits than numpy has."""
     graph = _graph(near)

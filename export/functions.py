@@ -221,26 +221,22 @@ def group_query_attention(head_dim: int, padded_head_dim: int, opset: int) -> Fu
 
 # A chunk attends in fp32: for several rows the kernel's int8 arithmetic is four times slower than its fp32 arithmetic. The new
 # rows take the way through int8 too, so that a row sees the same keys and values however the sequence is cut.
+_APPEND_INT8 = """
+    {part}_scale_0d = Squeeze ({part}_scale)
+    {part}_int8 = QuantizeLinear ({part}, {part}_scale_0d, zero_point)
+    {part}_int8_rows = Reshape ({part}_int8, head_shape)
+    {part}_int8_heads = Transpose <perm = [0, 2, 1, 3]> ({part}_int8_rows)
+    chunk_{part} = TensorScatter <axis = 2, mode = "linear"> (past_{part}, {part}_int8_heads, position)
+    {part}_rounded = DequantizeLinear ({part}_int8, {part}_scale_0d, zero_point)
+    {part}_used = Slice (past_{part}, zero, position, axis2)
+    {part}_past = DequantizeLinear ({part}_used, {part}_scale_0d, zero_point)
+"""
 _INT8_CHUNK = f"""
     query, key, value = Split <axis = -1, num_outputs = 3> ({{qkv}})
-    key_scale_0d = Squeeze (key_scale)
-    value_scale_0d = Squeeze (value_scale)
     axis2 = Constant <value_ints = [2]> ()
     zero_point = Constant <value = int8 {{{{0}}}}> ()
-    key_int8 = QuantizeLinear (key, key_scale_0d, zero_point)
-    key_int8_rows = Reshape (key_int8, head_shape)
-    key_int8_heads = Transpose <perm = [0, 2, 1, 3]> (key_int8_rows)
-    chunk_key = TensorScatter <axis = 2, mode = "linear"> (past_key, key_int8_heads, position)
-    key_rounded = DequantizeLinear (key_int8, key_scale_0d, zero_point)
-    key_used = Slice (past_key, zero, position, axis2)
-    key_past = DequantizeLinear (key_used, key_scale_0d, zero_point)
-    value_int8 = QuantizeLinear (value, value_scale_0d, zero_point)
-    value_int8_rows = Reshape (value_int8, head_shape)
-    value_int8_heads = Transpose <perm = [0, 2, 1, 3]> (value_int8_rows)
-    chunk_value = TensorScatter <axis = 2, mode = "linear"> (past_value, value_int8_heads, position)
-    value_rounded = DequantizeLinear (value_int8, value_scale_0d, zero_point)
-    value_used = Slice (past_value, zero, position, axis2)
-    value_past = DequantizeLinear (value_used, value_scale_0d, zero_point)
+    {_APPEND_INT8.format(part="key")}
+    {_APPEND_INT8.format(part="value")}
     chunk_y, all_keys, all_values = {_KERNEL}>
         (query, key_rounded, value_rounded, key_past, value_past, {_LENGTHS})
 """

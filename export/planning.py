@@ -6,7 +6,7 @@ Sessions are made of engines, one for a stage, so any mixture of precisions can 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -17,19 +17,19 @@ import numpy as np
 from ..bundle import Bundle, open_bundle, read_sidecar
 from ..calibration.calibrate import Calibration, calibrate_ids
 from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
-from ..calibration.quality import log_probabilities
+from ..calibration.quality import log_probabilities, token_losses
 from ..calibration.settings import CalibrationSettings
-from ..calibration.text import Ids, read_ids, windows
+from ..calibration.text import Ids, evenly, read_ids, windows
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError
 from ..precision import Plan, ProductPrecision, check_precision
+from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .compile import compile_stage
-from .write_precision import write_precision
+from .write_precision import HEAD, write_precision
 
-Progress = Callable[[str, int, int], None]
 HELD_OUT_EVERY = 5
 """Of every five windows of the text four calibrate and one measures."""
 _ROUNDS, _STEPS, _ATTEMPTS = 5, 64, 6
@@ -102,7 +102,7 @@ def plan_precision(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     model = load(opened, threads=threads)
     calibrating, held_out = _split(model, read_ids(texts, model).ids, windows_measured)
-    report = on_progress or (lambda _doing, _done, _steps: None)
+    report = on_progress or silent
     calibration = calibrate_ids(model, calibrating, settings or CalibrationSettings(), on_progress)
     with tempfile.TemporaryDirectory() as directory:
         workshop = _Workshop(model, calibration, Path(directory), held_out, head, report)
@@ -116,8 +116,7 @@ def _split(model: Model, ids: Ids, most: int) -> tuple[Ids, list[Ids]]:
     if not held_out:
         raise CalibrationError(f"the text has {len(ids)} tokens, expected at least {HELD_OUT_EVERY * length}; give more text")
     calibrating = np.concatenate([part for index, part in enumerate(parts) if index % HELD_OUT_EVERY != HELD_OUT_EVERY - 1])
-    chosen = np.linspace(0, len(held_out) - 1, min(most, len(held_out))).round().astype(int)
-    return calibrating, [held_out[index] for index in chosen]
+    return calibrating, evenly(held_out, most)
 
 
 class _Kept(NamedTuple):
@@ -199,7 +198,7 @@ class _Workshop:
     def _with_products(self, units: list[Unit], precisions: Sequence[str], ms: Mapping[str, Mapping[str, float]]) -> list[Unit]:
         """Replace the most sensitive stage by its products, each measured alone."""
         worst = max(units, key=lambda unit: max(option.loss for option in unit.options))
-        products = [p for p in self.products[worst.name] if self.head or not p.product.endswith("/exit/logits")]
+        products = [p for p in self.products[worst.name] if self.head or not p.product.endswith(HEAD)]
         weights = {p.product: p.rows * p.columns for p in products}
         split = []
         for name, weight in weights.items():
@@ -241,8 +240,7 @@ class _Workshop:
         total, tokens = 0.0, 0
         with Session(list(engines.values()), self.model.manifest.model, 1, longest) as session:
             for window in self.held_out:
-                predicted = log_probabilities(session, window)
-                total -= float(predicted[np.arange(len(window) - 1), window[1:]].sum(dtype=np.float64))
+                total += float(token_losses(log_probabilities(session, window), window).sum(dtype=np.float64))
                 tokens += len(window) - 1
         return total / tokens
 

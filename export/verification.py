@@ -19,6 +19,7 @@ from ..files import write_atomically
 from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import split
+from ..progress import Progress, silent
 from ..runtime.engines.base import BoundStage, Engine
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, import_onnxruntime
 from ..runtime.model import load_engines
@@ -151,7 +152,7 @@ def verify(
     checkpoint: str | Path,
     target: str = "cpu",
     *,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> VerifyReport:
     """Compare a bundle with the checkpoint it was made from, teacher-forced, at every phase and in several chunkings.
 
@@ -174,7 +175,7 @@ def verify(
     ids = _token_ids(model)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids)).numpy()
-    report = on_progress or (lambda _doing, _done, _steps: None)
+    report = on_progress or silent
     jobs = list(_jobs(opened, model, target, ids, expected))
     checks = []
     for index, (name, job) in enumerate(jobs):

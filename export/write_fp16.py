@@ -12,10 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..calibration.calibrate import Calibration
-from ..calibration.products import Product
+from ..calibration.products import Product, cached_attentions
 from ..calibration.ranges import ProductRanges
-from .edit import constant, insert_before
-from .functions import DOMAIN
+from .edit import caches_of, constant, insert_before
 
 LIMIT = 32_752.0
 """Largest magnitude trusted to fp16, whose largest number is 65,504: other text may go twice as far as the calibration's."""
@@ -50,10 +49,11 @@ def write_fp16(model: ir.Model, products: Sequence[Product], with_attention: boo
             nodes[product.bias_add] = (0, 1)
         nodes |= {gelu: (0,) for gelu in product.y.consumers() if gelu.op_type == "Gelu"}
     if with_attention:
-        attentions = [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, "CachedAttention")]
+        attentions = cached_attentions(model)
         _add_masks(attentions)
         nodes |= dict.fromkeys(attentions, (0, MASK))
-        _halve_caches(model)
+        for cache in caches_of(model):
+            cache.dtype = ir.DataType.FLOAT16
     casts: dict[ir.Value, ir.Value] = {}
     for node in [node for node in model.graph if node in nodes]:
         for index in nodes[node]:
@@ -68,12 +68,6 @@ def write_fp16(model: ir.Model, products: Sequence[Product], with_attention: boo
 def _computed(node: ir.Node) -> Sequence[ir.Value]:
     """What a node computes; the caches that attention also gives are graph outputs and stay fp16."""
     return node.outputs[:1]
-
-
-def _halve_caches(model: ir.Model) -> None:
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if (value.name or "").startswith(("past_key_values.", "present.")):
-            value.dtype = ir.DataType.FLOAT16
 
 
 def _add_masks(attentions: Sequence[ir.Node]) -> None:

@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("bench", "calibration", "cli", "export", "models", "runtime")
-CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision"}
+CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision", "progress"}
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "runtime": CORE,

@@ -68,7 +68,7 @@ def share_threads(threads: int) -> None:
         BackendUnavailable: onnxruntime is not installed.
     """
     if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
+        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
     if _ProcessPool.threads not in (None, threads):
         raise ConfigError(
             f"this process shares {_ProcessPool.threads} threads already, got {threads}; the number is fixed once it is set"
@@ -126,9 +126,12 @@ class OnnxRuntimeEngine:
 
     def bind(self, batch: int, rows: int) -> OnnxRuntimeStage:
         """Allocate zeroed caches `[batch, H, rows, Dh]` and bind them."""
+        return OnnxRuntimeStage(self, self.new_caches(batch, rows), batch, rows)
+
+    def new_caches(self, batch: int, rows: int) -> list[Array]:
+        """Zeroed keys and values of every layer, as this engine keeps them."""
         shape = (batch, self.spec.heads, rows, self.sidecar.cache_head_dim)
-        dtype = np.dtype(self.sidecar.cache_dtype)
-        return OnnxRuntimeStage(self, [np.zeros(shape, dtype) for _ in range(2 * self.spec.layers)], batch, rows)
+        return [np.zeros(shape, self.sidecar.cache_dtype) for _ in range(2 * self.spec.layers)]
 
 
 class _Counters:
