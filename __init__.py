@@ -33,7 +33,7 @@ from .errors import (
 if TYPE_CHECKING:
     from .bundle import Bundle, open_bundle
     from .calibration import CalibrationSettings, Quality, calibrate, evaluate, probe
-    from .export import build, convert, plan_precision
+    from .export import EngineOptions, build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
     from .runtime import Model, SamplingParams, Session, Snapshot, load, share_threads
@@ -43,6 +43,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Bundle": ".bundle",
     "CalibrationSettings": ".calibration",
+    "EngineOptions": ".export",
     "Hierarchy": ".hierarchy",
     "Model": ".runtime",
     "Plan": ".precision",
@@ -72,6 +73,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EngineMismatchError",
+    "EngineOptions",
     "EquivalenceError",
     "ExportError",
     "FovealError",

@@ -7,7 +7,8 @@
       tokenizer.json           Hugging Face tokenizers format (absent: "bytes", or ids only)
       reports/                 what was verified or measured; not part of the manifest
 
-Reading checks everything before anything is used. Forbidden: paths that leave the directory, links, files the manifest does
+Reading checks everything before anything is used. Engines are native code: a hash says that a file is the one that was built,
+not that who built it can be trusted. Forbidden: paths that leave the directory, links, files the manifest does
 not name under `stages/` and `engines/`, unknown fields, other schema versions.
 """
 
@@ -22,12 +23,13 @@ import msgspec
 from .contract import StageSpec
 from .errors import BundleError, ConfigError
 from .files import sha256_of, write_atomically
-from .precision import CacheScale, Plan, ProductPrecision
+from .precision import Plan
+from .sidecar import EngineSidecar, read_sidecar
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
-BUILT_TARGETS = ("cpu",)
+BUILT_TARGETS = ("cpu", "tensorrt", "tensorrt-rtx")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
@@ -64,27 +66,6 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     table_bytes: int = 0
 
 
-class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What lies beside an engine: who made it, from what, for what.
-
-    `batch_one_chunks`: the engine takes several rows at once only for a single sequence. `products`: the precision asked for
-    and obtained, and the kernel, of every matrix product; `precision_asked` and `precision_obtained` sum them up.
-    `cache_scales`: of int8 caches, by layer.
-    """
-
-    target: str
-    stage: str
-    builder: str
-    precision_asked: str
-    precision_obtained: str
-    graph_sha256: str
-    cache_head_dim: int
-    cache_dtype: Literal["float32", "float16", "int8"] = "float32"
-    cache_scales: tuple[CacheScale, ...] = ()
-    batch_one_chunks: bool = False
-    products: tuple[ProductPrecision, ...] = ()
-
-
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything the runtime needs to know; stages are in dataflow order."""
 
@@ -111,13 +92,17 @@ class Bundle:
         """The path of a file that the manifest names."""
         return self.path / name
 
+    def engine(self, target: str, stage: str) -> Path:
+        """The path of one engine."""
+        return self.file(self.manifest.engines[target][stage])
+
     def sidecar(self, target: str, stage: str) -> EngineSidecar:
         """The sidecar of one engine.
 
         Raises:
             BundleError: it is not a sidecar.
         """
-        return read_sidecar(self.file(self.manifest.engines[target][stage]))
+        return read_sidecar(self.engine(target, stage))
 
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
         """Bytes that one firing of a stage adds to the caches of its engine."""
@@ -129,19 +114,15 @@ class Bundle:
         return sum(entry.bytes for entry in self.manifest.files.values())
 
 
-def read_sidecar(engine: Path) -> EngineSidecar:
-    """The sidecar of an engine file; raises BundleError if it is not one."""
-    path = engine.with_suffix(".json")
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error
+def check_target_name(target: str) -> None:
+    """Raise ConfigError unless there is such a target."""
+    if target not in TARGETS:
+        raise ConfigError(f'unknown target "{target}"; expected one of {", ".join(TARGETS)}')
 
 
 def check_target(target: str) -> None:
     """Raise ConfigError unless `target` is known and this version builds it."""
-    if target not in TARGETS:
-        raise ConfigError(f'unknown target "{target}"; expected one of {", ".join(TARGETS)}')
+    check_target_name(target)
     if target not in BUILT_TARGETS:
         raise ConfigError(f'target "{target}" is not built by this version of foveal; available: {", ".join(BUILT_TARGETS)}')
 
@@ -167,13 +148,40 @@ def open_bundle(path: str | Path) -> Bundle:
         BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
     """
     directory = Path(path)
+    manifest = open_all_but_engines(directory)
+    for name in sorted(_engine_files(manifest)):
+        _check_content(directory, name, manifest.files[name])
+    return Bundle(directory, manifest)
+
+
+def open_all_but_engines(path: str | Path) -> Manifest:
+    """Read a bundle and check every file in it but the contents of engines and sidecars: for `runtime.preflight`, which does.
+
+    What comes back is no Bundle, so that nothing can run what was not checked.
+
+    Raises:
+        BundleError: as `open_bundle`.
+    """
+    directory = Path(path)
     manifest = _read_manifest(directory)
     _check_references(directory, manifest)
     for name, entry in manifest.files.items():
-        _check_file(directory, name, entry)
+        _check_name(directory, name)
+        if name not in _engine_files(manifest):
+            _check_content(directory, name, entry)
     for name in _files_on_disk(directory) - manifest.files.keys():
         raise BundleError(f"{directory / name} is not named in the manifest; remove it or convert the checkpoint again")
-    return Bundle(directory, manifest)
+    return manifest
+
+
+def sidecar_name(engine: str) -> str:
+    """Where the sidecar of an engine is, by the engine's path in the bundle."""
+    return str(PurePosixPath(engine).with_suffix(".json"))
+
+
+def _engine_files(manifest: Manifest) -> set[str]:
+    engines = {name for by_stage in manifest.engines.values() for name in by_stage.values()}
+    return engines | {sidecar_name(name) for name in engines}
 
 
 def _read_manifest(directory: Path) -> Manifest:
@@ -200,9 +208,7 @@ class _Version(msgspec.Struct):
 
 def _check_references(directory: Path, manifest: Manifest) -> None:
     """Every file, source and stage that the manifest mentions must be one that it lists."""
-    mentioned = {entry.graph for entry in manifest.stages}
-    for engines in manifest.engines.values():
-        mentioned |= set(engines.values()) | {str(PurePosixPath(name).with_suffix(".json")) for name in engines.values()}
+    mentioned = {entry.graph for entry in manifest.stages} | _engine_files(manifest)
     if manifest.tokenizer == "tokenizer.json":
         mentioned.add("tokenizer.json")
     for name in sorted(mentioned - manifest.files.keys()):
@@ -219,13 +225,17 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
             raise BundleError(f"{directory} has {target} engines for {sorted(engines)}, expected {sorted(names)}")
 
 
-def _check_file(directory: Path, name: str, entry: FileEntry) -> None:
+def _check_name(directory: Path, name: str) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name:
         raise BundleError(f'the manifest of {directory} names "{name}", which leaves the bundle; do not use this bundle')
     path = directory / relative
     if any(part.is_symlink() for part in (path, *path.parents) if part != directory and directory in part.parents):
         raise BundleError(f"{path} is a link, expected a plain file; do not use this bundle")
+
+
+def _check_content(directory: Path, name: str, entry: FileEntry) -> None:
+    path = directory / name
     if not path.is_file():
         raise BundleError(f"{path} is missing; copy the bundle again")
     size = path.stat().st_size

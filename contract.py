@@ -7,6 +7,7 @@ Dh head width, S capacity in rows, N rows whose logits are wanted, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,9 +65,50 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         last = -(-(start + tokens - early) // self.stride)
         return range(max(first, 0), max(last, 0))
 
+    def fired_by(self, firing: int) -> int:
+        """The token that causes a firing."""
+        return firing * self.stride + (self.stride - 1 if self.fires == "close" else 0)
+
+    def most_firings(self, tokens: int) -> int:
+        """The most firings that so many tokens in a row can cause, at whatever phase they begin."""
+        return -(-tokens // self.stride)
+
     def capacity_rows(self, capacity_tokens: int) -> int:
         """Firings in `capacity_tokens` tokens: rows of each cache."""
         return max(len(self.firings(0, capacity_tokens)), 1)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How large the tensors of a resident engine may get: sequences, tokens of all, and tokens of one call."""
+
+    batch: int = 1
+    capacity: int
+    prefill: int
+
+    def sizes(self, stages: Sequence[StageSpec], name: str) -> dict[str, int]:
+        """What the letters of fixed dimensions stand for in a stage's engine: `S`, `R`, and `R.<source>` of what it reads."""
+        by_name, leads = {stage.name: stage for stage in stages}, leads_of(stages)
+
+        def log_rows(stage: StageSpec) -> int:
+            return leads[stage.name] + stage.capacity_rows(self.capacity) * stage.output_rows
+
+        stage = by_name[name]
+        sources = {given.source for given in stage.inputs if given.source is not None}
+        return {
+            "S": stage.capacity_rows(self.capacity),
+            "R": log_rows(stage),
+            **{f"R.{source}": log_rows(by_name[source]) for source in sorted(sources)},
+        }
+
+
+def leads_of(stages: Sequence[StageSpec]) -> dict[str, int]:
+    """Rows of zeros in front of each stage's log, so that the first windows of those that read it are whole."""
+    shifts: dict[str, int] = {stage.name: 0 for stage in stages}
+    for stage in stages:
+        for given in stage.inputs:
+            if given.source is not None:
+                shifts[given.source] = max(shifts[given.source], given.shift)
+    return shifts
 
 
 @dataclass(frozen=True)
@@ -78,6 +120,14 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     meaning: str
     aliased_with: str | None = None
+
+
+def size_of(dimension: int | str, letters: Mapping[str, int]) -> int:
+    """What a dimension such as `4*L` comes to; -1 if its letter is not among those given."""
+    if isinstance(dimension, int):
+        return dimension
+    factor, _, letter = dimension.rpartition("*")
+    return int(factor or 1) * letters[letter] if letter in letters else -1
 
 
 @dataclass(frozen=True)
@@ -105,6 +155,29 @@ def contract_of(stage: StageSpec, dim: int, vocab_size: int) -> Contract:
             past, present = f"past_key_values.{layer}.{part}", f"present.{layer}.{part}"
             inputs.append(TensorSpec(past, stage.cache_dtype, cache, f"{part}s of layer {layer}", present))
             outputs.append(TensorSpec(present, stage.cache_dtype, cache, "the same, L rows further", past))
+    return Contract(tuple(inputs), tuple(outputs))
+
+
+def resident_contract_of(stage: StageSpec, dim: int, vocab_size: int) -> Contract:
+    """The tensors of a stage's graph in the resident form: rows stay in logs that the engines keep (docs/adr/0007).
+
+    `R` is the length of the stage's own log, `R.<source>` that of a stage it reads. `rows.<source>` is only read.
+    """
+    portable = contract_of(stage, dim, vocab_size)
+    sources = {given.name: given.source for given in stage.inputs if given.source is not None}
+    inputs = [tensor for tensor in portable.inputs if tensor.name not in sources]
+    outputs = list(portable.outputs)
+    if not stage.uses_position:
+        inputs.append(TensorSpec("position", "int64", ("B",), "index of the first of these firings, per sequence"))
+    if sources:
+        inputs.append(TensorSpec("offsets", "int64", ("L",), "0 to L - 1"))
+    for source in dict.fromkeys(sources.values()):
+        log = ("B", 1, f"R.{source}", dim)
+        inputs.append(TensorSpec(f"rows.{source}", "float32", log, f"all rows of stage {source}"))
+    if stage.output == "hidden":
+        log = ("B", 1, "R", dim)
+        inputs.append(TensorSpec("past_rows", "float32", log, "all rows of this stage", "present_rows"))
+        outputs[0] = TensorSpec("present_rows", "float32", log, "the same, with those of these firings", "past_rows")
     return Contract(tuple(inputs), tuple(outputs))
 
 

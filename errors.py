@@ -11,6 +11,7 @@
     ├── EquivalenceError       two computations that should agree do not        (exit code 2)
     ├── EngineMismatchError    an engine made for something else                (exit code 3)
     ├── BuildError             an engine that could not be compiled             (exit code 4)
+    ├── DeviceError            a device or its driver that refused a call
     └── BackendUnavailable     an engine library that is not installed
 
 Messages follow one pattern: what happened; got X, expected Y; what to do.
@@ -69,6 +70,10 @@ class BuildError(FovealError):
     """A target's compiler refused a stage graph."""
 
     exit_code = 4
+
+
+class DeviceError(FovealError, RuntimeError):
+    """A device, or the library that drives it, refused a call."""
 
 
 class BackendUnavailable(FovealError, ImportError):

@@ -33,12 +33,33 @@ def new_directory(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _put_in_place(directory: Path, path: Path) -> None:
+    """Rename `directory` to `path`; what is there is removed only after that, so that at no time only half of it is left."""
+    if not path.exists():
+        os.replace(directory, path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    os.replace(path, aside)
+    try:
+        os.replace(directory, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
+
+
+def cache_directory() -> Path:
+    """Where foveal keeps what it can make again: `$FOVEAL_CACHE`, else `foveal` in the user's cache directory."""
+    chosen = os.environ.get("FOVEAL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foveal"
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,7 @@
     fp32   as trained
     fp16   matrix products and attention in half precision; norms and the residual stream stay wider
     int8   8-bit weights (per output column) and activations (per tensor, calibrated on text)
-    w8     8-bit weights in blocks, activations as they are
+    w8     8-bit weights (per output column), activations as they are
     w4     4-bit weights in blocks, activations as they are
 
 A product is named after its place: `"4/stack/layers/0/attention/qkv"` is in stage `4`.

@@ -10,3 +10,8 @@ Progress = Callable[[str, int, int], None]
 
 def silent(_doing: str, _done: int, _steps: int) -> None:
     """The progress that nobody watches."""
+
+
+def within(report: Progress, doing: str, done: int, steps: int) -> Progress:
+    """For a part of one step: how far it is goes into the words, and the count stands still."""
+    return lambda detail, part, parts: report(f"{doing}: {100 * part // parts}%, {detail}", done, steps)

@@ -92,10 +92,10 @@ def host_ns_per_step(model: Model, load: Load) -> float:
     The mean of the quietest of ten rounds, as they take milliseconds and another process easily takes one whole.
     """
     engines: list[Engine] = []
-    for engine in model.engines:
+    for engine in model.host_engines:
         idle = object.__new__(OnnxRuntimeEngine)
         idle.__dict__.update(engine.__dict__)
-        idle.session = _IdleSession(engine) if isinstance(engine, OnnxRuntimeEngine) else None
+        idle.session = _IdleSession(engine)
         engines.append(idle)
     rounds = []
     with Session(engines, model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:

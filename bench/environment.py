@@ -11,9 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from .device import DeviceState, read_device
+
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Machine and versions; null where the system does not say."""
+    """Machine and versions; null where the system does not say, `device` with reasons. `device_after`: at a benchmark's end."""
 
     created_utc: str
     cpu: str | None
@@ -24,6 +26,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str | None]
     load_1min: float | None
     memory_bandwidth_gb_s: float | None = None
+    device: DeviceState | None = None
+    device_after: DeviceState | None = None
 
 
 def read_environment() -> Environment:
@@ -35,8 +39,11 @@ def read_environment() -> Environment:
         memory_bytes=_memory_bytes(),
         system=platform.platform(),
         python=platform.python_version(),
-        packages={name: _version(name) for name in ("foveal", "numpy", "onnxruntime", "torch", "onnx", "tensorrt_rtx")},
+        packages={
+            name: _version(name) for name in ("foveal", "numpy", "onnxruntime", "torch", "onnx", "tensorrt", "tensorrt_rtx")
+        },
         load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        device=read_device(),
     )
 
 

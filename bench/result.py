@@ -10,9 +10,10 @@ import msgspec
 
 from .decode import DecodeSamples
 from .environment import Environment
+from .power.result import PowerResult, PowerSetup
 from .statistics import NS_PER_MS, Summary, summarise
 
-BENCH_SCHEMA_VERSION = 1
+BENCH_SCHEMA_VERSION = 2  # 2 added the state of the device, and power; files of 1 can still be read
 
 
 class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's figures. Tokens per second are of one sequence."""
+    """One model's figures. Tokens per second are of one sequence; `power` is null where it was not measured."""
 
     name: str
     runtime: str
@@ -87,10 +88,14 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryResult | None
     roofline: RooflineResult | None
     samples: Samples
+    power: PowerResult | None = None
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much."""
+    """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much.
+
+    `power` is null with a reason in `power_missing`.
+    """
 
     schema_version: int
     command: str
@@ -103,6 +108,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["complete", "noisy", "incomplete"]
     problems: list[str]
     models: list[ModelResult]
+    power: PowerSetup | None = None
+    power_missing: str | None = None
 
 
 def latency_of(samples: DecodeSamples, strides: Sequence[int], prompt_tokens: int) -> LatencyResult:

@@ -18,8 +18,12 @@ from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .bandwidth import MemoryReader
 from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
+from .device import read_device, throttling
 from .eager import EagerModel
-from .environment import peak_resident_bytes, read_environment
+from .environment import Environment, peak_resident_bytes, read_environment
+from .power.measure import PowerTimes, measure_all
+from .power.result import PowerResult, PowerSetup
+from .power.sensor import PowerSensor
 from .result import (
     BENCH_SCHEMA_VERSION,
     BenchResult,
@@ -34,14 +38,18 @@ from .statistics import NS_PER_MS, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
 _QUIET_SPREAD = 0.1
+_POWER_TIMES = PowerTimes()
 
 
 def bench(
     bundles: Sequence[str | Path],
     work: Load,
     *,
+    target: str = "cpu",
     threads: int | None = None,
     eager: Sequence[EagerModel] = (),
+    power: PowerSensor | None = None,
+    power_times: PowerTimes = _POWER_TIMES,
     command: str = "",
     on_progress: Progress | None = None,
 ) -> BenchResult:
@@ -50,8 +58,11 @@ def bench(
     Args:
         bundles: bundle directories.
         work: prompt, new tokens and rounds.
+        target: whose engines to run.
         threads: engine threads; None: measured per model.
         eager: models to decode with PyTorch's own incremental `step` in the same rounds.
+        power: what to measure energy with, after the rounds; PyTorch models are left out.
+        power_times: for how long.
         command: what the user typed, for the record.
         on_progress: called before each part.
 
@@ -59,13 +70,13 @@ def bench(
         BundleError, ConfigError, BackendUnavailable: as `load`.
         CapacityError: the prompt and new tokens do not fit a model's context.
     """
-    steps = 2 * len(bundles) + (len(bundles) + len(eager)) * (work.rounds + 1)
+    steps = 2 * len(bundles) + (len(bundles) + len(eager)) * (work.rounds + 1) + (0 if power is None else 1 + len(bundles))
     part = _Parts(steps, on_progress)
     environment = read_environment()
     models = []
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
-        models.append(load(path, threads=threads))
+        models.append(load(path, target, threads=threads))
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
     bandwidths = []
@@ -80,16 +91,21 @@ def bench(
                 part.begins(f"{reference.name}: {label}")
                 reference.measure_round(work, is_warm_up)
             bandwidths.append(memory.gb_s())
+    setup: PowerSetup | None = None
+    powers: Sequence[PowerResult | None] = [None] * len(models)
+    if power is not None:
+        setup, powers = measure_all(power, sessions, work, power_times, part.begins)
+    environment = msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths), device_after=read_device())
     results = []
-    for model, session, kept in zip(models, sessions, samples, strict=True):
+    for model, session, kept, energy in zip(models, sessions, samples, powers, strict=True):
         part.begins(f"{model.bundle.path.name}: stages, host side, peak memory")
-        results.append(_model_result(model, session, work, kept, median(bandwidths)))
+        results.append(_model_result(model, session, work, kept, median(bandwidths), energy))
     results += [reference.result() for reference in eager]
-    missing, noise = _missing(results), _noise(results)
+    missing, noise = _missing(results), _noise(results) + _throttling(environment) + _blind_sensor(setup, target)
     return BenchResult(
         schema_version=BENCH_SCHEMA_VERSION,
         command=command,
-        environment=msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths)),
+        environment=environment,
         prompt_tokens=work.prompt_tokens,
         new_tokens=work.new_tokens,
         rounds=work.rounds,
@@ -98,6 +114,8 @@ def bench(
         status="incomplete" if missing else "noisy" if noise else "complete",
         problems=missing + noise,
         models=results,
+        power=setup,
+        power_missing="not asked for" if power is None else None,
     )
 
 
@@ -113,7 +131,9 @@ class _Parts:
         self._done += 1
 
 
-def _model_result(model: Model, session: Session, work: Load, kept: DecodeSamples, bandwidth: float) -> ModelResult:
+def _model_result(
+    model: Model, session: Session, work: Load, kept: DecodeSamples, bandwidth: float, power: PowerResult | None
+) -> ModelResult:
     info = model.manifest.model
     strides = [entry.spec.stride for entry in model.manifest.stages]
     stage_ns = measure_stages(session, work)
@@ -129,7 +149,7 @@ def _model_result(model: Model, session: Session, work: Load, kept: DecodeSample
         latency=latency_of(kept, strides, work.prompt_tokens),
         fires={name: len(ns) for name, ns in stage_ns.items()},
         copied_bytes_per_step=kept.copied_bytes_per_step,
-        host_us_per_step=host_ns_per_step(model, work) / 1e3,
+        host_us_per_step=_host_us(model, work),
         stages=_stage_results(model, stage_ns, work.new_tokens),
         memory=MemoryResult(
             weights_bytes=sum(entry.weight_bytes for entry in model.manifest.stages),
@@ -139,7 +159,13 @@ def _model_result(model: Model, session: Session, work: Load, kept: DecodeSample
         ),
         roofline=_roofline(model, work, median(kept.round_tokens_per_s), bandwidth),
         samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns),
+        power=power,
     )
+
+
+def _host_us(model: Model, work: Load) -> float | None:
+    """Only engines that the host drives one by one can be run idle."""
+    return host_ns_per_step(model, work) / 1e3 if model.host_engines else None
 
 
 def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int) -> list[StageResult]:
@@ -177,16 +203,16 @@ def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -
 
 def _peak_bytes(model: Model, work: Load) -> int | None:
     """Decode in a fresh process and read its high-water mark; None where that process fails."""
-    arguments = [str(model.bundle.path), str(model.threads), str(work.prompt_tokens), str(work.new_tokens)]
+    arguments = [str(model.bundle.path), model.target, str(model.threads), str(work.prompt_tokens), str(work.new_tokens)]
     code = "import sys; from foveal.bench.run import print_peak; print_peak(*sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 
-def print_peak(bundle: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
+def print_peak(bundle: str, target: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
     """Load, run one round, print this process's peak resident bytes (the body of the process `bench` starts)."""
     work = Load(int(prompt_tokens), int(new_tokens))
-    session = load(bundle, threads=int(threads)).session(capacity=work.prompt_tokens + work.new_tokens)
+    session = load(bundle, target, threads=int(threads)).session(capacity=work.prompt_tokens + work.new_tokens)
     measure_round(session, work, None)
     print(peak_resident_bytes())
 
@@ -203,6 +229,11 @@ def _missing(results: Sequence[ModelResult]) -> list[str]:
         for result in results
         if result.memory is not None and result.memory.peak_bytes is None
     ]
+    missing += [
+        f"{result.name}: {result.power.missing}"
+        for result in results
+        if result.power is not None and result.power.missing is not None
+    ]
     return missing
 
 
@@ -215,3 +246,15 @@ def _noise(results: Sequence[ModelResult]) -> list[str]:
         if spread > _QUIET_SPREAD:
             noise.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
     return noise
+
+
+def _throttling(environment: Environment) -> list[str]:
+    before, after = environment.device, environment.device_after
+    return [] if before is None or after is None else throttling(before, after)
+
+
+def _blind_sensor(setup: PowerSetup | None, target: str) -> list[str]:
+    """A sensor that does not see what ran."""
+    if setup is None or target != "cpu" or setup.sensor.sensor != "nvidia-smi":
+        return []
+    return ["power is the graphics board's, but the engines ran on the CPU"]

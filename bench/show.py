@@ -7,6 +7,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from .device import DeviceState
+from .power.result import PowerResult, PowerSetup
 from .result import BenchResult, ModelResult, RooflineResult
 
 
@@ -18,11 +20,15 @@ def show(result: BenchResult, console: Console) -> None:
         f"{result.prompt_tokens} prompt + {result.new_tokens} new tokens, {result.rounds} rounds, batch {result.batch}; "
         f"memory reads {environment.memory_bandwidth_gb_s or float('nan'):.1f} GB/s"
     )
+    if environment.device is not None and environment.device.power_mode is not None:
+        console.print(_mode_line(environment.device))
+    if result.power is not None:
+        console.print(_power_line(result.power))
     table = Table(box=None, header_style="bold")
     table.add_column("")
     for model in result.models:
         table.add_column(model.name, justify="right")
-    for label, cells in _lines(result.models):
+    for label, cells in _lines(result.models) + ([] if result.power is None else _power_lines(result.models)):
         table.add_row(label, *cells)
     console.print(table)
     for model in result.models:
@@ -65,6 +71,34 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
     ]
 
 
+def _mode_line(device: DeviceState) -> str:
+    locked = "clocks locked" if device.clocks_locked else "clocks not locked"
+    return f"{device.board or 'unknown board'}, power mode {device.power_mode}, {locked}"
+
+
+def _power_line(setup: PowerSetup) -> str:
+    sensor, idle = setup.sensor, setup.idle
+    return (
+        f"power by {sensor.sensor}, {' + '.join(sensor.rails)} ({sensor.sees}), every {sensor.interval_s * 1e3:.0f} ms; "
+        f"idle {idle.mean_w:.2f} W over {idle.seconds:.0f} s, {idle.count} samples"
+    )
+
+
+def _power_lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
+    def row(label: str, figure: Callable[[PowerResult], float | int | None]) -> tuple[str, list[str]]:
+        return label, [_significant(None if model.power is None else figure(model.power)) for model in models]
+
+    return [
+        row("decoding, W: mean", lambda p: p.mean_w),
+        row("  peak", lambda p: p.peak_w),
+        row("J", lambda p: p.energy_j),
+        row("  net of idle", lambda p: p.energy_net_j),
+        row("J per token", lambda p: p.j_per_token),
+        row("  net of idle", lambda p: p.j_per_token_net),
+        row("power samples", lambda p: p.window.count),
+    ]
+
+
 def _roofline(model: ModelResult, cell: Callable[[RooflineResult], str]) -> str:
     return "-" if model.roofline is None else cell(model.roofline)
 
@@ -85,6 +119,10 @@ def _stage_table(model: ModelResult) -> Table:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _significant(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _whole(value: float | None) -> str:

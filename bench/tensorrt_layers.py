@@ -11,22 +11,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import onnx_ir as ir
-
-from ..bundle import Bundle, StageEntry, open_bundle
-from ..calibration.products import find_products
-from ..export.rtx_build import BuiltStage, Sizes, build_stage
-from ..export.rtx_layers import executed_products
-from ..precision import ProductPrecision
+from ..bundle import Bundle, open_bundle
+from ..export.dialect import DIALECTS
+from ..export.tensorrt.build import build_engine
+from ..export.tensorrt.compile import products_in
+from ..export.tensorrt.family import family_of
+from ..export.tensorrt.layers import executed_products
+from ..export.tensorrt.network import lower
+from ..export.tensorrt.options import EngineOptions
+from ..export.tensorrt.profiles import DECODE
 from .environment import read_environment
 
-_HEADER = ("precision", "stage", "build, s", "engine, MB", "kernels, by the narrowest type they read", "products")
+_HEADER = ("precision", "dialect", "stage", "build, s", "engine, MB", "kernels of a decode step, by what they read", "products")
 
 
 class Row(NamedTuple):
     """One stage's line: what it was to be, and what the compiler made of it."""
 
     precision: str
+    dialect: str
     stage: str
     seconds: float
     megabytes: float
@@ -34,37 +37,24 @@ class Row(NamedTuple):
     products: Counter[str]
 
 
-def measure(bundle: Bundle) -> Iterator[Row]:
-    """Build every stage for its whole context and see how its products are run.
+def measure(bundle: Bundle, dialect: str) -> Iterator[Row]:
+    """Build every stage for its whole context and see how a decode step runs its products.
 
     Raises:
-        BackendUnavailable, BuildError: as `build_stage`.
+        BackendUnavailable, BuildError: as `family_of` and `build_engine`.
     """
-    for entry in bundle.manifest.stages:
-        rows = entry.spec.capacity_rows(bundle.manifest.model.context)
-        built = build_stage(bundle.file(entry.graph), Sizes(batch=(1, 1, 4), rows=(1, 1, rows), capacity=rows))
-        precision = bundle.manifest.precision + (" and tables" if bundle.manifest.plan.embedding else "")
-        kernels = Counter(kernel.narrowest for kernel in built.kernels)
-        products = _executed(built, _products(bundle, entry))
-        yield Row(precision, entry.spec.name, built.seconds, len(built.engine) / 1e6, kernels, products)
-
-
-def _products(bundle: Bundle, entry: StageEntry) -> Sequence[ProductPrecision]:
-    """What the bundle says of a stage's products; of one that was only converted, those that stand in its graph."""
-    said = bundle.sidecar("cpu", entry.spec.name).products
-    return said or [
-        ProductPrecision(
-            product=found.name, rows=found.weight.shape[0], columns=found.weight.shape[1], asked="fp32", obtained="fp32"
-        )
-        for found in find_products(ir.load(bundle.file(entry.graph)))
-    ]
-
-
-def _executed(built: BuiltStage, products: Sequence[ProductPrecision]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for product in executed_products(built.kernels, products):
-        found[product.precision + ("" if product.is_fused else ", widened apart")] += 1
-    return found
+    manifest, specs = bundle.manifest, [entry.spec for entry in bundle.manifest.stages]
+    family = family_of(manifest.model, specs, "tensorrt-rtx", EngineOptions(dialect=dialect))
+    precision = manifest.precision + (" and tables" if manifest.plan.embedding else "")
+    for entry in manifest.stages:
+        built = build_engine(lower(bundle.file(entry.graph), entry.spec, family), family)
+        decode = built.layers.of_profile(DECODE)
+        products = bundle.sidecar("cpu", entry.spec.name).products or products_in(bundle.file(entry.graph))
+        found: Counter[str] = Counter()
+        for product in executed_products(decode, products):
+            found[product.precision + ("" if product.is_fused else ", widened apart")] += 1
+        kernels = Counter(kernel.narrowest for kernel in decode)
+        yield Row(precision, dialect, entry.spec.name, built.seconds, built.engine.nbytes / 1e6, kernels, found)
 
 
 def main(bundles: Sequence[Path]) -> None:
@@ -75,10 +65,11 @@ def main(bundles: Sequence[Path]) -> None:
     print(f"{environment.created_utc[:10]}, {machine}, {versions}", end="\n\n")
     print(_line(_HEADER), _line(["---"] * len(_HEADER)), sep="\n")
     for path in bundles:
-        rows = list(measure(open_bundle(path)))
-        for row in rows:
-            print(_line(_cells(row)), flush=True)
-        print(_line(_cells(_total(rows), "**")), flush=True)
+        for dialect in DIALECTS:
+            rows = list(measure(open_bundle(path), dialect))
+            for row in rows:
+                print(_line(_cells(row)), flush=True)
+            print(_line(_cells(_total(rows), "**")), flush=True)
 
 
 def _total(rows: Sequence[Row]) -> Row:
@@ -88,12 +79,12 @@ def _total(rows: Sequence[Row]) -> Row:
         kernels += row.kernels
         products += row.products
     seconds, megabytes = sum(row.seconds for row in rows), sum(row.megabytes for row in rows)
-    return Row(rows[0].precision, "all", seconds, megabytes, kernels, products)
+    return Row(rows[0].precision, rows[0].dialect, "all", seconds, megabytes, kernels, products)
 
 
 def _cells(row: Row, emphasis: str = "") -> list[str]:
     figures = [f"{row.seconds:.1f}", f"{row.megabytes:.1f}", _counted(row.kernels), _counted(row.products)]
-    return [f"{emphasis}{cell}{emphasis}" for cell in (row.precision, row.stage, *figures)]
+    return [f"{emphasis}{cell}{emphasis}" for cell in (row.precision, row.dialect, row.stage, *figures)]
 
 
 def _counted(counter: Counter[str]) -> str:

@@ -10,6 +10,7 @@ from ..errors import FovealError
 from .bench import bench
 from .build import build
 from .calibrate import calibrate
+from .check import check
 from .convert import convert
 from .demo import demo
 from .doctor import doctor
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, verify, inspect, generate, bench, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, inspect, generate, bench, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
 

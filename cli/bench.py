@@ -39,16 +39,23 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
+    target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Also measure power, for 11 s per model after the rounds, and the energy of a token."),
+    ] = False,
     threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure latency, memory and the share of the memory's speed that decoding reaches; exit code 5 if a figure is missing."""
     from ..bench.decode import Load
+    from ..bench.power.find import find_sensor
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
     from ..bench.show import show
 
+    sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as directory, progress("bench") as report:
         sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens)
@@ -60,8 +67,10 @@ def bench(
         result = run_bench(
             paths,
             Load(prompt_tokens, new_tokens, rounds),
-            threads=pool_threads(paths[0], "cpu", threads),
+            target=target,
+            threads=pool_threads(paths[0], target, threads),
             eager=sizes.eager(hierarchy or (), threads) if eager else (),
+            power=sensor,
             command=command,
             on_progress=report,
         )

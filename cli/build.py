@@ -1,20 +1,30 @@
-"""`foveal build BUNDLE OUT`."""
+"""`foveal build BUNDLE [OUT]`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import msgspec
 import typer
 
+from ..errors import ConfigError
 from .console import out, progress
+from .engine_table import show_engines
 from .precision_table import refuse_both, show_precisions
+
+if TYPE_CHECKING:
+    from ..precision import Plan
+
+_ENGINES = "TensorRT engines"
 
 
 def build(
-    bundle: Annotated[Path, typer.Argument(help="The fp32 bundle to start from.")],
-    destination: Annotated[Path, typer.Argument(help="The bundle to write.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to start from: an fp32 one, if it is to be of another precision.")],
+    destination: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="The bundle to write; if not given, engines are added to the first."),
+    ] = None,
     precision: Annotated[Optional[str], typer.Option(help="fp16, int8, w8 or w4 for all stages; int8 if not given.")] = None,  # noqa: UP045
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Annotated[Optional[list[Path]], typer.Option(help="Text: files, or directories of *.txt.")] = None,  # noqa: UP045
@@ -28,17 +38,76 @@ def build(
         typer.Option(help='Keys and values: "auto" (int8 where the text is known), or "fp32".'),
     ] = None,
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
+    max_batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Sequences at once; 1 if not given.", rich_help_panel=_ENGINES),
+    ] = None,
+    capacity: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens that caches hold; the model's context if not given.", rich_help_panel=_ENGINES),
+    ] = None,
+    max_prefill: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens of one call; 512 if not given, or the capacity if that is less.", rich_help_panel=_ENGINES),
+    ] = None,
+    compute_capability: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Build for these GPUs, as 8.9; if not given, for all since 8.0. tensorrt-rtx only.", rich_help_panel=_ENGINES
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A file of kernel times, to take and to add to. tensorrt only.", rich_help_panel=_ENGINES),
+    ] = None,
+    error_on_miss: Annotated[
+        bool, typer.Option("--error-on-miss", help="Build nothing that was not built before.", rich_help_panel=_ENGINES)
+    ] = False,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave weights out of the engines.", rich_help_panel=_ENGINES)
+    ] = False,
 ) -> None:
-    """Write an fp32 bundle in another precision, and say what every matrix product became."""
-    from .. import Plan
+    """Write an fp32 bundle in another precision, or add engines for another target to a bundle; and say what became of them."""
+    from .. import EngineOptions
     from .. import build as build_bundle
-    from ..precision import read_plan
 
-    refuse_both(precision, plan)
-    wanted = Plan(default=precision or "int8") if plan is None else read_plan(plan)
-    given = {"head": head, "embedding": embedding, "cache": cache}
-    wanted = msgspec.structs.replace(wanted, **{name: value for name, value in given.items() if value is not None})
+    given: dict[str, Any] = {
+        "max_batch": max_batch,
+        "capacity": capacity,
+        "max_prefill": max_prefill,
+        "compute_capabilities": tuple(compute_capability) if compute_capability else None,
+        "timing_cache": timing_cache,
+        "error_on_miss": error_on_miss or None,
+        "strip_weights": strip_weights or None,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
     with progress("build") as report:
-        made = build_bundle(bundle, destination, wanted, target, calibration=calibration or (), on_progress=report)
+        made = build_bundle(
+            bundle,
+            destination,
+            _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache}),
+            target,
+            calibration=calibration or (),
+            options=EngineOptions(**chosen) if chosen else None,
+            on_progress=report,
+        )
     out.print(f"{made.path}: {made.manifest.precision}, {made.total_bytes() / 1e6:.1f} MB, engines for {target}")
-    show_precisions(made, target)
+    if target.startswith("tensorrt"):
+        show_engines(made, target)
+    else:
+        show_precisions(made, target)
+
+
+def _precision(
+    destination: Path | None, precision: str | None, path: Path | None, given: dict[str, Any]
+) -> str | Path | Plan | None:
+    """The plan that the options spell; without a destination what they say has to be what the bundle is."""
+    from ..precision import Plan, read_plan
+
+    refuse_both(precision, path)
+    details = {name: value for name, value in given.items() if value is not None}
+    if destination is None:
+        if details:
+            raise ConfigError(f"--{next(iter(details))} makes another bundle; say where to write it: foveal build BUNDLE OUT")
+        return path or precision
+    return msgspec.structs.replace(Plan(default=precision or "int8") if path is None else read_plan(path), **details)

@@ -19,6 +19,9 @@ def convert(
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Annotated[Optional[list[Path]], typer.Option(help="Text that fp16 and int8 need.")] = None,  # noqa: UP045
     tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
+    dialect: Annotated[
+        str, typer.Option(help="Of the stage graphs: modern, or classic for TensorRT 10.3 (JetPack 6).")
+    ] = "modern",
 ) -> None:
     """Convert a checkpoint into a bundle: one graph and one engine per stage."""
     from .. import convert as convert_checkpoint
@@ -32,6 +35,7 @@ def convert(
             plan or precision or "fp32",
             calibration=calibration or (),
             tokenizer=tokenizer,
+            dialect=dialect,
             on_progress=report,
         )
     model = made.manifest.model

@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from ..errors import ConfigError
 from .console import out, print_json
 
 # What each verb or target needs, and the extra that brings it.
@@ -36,10 +37,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     """Say what this machine can do, and what to install for the rest."""
     from ..bench.environment import read_environment
 
-    findings, conflicts = [_find(*need) for need in _NEEDS], _conflicts()
+    power, findings, conflicts = _power(), [_find(*need) for need in _NEEDS], _conflicts()
     environment = read_environment()
     if json:
-        print_json(msgspec.json.encode({"environment": environment, "findings": findings, "conflicts": conflicts}))
+        print_json(
+            msgspec.json.encode({"environment": environment, "findings": findings, "conflicts": conflicts, "power": power})
+        )
         return
     out.print(f"{environment.cpu}, {environment.cpus_usable} CPUs, {environment.system}, Python {environment.python}")
     table = Table(box=None, header_style="bold")
@@ -48,8 +51,20 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     for finding in findings:
         table.add_row(finding.use, finding.package, finding.version or "missing", finding.mend or "", style=None)
     out.print(table, markup=False)
+    out.print(f"power: {power}", markup=False)
     for conflict in conflicts:
         out.print(f"[red]{conflict}[/red]")
+
+
+def _power() -> str:
+    """The sensor `foveal bench --power` would use, or why there is none."""
+    from ..bench.power.find import find_sensor
+
+    try:
+        info = find_sensor().info
+    except ConfigError as error:
+        return str(error)
+    return f"{info.sensor}, {' + '.join(info.rails)}: {info.sees}"
 
 
 def _find(use: str, package: str, extra: str) -> Finding:

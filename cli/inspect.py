@@ -11,17 +11,23 @@ from rich.table import Table
 
 from ..bundle import Bundle, open_bundle
 from ..contract import InputSpec, StageSpec
+from ..errors import ConfigError
 from .console import out, print_json
+from .engine_table import show_engines, show_layers
 from .precision_table import show_precisions
 
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
     tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
+    layers: Annotated[bool, typer.Option("--layers", help="Print the kernels of its TensorRT engines too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Describe a bundle: its stages, and which of them fires at which token."""
     opened = open_bundle(bundle)
+    built = [target for target in opened.manifest.engines if target.startswith("tensorrt")]
+    if layers and not built:
+        raise ConfigError(f"{bundle} has no TensorRT engines; add them: foveal build {bundle} --target tensorrt-rtx")
     if json:
         print_json(msgspec.json.encode(_description(opened, tokens)))
         return
@@ -38,8 +44,13 @@ def inspect(
     out.print(_stage_table(opened))
     if manifest.precision != "fp32":
         for target in manifest.engines:
-            show_precisions(opened, target)
+            if target not in built:
+                show_precisions(opened, target)
+    for target in built:
+        show_engines(opened, target)
     out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
+    for target in built if layers else ():
+        show_layers(opened, target)
 
 
 def _stage_table(bundle: Bundle) -> Table:

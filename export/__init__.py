@@ -1,16 +1,44 @@
-"""Models to stages, stages to ONNX graphs, graphs to engines. Needs the `export` extra (torch, onnx)."""
+"""Models to stages, stages to ONNX graphs, graphs to engines.
+
+Needs the `export` extra: onnx for all of it, torch for what starts from a model (`convert`, `convert_model`, `verify`). Nothing
+is imported until it is used, so that a machine without torch can build engines from a bundle.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable
 
-try:
-    import onnx_ir as _onnx_ir  # noqa: F401
-    import torch as _torch  # noqa: F401
-except ImportError as error:
-    raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error
+if TYPE_CHECKING:
+    from .building import build
+    from .conversion import convert, convert_model
+    from .planning import PlanReport, plan_precision
+    from .tensorrt.options import EngineOptions
+    from .verification import VerifyReport, verify
 
-from .building import build
-from .conversion import convert, convert_model
-from .planning import PlanReport, plan_precision
-from .verification import VerifyReport, verify
+_LAZY = {
+    "EngineOptions": ".tensorrt.options",
+    "PlanReport": ".planning",
+    "VerifyReport": ".verification",
+    "build": ".building",
+    "convert": ".conversion",
+    "convert_model": ".conversion",
+    "plan_precision": ".planning",
+    "verify": ".verification",
+}
+_EXTRA = ("onnx", "onnx_ir", "onnxscript", "torch")
 
-__all__ = ["PlanReport", "VerifyReport", "build", "convert", "convert_model", "plan_precision", "verify"]
+__all__ = ["EngineOptions", "PlanReport", "VerifyReport", "build", "convert", "convert_model", "plan_precision", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'foveal.export' has no attribute '{name}'")
+    try:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    except ImportError as error:
+        if error.name not in _EXTRA:
+            raise
+        raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error

@@ -1,4 +1,4 @@
-"""An fp32 bundle becomes a bundle of another precision."""
+"""An fp32 bundle becomes a bundle of another precision, or a bundle gets engines for another target."""
 
 from __future__ import annotations
 
@@ -14,47 +14,75 @@ from ..calibration.settings import CalibrationSettings
 from ..errors import ConfigError
 from ..files import new_directory
 from ..precision import Plan, read_plan
-from ..progress import Progress, silent
+from ..progress import Progress, silent, within
+from .adding import add_engines
 from .compile import check_out, compile_stage, version
+from .dialect import dialect_named
+from .tensorrt.family import Family, family_for
+from .tensorrt.options import EngineOptions
 from .write_precision import write_precision
 
 
 def build(
     bundle: str | Path | Bundle,
-    out: str | Path,
-    precision: str | Plan | Path = "int8",
+    out: str | Path | None = None,
+    precision: str | Plan | Path | None = None,
     target: str = "cpu",
     *,
     calibration: Sequence[str | Path] | Calibration = (),
     settings: CalibrationSettings | None = None,
+    options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
-    """Write `bundle`, which is fp32, in another precision, with engines for `target`.
+    """Write `bundle`, which is fp32, in another precision, with engines for `target`; or add such engines to `bundle` itself.
 
     Args:
-        bundle: the fp32 bundle to start from; left as it is.
-        out: the bundle to write; one that is there is replaced.
-        precision: of all stages, or a plan (or the path of its JSON) that says it for each.
-        target: `"cpu"`.
-        calibration: text, or what `calibrate` found in it; `int8` and `fp16` need it, `w8` and `w4` round better with it.
+        bundle: the fp32 bundle to start from, which is left as it is; without `out` one of any precision, which gets the
+            engines, whole or not at all.
+        out: the bundle to write; one that is there is replaced. None: add engines to `bundle`.
+        precision: of all stages, or a plan (or the path of its JSON) that says it for each. None: int8; without `out` that of
+            `bundle`.
+        target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
+        calibration: text, or what `calibrate` found in it; `int8` and `fp16` need it, `w4` rounds better with it.
         settings: how text becomes ranges.
-        on_progress: called before each step.
+        options: of TensorRT engines: their largest shapes, and how they are built.
+        on_progress: called before each step, and as far as it is known within it.
 
     Raises:
         ConfigError: unknown precision, target, stage or product; a bundle that is not fp32, or is to be replaced; no text where
-            it is needed.
+            it is needed; options that mean nothing to the target; another precision than the bundle's without `out`.
+        BackendUnavailable: the target's library is not installed.
         CalibrationError: too little text.
-        BuildError: a product did not get the precision it was written in; nothing is left at `out`.
+        BuildError: the library refuses a stage, or a product did not get the precision it was written in; nothing is left at
+            `out`, and nothing added to `bundle`.
     """
     check_target(target)
-    opened, path, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), Path(out), on_progress or silent
-    plan = plan_of(precision)
+    opened, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), on_progress or silent
+    model, specs = opened.manifest.model, [entry.spec for entry in opened.manifest.stages]
+    family = family_for(model, specs, target, options)
+    if out is None:
+        _check_same_precision(opened, precision)
+        return add_engines(opened, target, family, report)
+    return _write(opened, Path(out), plan_of(precision or "int8"), target, family, calibration, settings, report)
+
+
+def _write(
+    opened: Bundle,
+    path: Path,
+    plan: Plan,
+    target: str,
+    family: Family | None,
+    calibration: Sequence[str | Path] | Calibration,
+    settings: CalibrationSettings | None,
+    report: Progress,
+) -> Bundle:
     check_out(path)
     if path.resolve() == opened.path.resolve():
         raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
     _check_plan(opened.manifest, plan)
     require_text(plan, calibration)
     ranges = _ranges(opened, calibration, settings, report)
+    dialect = dialect_named(opened.manifest.dialect)
     stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1
     with new_directory(path) as directory:
         if opened.manifest.tokenizer == "tokenizer.json":
@@ -63,14 +91,16 @@ def build(
         for index, entry in enumerate(stages):
             name = entry.spec.name
             report(f"writing stage {name}", 2 * index, steps)
-            written = write_precision(opened.file(entry.graph), directory / entry.graph, name, plan, ranges)
+            written = write_precision(opened.file(entry.graph), directory / entry.graph, name, plan, ranges, dialect)
             spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
             entries.append(
                 StageEntry(spec=spec, graph=entry.graph, weight_bytes=written.weight_bytes, table_bytes=written.table_bytes)
             )
             known |= {product.product for product in written.products}
-            report(f"compiling stage {name} for {target}", 2 * index + 1, steps)
-            engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales)
+            doing = f"compiling stage {name} for {target}"
+            report(doing, 2 * index + 1, steps)
+            inner = within(report, doing, 2 * index + 1, steps)
+            engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner)
         _check_products(plan, known)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(
@@ -85,6 +115,18 @@ def build(
         write_manifest(directory, manifest)
     report("done", steps, steps)
     return open_bundle(path)
+
+
+def _check_same_precision(bundle: Bundle, precision: str | Plan | Path | None) -> None:
+    manifest = bundle.manifest
+    if precision is None or precision == manifest.precision:
+        return
+    plan = plan_of(precision)
+    if plan != manifest.plan:
+        raise ConfigError(
+            f"{bundle.path} is {manifest.precision}, asked for is {plan.label}, which is another bundle; "
+            "say where to write it: out=..., or `foveal build BUNDLE OUT`"
+        )
 
 
 def plan_of(precision: str | Plan | Path) -> Plan:

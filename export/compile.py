@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from ..bundle import MANIFEST, EngineSidecar
+from ..bundle import MANIFEST
 from ..contract import StageSpec
 from ..errors import BuildError, BundleError
 from ..files import sha256_of, write_atomically
 from ..precision import CacheScale, ProductPrecision
-from ..runtime.engines.onnxruntime import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
+from ..progress import Progress, silent
+from ..runtime.engines.onnxruntime_library import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
+from ..sidecar import EngineSidecar
 from .cpu import lower
 from .cpu_attention import padded_head_dim
 from .cpu_products import read_back
+from .tensorrt.compile import compile_engine
+from .tensorrt.family import Family
 
 
 def compile_stage(
@@ -24,44 +29,87 @@ def compile_stage(
     target: str,
     products: Sequence[ProductPrecision] = (),
     cache_scales: Sequence[CacheScale] = (),
+    family: Family | None = None,
+    on_progress: Progress = silent,
 ) -> str:
     """Compile `stages/<name>.onnx` in `directory`; returns the engine's path in the bundle.
 
     Args:
         directory: the bundle being written.
         spec: the stage.
-        target: `"cpu"`.
+        target: `"cpu"`, or that of `family`.
         products: what each of the stage's products was written in.
-        cache_scales: by layer, of int8 caches; none: fp32 caches.
+        cache_scales: by layer, of int8 caches; none: fp32 caches. `"cpu"` only.
+        family: what TensorRT engines of a model have in common.
+        on_progress: called while an engine is built that takes long.
 
     Raises:
         BuildError: the graph can't be lowered, a product did not get the precision it was written in, or onnxruntime is too
             old for int8 caches.
     """
+    source = directory / "stages" / f"{spec.name}.onnx"
+    if family is None:
+        engine = f"engines/{target}/{spec.name}.onnx"
+        sidecar = _compile_for_cpu(source, directory / engine, spec, products, cache_scales)
+    else:
+        engine = f"engines/{target}/{spec.name}.engine"
+        sidecar = _compile_with_tensorrt(source, directory / engine, spec, products, family, on_progress)
+    data = msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
+    write_atomically((directory / engine).with_suffix(".json"), data)
+    return engine
+
+
+def _compile_for_cpu(
+    source: Path, engine: Path, spec: StageSpec, products: Sequence[ProductPrecision], cache_scales: Sequence[CacheScale]
+) -> EngineSidecar:
     if cache_scales and not has_int8_caches():
         raise BuildError(
             f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "
             "upgrade it, or build with --cache fp32"
         )
-    source, engine = directory / "stages" / f"{spec.name}.onnx", f"engines/{target}/{spec.name}.onnx"
-    lower(source, directory / engine, spec, cache_scales)
-    found = read_back(directory / engine, products) if products else ()
-    sidecar = EngineSidecar(
-        target=target,
-        stage=spec.name,
-        builder=f"foveal {version()}",
-        precision_asked=_summed_up(product.asked for product in found),
-        precision_obtained=_summed_up(product.obtained for product in found),
-        graph_sha256=sha256_of(source),
+    lower(source, engine, spec, cache_scales)
+    return _sidecar(
+        source,
+        spec,
+        "cpu",
+        read_back(engine, products) if products else (),
         cache_head_dim=padded_head_dim(spec.head_dim),
         cache_dtype="int8" if cache_scales else "float32",
         cache_scales=tuple(cache_scales),
         batch_one_chunks=True,
-        products=tuple(found),
     )
-    data = msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
-    write_atomically((directory / engine).with_suffix(".json"), data)
-    return engine
+
+
+def _compile_with_tensorrt(
+    source: Path, engine: Path, spec: StageSpec, products: Sequence[ProductPrecision], family: Family, on_progress: Progress
+) -> EngineSidecar:
+    compiled = compile_engine(source, engine, spec, family, products, on_progress)
+    return _sidecar(
+        source,
+        spec,
+        family.library.target,
+        compiled.products,
+        cache_head_dim=spec.head_dim,
+        cache_dtype=spec.cache_dtype,
+        engine_sha256=compiled.engine_sha256,
+        dialect=family.dialect.name,
+        limits=family.limits,
+        build=compiled.build,
+    )
+
+
+def _sidecar(source: Path, spec: StageSpec, target: str, products: Sequence[ProductPrecision], **its_own: Any) -> EngineSidecar:
+    """What sidecars of all targets say, and what is this target's own."""
+    return EngineSidecar(
+        target=target,
+        stage=spec.name,
+        builder=f"foveal {version()}",
+        precision_asked=_summed_up(product.asked for product in products),
+        precision_obtained=_summed_up(product.obtained for product in products),
+        graph_sha256=sha256_of(source),
+        products=tuple(products),
+        **its_own,
+    )
 
 
 def check_out(out: Path) -> None:

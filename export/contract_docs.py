@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..contract import StageSpec, TensorSpec, contract_of
+from ..contract import Contract, StageSpec, TensorSpec, contract_of, resident_contract_of
 from ..models.config import ModelConfig
 from ..models.hourglass import Hourglass
 from ..models.stages import split
@@ -21,6 +21,16 @@ counts firings of the stage, not tokens. An input and the output it is aliased w
 """
 
 
+_RESIDENT = """
+# The resident form
+
+What the compilers for GPUs are given (`export/resident.py`, docs/adr/0007): rows stay in logs `[B, 1, R, D]` that the engines keep, and
+a stage finds its own by `position`. R is the length of its log, R.x that of the log of stage x; like S they are fixed when the
+engine is built. A log begins with zeros, as many rows as the longest shift of those who read it. Where an engine can't update
+in place (dialect `classic`), an input and the output it is aliased with are two buffers that take turns.
+"""
+
+
 def contract_page() -> str:
     """The whole page."""
     hierarchy = "1@1 1@2 1@8 1@2 1@1"
@@ -33,9 +43,9 @@ def contract_page() -> str:
         ("Exit: stream and context to logits", nested[4]),
         ("Vanilla: token ids to logits", vanilla[0]),
     ]
-    return _HEAD.format(hierarchy=hierarchy) + "".join(
-        f"\n## {title} (`{spec.name}`)\n\n{_table(spec)}" for title, spec in kinds
-    )
+    portable = (f"\n## {title} (`{spec.name}`)\n\n{_table(contract_of(spec, 256, 4096))}" for title, spec in kinds)
+    resident = (f"\n## `{spec.name}`, resident\n\n{_table(resident_contract_of(spec, 256, 4096))}" for spec in nested)
+    return _HEAD.format(hierarchy=hierarchy) + "".join(portable) + _RESIDENT + "".join(resident)
 
 
 def _stages(hierarchy: str) -> list[StageSpec]:
@@ -43,8 +53,7 @@ def _stages(hierarchy: str) -> list[StageSpec]:
     return [stage.spec for stage in split(Hourglass(config))]
 
 
-def _table(spec: StageSpec) -> str:
-    contract = contract_of(spec, dim=256, vocab_size=4096)
+def _table(contract: Contract) -> str:
     lines = ["| | name | dtype | shape | meaning | aliased with |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [_line("in", tensor) for tensor in contract.inputs]
     lines += [_line("out", tensor) for tensor in contract.outputs]

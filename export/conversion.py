@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -27,11 +27,13 @@ from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import Stage, split
 from ..precision import Plan
-from ..progress import Progress, silent
+from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
 from .compile import check_out, compile_stage, version
 from .dialect import Dialect, dialect_named
 from .graph import export_stage
+from .tensorrt.family import Family, family_for
+from .tensorrt.options import EngineOptions
 
 
 def convert(
@@ -43,6 +45,7 @@ def convert(
     calibration: Sequence[str | Path] = (),
     tokenizer: Literal["bytes"] | str | Path | None = None,
     dialect: str = "modern",
+    options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Convert a checkpoint directory, foveal's own or lucidrains', into a bundle with engines for `target`.
@@ -50,15 +53,18 @@ def convert(
     Args:
         checkpoint: a directory with `config.json` and weights.
         out: the bundle to write; a bundle that is there is replaced, anything else is left alone and refused.
-        target: `"cpu"`.
+        target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
         precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.
         calibration: text files, like what the model will read; `"fp16"` and `"int8"` need them.
         tokenizer: a `tokenizer.json`, or `"bytes"` if ids are UTF-8 bytes; None: the checkpoint's own, if it has one.
-        dialect: the ONNX vocabulary of the stage graphs.
-        on_progress: called before each step.
+        dialect: the ONNX vocabulary of the stage graphs: `"modern"`, or `"classic"`, which TensorRT 10.3 parses.
+        options: of TensorRT engines: their largest shapes, and how they are built.
+        on_progress: called before each step, and as far as it is known within it.
 
     Raises:
-        ConfigError: unknown target, precision or dialect, or `out` holds something else.
+        ConfigError: unknown target, precision or dialect, options that mean nothing to the target, or `out` holds something
+            else.
+        BackendUnavailable: the target's library is not installed.
         CheckpointError: the checkpoint is not what its configuration says.
         CalibrationError: too little text, or activations that are not finite.
         ExportError, BuildError: a stage could not be exported or compiled.
@@ -76,6 +82,7 @@ def convert(
         tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path,
         source_format=loaded.source_format,
         dialect=dialect,
+        options=options,
         on_progress=on_progress,
     )
 
@@ -90,49 +97,57 @@ def convert_model(
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
     dialect: str = "modern",
+    options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """As `convert`, from a model in memory."""
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
     check_out(path)
+    stages, info = split(model.eval()), _model_info(model, source_format)
+    family = family_for(info, [stage.spec for stage in stages], target, options)
+    source = _Source(model, info, stages, tokenizer, vocabulary)
     if plan == Plan():
-        return _convert_fp32(model, path, target, tokenizer, source_format, vocabulary, report)
+        return _convert_fp32(source, path, target, family, report)
     require_text(plan, calibration)
     with tempfile.TemporaryDirectory(dir=path.parent if path.parent.is_dir() else None) as directory:
-        full = _convert_fp32(model, Path(directory) / "fp32", target, tokenizer, source_format, vocabulary, report)
-        return build(full, path, plan, target, calibration=calibration, on_progress=report)
+        full = _convert_fp32(source, Path(directory) / "fp32", "cpu", None, report)  # to calibrate on
+        return build(full, path, plan, target, calibration=calibration, options=options, on_progress=report)
 
 
-def _convert_fp32(
-    model: Hourglass,
-    path: Path,
-    target: str,
-    tokenizer: str | Path | None,
-    source_format: str,
-    dialect: Dialect,
-    report: Progress,
-) -> Bundle:
-    stages = split(model.eval())
+class _Source(NamedTuple):
+    """What is converted, and into which vocabulary."""
+
+    model: Hourglass
+    info: ModelInfo
+    stages: Sequence[Stage]
+    tokenizer: str | Path | None
+    dialect: Dialect
+
+
+def _convert_fp32(source: _Source, path: Path, target: str, family: Family | None, report: Progress) -> Bundle:
+    stages = source.stages
     steps = 2 * len(stages) + 1
     with new_directory(path) as directory:
-        kind = _place_tokenizer(tokenizer, directory)
+        kind = _place_tokenizer(source.tokenizer, directory)
         entries = []
         for index, stage in enumerate(stages):
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
-            weight_bytes = export_stage(stage, model.config, directory / graph, dialect)
+            weight_bytes = export_stage(stage, source.model.config, directory / graph, source.dialect)
             entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
         engines = {}
         for index, stage in enumerate(stages):
-            report(f"compiling stage {stage.spec.name} for {target}", len(stages) + index, steps)
-            engines[stage.spec.name] = compile_stage(directory, stage.spec, target)
+            doing = f"compiling stage {stage.spec.name} for {target}"
+            report(doing, len(stages) + index, steps)
+            inner = within(report, doing, len(stages) + index, steps)
+            engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner)
         report("hashing", steps - 1, steps)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             foveal_version=version(),
-            model=_model_info(model, source_format),
-            dialect=dialect.name,
+            model=source.info,
+            dialect=source.dialect.name,
             precision="fp32",
             tokenizer=kind,
             stages=tuple(entries),

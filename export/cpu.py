@@ -17,7 +17,8 @@ from ..precision import CacheScale
 from .cpu_attention import lower_attention
 from .cpu_counters import count_rows, drop_position
 from .cpu_products import lower_products
-from .graph import save_graph
+from .edit import set_opset
+from .saving import save_graph
 
 # ONNX Runtime 1.23, the newest for Python 3.10, loads no later opset. Nothing that is left in a lowered graph changed after it,
 # but int8 caches need TensorScatter, and a later ONNX Runtime.
@@ -38,8 +39,7 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     """
     model = ir.load(source)
     opset = OPSET_INT8_CACHES if cache_scales else OPSET
-    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
-        imports[""] = opset
+    set_opset(model, opset)
     lower_products(model)
     count_rows(model)
     lower_attention(model, stage, opset, cache_scales)

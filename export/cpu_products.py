@@ -22,11 +22,12 @@ import onnx_ir as ir
 from ..calibration.products import bias_add_of, bias_of
 from ..errors import BuildError
 from ..precision import ProductPrecision
-from ..runtime.engines.onnxruntime import import_onnxruntime, session_options
+from ..runtime.engines.onnxruntime_library import import_onnxruntime, session_options
 from .edit import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
 _ROUNDED = ("MatMul", "Add", "Gelu")
+_BLOCKS = (128, 64, 32, 16)  # rows of MatMulNBits' blocks, the preferred first
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level; the others dequantise, and are slower than fp32
 
 
@@ -38,10 +39,13 @@ def lower_products(model: ir.Model) -> None:
         if weight is None:
             continue
         model.opset_imports["com.microsoft"] = 1
-        if weight.attributes.get_int("block_size", 0):
-            _lower_blocks(model, node, weight)
+        quantize = _quantize_of(node)
+        if quantize is not None:
+            _lower_int8(model, node, weight, quantize)
+        elif weight.attributes.get_int("block_size", 0):
+            _lower_w4(model, node, weight)
         else:
-            _lower_int8(model, node, weight)
+            _lower_w8(model, node, weight)
 
 
 def lower_fp16(model: ir.Model) -> None:
@@ -60,12 +64,29 @@ def lower_fp16(model: ir.Model) -> None:
             reader.replace_input_with(index, half)
 
 
-def _lower_blocks(model: ir.Model, matmul: ir.Node, weight: ir.Node) -> None:
+def _lower_w4(model: ir.Model, matmul: ir.Node, weight: ir.Node) -> None:
     values, scales = _array(weight.inputs[0]), _array(weight.inputs[1])
-    bits = 4 if values.dtype.itemsize == 1 and values.dtype.name == "int4" else 8
-    block, (rows, columns) = weight.attributes.get_int("block_size", 0), values.shape
-    unsigned = (values.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)  # the kernel's zero is 8, or 128
-    packed = unsigned.T.reshape(columns, rows // block, block)
+    _lower_integers(model, matmul, values, scales, bits=4, block=weight.attributes.get_int("block_size", 0))
+
+
+def _lower_w8(model: ir.Model, matmul: ir.Node, weight: ir.Node) -> None:
+    """The kernel wants a scale for every block of a column: here they are all the column's.
+
+    The blocks are still what it rounds activations by, and what its speed depends on: the largest that divides the rows.
+    """
+    values, scales = _array(weight.inputs[0]), _array(weight.inputs[1])
+    rows = len(values)
+    block = next((block for block in _BLOCKS if rows % block == 0), _BLOCKS[-1])
+    _lower_integers(model, matmul, values, np.tile(scales, (-(-rows // block), 1)), bits=8, block=block)
+
+
+def _lower_integers(model: ir.Model, matmul: ir.Node, values: np.ndarray, scales: np.ndarray, *, bits: int, block: int) -> None:
+    """Multiply by integers `[K, N]` with scales `[blocks, N]`; the last block is filled up with zeros."""
+    (rows, columns), (blocks, _) = values.shape, scales.shape
+    middle = 2 ** (bits - 1)  # the kernel's zero
+    unsigned = np.full((blocks * block, columns), middle, np.uint8)
+    unsigned[:rows] = values.astype(np.int16) + middle
+    packed = unsigned.T.reshape(columns, blocks, block)
     if bits == 4:
         packed = packed[..., 0::2] | packed[..., 1::2] << 4
     sizes = {"K": rows, "N": columns, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
@@ -74,12 +95,8 @@ def _lower_blocks(model: ir.Model, matmul: ir.Node, weight: ir.Node) -> None:
     _swap(model, matmul, "MatMulNBits", [matmul.inputs[0], integers, column_scales, None, None], sizes)
 
 
-def _lower_int8(model: ir.Model, matmul: ir.Node, weight: ir.Node) -> None:
+def _lower_int8(model: ir.Model, matmul: ir.Node, weight: ir.Node, quantize: ir.Node) -> None:
     """Unsigned on both sides: the signed kernel is 20 times slower, the mixed one saturates on CPUs without VNNI."""
-    dequantize = _producer(matmul.inputs[0], "DequantizeLinear")
-    quantize = None if dequantize is None else _producer(dequantize.inputs[0], "QuantizeLinear")
-    if quantize is None:
-        raise BuildError(f"{matmul.name} has int8 weights but no quantised input; build the bundle again")
     values, scales = _array(weight.inputs[0]), weight.inputs[1]
     middle = np.uint8(128)
     zero = constant(matmul, f"{matmul.name}/zero", middle)
@@ -132,6 +149,12 @@ def _refuse_widening(node: ir.Node, engine: Path) -> None:
     is_matrix = source is not None and source.is_initializer() and source.shape is not None and len(source.shape) == 2
     if is_matrix and node.op_type in ("DequantizeLinear", "Cast"):
         raise BuildError(f"{engine.name}: onnxruntime would widen a weight in every step, in {node.name}; report it")
+
+
+def _quantize_of(matmul: ir.Node) -> ir.Node | None:
+    """The node that rounds a product's input to int8, if it is rounded."""
+    dequantize = _producer(matmul.inputs[0], "DequantizeLinear")
+    return None if dequantize is None else _producer(dequantize.inputs[0], "QuantizeLinear")
 
 
 def _producer(value: ir.Value | None, op: str) -> ir.Node | None:

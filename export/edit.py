@@ -8,11 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+Attributes = Mapping[str, int | float | str | Sequence[int]]
+
 
 def caches_of(model: ir.Model) -> list[ir.Value]:
     """The graph's inputs and outputs that are keys or values."""
     values = (*model.graph.inputs, *model.graph.outputs)
     return [value for value in values if (value.name or "").startswith(("past_key_values.", "present."))]
+
+
+def set_opset(model: ir.Model, opset: int) -> None:
+    """Declare a graph and the bodies of its functions to be of an opset of standard ONNX."""
+    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        imports[""] = opset
 
 
 def constant(near: ir.Node, name: str, array: npt.ArrayLike, dtype: ir.DataType | None = None) -> ir.Value:
@@ -30,7 +38,7 @@ def insert_before(
     op: str,
     inputs: Sequence[ir.Value | None],
     name: str,
-    attributes: Mapping[str, int | float] | None = None,
+    attributes: Attributes | None = None,
     *,
     domain: str = "",
     outputs: int = 1,

@@ -8,11 +8,15 @@ named in `_named`, because TensorRT warns about unnamed ones.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import onnx
 import onnx.parser
 from onnx import FunctionProto
 
 DOMAIN = "foveal"
+Mask = Literal["bool", "added"]
+"""Of attention: true where a row is seen; or a float to add to its scores."""
 
 # 1-D constants out of integer attributes, to build Reshape targets.
 _CONSTANTS = """
@@ -145,7 +149,8 @@ def lengthen(kind: str, opset: int) -> FunctionProto:
     return _function("Lengthen", "factor, dim", ("x", *inputs), "y", body, opset)
 
 
-_CACHED_ATTENTION = (
+# Queries, keys and values [B, H, L, Dh] out of `qkv`, and the way back.
+_SPLIT_HEADS = (
     _CONSTANTS
     + _one_d("heads")
     + """
@@ -155,26 +160,138 @@ _CACHED_ATTENTION = (
     rows = Reshape (qkv, head_shape)
     all_heads = Transpose <perm = [0, 2, 1, 3]> (rows)
     query, key, value = Split <axis = 1, num_outputs = 3> (all_heads)
-    present_key = TensorScatter <axis = 2, mode = "linear"> (past_key, key, position)
-    present_value = TensorScatter <axis = 2, mode = "linear"> (past_value, value, position)
-    found_heads = Attention <scale: float = @scale> (query, present_key, present_value, mask)
+"""
+)
+_JOIN_HEADS = """
     found_rows = Transpose <perm = [0, 2, 1, 3]> (found_heads)
     y_shape = Constant <value_ints = [0, 0, -1]> ()
     y = Reshape (found_rows, y_shape)
 """
-)
+_ATTENTION = """
+    present_key = TensorScatter <axis = 2, mode = "linear"> (past_key, key, position)
+    present_value = TensorScatter <axis = 2, mode = "linear"> (past_value, value, position)
+    found_heads = Attention <scale: float = @scale> (query, present_key, present_value, mask)
+"""
 
 
-def cached_attention(opset: int) -> FunctionProto:
+def cached_attention(opset: int, mask: Mask = "bool") -> FunctionProto:
     """`CachedAttention(qkv [B, L, 3 H D], past_key, past_value, position, mask) -> y [B, L, H D], present_key, present_value`.
 
     The form both ONNX Runtime and TensorRT read right: the caches are graph inputs, TensorScatter writes the new rows and its
     results are graph outputs directly, and the mask is an input (never is_causal, which TensorRT aligns to the upper left):
-    boolean, or in fp16 stages added to the scores (`export/write_fp16.py` says why).
+    boolean, or in fp16 stages added to the scores (`export/write_fp16.py` says why). `Attention` takes either.
     """
+    return _portable_attention(_ATTENTION, opset)
+
+
+# Where the new rows go: (sequence, head, row) for each of [B, H, L]. With one index into caches flattened to [B H S, Dh]
+# TensorRT-RTX copies every cache three times; so, it copies it once and writes the rows into the copy.
+_SCATTER = """
+    zero_0d = Constant <value_int = 0> ()
+    one_0d = Constant <value_int = 1> ()
+    one = Constant <value_ints = [1]> ()
+    after_sequence = Constant <value_ints = [1, 2, 3]> ()
+    around_head = Constant <value_ints = [0, 2, 3]> ()
+    around_row = Constant <value_ints = [1, 3]> ()
+    batch_1d = Shape <start = 0, end = 1> (key)
+    batch = Squeeze (batch_1d, zero)
+    head_count = Squeeze (heads_1d, zero)
+    new_rows_1d = Shape <start = 2, end = 3> (key)
+    new_rows = Squeeze (new_rows_1d, zero)
+    sequence_range = Range (zero_0d, batch, one_0d)
+    head_range = Range (zero_0d, head_count, one_0d)
+    row_range = Range (zero_0d, new_rows, one_0d)
+    first_row = Unsqueeze (position, one)
+    row_numbers = Add (first_row, row_range)
+    sequence_column = Unsqueeze (sequence_range, after_sequence)
+    head_column = Unsqueeze (head_range, around_head)
+    row_column = Unsqueeze (row_numbers, around_row)
+    column_shape = Concat <axis = 0> (batch_1d, heads_1d, new_rows_1d, one)
+    sequence_places = Expand (sequence_column, column_shape)
+    head_places = Expand (head_column, column_shape)
+    row_places = Expand (row_column, column_shape)
+    places = Concat <axis = 3> (sequence_places, head_places, row_places)
+    present_key = ScatterND (past_key, places, key)
+    present_value = ScatterND (past_value, places, value)
+"""
+# The query is scaled before the product, which could leave the range of fp16 if it were scaled after it.
+_SCORES = """
+    scale = Constant <value_float: float = @scale> ()
+    scale_like = CastLike (scale, query)
+    scaled_query = Mul (query, scale_like)
+    key_columns = Transpose <perm = [0, 1, 3, 2]> (present_key)
+    scores = MatMul (scaled_query, key_columns)
+"""
+_MASKS = {
+    "bool": """
+    hidden = Constant <value_float = -3.4028234e38> ()
+    hidden_like = CastLike (hidden, scores)
+    masked = Where (mask, scores, hidden_like)
+""",
+    "added": "masked = Add (scores, mask)",
+}
+_FOUND = """
+    shares = Softmax <axis = -1> (masked)
+    found_heads = MatMul (shares, present_value)
+"""
+
+
+def spelled_attention(opset: int, mask: Mask) -> FunctionProto:
+    """As `cached_attention`, in ops that TensorRT 10.3 parses: ScatterND for TensorScatter, MatMul and Softmax for Attention.
+
+    The caches are written to new memory, not in place. ScatterND has no `reduction`, which that parser refuses even as "none".
+    """
+    return _portable_attention(_SCATTER + _SCORES + _MASKS[mask] + _FOUND, opset)
+
+
+def _portable_attention(body: str, opset: int) -> FunctionProto:
     inputs = ("qkv", "past_key", "past_value", "position", "mask")
     outputs = "y, present_key, present_value"
-    return _function("CachedAttention", "heads, scale", inputs, outputs, _CACHED_ATTENTION, opset)
+    return _function("CachedAttention", "heads, scale", inputs, outputs, _SPLIT_HEADS + body + _JOIN_HEADS, opset)
+
+
+_APPEND = """
+    axis1 = Constant <value_ints = [1]> ()
+    head = Unsqueeze (appended, axis1)
+    present = TensorScatter <axis = 2, mode = "linear"> (log, head, start)
+"""
+
+
+def append_rows(opset: int) -> FunctionProto:
+    """`AppendRows(log [B, 1, R, D], appended [B, L, D], start [B]) -> present [B, 1, R, D]`: new rows from index `start`."""
+    return _function("AppendRows", "", ("log", "appended", "start"), "present", _APPEND, opset)
+
+
+# (sequence, 0, row) for each of [B, L].
+_SPELLED_APPEND = """
+    zero = Constant <value_ints = [0]> ()
+    zero_0d = Constant <value_int = 0> ()
+    one_0d = Constant <value_int = 1> ()
+    one = Constant <value_ints = [1]> ()
+    batch_1d = Shape <start = 0, end = 1> (appended)
+    batch = Squeeze (batch_1d, zero)
+    new_rows_1d = Shape <start = 1, end = 2> (appended)
+    new_rows = Squeeze (new_rows_1d, zero)
+    sequence_range = Range (zero_0d, batch, one_0d)
+    row_range = Range (zero_0d, new_rows, one_0d)
+    first_row = Unsqueeze (start, one)
+    row_numbers = Add (first_row, row_range)
+    after_sequence = Constant <value_ints = [1, 2]> ()
+    after_row = Constant <value_ints = [2]> ()
+    sequence_column = Unsqueeze (sequence_range, after_sequence)
+    row_column = Unsqueeze (row_numbers, after_row)
+    column_shape = Concat <axis = 0> (batch_1d, new_rows_1d, one)
+    sequence_places = Expand (sequence_column, column_shape)
+    head_places = Expand (zero, column_shape)
+    row_places = Expand (row_column, column_shape)
+    places = Concat <axis = 2> (sequence_places, head_places, row_places)
+    present = ScatterND (log, places, appended)
+"""
+
+
+def spelled_append_rows(opset: int) -> FunctionProto:
+    """As `append_rows`, with ScatterND; into new memory, not in place."""
+    return _function("AppendRows", "", ("log", "appended", "start"), "present", _SPELLED_APPEND, opset)
 
 
 # Attributes and inputs that all uses of the kernel share.

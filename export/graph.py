@@ -19,8 +19,10 @@ from ..models.lengthen import Lengthen
 from ..models.shorten import Shorten
 from ..models.stages import Stage
 from . import functions
-from .dialect import Dialect
+from .dialect import MODERN, Dialect
 from .graph_modules import StageGraph
+from .restate import restate
+from .saving import save_graph
 
 # Any sizes serve as examples so long as they differ from 0 and 1, which torch.export would take for constants.
 _EXAMPLE = {"B": 2, "L": 3, "S": 8, "N": 2}
@@ -32,27 +34,21 @@ def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect
     Batch, firings, capacity and the number of logit rows are symbolic.
 
     Raises:
-        ExportError: torch could not trace the stage; the first line of its reason is quoted.
+        ExportError: torch could not trace the stage, and the first line of its reason is quoted; or the dialect lacks an op.
     """
     contract = contract_of(stage.spec, config.dim, config.vocab_size)
-    model = _traced(stage, contract, dialect)
-    for function in _functions(stage, dialect):
+    model = _traced(stage, contract)
+    for function in _resampling(stage):
         added = ir.serde.deserialize_function(function)
         model.functions[added.identifier()] = added
     model.opset_imports[functions.DOMAIN] = 1
     _state_shapes(model, contract)
     _name_nodes(model, stage.spec.name)
+    restate(model, dialect)
     return save_graph(model, path)
 
 
-def save_graph(model: ir.Model, path: Path) -> int:
-    """Save a model with its weights in `<path>.data`, which readers may map into memory; return the bytes of the weights."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(model, path, external_data=f"{path.name}.data")
-    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-
-
-def _traced(stage: Stage, contract: Contract, dialect: Dialect) -> ir.Model:
+def _traced(stage: Stage, contract: Contract) -> ir.Model:
     spec = stage.spec
     row_inputs = [tensor.name for tensor in spec.inputs]
     graph = StageGraph(stage.module, row_inputs, spec.uses_position, spec.output == "logits")
@@ -65,7 +61,7 @@ def _traced(stage: Stage, contract: Contract, dialect: Dialect) -> ir.Model:
                 graph,
                 tuple(_example(tensor) for tensor in contract.inputs),
                 dynamo=True,
-                opset_version=dialect.opset,
+                opset_version=MODERN.opset,
                 input_names=[tensor.name for tensor in contract.inputs],
                 output_names=[tensor.name for tensor in contract.outputs],
                 dynamic_shapes=(tuple(_dynamic(tensor, letters) for tensor in contract.inputs),),
@@ -101,13 +97,13 @@ def _dynamic(tensor: TensorSpec, letters: dict[str, Dim]) -> dict[int, Dim]:
     return dynamic
 
 
-def _functions(stage: Stage, dialect: Dialect) -> list[FunctionProto]:
-    """The definitions of the `foveal` ops that this stage's graph contains."""
-    found = [dialect.cached_attention(dialect.opset)] if stage.spec.layers else []
+def _resampling(stage: Stage) -> list[FunctionProto]:
+    """The definitions of `Shorten` and `Lengthen`, where this stage's graph contains them."""
+    found = []
     if isinstance(stage.module.entry, Shorten):
-        found.append(functions.shorten(stage.module.entry.kind, dialect.opset))
+        found.append(functions.shorten(stage.module.entry.kind, MODERN.opset))
     if isinstance(stage.module.exit, Lengthen):
-        found.append(functions.lengthen(stage.module.exit.kind, dialect.opset))
+        found.append(functions.lengthen(stage.module.exit.kind, MODERN.opset))
     return found
 
 

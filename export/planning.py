@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from ..bundle import Bundle, open_bundle, read_sidecar
+from ..bundle import Bundle, open_bundle
 from ..calibration.calibrate import Calibration, calibrate_ids
 from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
 from ..calibration.quality import log_probabilities, token_losses
@@ -27,6 +27,7 @@ from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from ..sidecar import read_sidecar
 from .compile import compile_stage
 from .write_precision import HEAD, write_precision
 
@@ -136,7 +137,7 @@ class _Workshop:
     ) -> None:
         self.model, self.calibration, self.directory, self.held_out = model, calibration, directory, held_out
         self.head, self._report, self._done = head, report, 0
-        self.full = {engine.spec.name: engine for engine in model.engines if isinstance(engine, OnnxRuntimeEngine)}
+        self.full = {engine.spec.name: engine for engine in model.host_engines}
         self.entries = {entry.spec.name: entry for entry in model.manifest.stages}
         self._engines: dict[tuple[str, str, tuple[tuple[str, str], ...]], OnnxRuntimeEngine] = {}
         self.products: dict[str, tuple[ProductPrecision, ...]] = {}
@@ -280,5 +281,5 @@ def _decode_ms(session: Session, prompt_tokens: int, steps: int) -> dict[str, fl
     for _ in range(steps):
         session.advance(token, last_only=True)
     session.observer = None
-    strides = {engine.spec.name: engine.spec.stride for engine in session.engines}
+    strides = {spec.name: spec.stride for spec in session.specs}
     return {name: median(ns) * 1e-6 / strides[name] for name, ns in times.items()}

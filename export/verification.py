@@ -12,23 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..bundle import Bundle, EngineSidecar, ModelInfo, open_bundle
+from ..bundle import Bundle, ModelInfo, open_bundle
 from ..contract import StageSpec
-from ..errors import BackendUnavailable, ConfigError, EquivalenceError
+from ..errors import ConfigError, EquivalenceError
 from ..files import write_atomically
 from ..models.hourglass import Hourglass
 from ..models.loading import load_model
 from ..models.stages import split
 from ..progress import Progress, silent
+from ..runtime.backends import open_engines
+from ..runtime.decoder import Engines
 from ..runtime.engines.base import BoundStage, Engine
-from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, import_onnxruntime
-from ..runtime.model import load_engines
 from ..runtime.rows import Array, Block
 from ..runtime.session import Session
+from .chunks import random_chunks, spans
+from .comparison import TOLERANCE, Comparison
+from .portable import portable_engines
 from .torch_engine import TorchEngine
 
-TOLERANCE = 1e-4  # of the reference's largest magnitude, at least 1: fp32 rounding of another order of sums stays well below
-PORTABLE_SINCE = (1, 24)
 _BATCH = 2
 _SEED = 20211026
 
@@ -68,39 +69,12 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Comparison:
-    """Collects the largest error and the first place beyond the tolerance."""
-
-    name: str
-    error: float = 0.0
-    values: int = 0
-    where: str | None = None
-
-    def add(self, got: Array, expected: Array, place: Callable[[int], str], axis: int) -> None:
-        """Compare; `place(i)` says where index i of `axis` is."""
-        difference = np.abs(got.astype(np.float64) - expected)
-        self.values += difference.size
-        if difference.size == 0:
-            return
-        worst = float(np.nan_to_num(difference, nan=np.inf).max())
-        self.error = max(self.error, worst)
-        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if self.where is None and not worst <= allowed:
-            others = tuple(other for other in range(difference.ndim) if other != axis)
-            rows = ~(difference <= allowed).all(axis=others)
-            self.where = place(int(np.argmax(rows)))
-
-    def check(self) -> Check:
-        return Check(name=self.name, max_abs_error=self.error, tolerance=TOLERANCE, values=self.values, where=self.where)
-
-
-@dataclass
 class _PairedEngine:
     """Runs the reference, which the dataflow goes on with, and compares another engine's answer to the same inputs."""
 
     reference: Engine
     other: Engine
-    comparison: _Comparison
+    comparison: Comparison
     spec: StageSpec = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +104,7 @@ class _PairedStage:
 
         def place(row: int) -> str:
             firing = first + row // (spec.output_rows if axis == 0 else 1)
-            return f'stage "{spec.name}", token {firing * spec.stride}, tensor {spec.output}'
+            return f'stage "{spec.name}", token {spec.fired_by(firing)}, tensor {spec.output}'
 
         comparison.add(answer, output.array, place, axis)
         for index, (got, expected) in enumerate(zip(self.other.caches, self.reference.caches, strict=True)):
@@ -142,7 +116,7 @@ class _PairedStage:
         rows = slice(first, first + firings)
 
         def place(row: int) -> str:
-            return f'stage "{spec.name}", token {(first + row) * spec.stride}, tensor {name}'
+            return f'stage "{spec.name}", token {spec.fired_by(first + row)}, tensor {name}'
 
         self.engine.comparison.add(got[:, :, rows, :width], expected[:, :, rows], place, axis=2)
 
@@ -198,20 +172,21 @@ def _jobs(bundle: Bundle, model: Hourglass, target: str, ids: Array, expected: A
     reference = [TorchEngine(stage) for stage in split(model)]
     info = bundle.manifest.model
 
-    def system(name: str, engines: Sequence[Engine], chunks: Sequence[int]) -> _Job:
+    def system(name: str, engines: Engines, chunks: Sequence[int]) -> _Job:
         return lambda: [_compare_system(name, Session(engines, info, _BATCH), ids, expected, chunks)]
 
     def stages(kind: str, engines: Sequence[Engine], chunks: Sequence[int]) -> _Job:
         return lambda: _compare_stages(kind, reference, engines, info, ids, chunks)
 
     length = ids.shape[1]
-    singles, mixed = [1] * length, _random_chunks(length)
-    portable, compiled = _portable_engines(bundle), load_engines(bundle, target, threads=1)
+    singles, mixed = [1] * length, random_chunks(length, _SEED)
+    portable, compiled = portable_engines(bundle), open_engines(bundle, target)
     yield "stages in PyTorch", system("the split into stages, token by token", reference, singles)
     yield "ONNX stages", stages("ONNX graph", portable, singles)
     yield "ONNX stages, chunks", stages("ONNX graph in chunks", portable, mixed)
-    yield f"{target} engines", stages(f"{target} engine", compiled, singles)
-    yield f"{target} engines, chunks", stages(f"{target} engine in chunks", compiled, mixed)
+    if isinstance(compiled, tuple):  # engines with a memory of their own are compared as a system; `compare` cuts it
+        yield f"{target} engines", stages(f"{target} engine", compiled, singles)
+        yield f"{target} engines, chunks", stages(f"{target} engine in chunks", compiled, mixed)
     yield "system, one call", system(f"the {target} system, one call", compiled, [length])
     yield "system, token by token", system(f"the {target} system, token by token", compiled, singles)
     yield "system, random chunks", system(f"the {target} system, random chunks", compiled, mixed)
@@ -220,51 +195,28 @@ def _jobs(bundle: Bundle, model: Hourglass, target: str, ids: Array, expected: A
 def _compare_stages(
     kind: str, reference: Sequence[TorchEngine], engines: Sequence[Engine], info: ModelInfo, ids: Array, chunks: Sequence[int]
 ) -> list[Check]:
-    comparisons = [_Comparison(f'{kind} of stage "{engine.spec.name}"') for engine in reference]
+    comparisons = [Comparison(f'{kind} of stage "{engine.spec.name}"', TOLERANCE) for engine in reference]
     paired = [_PairedEngine(*trio) for trio in zip(reference, engines, comparisons, strict=True)]
     session = Session(paired, info, _BATCH)
-    for start, end in _spans(chunks):
+    for start, end in spans(chunks):
         session.advance(ids[:, start:end])
-    return [comparison.check() for comparison in comparisons]
+    return [_check(comparison) for comparison in comparisons]
 
 
 def _compare_system(name: str, session: Session, ids: Array, expected: Array, chunks: Sequence[int]) -> Check:
-    comparison = _Comparison(name)
-    for start, end in _spans(chunks):
+    comparison = Comparison(name, TOLERANCE)
+    for start, end in spans(chunks):
         logits = session.advance(ids[:, start:end])
         comparison.add(logits, expected[:, start:end], partial(_logits_place, start), axis=1)
-    return comparison.check()
+    return _check(comparison)
+
+
+def _check(found: Comparison) -> Check:
+    return Check(name=found.name, max_abs_error=found.largest, tolerance=TOLERANCE, values=found.values, where=found.where)
 
 
 def _logits_place(start: int, row: int) -> str:
     return f"token {start + row}, tensor logits"
-
-
-def _portable_engines(bundle: Bundle) -> list[OnnxRuntimeEngine]:
-    """The portable graphs on ONNX Runtime, as they are."""
-    check_runs_portable_graphs(import_onnxruntime().__version__)
-    engines = []
-    for entry in bundle.manifest.stages:
-        sidecar = EngineSidecar(
-            target="cpu",
-            stage=entry.spec.name,
-            builder="the portable graph",
-            precision_asked=bundle.manifest.precision,
-            precision_obtained=bundle.manifest.precision,
-            graph_sha256=bundle.manifest.files[entry.graph].sha256,
-            cache_head_dim=entry.spec.head_dim,
-        )
-        engines.append(OnnxRuntimeEngine(entry.spec, bundle.file(entry.graph), sidecar, threads=1))
-    return engines
-
-
-def check_runs_portable_graphs(version: str) -> None:
-    """Raise BackendUnavailable if that version of ONNX Runtime knows no opset 24."""
-    if tuple(map(int, version.split(".")[:2])) < PORTABLE_SINCE:
-        raise BackendUnavailable(
-            f"foveal verify runs the portable graphs, which takes onnxruntime {PORTABLE_SINCE[0]}.{PORTABLE_SINCE[1]} or later "
-            f"(for Python 3.11 or later), got {version}; verify on another machine: the engines themselves do run here"
-        )
 
 
 def _check_same_model(bundle: Bundle, model: Hourglass, checkpoint: str | Path) -> None:
@@ -283,18 +235,3 @@ def _token_ids(model: Hourglass) -> npt.NDArray[np.int64]:
     period = model.config.levels.strides[-1]
     length = min(model.config.max_positions, max(2 * period + 3, 61))
     return np.random.default_rng(_SEED).integers(0, model.config.vocab_size, (_BATCH, length))
-
-
-def _random_chunks(length: int) -> list[int]:
-    rng = np.random.default_rng(_SEED)
-    chunks: list[int] = []
-    while (left := length - sum(chunks)) > 0:
-        chunks.append(min(left, int(rng.integers(1, 12))))
-    return chunks
-
-
-def _spans(chunks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for length in chunks:
-        yield start, start + length
-        start += length

@@ -1,10 +1,12 @@
 """Write precisions into a stage graph, in standard ONNX that ONNX Runtime and strongly typed TensorRT read alike.
 
     int8     QuantizeLinear -> DequantizeLinear on the input, DequantizeLinear on int8 weights (one scale per column)
-    w8, w4   DequantizeLinear on int8 or int4 weights in blocks of rows
+    w8       DequantizeLinear on the same weights
+    w4       DequantizeLinear on int4 weights (one scale per block of rows of a column)
     fp16     casts around matrix products and attention (`export/write_fp16.py`)
 
-All symmetric: TensorRT takes no zero points.
+All symmetric: TensorRT takes no zero points. int8 is not in blocks: TensorRT-RTX widens those to memory in every step, and
+TensorRT 10.3 has blocks for int4 only (`IDequantizeLayer` in its NvInfer.h).
 """
 
 from __future__ import annotations
@@ -24,14 +26,15 @@ from ..calibration.ranges import ProductRanges
 from ..errors import CalibrationError
 from ..precision import CacheScale, Plan, ProductPrecision
 from . import quantise
+from .dialect import MODERN, Dialect
 from .edit import constant, insert_before
-from .graph import save_graph
+from .restate import restate
+from .saving import save_graph
 from .write_embedding import table_bytes, write_embedding
 from .write_fp16 import QKV, attention_is_safe, reason_for_fp32, write_fp16
 
 HEAD = "/exit/logits"
-BITS = {"w8": 8, "w4": 4}
-INTEGERS = ("int8", *BITS)
+INTEGERS = ("int8", "w8", "w4")
 
 
 class WrittenStage(NamedTuple):
@@ -52,8 +55,18 @@ class WrittenStage(NamedTuple):
     cache_scales: tuple[CacheScale, ...]
 
 
-def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibration: Calibration | None) -> WrittenStage:
+def write_precision(
+    source: Path, target: Path, stage: str, plan: Plan, calibration: Calibration | None, dialect: Dialect = MODERN
+) -> WrittenStage:
     """Rewrite the fp32 stage graph `source` to `target` as planned.
+
+    Args:
+        source: of any dialect.
+        target: written in `dialect`.
+        stage: the stage's name.
+        plan: what its products are to become.
+        calibration: what is known of its activations.
+        dialect: of the graph that is written.
 
     Raises:
         CalibrationError: int8 or fp16 without the ranges of a product.
@@ -67,8 +80,10 @@ def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibrat
         precision = obtained[product.name]
         if precision == "int8":
             _write_int8(product, _ranges(calibration, product.name, precision))
-        elif precision in BITS:
-            _write_blocks(product, BITS[precision], calibration)
+        elif precision == "w8":
+            product.matmul.replace_input_with(1, _by_column(product, product.weight))
+        elif precision == "w4":
+            _write_w4(product, calibration)
     half = [product for product in products if obtained[product.name] == "fp16"]
     attention = _attention_is_half(model, obtained, calibration)
     scales = _cache_scales(model, stage, plan, obtained, calibration)
@@ -77,6 +92,7 @@ def write_precision(source: Path, target: Path, stage: str, plan: Plan, calibrat
     if plan.embedding:
         write_embedding(model, plan.of_stage(stage))
     RemoveUnusedNodesPass()(model)
+    restate(model, dialect)  # int4 and added masks change what a dialect says
     weight_bytes = save_graph(model, target)
     return WrittenStage(weight_bytes, table_bytes(model), "float16" if attention else "float32", tuple(outcome), scales)
 
@@ -89,7 +105,7 @@ def _decided(product: Product, stage: str, plan: Plan, calibration: Calibration 
         asked = "fp32"
     decided = ProductPrecision(product=product.name, rows=rows, columns=columns, asked=asked, obtained=asked)
     reason = ""
-    if asked in BITS and quantise.block_for(rows, BITS[asked]) is None:
+    if asked == "w4" and quantise.block_for(rows) is None:
         reason = f"{rows} rows are no multiple of {quantise.SMALLEST_BLOCK}, the smallest block"
     elif asked == "fp16":
         reason = reason_for_fp32(product, _ranges(calibration, product.name, asked).ranges)
@@ -143,25 +159,30 @@ def _write_int8(product: Product, known: _Known) -> None:
         _divide_norm(norm, scales)
         weight = weight * scales[:, None]
         threshold = float((ranges.absmax / scales).max()) * clip
-    quantised = quantise.by_column(weight)
     step = np.float32(threshold / quantise.INT8_MAX)
     name, matmul = product.name, product.matmul
     x_scale, zero = constant(matmul, f"{name}/x_scale", step), constant(matmul, f"{name}/zero", np.int8(0))
     (x8,) = insert_before(matmul, "QuantizeLinear", [product.x, x_scale, zero], f"{name}/quantize")
     (x,) = insert_before(matmul, "DequantizeLinear", [x8, x_scale, zero], f"{name}/dequantize")
-    values = constant(matmul, f"{name}/weight_int8", quantised.values)
-    w_scale = constant(matmul, f"{name}/weight_scale", quantised.scales)
-    (w,) = insert_before(matmul, "DequantizeLinear", [values, w_scale], f"{name}/weight", {"axis": 1})
     matmul.replace_input_with(0, x)
-    matmul.replace_input_with(1, w)
+    matmul.replace_input_with(1, _by_column(product, weight))
 
 
-def _write_blocks(product: Product, bits: int, calibration: Calibration | None) -> None:
+def _by_column(product: Product, weight: quantise.Floats) -> ir.Value:
+    """A weight as int8 with a scale per column, widened."""
+    name, matmul, quantised = product.name, product.matmul, quantise.by_column(weight)
+    values = constant(matmul, f"{name}/weight_int8", quantised.values)
+    scales = constant(matmul, f"{name}/weight_scale", quantised.scales)
+    (w,) = insert_before(matmul, "DequantizeLinear", [values, scales], f"{name}/weight", {"axis": 1})
+    return w
+
+
+def _write_w4(product: Product, calibration: Calibration | None) -> None:
     weight, name, matmul = product.weight, product.name, product.matmul
-    block = quantise.block_for(weight.shape[0], bits) or weight.shape[0]
+    block = quantise.block_for(weight.shape[0]) or weight.shape[0]
     ranges = None if calibration is None else calibration.products.get(name)
-    quantised = quantise.by_block(weight, bits, block, None if ranges is None else ranges.mean_square)
-    integers = constant(matmul, f"{name}/weight_int{bits}", quantised.values, ir.DataType.INT4 if bits == 4 else None)
+    quantised = quantise.by_block(weight, block, None if ranges is None else ranges.mean_square)
+    integers = constant(matmul, f"{name}/weight_int4", quantised.values, ir.DataType.INT4)
     scales = constant(matmul, f"{name}/weight_scale", quantised.scales)
     (w,) = insert_before(matmul, "DequantizeLinear", [integers, scales], f"{name}/weight", {"axis": 0, "block_size": block})
     matmul.replace_input_with(1, w)

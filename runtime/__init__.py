@@ -1,6 +1,6 @@
 """Engines to tokens: numpy and one engine library; never torch, never onnx."""
 
-from .engines.onnxruntime import share_threads
+from .engines.onnxruntime_library import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
 from .session import Session, Snapshot

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..bundle import Bundle, Manifest, check_target, open_bundle
+from ..bundle import Bundle, Manifest, check_target_name, open_bundle
 from ..errors import ConfigError
-from .engines.base import Engine
-from .engines.onnxruntime import OnnxRuntimeEngine, shared_threads
+from .backends import open_engines
+from .engines.onnxruntime import OnnxRuntimeEngine
+from .engines.onnxruntime_library import shared_threads
 from .generate import generate_ids
 from .sampling import SamplingParams
 from .session import Session
@@ -20,10 +21,16 @@ from .tokenizer import TextTokenizer, load_tokenizer
 class Model:
     """Engines of one bundle. Immutable; sessions made from it may run in different threads."""
 
-    def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, target: str, threads: int, provider: str | None = None) -> None:
         self.bundle, self.target, self.threads = bundle, target, threads
-        self.engines = load_engines(bundle, target, threads)
+        self.engines = open_engines(bundle, target, threads, provider)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
+
+    @property
+    def host_engines(self) -> tuple[OnnxRuntimeEngine, ...]:
+        """The engines that work in the host's memory: all of target `cpu`'s, none of another's."""
+        engines = self.engines if isinstance(self.engines, tuple) else ()
+        return tuple(engine for engine in engines if isinstance(engine, OnnxRuntimeEngine))
 
     @property
     def manifest(self) -> Manifest:
@@ -94,46 +101,42 @@ def _pieces(ids: Iterator[int], stream: TextStream) -> Iterator[str]:
         yield piece
 
 
-def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None = None) -> Model:
+def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None = None, provider: str | None = None) -> Model:
     """Load a bundle's engines.
 
     Args:
         bundle: a bundle directory, every file of which is checked first, or one that was opened before.
         target: what the engines were built for.
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
-            measurement on this machine.
+            measurement on this machine. Only `cpu` engines have threads.
+        provider: what `cuda` engines run on: `"cuda"` (None), `"tensorrt"`, `"tensorrt-rtx"`, or `"cpu"` where there is no GPU.
 
     Raises:
         BundleError: not a bundle, or not whole.
-        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's.
-        BackendUnavailable: the target's engine library is not installed.
+        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's, or a
+            provider that is unknown or for another target.
+        BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
-    check_target(target)
+    check_target_name(target)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if target not in opened.manifest.engines:
         built = ", ".join(opened.manifest.engines) or "none"
-        raise ConfigError(f"{opened.path} has no engines for {target}, only for: {built}; convert the checkpoint for {target}")
-    return Model(opened, target, _thread_count(opened, target, threads))
+        raise ConfigError(
+            f"{opened.path} has no engines for {target}, only for: {built}; "
+            f"add them: foveal build {opened.path} --target {target}"
+        )
+    return Model(opened, target, _thread_count(opened, target, threads), provider)
 
 
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
     shared = shared_threads()
+    if target != "cpu":
+        return threads or 1
     if shared is None:
-        return threads or fastest_thread_count(lambda n: Session(load_engines(bundle, target, n), bundle.manifest.model))
+        return threads or fastest_thread_count(lambda n: Session(open_engines(bundle, target, n), bundle.manifest.model))
     if threads not in (None, shared):
         raise ConfigError(f"this process shares a pool of {shared} threads, got threads={threads}; leave it out")
     return shared
-
-
-def load_engines(bundle: Bundle, target: str, threads: int) -> tuple[Engine, ...]:
-    """One engine per stage, in dataflow order."""
-    paths = bundle.manifest.engines[target]
-    return tuple(
-        OnnxRuntimeEngine(
-            entry.spec, bundle.file(paths[entry.spec.name]), bundle.sidecar(target, entry.spec.name), threads, target
-        )
-        for entry in bundle.manifest.stages
-    )

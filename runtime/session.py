@@ -1,9 +1,8 @@
-"""One sequence (or batch) being decoded: buffers, a position, and the interpreter that fires the stages."""
+"""One sequence (or batch) being decoded: a position, and a decoder that fires the stages."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -11,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import ModelInfo
-from ..contract import StageSpec
+from ..contract import StageSpec, leads_of
 from ..errors import CapacityError, ConfigError, InputError
-from .engines.base import BoundStage, Engine
-from .rows import Array, Block, RowLog, TokenLog
-
-Observer = Callable[[StageSpec, int, int], None]
-"""Called after every engine call with the stage, the number of firings and the nanoseconds it took."""
+from .decoder import Decoder, Engines, Observer, Written
+from .host import HostDecoder
+from .rows import Array, TokenLog
 
 
 @dataclass(frozen=True)
@@ -27,23 +24,12 @@ class Snapshot:
     position: int
     batch: int
     tokens: Array
-    rows: tuple[Array, ...]
-    caches: tuple[tuple[Array, ...], ...]
+    written: Written
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(array.nbytes for array in (self.tokens, *self.rows, *(cache for caches in self.caches for cache in caches)))
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A stage, its engine's caches, and the logs it reads and writes."""
-
-    spec: StageSpec
-    bound: BoundStage
-    sources: tuple[RowLog | TokenLog, ...]
-    output: RowLog | None
+        return self.tokens.nbytes + self.written.nbytes
 
 
 class Session:
@@ -57,17 +43,20 @@ class Session:
         CapacityError: a capacity below 1 or beyond the model's positions.
     """
 
-    def __init__(self, engines: Sequence[Engine], model: ModelInfo, batch: int = 1, capacity: int | None = None) -> None:
+    def __init__(self, engines: Engines, model: ModelInfo, batch: int = 1, capacity: int | None = None) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.engines, self.model, self.batch = engines, model, batch
         self.capacity = _checked_capacity(model, capacity)
         self.position = 0
-        self.fires = {engine.spec.name: 0 for engine in engines}
-        self.observer: Observer | None = None
-        self._tokens = _token_log(engines, batch, self.capacity)
-        self._steps = _allocate(engines, self._tokens, model.dim, batch, self.capacity)
-        self._last = Block.of(np.zeros(1, np.int64))
+        self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
+        self._tokens = _token_log(self.specs, batch, self.capacity)
+        self.decoder = self._open(engines)
+
+    def _open(self, engines: Engines) -> Decoder:
+        if isinstance(engines, Sequence):
+            return HostDecoder(engines, self._tokens, self.model.dim, self.model.vocab_size, self.batch, self.capacity)
+        return engines.decoder(self._tokens, self.batch, self.capacity)
 
     def advance(self, ids: npt.ArrayLike, last_only: bool = False) -> npt.NDArray[np.float32]:
         """Append tokens to every sequence and return their logits; prefill and decode are this one call.
@@ -85,36 +74,11 @@ class Session:
         """
         tokens = self._checked_ids(ids)
         length = tokens.shape[1]
-        wanted = self._last if last_only else Block.of(np.arange(length))
-        if last_only:
-            self._last.array[0] = length - 1
+        wanted = np.array([length - 1]) if last_only else np.arange(length)
         self._tokens.write(self.position, tokens)
-        logits = np.empty((self.batch, wanted.array.shape[0], self.model.vocab_size), np.float32)
-        self._fire(length, wanted, Block.of(logits))
+        logits = self.decoder.run(self.position, length, wanted)
         self.position += length
         return logits
-
-    def _fire(self, length: int, wanted: Block, logits: Block) -> None:
-        for step in self._steps:
-            spec = step.spec
-            firings = spec.firings(self.position, length)
-            count = len(firings)
-            if count == 0:
-                continue
-            first = firings.start
-            inputs = [
-                log.rows(first * given.count - given.shift, count * given.count)
-                for given, log in zip(spec.inputs, step.sources, strict=True)
-            ]
-            is_head = step.output is None
-            output = logits if step.output is None else step.output.rows(first * spec.output_rows, count * spec.output_rows)
-            if self.observer is None:
-                step.bound.run(first, count, inputs, output, wanted if is_head else None)
-            else:
-                began = time.perf_counter_ns()
-                step.bound.run(first, count, inputs, output, wanted if is_head else None)
-                self.observer(spec, count, time.perf_counter_ns() - began)
-            self.fires[spec.name] += count
 
     def reset(self) -> None:
         """Start again at position 0."""
@@ -132,18 +96,13 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Copy everything written so far."""
-        rows = tuple(step.output.array[: self._used_rows(step)].copy() for step in self._steps if step.output is not None)
-        caches = tuple(
-            tuple(cache[:, :, : step.spec.capacity_rows(self.position)].copy() for cache in step.bound.caches)
-            for step in self._steps
-        )
-        return Snapshot(self.position, self.batch, self.tokens.copy(), rows, caches)
+        return Snapshot(self.position, self.batch, self.tokens.copy(), self.decoder.read(self.position))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back (or forward) to a snapshot of a session of the same model and batch.
 
         Raises:
-            InputError: another batch.
+            InputError: another batch, or a snapshot of other engines; the session is unchanged.
             CapacityError: the snapshot holds more tokens than this session can.
         """
         if snapshot.batch != self.batch:
@@ -154,14 +113,9 @@ class Session:
             raise CapacityError(
                 f"the snapshot holds {snapshot.position} tokens, this session at most {self.capacity}; give it more capacity"
             )
-        self.position = snapshot.position
+        self.decoder.write(snapshot.written)
         self._tokens.write(0, snapshot.tokens)
-        logs = [step.output for step in self._steps if step.output is not None]
-        for log, rows in zip(logs, snapshot.rows, strict=True):
-            log.array[: rows.shape[0]] = rows
-        for step, caches in zip(self._steps, snapshot.caches, strict=True):
-            for cache, saved in zip(step.bound.caches, caches, strict=True):
-                cache[:, :, : saved.shape[2]] = saved
+        self.position = snapshot.position
 
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
@@ -170,17 +124,28 @@ class Session:
         return forked
 
     @property
+    def observer(self) -> Observer | None:
+        """Called after every engine call; setting it lets each stage be waited for, which takes time."""
+        return self.decoder.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self.decoder.observer = observer
+
+    @property
+    def fires(self) -> dict[str, int]:
+        """Firings of every stage since the session began."""
+        return self.decoder.fires
+
+    @property
     def copied_bytes(self) -> int:
-        """Bytes of state copied by the host since the session began: 0 as long as every engine works in place."""
-        return sum(step.bound.copied_bytes for step in self._steps)
+        """Bytes of state copied since the session began: 0 as long as every engine works in place."""
+        return self.decoder.copied_bytes
 
     @property
     def state_bytes(self) -> dict[str, int]:
-        """Bytes reserved for each stage's caches and rows (memory that was never written is not committed)."""
-        return {
-            step.spec.name: sum(cache.nbytes for cache in step.bound.caches) + (step.output.array.nbytes if step.output else 0)
-            for step in self._steps
-        }
+        """Bytes reserved for each stage's caches and rows."""
+        return self.decoder.state_bytes
 
     @property
     def tokens(self) -> npt.NDArray[np.int64]:
@@ -188,27 +153,24 @@ class Session:
         return self._tokens.array[:, self._tokens.lead : self._tokens.lead + self.position]
 
     def output_rows(self, stage: str) -> Array:
-        """A view of the rows `[rows, B, D]` a stage has given so far; the stage that gives logits keeps none.
+        """The rows `[rows, B, D]` a stage has given so far; the stage that gives logits keeps none.
 
         Raises:
             ConfigError: no such stage, or the one that gives logits.
         """
-        for step in self._steps:
-            if step.spec.name == stage and step.output is not None:
-                return step.output.array[step.output.lead : self._used_rows(step)]
+        for index, spec in enumerate(self.specs):
+            rows = self.decoder.rows(index, self.position) if spec.name == stage else None
+            if rows is not None:
+                return rows[leads_of(self.specs)[stage] :]
         raise ConfigError(
-            f'no rows are kept for stage "{stage}"; stages with rows: {[s.spec.name for s in self._steps if s.output]}'
+            f'no rows are kept for stage "{stage}"; stages with rows: {[s.name for s in self.specs if s.output == "hidden"]}'
         )
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._steps = ()
-
-    def _used_rows(self, step: _Step) -> int:
-        fired = len(step.spec.firings(0, self.position))
-        return (step.output.lead if step.output else 0) + fired * step.spec.output_rows
+        self.decoder.close()
 
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
         given = np.asarray(ids)
@@ -243,24 +205,6 @@ def _checked_capacity(model: ModelInfo, capacity: int | None) -> int:
     return capacity
 
 
-def _token_log(engines: Sequence[Engine], batch: int, capacity: int) -> TokenLog:
-    shifts = [given.shift for engine in engines for given in engine.spec.inputs if given.source is None]
+def _token_log(specs: Sequence[StageSpec], batch: int, capacity: int) -> TokenLog:
+    shifts = [given.shift for spec in specs for given in spec.inputs if given.source is None]
     return TokenLog(max(shifts, default=0), capacity, batch)
-
-
-def _allocate(engines: Sequence[Engine], tokens: TokenLog, dim: int, batch: int, capacity: int) -> tuple[_Step, ...]:
-    specs = [engine.spec for engine in engines]
-    logs: dict[str, RowLog] = {}
-    for spec in specs:
-        if spec.output == "hidden":
-            lead = max((given.shift for other in specs for given in other.inputs if given.source == spec.name), default=0)
-            logs[spec.name] = RowLog(lead, spec.capacity_rows(capacity) * spec.output_rows, batch, dim)
-    return tuple(
-        _Step(
-            spec=engine.spec,
-            bound=engine.bind(batch, engine.spec.capacity_rows(capacity)),
-            sources=tuple(tokens if given.source is None else logs[given.source] for given in engine.spec.inputs),
-            output=logs.get(engine.spec.name),
-        )
-        for engine, spec in zip(engines, specs, strict=True)
-    )

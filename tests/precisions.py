@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -18,17 +19,20 @@ import torch.nn.functional as F
 from specimens import random_model
 from torch import Tensor, nn
 
-from foveal.bundle import Bundle, StageEntry, open_bundle
+from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import Calibration, calibrate
 from foveal.contract import StageSpec
 from foveal.export import build, convert_model, quantise
+from foveal.export.dialect import CLASSIC
+from foveal.export.restate import restate
+from foveal.export.saving import save_graph
 from foveal.export.torch_engine import TorchEngine
 from foveal.models.hourglass import Hourglass
 from foveal.models.stages import split
 from foveal.precision import Plan, ProductPrecision
+from foveal.runtime import backends
 from foveal.runtime.engines.base import Engine
-from foveal.runtime.engines.onnxruntime import has_int8_caches
-from foveal.runtime.model import load_engines
+from foveal.runtime.engines.onnxruntime_library import has_int8_caches
 from foveal.runtime.rows import Array, Block
 from foveal.runtime.session import Session
 
@@ -84,7 +88,7 @@ class Precise:
 
 
 # Between them: products in the layers, in both kinds of resampling and in a head with bias; rotary and learned positions; a
-# tied table in the stage of the head; empty stages; heads that the CPU kernel must pad, and whose 20 rows have no blocks.
+# tied table in the stage of the head; empty stages; heads that the CPU kernel must pad, and whose 20 rows no block divides.
 _ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "vanilla": ("2@1", {}),
     "resampled": (
@@ -135,12 +139,34 @@ def cpu_engines(bundle: Bundle) -> Sequence[Engine]:
 
 @functools.cache
 def _loaded(path: Path) -> Sequence[Engine]:
-    return load_engines(open_bundle(path), "cpu", 1)
+    return backends.cpu_engines(open_bundle(path))
 
 
 def portable_engines(bundle: Bundle) -> Sequence[Engine]:
     """What the bundle's portable graphs mean."""
-    return [PortableEngine(bundle, entry) for entry in bundle.manifest.stages]
+    return [PortableEngine(entry.spec, bundle.file(entry.graph)) for entry in bundle.manifest.stages]
+
+
+def classic_graphs(bundle: Bundle) -> dict[str, Path]:
+    """The bundle's portable graphs restated in the dialect classic, by stage."""
+    return {entry.spec.name: _classic(bundle.file(entry.graph)) for entry in bundle.manifest.stages}
+
+
+def classic_engines(bundle: Bundle) -> Sequence[Engine]:
+    """What those mean."""
+    graphs = classic_graphs(bundle)
+    return [PortableEngine(entry.spec, graphs[entry.spec.name]) for entry in bundle.manifest.stages]
+
+
+@functools.cache
+def _classic(graph: Path) -> Path:
+    """Written once, beside the bundle that the graph is in: tests must not change bundles."""
+    bundle = graph.parent.parent
+    path = bundle.parent / f"{bundle.name}_classic" / graph.name
+    model = ir.load(graph)
+    restate(model, CLASSIC)
+    save_graph(model, path)
+    return path
 
 
 def defined_engines(precise: Precise, bundle: Bundle) -> Sequence[Engine]:
@@ -165,9 +191,8 @@ class PortableEngine:
     """A portable graph on ONNX Runtime, without the optimisations that would replace products of dequantised weights by kernels
     that round the activations too."""
 
-    def __init__(self, bundle: Bundle, entry: StageEntry) -> None:
-        self.spec: StageSpec = entry.spec
-        self.session = exact_session(bundle.file(entry.graph))
+    def __init__(self, spec: StageSpec, graph: Path) -> None:
+        self.spec, self.session = spec, exact_session(graph)
 
     def bind(self, batch: int, rows: int) -> PortableStage:
         """Zeroed caches as the graph declares them."""
@@ -244,11 +269,13 @@ class Rounded(nn.Module):
                 threshold *= float((ranges.absmax / scales).max()) / largest
             values, steps = quantise.by_column(weight)
             weight, self.step = values * steps, float(np.float32(threshold / 127))
-        elif self.precision in ("w8", "w4"):
-            bits = int(self.precision[1])
-            block = quantise.block_for(product.rows, bits)
+        elif self.precision == "w8":
+            values, steps = quantise.by_column(weight)
+            weight = values * steps
+        elif self.precision == "w4":
+            block = quantise.block_for(product.rows)
             assert block is not None
-            values, steps = quantise.by_block(weight, bits, block, ranges.mean_square)
+            values, steps = quantise.by_block(weight, block, ranges.mean_square)
             weight = values * np.repeat(steps, block, axis=0)
         self.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight.T, np.float32)))
 

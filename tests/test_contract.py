@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveal.contract import Fires, InputSpec, StageSpec, contract_of
+from foveal.contract import Fires, InputSpec, Limits, StageSpec, contract_of, leads_of, resident_contract_of, size_of
 
 
 def stage(stride: int = 1, fires: Fires = "open", **changes: object) -> StageSpec:
@@ -69,3 +69,50 @@ def test_the_documented_tables_are_the_contract() -> None:
 
     page = Path(__file__).parent.parent / "docs" / "io-contract.md"
     assert page.read_text(encoding="utf-8") == contract_page(), "run: python -m foveal.export.contract_docs"
+
+
+def hourglass() -> list[StageSpec]:
+    """Three stages as an Hourglass of factor 4 has them."""
+    window = InputSpec(kind="window", source="1.pre", count=4, shift=3)
+    merged = (InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="4"))
+    return [
+        stage(name="1.pre"),
+        stage(name="4", stride=4, inputs=(window,), output_rows=4),
+        stage(name="1.post", inputs=merged, output="logits"),
+    ]
+
+
+def test_logs_begin_with_as_many_zeros_as_the_longest_shift() -> None:
+    """Then the first window is whole: rows -3 to 0."""
+    assert leads_of(hourglass()) == {"1.pre": 3, "4": 0, "1.post": 0}
+
+
+def test_what_the_letters_of_a_resident_engine_stand_for() -> None:
+    """Caches hold one row per firing, logs all that firings give, behind their zeros."""
+    limits = Limits(batch=2, capacity=30, prefill=8)
+    assert limits.sizes(hourglass(), "1.pre") == {"S": 30, "R": 33}
+    assert limits.sizes(hourglass(), "4") == {"S": 8, "R": 32, "R.1.pre": 33}
+    assert limits.sizes(hourglass(), "1.post") == {"S": 30, "R": 30, "R.1.pre": 33, "R.4": 32}
+
+
+def test_the_resident_form_keeps_rows_in_logs() -> None:
+    """Row inputs become the logs of their sources, `hidden` the stage's own; a stage that keeps no rows has none."""
+    first, coarse, last = (resident_contract_of(spec, dim=6, vocab_size=9) for spec in hourglass())
+    names = [
+        [tensor.name for tensor in contract.inputs if "key_values" not in tensor.name] for contract in (first, coarse, last)
+    ]
+    assert names == [
+        ["input_ids", "position", "past_rows"],
+        ["position", "offsets", "rows.1.pre", "past_rows"],
+        ["position", "logit_rows", "offsets", "rows.1.pre", "rows.4"],
+    ]
+    assert [contract.outputs[0].name for contract in (first, coarse, last)] == ["present_rows", "present_rows", "logits"]
+    aliases = {tensor.name: tensor.aliased_with for tensor in coarse.outputs}
+    assert aliases["present_rows"] == "past_rows"
+    assert aliases["present.0.key"] == "past_key_values.0.key"
+
+
+@pytest.mark.parametrize(("dimension", "expected"), [(7, 7), ("L", 3), ("4*L", 12), ("S", -1), ("2*S", -1)])
+def test_sizes_of_dimensions(dimension: int | str, expected: int) -> None:
+    """Letters that are not given are -1, as engine libraries have it."""
+    assert size_of(dimension, {"L": 3}) == expected

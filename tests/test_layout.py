@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("bench", "calibration", "cli", "export", "models", "runtime")
-CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision", "progress"}
+CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision", "progress", "sidecar"}
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "runtime": CORE,
@@ -82,6 +82,38 @@ def test_importing_is_light(module: str) -> None:
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     assert {tuple(run.stdout.split()[1:]) for run in runs} == {()}
     assert min(float(run.stdout.split()[0]) for run in runs) < 0.5
+
+
+WITHOUT_TORCH = (
+    "building",
+    "planning",
+    "compile",
+    "write_precision",
+    "cpu",
+    "tensorrt.compile",
+    "restate",
+    "saving",
+    "dialect",
+    "functions",
+)
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_engines_are_built_without_torch(module: str) -> None:
+    """From a bundle that was copied to a machine that has none, as a Jetson."""
+    code = f"import sys; sys.modules['torch'] = None; import foveal.export.{module}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_what_starts_from_a_model_says_that_it_needs_torch() -> None:
+    """With the line that installs it; what does not, is there."""
+    code = (
+        "import sys; sys.modules['torch'] = None; import foveal; foveal.build, foveal.plan_precision\n"
+        "try: foveal.convert\nexcept foveal.BackendUnavailable as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "torch can't be imported; exporting needs it: pip install 'foveal[export]'\n"
 
 
 def test_the_public_names_are_there() -> None:

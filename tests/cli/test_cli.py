@@ -19,7 +19,20 @@ from foveal.models.checkpoint import save_checkpoint
 
 def test_every_verb_explains_itself() -> None:
     """`--help` works, and one flag has one spelling."""
-    verbs = ["convert", "calibrate", "build", "eval", "verify", "inspect", "generate", "bench", "train", "doctor", "demo"]
+    verbs = [
+        "convert",
+        "calibrate",
+        "build",
+        "check",
+        "eval",
+        "verify",
+        "inspect",
+        "generate",
+        "bench",
+        "train",
+        "doctor",
+        "demo",
+    ]
     for verb in verbs:
         result = CliRunner().invoke(cli.app, [verb, "--help"])
         assert result.exit_code == 0, result.output
@@ -44,6 +57,13 @@ def test_convert_verify_generate(foveal, tmp_path: Path) -> None:
     code, _, err = foveal("verify", bundle, "--checkpoint", GOLDEN / "s3_linear_noattn")
     assert code == 2
     assert "is another model than" in err
+
+
+def test_convert_to_a_dialect(foveal, tmp_path: Path) -> None:
+    """The name is passed on, and one that is none lists those that are."""
+    code, _, err = foveal("convert", GOLDEN / "s4_naive_attn", tmp_path / "b", "--dialect", "latin")
+    assert code == 1
+    assert 'unknown dialect "latin"; expected one of modern, classic' in err.replace("\n", " ")
 
 
 def test_verification_that_fails_has_its_own_exit_code(foveal, zoo: Zoo, tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from precisions import bytes_model, classic_engines, classic_graphs, cpu_engines, logits, write_text
 from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
 
-from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert, load
+from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert
 from foveal.contract import contract_of
-from foveal.export import conversion, convert_model
+from foveal.export import build, conversion, convert_model, verify
 from foveal.export.dialect import DIALECTS
 from foveal.export.graph import export_stage
+from foveal.models.checkpoint import save_checkpoint
 from foveal.models.stages import split
 
 
@@ -28,17 +31,13 @@ def chunks(length: int, seed: int) -> Sequence[int]:
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_the_stored_logits_come_out_of_the_engines(name: str, tmp_path: Path) -> None:
-    """In one call, token by token and in random chunks, within 1e-4 of the original package's."""
+    """In one call, token by token and in random chunks, within 1e-4 of the original package's; and out of classic graphs."""
     stored = np.load(GOLDEN / name / "io.npz")
     ids = stored["ids"].astype(np.int64)
-    batch, length = ids.shape
-    model = load(convert(GOLDEN / name, tmp_path / "b"), threads=1)
-    for sizes in ([length], [1] * length, chunks(length, 1), chunks(length, 2)):
-        session, logits, start = model.session(batch), [], 0
-        for size in sizes:
-            logits.append(session.advance(ids[:, start : start + size]))
-            start += size
-        np.testing.assert_allclose(np.concatenate(logits, 1), stored["logits"], atol=1e-4)
+    length, bundle = ids.shape[1], convert(GOLDEN / name, tmp_path / "b")
+    for engines in (cpu_engines(bundle), classic_engines(bundle)):
+        for sizes in ([length], [1] * length, chunks(length, 1), chunks(length, 2)):
+            np.testing.assert_allclose(logits(bundle, engines, ids, sizes), stored["logits"], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -110,19 +109,33 @@ def test_cpu_engines_cost_by_the_length_used(name: str, zoo: Zoo) -> None:
         assert [name for name in given if name not in counters] == [name for name in portable if name != "position"]
 
 
+def test_a_classic_bundle(tmp_path: Path) -> None:
+    """Its graphs are the modern ones restated, in every precision built from them, and it is the model it was made from."""
+    model, text = bytes_model("1@1"), write_text(tmp_path / "text.txt")
+    modern, classic = (convert_model(model, tmp_path / name, tokenizer="bytes", dialect=name) for name in DIALECTS)
+    assert [bundle.manifest.dialect for bundle in (modern, classic)] == ["modern", "classic"]
+    small = [build(bundle, tmp_path / f"{bundle.path.name}_w4", "w4", calibration=[text]) for bundle in (modern, classic)]
+    for ours, theirs in ((modern, classic), small):
+        for entry in theirs.manifest.stages:
+            graph, restated = theirs.file(entry.graph), classic_graphs(ours)[entry.spec.name]
+            assert graph.read_bytes() == restated.read_bytes()
+    save_checkpoint(model, tmp_path / "checkpoint", torch.float32)
+    verify(classic, tmp_path / "checkpoint").require_equal()
+
+
 def test_unknown_settings(tmp_path: Path) -> None:
     """The ones there are get listed, and nothing is written."""
     for settings, reason in (
         ({"target": "tpu"}, 'unknown target "tpu"; expected one of cpu'),
         ({"target": "tensorrt"}, 'target "tensorrt" is not built by this version'),
         ({"precision": "fp64"}, 'unknown precision "fp64"; expected one of fp32'),
-        ({"dialect": "latin"}, 'unknown dialect "latin"; expected one of modern'),
+        ({"dialect": "latin"}, 'unknown dialect "latin"; expected one of modern, classic'),
         ({"tokenizer": str(tmp_path / "none.json")}, r'no tokenizer at .*; expected a tokenizer\.json, or "bytes"'),
     ):
         with pytest.raises(ConfigError, match=reason):
             convert(GOLDEN / "s4_naive_attn", tmp_path / "b", **settings)
     assert list(tmp_path.iterdir()) == []
-    assert set(DIALECTS) == {"modern"}
+    assert set(DIALECTS) == {"modern", "classic"}
 
 
 def test_what_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:

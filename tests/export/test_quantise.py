@@ -55,20 +55,17 @@ def test_a_column_comes_back_within_half_a_step(weight: Floats) -> None:
     assert (quantised.values[weight == 0] == 0).all()
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-@given(data=st.data())
-def test_a_block_comes_back_within_half_a_step_unless_it_was_clipped(bits: int, data: st.DataObject) -> None:
-    """8 bits clip nothing. 4 bits may, at their highest value or at the one more that the negative side has."""
-    block = data.draw(st.sampled_from([16, 32, 128]))
-    weight = data.draw(matrices(block))
-    quantised = by_block(weight, bits, block, importances(len(weight), 1) if data.draw(st.booleans()) else None)
-    highest = 2 ** (bits - 1) - 1
+@given(st.sampled_from([16, 32, 128]).flatmap(lambda block: st.tuples(st.just(block), matrices(block))), st.booleans())
+def test_a_block_comes_back_within_half_a_step_unless_it_was_clipped(given: tuple[int, Floats], is_known: bool) -> None:
+    """4 bits may clip, at their highest value or at the one more that the negative side has."""
+    block, weight = given
+    quantised = by_block(weight, block, importances(len(weight), 1) if is_known else None)
     values, scales = quantised.values, np.repeat(quantised.scales, block, axis=0)
     assert quantised.scales.shape == (len(weight) // block, weight.shape[1])
     assert (quantised.scales > 0).all()
-    assert values.min() >= (-highest if bits == 8 else -highest - 1)
-    assert values.max() <= highest
-    clipped = (bits == 4) & ((values == highest) | (values == -highest - 1))
+    assert values.min() >= -8
+    assert values.max() <= 7
+    clipped = (values == 7) | (values == -8)
     assert (clipped | (np.abs(widened(quantised, block) - weight) <= scales * 0.5001)).all()
     assert (np.sign(values) * np.sign(weight) >= 0).all()
     assert (values[weight == 0] == 0).all()
@@ -77,7 +74,7 @@ def test_a_block_comes_back_within_half_a_step_unless_it_was_clipped(bits: int, 
 def test_a_block_of_zeros_has_scale_one() -> None:
     """Any serves, and compilers refuse 0."""
     zeros = np.zeros((32, 3), np.float32)
-    for quantised in (by_column(zeros), by_block(zeros, 8, 16), by_block(zeros, 4, 16)):
+    for quantised in (by_column(zeros), by_block(zeros, 16)):
         assert not quantised.values.any()
         assert (quantised.scales == 1).all()
 
@@ -86,7 +83,7 @@ def test_blocks_are_rows_of_a_column() -> None:
     """A large weight costs its own block its resolution, and no other."""
     weight = np.full((32, 2), 0.01, np.float32)
     weight[3, 0] = 100
-    quantised = by_block(weight, 8, 16)
+    quantised = by_block(weight, 16)
     back = widened(quantised, 16)
     np.testing.assert_allclose(back[16:], weight[16:], rtol=1e-6)
     np.testing.assert_allclose(back[:, 1], weight[:, 1], rtol=1e-6)
@@ -105,7 +102,7 @@ def test_knowing_what_matters_never_makes_it_worse(given: tuple[int, Floats], se
     """In every block, 4 bits chosen with the inputs' mean squares lose no more of what those weigh than 4 bits without."""
     block, weight = given
     cost = importances(len(weight), seed)
-    with_it, without = (error(weight, by_block(weight, 4, block, known), block, cost) for known in (cost, None))
+    with_it, without = (error(weight, by_block(weight, block, known), block, cost) for known in (cost, None))
     assert (with_it <= without * 1.001 + 1e-30).all()
 
 
@@ -117,7 +114,7 @@ def test_clipping_is_chosen_only_where_it_pays(given: tuple[int, Floats]) -> Non
     full = np.abs(weight.reshape(-1, block, weight.shape[1])).max(axis=1) / 7
     full = np.where(full > 0, full, 1).astype(np.float32)
     values = np.rint(weight / np.repeat(full, block, axis=0)).astype(np.int8)
-    chosen = error(weight, by_block(weight, 4, block), block, alike)
+    chosen = error(weight, by_block(weight, block), block, alike)
     assert (chosen <= error(weight, Quantised(values, full), block, alike) * 1.001 + 1e-30).all()
 
 
@@ -125,31 +122,31 @@ def test_what_matters_is_kept_better() -> None:
     """On ordinary weights and unequal inputs it is not just no worse."""
     rng = np.random.default_rng(0)
     weight, cost = rng.standard_normal((256, 32)).astype(np.float32), importances(256, 0)
-    known, unknown = (error(weight, by_block(weight, 4, 128, c), 128, cost).sum() for c in (cost, None))
+    known, unknown = (error(weight, by_block(weight, 128, c), 128, cost).sum() for c in (cost, None))
     assert known < 0.95 * unknown
 
 
 @pytest.mark.parametrize(
-    ("rows", "of_8_bits", "of_4_bits"),
-    [(384, 128, 128), (96, 32, 32), (160, 32, 32), (48, 16, 16), (1040, 16, 16)]
-    + [(128, 128, 64), (64, 64, 32), (32, 32, 16), (16, 16, 16)]
-    + [(rows, None, None) for rows in (1, 8, 20, 24, 100)],
+    ("rows", "block"),
+    [(384, 128), (96, 32), (160, 32), (48, 16), (1040, 16)]
+    + [(128, 64), (64, 32), (32, 16), (16, 16)]
+    + [(rows, None) for rows in (1, 8, 20, 24, 100)],
 )
-def test_the_block_divides_the_rows(rows: int, of_8_bits: int | None, of_4_bits: int | None) -> None:
-    """The largest power of two that does, within bounds, and for 4 bits not all of the rows; None if that is too little."""
-    assert (block_for(rows, 8), block_for(rows, 4)) == (of_8_bits, of_4_bits)
+def test_the_block_divides_the_rows(rows: int, block: int | None) -> None:
+    """The largest power of two that does, within bounds, and not all of the rows; None if that is too little."""
+    assert block_for(rows) == block
 
 
-@given(st.integers(1, 10_000), st.sampled_from([8, 4]))
-def test_a_block_is_never_too_long_or_too_short(rows: int, bits: int) -> None:
+@given(st.integers(1, 10_000))
+def test_a_block_is_never_too_long_or_too_short(rows: int) -> None:
     """Or there is none."""
-    block = block_for(rows, bits)
+    block = block_for(rows)
     if block is None:
         assert rows % SMALLEST_BLOCK
     else:
         assert rows % block == 0
-        assert SMALLEST_BLOCK <= block <= BLOCK[bits]
-        assert block == BLOCK[bits] or rows % (2 * block) or (bits == 4 and rows == 2 * block)
+        assert SMALLEST_BLOCK <= block <= BLOCK
+        assert block == BLOCK or rows % (2 * block) or rows == 2 * block
 
 
 def outlying(rows: int, columns: int, seed: int, outlier: float = 40.0) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from specimens import Zoo
 
 from foveal import BackendUnavailable, EquivalenceError
 from foveal.export import verify
-from foveal.export.verification import check_runs_portable_graphs
+from foveal.export.portable import check_runs_portable_graphs
 from foveal.models.checkpoint import load_foveal, save_checkpoint
 
 needs_opset_24 = pytest.mark.skipif(
@@ -70,5 +70,5 @@ def test_another_model(zoo: Zoo, checkpoint: Path) -> None:
 def test_an_old_onnxruntime() -> None:
     """It runs the engines, but not the portable graphs they are compared with."""
     check_runs_portable_graphs("1.24.0")
-    with pytest.raises(BackendUnavailable, match=r"takes onnxruntime 1\.24 or later .*, got 1\.23\.2; verify on"):
+    with pytest.raises(BackendUnavailable, match=r"run on onnxruntime 1\.24 or later .*, got 1\.23\.2; compare .* on"):
         check_runs_portable_graphs("1.23.2")

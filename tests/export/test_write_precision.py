@@ -17,16 +17,19 @@ from precisions import (
     defined_engines,
     distance,
     logits,
+    module_path,
     needs_int8_caches,
     needs_opset_24,
     portable_engines,
 )
+from torch import Tensor
 
 from foveal import CalibrationError
 from foveal.bundle import Bundle
 from foveal.contract import contract_of
-from foveal.export.quantise import block_for, by_block
+from foveal.export.quantise import block_for, by_block, by_column
 from foveal.export.write_precision import WrittenStage, write_precision
+from foveal.models.stages import split
 from foveal.precision import Plan, ProductPrecision
 
 # A value that lies on the border of two steps may fall to either side; ONNX Runtime keeps sums between fp16 nodes in fp32.
@@ -85,18 +88,24 @@ def array(node: ir.Node, index: int) -> np.ndarray:
     return value.const_value.numpy()
 
 
+def by_column_values(product: ProductPrecision, weight: ir.Node) -> np.ndarray:
+    """Integers that are int8 with a scale per column, as everyone reads it."""
+    values, scales = array(weight, 0), array(weight, 1)
+    assert (values.dtype, values.shape) == (np.int8, (product.rows, product.columns))
+    assert scales.shape == (product.columns,)
+    assert {name: weight.attributes.get_int(name) for name in weight.attributes} == {"axis": 1}
+    assert len(weight.inputs) == 2  # no zero point
+    assert values.min() >= -127
+    return values
+
+
 @pytest.mark.parametrize("name", HIERARCHIES)
 def test_int8_is_symmetric_by_column_and_by_tensor(name: str, precise: PrecisionZoo) -> None:
     """Weights have a scale per output and use -127 to 127; the input has one scale; zero is zero: TensorRT takes no other."""
     products = list(weights(precise[name].build(Plan(default="int8", cache="fp32"))))
     assert products
     for product, weight in products:
-        values, scales = array(weight, 0), array(weight, 1)
-        assert (values.dtype, values.shape) == (np.int8, (product.rows, product.columns))
-        assert scales.shape == (product.columns,)
-        assert weight.attributes.get_int("axis") == 1
-        assert len(weight.inputs) == 2  # no zero point
-        assert values.min() >= -127
+        by_column_values(product, weight)
         (matmul,) = weight.outputs[0].consumers()
         widen = matmul.inputs[0].producer() if matmul.inputs[0] else None
         assert widen is not None
@@ -109,14 +118,26 @@ def test_int8_is_symmetric_by_column_and_by_tensor(name: str, precise: Precision
         assert quantise.inputs[1] is widen.inputs[1]
 
 
-@pytest.mark.parametrize(("precision", "bits"), [("w8", 8), ("w4", 4)])
 @pytest.mark.parametrize("name", HIERARCHIES)
-def test_blocks_of_rows_have_their_scales(name: str, precision: str, bits: int, precise: PrecisionZoo) -> None:
+def test_w8_has_the_weights_of_int8_and_the_input_as_it_is(name: str, precise: PrecisionZoo) -> None:
+    """Whatever the number of rows, and whatever the text: only int8 moves scales into norms."""
+    specimen = precise[name]
+    products = list(weights(specimen.build(Plan(default="w8", cache="fp32"))))
+    assert {product.product for product, _ in products} == set(specimen.calibration.products)
+    for product, weight in products:
+        np.testing.assert_array_equal(by_column_values(product, weight), by_column(fp32_weight(specimen, product)).values)
+        (matmul,) = weight.outputs[0].consumers()
+        source = matmul.inputs[0].producer() if matmul.inputs[0] else None
+        assert source is None or source.op_type != "DequantizeLinear"
+
+
+@pytest.mark.parametrize("name", HIERARCHIES)
+def test_blocks_of_rows_have_their_scales(name: str, precise: PrecisionZoo) -> None:
     """`[K / block, N]`; 4 bits are packed two to a byte."""
-    products = list(weights(precise[name].build(Plan(default=precision, cache="fp32"))))
+    products = list(weights(precise[name].build(Plan(default="w4", cache="fp32"))))
     assert products
     for product, weight in products:
-        block = block_for(product.rows, bits)
+        block = block_for(product.rows)
         assert block is not None
         assert weight.attributes.get_int("block_size") == block
         assert weight.attributes.get_int("axis") == 0
@@ -124,15 +145,18 @@ def test_blocks_of_rows_have_their_scales(name: str, precision: str, bits: int, 
         assert array(weight, 0).shape == (product.rows, product.columns)
         value = weight.inputs[0]
         assert value is not None
-        assert value.dtype == (ir.DataType.INT4 if bits == 4 else ir.DataType.INT8)
+        assert value.dtype == ir.DataType.INT4
         assert value.const_value is not None
-        assert value.const_value.nbytes == product.rows * product.columns * bits // 8
+        assert value.const_value.nbytes == product.rows * product.columns // 2
 
 
-def fp32_weight(precise: Precise, stage: str, product: str) -> np.ndarray:
-    """A product's weight in the fp32 bundle."""
-    nodes = {node.name: node for node in ir.load(precise.full.file(f"stages/{stage}.onnx")).graph}
-    return array(nodes[f"{product}/MatMul"], 1)
+def fp32_weight(precise: Precise, product: ProductPrecision) -> np.ndarray:
+    """A product's weight in the fp32 model."""
+    stage, _, name = product.product.partition("/")
+    module = next(stage_ for stage_ in split(precise.model) if stage_.spec.name == stage).module
+    weight = module.get_submodule(module_path(name)).weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().numpy().T
 
 
 def test_blocks_are_chosen_by_what_the_text_shows(precise: PrecisionZoo) -> None:
@@ -142,12 +166,12 @@ def test_blocks_are_chosen_by_what_the_text_shows(precise: PrecisionZoo) -> None
     for calibrated in (True, False):
         for product, weight in weights(specimen.build(Plan(default="w4", cache="fp32"), calibrated)):
             known = specimen.calibration.products[product.product].mean_square if calibrated else None
-            source, block = fp32_weight(specimen, "1", product.product), block_for(product.rows, 4)
+            source, block = fp32_weight(specimen, product), block_for(product.rows)
             assert block is not None
-            expected = by_block(source, 4, block, known)
+            expected = by_block(source, block, known)
             np.testing.assert_array_equal(array(weight, 0).astype(np.int8), expected.values)
             np.testing.assert_array_equal(array(weight, 1), expected.scales)
-            differ |= bool((expected.scales != by_block(source, 4, block).scales).any())
+            differ |= bool((expected.scales != by_block(source, block).scales).any())
     assert differ
 
 
@@ -158,14 +182,13 @@ def written(precise: Precise, stage: str, plan: Plan, directory: Path, calibrate
 
 
 def test_rows_without_blocks_stay_fp32(precise: PrecisionZoo, tmp_path: Path) -> None:
-    """And the report says why."""
-    for precision in ("w8", "w4"):
-        products = written(precise["resampled"], "1.pre", Plan(default=precision), tmp_path).products
-        assert {product.asked for product in products} == {precision}
-        reason = "20 rows are no multiple of 16, the smallest block"
-        for product in products:
-            assert (product.obtained, product.reason) == (("fp32", reason) if product.rows == 20 else (precision, ""))
-        assert {product.rows for product in products} == {20, 32, 64}
+    """In w4, and the report says why."""
+    products = written(precise["resampled"], "1.pre", Plan(default="w4"), tmp_path).products
+    assert {product.asked for product in products} == {"w4"}
+    reason = "20 rows are no multiple of 16, the smallest block"
+    for product in products:
+        assert (product.obtained, product.reason) == (("fp32", reason) if product.rows == 20 else ("w4", ""))
+    assert {product.rows for product in products} == {20, 32, 64}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -20,9 +20,9 @@ from foveal.bundle import ModelInfo
 from foveal.contract import InputSpec, StageSpec
 from foveal.export.torch_engine import TorchEngine
 from foveal.models.stages import split
+from foveal.runtime.backends import cpu_engines
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine
-from foveal.runtime.model import load_engines
 from foveal.runtime.session import Session
 
 DIM, VOCABULARY, CAPACITY = 5, 41, 96
@@ -168,7 +168,7 @@ def test_engines_in_any_chunks_are_the_full_forward(name: str, zoo: Zoo, data: s
     batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 80))
     ids = random_ids(batch, length)
     expected = full_forward(model, ids)
-    session = Session(load_engines(bundle, "cpu", 1), bundle.manifest.model, batch)
+    session = Session(cpu_engines(bundle), bundle.manifest.model, batch)
     logits = run(session, ids, data.draw(chunks_of(length)))
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     back = data.draw(st.integers(1, length))
@@ -183,7 +183,7 @@ def test_nothing_is_copied_in_a_decode_step(name: str, zoo: Zoo) -> None:
     """Caches and rows are read and written in place, for one sequence and for several."""
     bundle = zoo[name].bundle
     for batch in (1, 3):
-        session = Session(load_engines(bundle, "cpu", 1), bundle.manifest.model, batch)
+        session = Session(cpu_engines(bundle), bundle.manifest.model, batch)
         session.advance(random_ids(batch, 1))
         before = session.copied_bytes
         for token in range(20):
@@ -194,7 +194,7 @@ def test_nothing_is_copied_in_a_decode_step(name: str, zoo: Zoo) -> None:
 def test_a_prompt_of_several_sequences_is_staged_and_counted(zoo: Zoo) -> None:
     """The CPU kernel takes several rows of one sequence only; what that copies is not hidden."""
     bundle = zoo["vanilla"].bundle
-    single, double = (Session(load_engines(bundle, "cpu", 1), bundle.manifest.model, batch) for batch in (1, 2))
+    single, double = (Session(cpu_engines(bundle), bundle.manifest.model, batch) for batch in (1, 2))
     single.advance(random_ids(1, 9))
     double.advance(random_ids(2, 9))
     assert single.copied_bytes == 0
@@ -205,7 +205,7 @@ def test_a_prompt_of_several_sequences_is_staged_and_counted(zoo: Zoo) -> None:
 def test_snapshots_and_forks(name: str, zoo: Zoo) -> None:
     """A fork goes its own way; a snapshot brings its moment back, into this session or another."""
     model, bundle = zoo[name].model, zoo[name].bundle
-    engines, described = load_engines(bundle, "cpu", 1), bundle.manifest.model
+    engines, described = cpu_engines(bundle), bundle.manifest.model
     ids, other = random_ids(2, 40), random_ids(2, 40, seed=5)
     crossed = np.concatenate([ids[:, :23], other[:, 23:]], 1)
     session = Session(engines, described, 2)

@@ -56,7 +56,7 @@ def test_the_command_shares_one_pool(zoo: Zoo) -> None:
 import sys
 from pathlib import Path
 from foveal.cli.threads import own_process, pool_threads
-from foveal.runtime.engines.onnxruntime import shared_threads
+from foveal.runtime.engines.onnxruntime_library import shared_threads
 bundle = Path(sys.argv[1])
 print(pool_threads(bundle, "cpu", 2), shared_threads())
 own_process()

@@ -1,0 +1,83 @@
+"""From a target to its engines: the one place that knows which library runs what."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ..bundle import Bundle, StageEntry
+from ..errors import ConfigError
+from ..sidecar import TensorRTLibrary
+from .cuda import CudaDevice
+from .decoder import Engines
+from .device import HostDevice
+from .engines.onnxruntime import OnnxRuntimeEngine
+from .engines.onnxruntime_library import memory_of
+from .engines.onnxruntime_providers import PROVIDERS, open_resident_session
+from .engines.onnxruntime_resident import ResidentOrtEngine
+from .engines.tensorrt import TensorRTEngine, TensorRTRuntime
+from .engines.tensorrt_library import library_of
+from .preflight import require_match
+from .resident import ResidentEngines
+
+
+def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | None = None) -> Engines:
+    """Load a bundle's engines for a target.
+
+    Args:
+        bundle: it has engines for the target.
+        target: what they were built for.
+        threads: of `cpu` engines.
+        provider: of `cuda` engines, one of `PROVIDERS`; None: `"cuda"`.
+
+    Raises:
+        ConfigError: a provider that is unknown, or one for another target than `cuda`.
+        BackendUnavailable: a library, driver or GPU that they need is not there.
+        EngineMismatchError: they were made for something else.
+    """
+    if provider is not None and (target != "cuda" or provider not in PROVIDERS):
+        raise ConfigError(
+            f'provider "{provider}" for target {target}: only target cuda has a choice, of {", ".join(PROVIDERS)}; leave it out'
+        )
+    if target == "cpu":
+        return cpu_engines(bundle, threads)
+    if target == "cuda":
+        return _on_onnxruntime(bundle, provider or "cuda")
+    return _on_tensorrt(bundle, cast(TensorRTLibrary, target))
+
+
+def cpu_engines(bundle: Bundle, threads: int = 1) -> tuple[OnnxRuntimeEngine, ...]:
+    """As `open_engines`, for the target `cpu`."""
+
+    def engine(entry: StageEntry) -> OnnxRuntimeEngine:
+        name = entry.spec.name
+        return OnnxRuntimeEngine(entry.spec, bundle.engine("cpu", name), bundle.sidecar("cpu", name), threads)
+
+    return tuple(engine(entry) for entry in bundle.manifest.stages)
+
+
+def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
+    model = bundle.manifest.model
+    gpu = None if provider == "cpu" else CudaDevice()
+
+    def engine(entry: StageEntry) -> ResidentOrtEngine:
+        name, sidecar = entry.spec.name, bundle.sidecar("cuda", entry.spec.name)
+        path, stream = bundle.engine("cuda", name), 0 if gpu is None else gpu.stream
+        session = open_resident_session(path, name, sidecar.builder, provider, stream)
+        memory = memory_of("cpu" if gpu is None else "cuda")
+        return ResidentOrtEngine(entry.spec, session, sidecar, memory, model.dim, model.vocab_size)
+
+    engines = [engine(entry) for entry in bundle.manifest.stages]
+    return ResidentEngines(engines, gpu or HostDevice(), model.dim, model.vocab_size)
+
+
+def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary) -> ResidentEngines:
+    require_match(bundle, target)
+    model, specs = bundle.manifest.model, [entry.spec for entry in bundle.manifest.stages]
+    device = CudaDevice()
+    shared = TensorRTRuntime(library_of(target), device)
+    engines = [
+        TensorRTEngine(spec, bundle.engine(target, spec.name).read_bytes(), bundle.sidecar(target, spec.name), specs, shared,
+                       model.dim, model.vocab_size)
+        for spec in specs
+    ]  # fmt: skip
+    return ResidentEngines(engines, device, model.dim, model.vocab_size)

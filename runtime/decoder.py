@@ -1,0 +1,113 @@
+"""What a session drives: the state of some sequences and what fires the stages on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import StageSpec
+from .engines.base import Engine
+from .rows import Array, TokenLog
+
+Observer = Callable[[StageSpec, int, int], None]
+"""Called after every engine call with the stage, the number of firings and the nanoseconds it took.
+
+The decoder's `rows` has the stage's new rows by then, and stages that have yet to fire read what `write_rows` puts there.
+"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A copy of all that was written up to some position: by stage, rows `[lead + rows, B, D]` and caches `[B, H, S, Dh]`.
+
+    The stage that gives logits keeps no rows: its place is None.
+    """
+
+    rows: tuple[Array | None, ...]
+    caches: tuple[tuple[Array, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        kept = [rows for rows in self.rows if rows is not None]
+        return sum(array.nbytes for array in (*kept, *(cache for caches in self.caches for cache in caches)))
+
+
+class Decoder(Protocol):
+    """Fires the stages of a model over tokens, in dataflow order. State is append-only, addressed by absolute index."""
+
+    observer: Observer | None
+
+    @property
+    def fires(self) -> dict[str, int]:
+        """Firings of every stage so far."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of state copied so far because an engine could not work in place."""
+        ...
+
+    @property
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes reserved for each stage's caches and rows."""
+        ...
+
+    def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Append the tokens at `[position, position + tokens)` of the token log.
+
+        Args:
+            position: of the first of them.
+            tokens: how many, at least 1.
+            wanted: ascending int64 `[N]`: which of them get logits.
+
+        Returns:
+            Logits float32 `[B, N, V]`, the caller's own.
+        """
+        ...
+
+    def rows(self, stage: int, position: int) -> Array | None:
+        """Rows `[lead + rows, B, D]` that a stage gave up to `position`; None for the one that gives logits."""
+        ...
+
+    def write_rows(self, stage: int, rows: Array) -> None:
+        """Overwrite the first rows `[lead + rows, B, D]` that a stage gave, to see what others make of given rows."""
+        ...
+
+    def read(self, position: int) -> Written:
+        """Copy what was written up to `position`."""
+        ...
+
+    def write(self, written: Written) -> None:
+        """Put back what `read` copied, here or in a decoder of the same shape.
+
+        Raises:
+            InputError: it is of another shape or type; nothing was written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the memory back; the decoder is of no use after that."""
+        ...
+
+
+class DecoderFactory(Protocol):
+    """Engines that bring a decoder of their own, for memory that the host does not see."""
+
+    specs: Sequence[StageSpec]
+
+    def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> Decoder:
+        """Allocate the state of `batch` sequences of at most `capacity` tokens.
+
+        Raises:
+            ConfigError: more sequences than the engines were built for.
+            CapacityError: more tokens than the engines were built for.
+        """
+        ...
+
+
+Engines = Sequence[Engine] | DecoderFactory

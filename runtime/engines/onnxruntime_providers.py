@@ -1,0 +1,80 @@
+"""Which of ONNX Runtime's execution providers resident engines run on, and how each is set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import BackendUnavailable, EngineMismatchError
+from ...files import cache_directory
+from .onnxruntime_library import import_onnxruntime, open_session, session_options
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+"""`cpu` runs the graphs that a GPU would run, through the same code, where there is none. The GPU's three: NOT RUN so far."""
+
+
+def open_resident_session(path: Path, stage: str, builder: str, provider: str, stream: int) -> Any:
+    """A session of a resident stage graph.
+
+    Args:
+        path: the graph.
+        stage, builder: for error messages.
+        provider: one of `PROVIDERS`.
+        stream: the CUDA stream to queue on; unused by `cpu`.
+
+    Raises:
+        BackendUnavailable: the provider's library, or a GPU for it, is not there.
+        EngineMismatchError: the graph can't be loaded, or not all of it runs on the provider.
+    """
+    options = session_options()
+    if provider == "cpu":
+        return open_session(path, stage, builder, options, PROVIDERS[provider])
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # an operator on the CPU is an error, not a copy
+    if provider == "tensorrt-rtx":
+        return _open_plugin_session(path, stage, builder, options, stream)
+    settings = {"device_id": "0", "user_compute_stream": str(stream)}
+    if provider == "tensorrt":
+        cache = str(cache_directory() / "onnxruntime-tensorrt")
+        settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}
+        settings |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": cache}
+    available = import_onnxruntime().get_available_providers()
+    if PROVIDERS[provider] not in available:
+        raise BackendUnavailable(
+            f"this onnxruntime has no {PROVIDERS[provider]}, only {', '.join(available)}; "
+            "uninstall onnxruntime, then pip install 'foveal[cuda]'"
+        )
+    return open_session(path, stage, builder, options, PROVIDERS[provider], settings)
+
+
+def _open_plugin_session(path: Path, stage: str, builder: str, options: Any, stream: int) -> Any:
+    """TensorRT-RTX is a plugin of onnxruntime: registered once for the process, then chosen by its devices."""
+    ort, name = import_onnxruntime(), PROVIDERS["tensorrt-rtx"]
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        _register_plugin(ort, name)
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise BackendUnavailable(f"{name} finds no GPU that it runs on; `foveal doctor` shows what this machine has")
+    options.add_provider_for_devices(devices[:1], {"user_compute_stream": str(stream)})
+    try:
+        return ort.InferenceSession(str(path), options)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        reason = str(error).splitlines()[0]
+        raise EngineMismatchError(f'{name} can\'t load the engine of stage "{stage}", built by {builder}: {reason}') from error
+
+
+def _register_plugin(ort: Any, name: str) -> None:
+    try:
+        import onnxruntime_ep_nv_tensorrt_rtx as plugin
+
+        ort.register_execution_provider_library(name, plugin.get_library_path())
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise BackendUnavailable(
+            f"{name} can't be registered ({str(error).splitlines()[0]}); "
+            "it needs an NVIDIA driver and: pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
+        ) from error

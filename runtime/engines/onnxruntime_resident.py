@@ -1,0 +1,81 @@
+"""Resident stages on ONNX Runtime: the same IOBinding on the host's memory and on a GPU's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...contract import Limits, StageSpec, TensorSpec, resident_contract_of, size_of
+from ...errors import DeviceError
+from ...sidecar import EngineSidecar
+from ..device import Buffer
+from .onnxruntime_library import run_options
+from .resident import Phase
+
+
+class ResidentOrtEngine:
+    """A resident stage graph in an `InferenceSession`, as `ResidentEngine`.
+
+    Past and present of a cache are the same memory: there ONNX Runtime writes the new rows only.
+    """
+
+    in_place = True
+
+    def __init__(self, spec: StageSpec, session: Any, sidecar: EngineSidecar, device: Any, dim: int, vocab_size: int) -> None:
+        self.spec, self.session, self.device = spec, session, device
+        self.limits: Limits | None = sidecar.limits
+        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
+        self.contract = resident_contract_of(spec, dim, vocab_size)
+
+    def bind(self, phase: Phase, batch: int) -> ResidentOrtStage:
+        """As `ResidentEngine.bind`; both phases run the same graph."""
+        return ResidentOrtStage(self, batch)
+
+    def keep_compiled(self) -> None:
+        """As `ResidentEngine.keep_compiled`: nothing is compiled late."""
+
+
+class ResidentOrtStage:
+    """An engine on bound addresses, as `ResidentStage`. A tensor is bound anew where its address or its shape changes."""
+
+    def __init__(self, engine: ResidentOrtEngine, batch: int) -> None:
+        self._engine, self._batch = engine, batch
+        self._binding, self._options = engine.session.io_binding(), run_options()
+        inner = self._binding._iobinding  # the public wrapper builds a description of the device at every call
+        self._tensors: dict[str, tuple[TensorSpec, Any]] = {
+            **{tensor.name: (tensor, inner.bind_input) for tensor in engine.contract.inputs},
+            **{tensor.name: (tensor, inner.bind_output) for tensor in engine.contract.outputs},
+        }
+        self._buffers: dict[str, Buffer] = {}
+        self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
+
+    def bind(self, tensor: str, buffer: Buffer) -> None:
+        """As `ResidentStage.bind`."""
+        self._buffers[tensor] = buffer
+
+    def run(self, firings: int, wanted: int) -> None:
+        """As `ResidentStage.run`."""
+        letters = {"B": self._batch, "L": firings, "N": wanted}
+        for name, (tensor, bind) in self._tensors.items():
+            buffer = self._buffers[name]
+            shape = self._shape(tensor, letters)
+            if self._bound.get(name) != (buffer.address, shape):
+                bind(name, self._engine.device, np.dtype(tensor.dtype), shape, buffer.address)
+                self._bound[name] = (buffer.address, shape)
+        try:
+            self._engine.session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f'onnxruntime could not run stage "{self._engine.spec.name}": {reason}') from error
+
+    def check_recordable(self) -> None:
+        """As `ResidentStage.check_recordable`: ONNX Runtime does not say, but its run fails where it can't be recorded."""
+
+    def _shape(self, tensor: TensorSpec, letters: dict[str, int]) -> tuple[int, ...]:
+        """With what the letters stand for in this call; of a state tensor, with the length of its buffer."""
+        sizes = [size_of(dimension, letters) for dimension in tensor.shape]
+        if -1 in sizes:
+            item = np.dtype(tensor.dtype).itemsize
+            sizes[sizes.index(-1)] = self._buffers[tensor.name].nbytes // (item * -int(np.prod(sizes)))
+        return tuple(sizes)

@@ -1,0 +1,57 @@
+"""What the resident decoder asks of an engine library: engines whose every tensor stays at one address."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from ...contract import Limits, StageSpec
+from ..device import Buffer
+
+Phase = Literal["decode", "prefill"]
+"""`decode`: one firing and one row of logits per call; `prefill`: any number within the engine's limits."""
+
+
+class ResidentStage(Protocol):
+    """An engine bound to addresses, for calls of one phase. Not thread-safe."""
+
+    def bind(self, tensor: str, buffer: Buffer) -> None:
+        """Let a tensor of `resident_contract_of` stand at an address, until it is bound again."""
+        ...
+
+    def run(self, firings: int, wanted: int) -> None:
+        """Queue a run for so many firings and rows of logits; raises DeviceError if the library refuses it."""
+        ...
+
+    def check_recordable(self) -> None:
+        """Raise DeviceError if what `run` did last can't be recorded now."""
+        ...
+
+
+class ResidentEngine(Protocol):
+    """One stage's engine in the resident form, shared by all sessions.
+
+    Attributes:
+        spec: the stage.
+        limits: the largest shapes it takes; None: any, and its caches are as long as a session asks for.
+        in_place: whether a cache may be read and written at the same address; else two take turns.
+        cache_head_dim, cache_dtype: of keys and values, as it keeps them.
+    """
+
+    @property
+    def spec(self) -> StageSpec: ...
+    @property
+    def limits(self) -> Limits | None: ...
+    @property
+    def in_place(self) -> bool: ...
+    @property
+    def cache_head_dim(self) -> int: ...
+    @property
+    def cache_dtype(self) -> str: ...
+
+    def bind(self, phase: Phase, batch: int) -> ResidentStage:
+        """Ready the engine for calls of one phase; every tensor must then be bound once."""
+        ...
+
+    def keep_compiled(self) -> None:
+        """Called once a decoder is warm: keep for the next process what was compiled for this machine since."""
+        ...

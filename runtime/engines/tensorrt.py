@@ -1,0 +1,223 @@
+"""Resident stages on TensorRT, `tensorrt_lean` and TensorRT-RTX: one backend, for the three speak the same API.
+
+NOT RUN on any GPU so far (docs/support.md). What is tested is that it calls the real libraries' methods with the right
+arguments, on fakes that are held to the real modules, and that the addresses it binds are those of the ONNX Runtime backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ...contract import Contract, Limits, StageSpec, TensorSpec, resident_contract_of, size_of
+from ...errors import DeviceError, EngineMismatchError
+from ...sidecar import EngineSidecar
+from ..cuda import CudaDevice
+from ..device import Buffer
+from . import nvtx
+from .resident import Phase
+from .runtime_cache import RuntimeCache
+from .tensorrt_library import Library
+
+PROFILES: Mapping[Phase, int] = {"decode": 0, "prefill": 1}
+"""The optimisation profile of each phase: every engine is built with these two."""
+_DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "int64": "INT64"}
+
+
+class TensorRTRuntime:
+    """What the engines of one bundle share: the library's runtime, the device, and the memory they compute in.
+
+    Engines run one after the other on one stream, so the largest of them decides how much activation memory there is.
+    """
+
+    def __init__(self, library: Library, device: CudaDevice) -> None:
+        self.library, self.device = library, device
+        self.runtime = library.module.Runtime(library.logger)
+        self._activation_bytes, self._activation = 0, None  # type: int, Buffer | None
+
+    def deserialize(self, serialized: bytes, stage: str, sidecar: EngineSidecar) -> Any:
+        """Raises EngineMismatchError, with the library's words, if it can't."""
+        with self.library.listening() as messages:
+            engine = self.runtime.deserialize_cuda_engine(serialized)
+        if engine is None:
+            reason = next((message.text for message in messages if message.is_error), "it gave no reason")
+            raise EngineMismatchError(
+                f'{self.library} can\'t load the engine of stage "{stage}", built by {sidecar.builder}: {reason}; '
+                f"build it again on this machine: foveal build BUNDLE --target {sidecar.target}"
+            )
+        return engine
+
+    def reserve(self, nbytes: int) -> None:
+        """Let the shared memory be at least so large; before any engine is bound."""
+        self._activation_bytes = max(self._activation_bytes, nbytes)
+
+    @property
+    def activation(self) -> Buffer:
+        """The shared memory, aligned to 256 bytes as all of the device's is."""
+        if self._activation is None:
+            self._activation = self.device.allocate(self._activation_bytes)
+        return self._activation
+
+
+class TensorRTEngine:
+    """One deserialised engine, as `ResidentEngine`.
+
+    Raises:
+        EngineMismatchError: the library can't load it, its weights were left out, or its tensors are not those of the stage.
+    """
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        serialized: bytes,
+        sidecar: EngineSidecar,
+        stages: Sequence[StageSpec],
+        shared: TensorRTRuntime,
+        dim: int,
+        vocab_size: int,
+    ) -> None:
+        self.spec, self.sidecar, self.shared = spec, sidecar, shared
+        self.limits = self._required_limits()
+        self.sizes = self.limits.sizes(stages, spec.name)
+        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
+        self.contract = resident_contract_of(spec, dim, vocab_size)
+        self.engine = shared.deserialize(serialized, spec.name, sidecar)
+        self._check_tensors()
+        self.in_place = self._updates_in_place()
+        self.runtime_cache = RuntimeCache.of(sidecar.engine_sha256)
+        shared.reserve(max(self.engine.get_device_memory_size_for_profile_v2(index) for index in PROFILES.values()))
+
+    def bind(self, phase: Phase, batch: int) -> TensorRTStage:
+        """As `ResidentEngine.bind`: each phase has an execution context of its own, as recorded graphs hold its shapes."""
+        return TensorRTStage(self, phase, batch)
+
+    def keep_compiled(self) -> None:
+        """As `ResidentEngine.keep_compiled`: kernels that TensorRT-RTX compiled for this GPU."""
+        self.runtime_cache.save()
+
+    def new_context(self, phase: Phase) -> Any:
+        """An execution context on the shared memory, with the profile of a phase."""
+        shared = self.shared
+        strategy = shared.library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        how = self._rtx_config(phase, strategy) if shared.library.is_rtx else strategy
+        context = self.engine.create_execution_context(how)
+        if context is None:
+            raise DeviceError(f'no execution context for stage "{self.spec.name}": the GPU may be out of memory')
+        activation = shared.activation
+        context.set_device_memory(activation.address, activation.nbytes)
+        if not context.set_optimization_profile_async(PROFILES[phase], shared.device.stream):
+            raise DeviceError(f'stage "{self.spec.name}" refuses optimisation profile {PROFILES[phase]} ({phase})')
+        return context
+
+    def _rtx_config(self, phase: Phase, strategy: Any) -> Any:
+        """When TensorRT-RTX compiles kernels for the shapes it meets, and where it keeps them.
+
+        A recording keeps its kernels, so decode's must be the final ones; prompts seldom have the same length twice.
+        """
+        specialization = self.shared.library.module.DynamicShapesKernelSpecializationStrategy
+        config = self.engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            specialization.EAGER if phase == "decode" else specialization.LAZY
+        )
+        self.runtime_cache.attach(config)
+        return config
+
+    def _required_limits(self) -> Limits:
+        """Those that the sidecar names; raises EngineMismatchError if it names none, or weights that were left out."""
+        if self.sidecar.limits is None:
+            self._refuse("limits in its sidecar", "none", "those it was built for")
+        if self.sidecar.build is not None and self.sidecar.build.weights_stripped:
+            self._refuse("weights", "none", "its own, which this version can't put back (leave out --strip-weights)")
+        return self.sidecar.limits
+
+    def _check_tensors(self) -> None:
+        """Compare names, types, fixed dimensions and places of the engine's tensors with the stage's."""
+        found = {self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)}
+        expected = {tensor.name: tensor for tensor in _tensors(self.contract)}
+        if found != expected.keys():
+            self._refuse("tensors", sorted(found), sorted(expected))
+        trt = self.shared.library.module
+        for name, tensor in expected.items():
+            shape, dtype = tuple(self.engine.get_tensor_shape(name)), getattr(trt.DataType, _DTYPES[self._dtype(tensor)])
+            fixed = tuple(size_of(dimension, self.sizes) for dimension in tensor.shape)
+            if shape != fixed:
+                self._refuse(f"shape of {name}", shape, fixed)
+            if self.engine.get_tensor_dtype(name) != dtype:
+                self._refuse(f"type of {name}", self.engine.get_tensor_dtype(name), dtype)
+            if self.engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+                self._refuse(f"place of {name}", "the host", "the device")
+        if self.engine.num_optimization_profiles != len(PROFILES):
+            self._refuse("number of optimisation profiles", self.engine.num_optimization_profiles, len(PROFILES))
+
+    def _dtype(self, tensor: TensorSpec) -> str:
+        is_cache = tensor.name.startswith(("past_key_values.", "present."))
+        return self.cache_dtype if is_cache else tensor.dtype
+
+    def _updates_in_place(self) -> bool:
+        """Whether all state must be, and so may be, read and written at one address; a stage without state never turns.
+
+        TensorRT 10.3 knows no such tensors.
+        """
+        pairs = [(tensor.name, tensor.aliased_with) for tensor in self.contract.outputs if tensor.aliased_with is not None]
+        query = getattr(self.engine, "get_aliased_input_tensor", None)
+        aliased = [query is not None and query(present) == past for present, past in pairs]
+        if any(aliased) and not all(aliased):
+            self._refuse("state updated in place", f"{sum(aliased)} of {len(pairs)} tensors", "all or none")
+        return all(aliased)
+
+    def _refuse(self, what: str, got: object, expected: object) -> NoReturn:
+        raise EngineMismatchError(
+            f'the engine of stage "{self.spec.name}" is another one\'s: {what}: got {got}, expected {expected}; '
+            f"build it again: foveal build BUNDLE --target {self.sidecar.target}"
+        )
+
+
+class TensorRTStage:
+    """An execution context with bound addresses, as `ResidentStage`."""
+
+    def __init__(self, engine: TensorRTEngine, phase: Phase, batch: int) -> None:
+        self._engine, self._batch, self._label = engine, batch, f"{engine.spec.name} {phase}"
+        self._context = engine.new_context(phase)
+        self._stream = engine.shared.device.stream
+        self._addresses: dict[str, int] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._dynamic = {
+            tensor.name: tensor.shape
+            for tensor in engine.contract.inputs
+            if any(size_of(dimension, engine.sizes) == -1 for dimension in tensor.shape)
+        }
+
+    def bind(self, tensor: str, buffer: Buffer) -> None:
+        """As `ResidentStage.bind`."""
+        if self._addresses.get(tensor) == buffer.address:
+            return
+        if not self._context.set_tensor_address(tensor, buffer.address):
+            raise DeviceError(f"stage {self._label} refuses the address of {tensor}")
+        self._addresses[tensor] = buffer.address
+
+    def run(self, firings: int, wanted: int) -> None:
+        """As `ResidentStage.run`."""
+        letters = {**self._engine.sizes, "B": self._batch, "L": firings, "N": wanted}
+        for name, dimensions in self._dynamic.items():
+            self._set_shape(name, tuple(size_of(dimension, letters) for dimension in dimensions))
+        with nvtx.range(self._label):
+            if not self._context.execute_async_v3(self._stream):
+                raise DeviceError(f"stage {self._label} could not be queued; the log of foveal.tensorrt says why")
+
+    def check_recordable(self) -> None:
+        """As `ResidentStage.check_recordable`; only TensorRT-RTX can be asked."""
+        if self._engine.shared.library.is_rtx and not self._context.is_stream_capturable(self._stream):
+            raise DeviceError(f"stage {self._label} can't be recorded in a CUDA graph, says {self._engine.shared.library}")
+
+    def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if self._shapes.get(name) == shape:
+            return
+        if not self._context.set_input_shape(name, shape):
+            raise DeviceError(f"stage {self._label} refuses shape {list(shape)} of {name}")
+        self._shapes[name] = shape
+
+
+def _tensors(contract: Contract) -> Iterator[TensorSpec]:
+    yield from contract.inputs
+    yield from contract.outputs

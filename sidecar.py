@@ -1,0 +1,86 @@
+"""The sidecar of an engine: a JSON file beside it that says who made it, from what, for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from .contract import Limits
+from .errors import BundleError
+from .precision import CacheScale, ProductPrecision
+
+TensorRTLibrary = Literal["tensorrt", "tensorrt-rtx"]
+
+
+class BuildRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a TensorRT engine was built by, on and for; enough to tell, without deserialising it, where it runs.
+
+    Attributes:
+        library: whose engine it is; `tensorrt` and `tensorrt-rtx` don't read each other's.
+        version: of that library, as `"1.7.1.116"`.
+        system: operating system and machine, as `"Linux-x86_64"`.
+        compute_capabilities: of the GPUs it runs on, as `"8.9"`; empty: every RTX GPU since Ampere.
+        device, driver: the GPU it was built on and its driver; None where there was none.
+        weights_stripped: the engine holds no weights; they are put back from the stage graph when it is loaded.
+        cache_key: SHA-256 of all that the engine depends on: graph, options, library, device.
+        tactics_sha256: of its kernels and the layers they run; two builds that differ in it may differ in speed.
+        kernels: how many a decode step runs, by the narrowest type of activations or weights that they read.
+        seconds: that building took.
+        peak_memory_bytes: of the process while it was built.
+    """
+
+    library: TensorRTLibrary
+    version: str
+    system: str
+    compute_capabilities: tuple[str, ...]
+    device: str | None = None
+    driver: str | None = None
+    weights_stripped: bool = False
+    cache_key: str
+    tactics_sha256: str
+    kernels: dict[str, int]
+    seconds: float
+    peak_memory_bytes: int
+
+
+class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What lies beside an engine.
+
+    Attributes:
+        graph_sha256: of the portable graph it was made from.
+        engine_sha256: of the engine's file; empty for `cpu`, whose engines are graphs.
+        batch_one_chunks: the engine takes several rows at once only for a single sequence.
+        products: precision asked for and obtained, and kernel, of every matrix product; `precision_asked` and
+            `precision_obtained` sum them up.
+        cache_scales: of int8 caches, by layer.
+        dialect: the ONNX vocabulary it was compiled from.
+        limits: of a resident engine whose shapes are bounded; None: it takes any.
+        build: of an engine that TensorRT built.
+    """
+
+    target: str
+    stage: str
+    builder: str
+    precision_asked: str
+    precision_obtained: str
+    graph_sha256: str
+    engine_sha256: str = ""
+    cache_head_dim: int
+    cache_dtype: Literal["float32", "float16", "int8"] = "float32"
+    cache_scales: tuple[CacheScale, ...] = ()
+    batch_one_chunks: bool = False
+    products: tuple[ProductPrecision, ...] = ()
+    dialect: str = "modern"
+    limits: Limits | None = None
+    build: BuildRecord | None = None
+
+
+def read_sidecar(engine: Path) -> EngineSidecar:
+    """The sidecar of an engine file; raises BundleError if it is not one."""
+    path = engine.with_suffix(".json")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error

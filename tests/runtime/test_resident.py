@@ -1,0 +1,376 @@
+"""Decoding in a device's memory: the numbers of the full forward on every library, and one launch for a decode step.
+
+Devices and TensorRT are fakes on the host (tests/fake_cuda.py, tests/fake_tensorrt.py); the arithmetic is ONNX Runtime's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeGpu
+from fake_tensorrt import GENERATIONS, FakeTensorRT, Generation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resident_engines import LIMITS, ort_engines, session_of, specs_of, tensorrt_engines
+from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
+
+from foveal import CapacityError, ConfigError, InputError
+from foveal.contract import InputSpec, Limits, StageSpec
+from foveal.errors import DeviceError
+from foveal.runtime.device import HostDevice
+from foveal.runtime.frame import Frame
+from foveal.runtime.resident import ResidentDecoder, ResidentEngines
+from foveal.runtime.rows import TokenLog
+from foveal.runtime.session import Session
+
+Opening = Callable[[Specimen, FakeGpu], ResidentEngines]
+
+
+def on_tensorrt(generation: Generation, dialect: str | None = None) -> Opening:
+    """Engines of a generation of TensorRT."""
+    return lambda specimen, gpu: tensorrt_engines(specimen, generation, gpu, dialect=dialect)
+
+
+LIBRARIES: dict[str, Opening] = {
+    "onnxruntime": lambda specimen, gpu: ort_engines(specimen, "modern"),
+    "onnxruntime, classic": lambda specimen, gpu: ort_engines(specimen, "classic"),
+    "onnxruntime, of any length": lambda specimen, gpu: ort_engines(specimen, "modern", None),
+    "onnxruntime, taking turns": lambda specimen, gpu: ort_engines(specimen, "classic", in_place=False),
+    "onnxruntime, recorded": lambda specimen, gpu: ort_engines(specimen, "modern", gpu=gpu),
+    "tensorrt-rtx": on_tensorrt("tensorrt-rtx"),
+    "tensorrt": on_tensorrt("tensorrt"),
+    "tensorrt, classic": on_tensorrt("tensorrt", "classic"),
+    "tensorrt 10.3": on_tensorrt("tensorrt 10.3"),
+}
+"""Every way to run resident engines that needs no GPU."""
+
+steps = st.one_of(
+    st.tuples(st.just("advance"), st.sampled_from([1, 1, 1, 2, 3, 7, 24])),
+    st.tuples(st.just("rewind"), st.integers(1, 20)),
+    st.tuples(st.sampled_from(["snapshot", "restore", "fork"]), st.just(0)),
+)
+"""What may be done with a session, in any order."""
+
+
+class Walk:
+    """Takes a session anywhere, and holds every logit it gives against the full forward's."""
+
+    def __init__(self, session: Session, specimen: Specimen) -> None:
+        self.session, self.model = session, specimen.model
+        self.moment = session.snapshot()
+        self.advance(9)
+
+    def take(self, step: str, tokens: int) -> None:
+        """Do one thing."""
+        if step == "advance":
+            self.advance(min(tokens, self.session.capacity - self.session.position))
+        elif step == "rewind":
+            self.session.rewind(min(tokens, self.session.position))
+        elif step == "snapshot":
+            self.moment = self.session.snapshot()
+        elif step == "restore":
+            self.session.restore(self.moment)
+        else:
+            self.session = self.session.fork()
+
+    def advance(self, tokens: int) -> None:
+        """Append tokens that were not seen before."""
+        if tokens == 0:
+            return
+        position, past = self.session.position, self.session.tokens.copy()
+        new = random_ids(self.session.batch, tokens, seed=position + tokens)
+        expected = full_forward(self.model, np.concatenate([past, new], 1))[:, position:]
+        np.testing.assert_allclose(self.session.advance(new), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=max(3, settings().max_examples // 8))
+@given(batch=st.integers(1, 2), path=st.lists(steps, min_size=4, max_size=12))
+def test_wherever_a_session_goes_its_logits_are_the_full_forwards(
+    name: str, library: str, zoo: Zoo, batch: int, path: Sequence[tuple[str, int]]
+) -> None:
+    """Any chunks, rewound, restored and forked at any phase; in the end all memory is given back."""
+    gpu = FakeGpu()
+    walk = Walk(session_of(LIBRARIES[library](zoo[name], gpu), zoo[name], batch), zoo[name])
+    for step, tokens in path:
+        walk.take(step, tokens)
+    walk.advance(min(7, walk.session.capacity - walk.session.position))
+    del walk
+    assert gpu.leaks() == []
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    """A fresh one."""
+    return FakeGpu()
+
+
+def decoder_of(session: Session) -> ResidentDecoder:
+    """The session's decoder, which is one for devices."""
+    assert isinstance(session.decoder, ResidentDecoder)
+    return session.decoder
+
+
+IN_PLACE: tuple[Generation, ...] = ("tensorrt-rtx", "tensorrt")
+
+
+class TestADecodeStep:
+    """Of a firing set that was recorded: all of them, once the session is open."""
+
+    @pytest.mark.parametrize("name", ZOO)
+    @pytest.mark.parametrize("generation", IN_PLACE)
+    def test_is_recorded_once_for_each_scale(self, name: str, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Coarse stages fire with fine ones, so there are as many firing sets as scales; no decoding adds another."""
+        session = session_of(tensorrt_engines(zoo[name], generation, gpu), zoo[name])
+        scales = {spec.stride for spec in specs_of(zoo[name])}
+        assert decoder_of(session).recorded == gpu.count("cudaGraphInstantiate") == len(scales)
+        for size in (1, 1, 13, *[1] * 40):
+            session.advance(random_ids(1, size))
+        assert decoder_of(session).recorded == gpu.count("cudaGraphInstantiate") == len(scales)
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_is_one_launch_and_one_wait(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """The driver is called twice, whatever fires."""
+        session = session_of(tensorrt_engines(zoo["nested"], generation, gpu), zoo["nested"], 2)
+        for token in range(40):
+            before = len(gpu.calls)
+            session.advance(random_ids(2, 1, seed=token))
+            assert [call.name for call in gpu.calls[before:]] == ["cudaGraphLaunch", "cudaStreamSynchronize"]
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_allocates_nothing(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Nor does a prefill: all buffers are there when the session is."""
+        session = session_of(tensorrt_engines(zoo["nested"], generation, gpu), zoo["nested"])
+        before = len(gpu.allocations)
+        for size in (1, 13, 1, 1, 1, 24):
+            session.advance(random_ids(1, size))
+        assert len(gpu.allocations) == before
+
+    @pytest.mark.parametrize("generation", IN_PLACE)
+    def test_copies_nothing_in_place(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Caches and rows are updated where they are; so they are in a prefill."""
+        session = session_of(tensorrt_engines(zoo["nested"], generation, gpu), zoo["nested"])
+        for size in (1, 13, 1, 1):
+            session.advance(random_ids(1, size))
+        assert session.copied_bytes == 0
+
+    def test_says_what_it_copies_where_state_takes_turns(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """All caches and rows of the stages that fire, whole: half of the memory reserved for them."""
+        session = session_of(tensorrt_engines(zoo["nested"], "tensorrt 10.3", gpu), zoo["nested"])
+        assert session.copied_bytes == 0  # warming up is not counted
+        reserved = session.state_bytes
+        session.advance(random_ids(1, 1))
+        assert session.copied_bytes == sum(reserved.values()) // 2
+        before = session.copied_bytes
+        session.advance(random_ids(1, 1))
+        assert session.copied_bytes - before == (reserved["1.pre"] + reserved["1.post"]) // 2
+
+    @pytest.mark.parametrize("name", ZOO)
+    def test_is_recorded_for_each_turn_where_state_takes_turns(self, name: str, zoo: Zoo, gpu: FakeGpu) -> None:
+        """For the turns that decoding leads to, when the session opens; for those that only a prefill leads to, when met."""
+        session, specs = session_of(tensorrt_engines(zoo[name], "tensorrt 10.3", gpu), zoo[name]), specs_of(zoo[name])
+        keeps_state = [spec.layers > 0 or spec.output == "hidden" for spec in specs]
+        met = {
+            (
+                tuple(bool(spec.firings(position, 1)) for spec in specs),
+                tuple(len(spec.firings(0, position)) % 2 for spec, keeps in zip(specs, keeps_state, strict=True) if keeps),
+            )
+            for position in range(96)
+        }
+        assert decoder_of(session).recorded == len(met)
+        session.advance(random_ids(1, 3))
+        for _ in range(20):
+            session.advance(random_ids(1, 1))
+        assert decoder_of(session).recorded >= len(met)
+
+    def test_is_not_recorded_while_someone_observes(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Every stage is waited for, so that its time is its own; without the observer it is one launch again."""
+        session, seen = session_of(tensorrt_engines(zoo["nested"], "tensorrt", gpu), zoo["nested"]), []
+        session.observer = lambda spec, firings, elapsed_ns: seen.append((spec.name, firings))
+        launches = gpu.count("cudaGraphLaunch")
+        session.advance(random_ids(1, 1))
+        session.advance(random_ids(1, 1))
+        assert seen == [(name, 1) for name in ("1.pre", "2.pre", "8", "2.post", "1.post", "1.pre", "1.post")]
+        assert gpu.count("cudaGraphLaunch") == launches
+        session.observer = None
+        session.advance(random_ids(1, 1))
+        assert gpu.count("cudaGraphLaunch") == launches + 1
+
+    def test_counts_its_firings_but_not_those_of_the_warm_up(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """As a session on the host does."""
+        session = session_of(tensorrt_engines(zoo["nested"], "tensorrt", gpu), zoo["nested"])
+        assert set(session.fires.values()) == {0}
+        for _ in range(9):
+            session.advance(random_ids(1, 1))
+        assert session.fires == {"1.pre": 9, "2.pre": 5, "8": 2, "2.post": 5, "1.post": 9}
+
+
+class TestAddresses:
+    """Which buffer every tensor stands in: one plan, whatever the library."""
+
+    @staticmethod
+    def plan(gpu: FakeGpu, tables: Sequence[dict[str, int]]) -> list[dict[str, tuple[int, int, int]]]:
+        """Addresses as (number of the buffer in order of appearance, offset, bytes of the buffer)."""
+        numbers: dict[int, int] = {}
+
+        def place(address: int) -> tuple[int, int, int]:
+            (found,) = [each for each in gpu.allocations.values() if each.holds(address, 1)]
+            return numbers.setdefault(found.address, len(numbers)), address - found.address, found.nbytes
+
+        return [{name: place(table[name]) for name in sorted(table)} for table in tables]
+
+    @pytest.mark.parametrize("name", ZOO)
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_are_those_of_the_onnxruntime_backend(self, name: str, generation: Generation, zoo: Zoo) -> None:
+        """For the same manifest: of all stages, for decode and for prefill."""
+        specimen, in_place = zoo[name], generation in IN_PLACE
+        gpu, other = FakeGpu(), FakeGpu()
+        library = FakeTensorRT(generation, gpu)
+        session = session_of(tensorrt_engines(specimen, generation, gpu, library=library), specimen, 2)
+        reference = session_of(ort_engines(specimen, "classic", in_place=in_place, gpu=other), specimen, 2)
+        stages: Any = [stage for phase in ("decode", "prefill") for stage in decoder_of(reference)._stages[phase]]
+        for one in (session, reference):  # at position 0 all stages fire: then both phases are bound
+            one.advance(random_ids(2, 1))
+            one.rewind(1)
+            one.advance(random_ids(2, 5))
+        expected = [{name: buffer.address for name, buffer in stage._buffers.items()} for stage in stages]
+        found = [context.addresses for context in library.contexts]
+        assert self.plan(gpu, found) == self.plan(other, expected)
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_lets_all_engines_compute_in_one_block(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """As large as the largest engine's, for they run one after the other; of sessions too."""
+        library = FakeTensorRT(generation, gpu)
+        engines = tensorrt_engines(zoo["nested"], generation, gpu, library=library)
+        first, second = session_of(engines, zoo["nested"]), session_of(engines, zoo["nested"])
+        assert {(context.memory, context.memory_bytes) for context in library.contexts} == {(library.contexts[0].memory, 5000)}
+        assert len(library.contexts) == 2 * 2 * 5
+        del first, second
+
+    def test_are_given_back_with_the_session(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """When it is closed; the engines keep the block they compute in."""
+        engines = tensorrt_engines(zoo["nested"], "tensorrt", gpu)
+        with session_of(engines, zoo["nested"]) as session:
+            session.advance(random_ids(1, 9))
+        assert gpu.leaks() == ["5000 bytes, device", "stream"]
+        assert session.state_bytes == {}
+
+
+class TestWhatFails:
+    """No step is half done, and nothing goes another way without a word."""
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_a_step_that_can_not_be_recorded(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """An error when the session opens, and no session that decodes stage by stage; afterwards the device is as it was."""
+        engines = tensorrt_engines(zoo["linear"], generation, gpu)
+        gpu.failing["cudaGraphInstantiate"] = "cudaErrorNotSupported"
+        with pytest.raises(DeviceError, match="cudaGraphInstantiate failed: cudaErrorNotSupported"):
+            session_of(engines, zoo["linear"])
+        gpu.failing.clear()
+        Walk(session_of(engines, zoo["linear"]), zoo["linear"])
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_a_session_survives_a_call_that_failed(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """It is where it was, and goes on as if nothing had been: after a prefill, and after a recorded step."""
+        library = FakeTensorRT(generation, gpu)
+        engines = tensorrt_engines(zoo["nested"], generation, gpu, library=library)
+        walk = Walk(session_of(engines, zoo["nested"]), zoo["nested"])
+        library.refusing.add("execute_async_v3")
+        with pytest.raises(DeviceError, match=r"stage 1\.pre prefill could not be queued"):
+            walk.session.advance(random_ids(1, 4))
+        library.refusing.clear()
+        walk.advance(4)
+        walk.advance(1)  # records what the prefill led to
+        walk.session.rewind(1)
+        gpu.failing["cudaGraphLaunch"] = "cudaErrorLaunchOutOfResources"
+        with pytest.raises(DeviceError, match="cudaErrorLaunchOutOfResources|cudaGraphLaunch"):
+            for _ in range(16):
+                walk.session.advance(random_ids(1, 1))
+        gpu.failing.clear()
+        walk.advance(1)
+
+    def test_a_stage_that_fails_halfway_leaves_no_turn_taken(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Where state takes turns, stages that ran before the one that failed take theirs back."""
+        library = FakeTensorRT("tensorrt 10.3", gpu)
+        engines = tensorrt_engines(zoo["nested"], "tensorrt 10.3", gpu, library=library)
+        walk = Walk(session_of(engines, zoo["nested"]), zoo["nested"])
+        library.refusing.add("set_input_shape logit_rows")
+        with pytest.raises(DeviceError, match=r"stage 1\.post prefill refuses shape \[3\] of logit_rows"):
+            walk.session.advance(random_ids(1, 3))
+        library.refusing.clear()
+        walk.advance(3)
+
+    def test_more_sequences_than_the_engines_take(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """With the option that builds them larger."""
+        with pytest.raises(ConfigError, match="at most 2 sequences, got a batch of 3; build them with --max-batch 3"):
+            session_of(tensorrt_engines(zoo["linear"], "tensorrt", gpu), zoo["linear"], 3)
+
+    def test_more_tokens_than_the_engines_hold(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """The context of the model may be longer than its engines."""
+        engines = tensorrt_engines(zoo["linear"], "tensorrt", gpu, Limits(capacity=40, prefill=5))
+        model = zoo["linear"].bundle.manifest.model
+        with pytest.raises(CapacityError, match="at most 40 tokens, got a capacity of 96; ask for less, or .*--capacity 96"):
+            Session(engines, model)
+        assert Session(engines, model, capacity=40).capacity == 40
+
+    def test_memory_that_runs_out(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """How much was asked for is said, and what was got is given back."""
+        engines = tensorrt_engines(zoo["linear"], "tensorrt", gpu)
+        gpu.failing["cudaMalloc"] = "cudaErrorMemoryAllocation"
+        with pytest.raises(DeviceError, match=r"no memory for 9,216 bytes: cudaMalloc failed: cudaErrorMemoryAllocation"):
+            session_of(engines, zoo["linear"])
+        gc.collect()
+        assert gpu.leaks() == ["stream"]
+
+    def test_a_snapshot_of_engines_that_keep_their_caches_otherwise(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """A snapshot goes from library to library, but not from model to model."""
+        here = session_of(tensorrt_engines(zoo["nested"], "tensorrt", gpu), zoo["nested"])
+        there = session_of(ort_engines(zoo["nested"], "classic"), zoo["nested"])
+        ids = random_ids(1, 30)
+        there.advance(ids[:, :17])
+        here.restore(there.snapshot())
+        np.testing.assert_allclose(here.advance(ids[:, 17:]), full_forward(zoo["nested"].model, ids)[:, 17:], atol=1e-4)
+        with pytest.raises(InputError, match="engines that keep their rows and caches otherwise"):
+            here.restore(session_of(ort_engines(zoo["linear"], "classic"), zoo["linear"]).snapshot())
+
+
+class TestFrame:
+    """What the host tells the engines of a call."""
+
+    SPECS = (
+        StageSpec(name="4", stride=4, fires="close", inputs=(InputSpec(kind="tokens", count=4),), output="hidden", layers=1,
+                  heads=1, head_dim=8, parameters=0),
+        StageSpec(name="1", stride=1, inputs=(InputSpec(kind="tokens"),), output="logits", layers=1, heads=1, head_dim=8,
+                  parameters=0),
+    )  # fmt: skip
+
+    def test_has_room_for_the_firings_of_any_phase(self) -> None:
+        """Six tokens that begin at the end of a group complete two groups; six that begin with one complete one."""
+        device, tokens = HostDevice(), TokenLog(0, 40, 2)
+        tokens.write(0, np.arange(80).reshape(2, 40))
+        frame = Frame(device, self.SPECS, "prefill", Limits(batch=2, capacity=40, prefill=6), vocab_size=3)
+        frame.tell([spec.firings(3, 6) for spec in self.SPECS], tokens, np.array([5]))
+        frame.upload()
+        coarse, fine = (self.read(frame.tensors(index)["input_ids"].address, count) for index, count in ((0, 16), (1, 12)))
+        assert coarse.tolist() == [*range(8), *range(40, 48)]
+        assert fine.tolist() == [*range(3, 9), *range(43, 49)]
+
+    def test_puts_every_tensor_where_tensorrt_takes_it(self) -> None:
+        """IExecutionContext::setTensorAddress asks for 256 bytes; what an allocation begins with is aligned by CUDA."""
+        frame = Frame(HostDevice(), self.SPECS, "decode", LIMITS, vocab_size=3)
+        tables = [frame.tensors(index) for index in range(2)]
+        block = tables[0]["position"].address
+        inside = [buffer.address - block for table in tables for name, buffer in table.items() if name != "logits"]
+        assert all(offset % 256 == 0 for offset in inside)
+        assert len(set(inside)) == len(inside)
+
+    @staticmethod
+    def read(address: int, count: int) -> np.ndarray:
+        """Numbers at an address."""
+        return np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address)).copy()

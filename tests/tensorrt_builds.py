@@ -1,0 +1,90 @@
+"""What the tests of TensorRT's build path share: models in every precision, and stages that were built and looked at."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from precisions import HIERARCHIES, Precise, PrecisionZoo, bytes_model, write_text
+
+from foveal.bundle import Bundle, StageEntry, open_bundle
+from foveal.calibration.calibrate import calibrate
+from foveal.calibration.settings import CalibrationSettings
+from foveal.export import convert, convert_model
+from foveal.export.tensorrt.build import Built, build_engine
+from foveal.export.tensorrt.compile import products_in
+from foveal.export.tensorrt.family import Family, family_of
+from foveal.export.tensorrt.layers import ExecutedProduct, executed_products
+from foveal.export.tensorrt.network import LoweredStage, lower
+from foveal.export.tensorrt.options import EngineOptions
+from foveal.models.loading import load_model
+from foveal.precision import ProductPrecision
+
+CHECKPOINTS = Path(__file__).parent.parent / "models" / "checkpoints"
+
+
+class PreciseModels:
+    """The small models that all tests of precisions share, one more, and the shipped checkpoint."""
+
+    def __init__(self, small: PrecisionZoo, directory: Path) -> None:
+        self._small, self._directory, self._found = small, directory, {}  # type: PrecisionZoo, Path, dict[str, Precise]
+
+    def __getitem__(self, name: str) -> Precise:
+        if name in HIERARCHIES:
+            return self._small[name]
+        if name not in self._found:
+            self._found[name] = self._shipped() if name == "shipped" else self._attention()
+        return self._found[name]
+
+    def _attention(self) -> Precise:
+        """Resampled by attention alone."""
+        model = bytes_model("1@1 1@3 1@1", shortening="attention", upsampling="attention")
+        text = write_text(self._directory / "text.txt")
+        full = convert_model(model, self._directory / "attention", tokenizer="bytes")
+        return Precise(model, full, calibrate(full, [text], threads=1), text)
+
+    def _shipped(self) -> Precise:
+        """Averaged and repeated, with real weights and a text of real ranges."""
+        text, full = CHECKPOINTS / "text" / "calibration.txt", convert(CHECKPOINTS / "hourglass", self._directory / "shipped")
+        ranges = calibrate(full, [text], CalibrationSettings(max_tokens=3000), threads=1)
+        return Precise(load_model(CHECKPOINTS / "hourglass").model, full, ranges, text)
+
+
+class Looked(NamedTuple):
+    """A stage that was lowered and built, and what its products were written in."""
+
+    entry: StageEntry
+    lowered: LoweredStage
+    built: Built
+    products: Sequence[ProductPrecision]
+
+    def executed(self, profile: int) -> tuple[ExecutedProduct, ...]:
+        """How the kernels of a profile run the products."""
+        return executed_products(self.built.layers.of_profile(profile), self.products)
+
+
+def rtx_family(bundle: Bundle, **options: object) -> Family:
+    """What TensorRT-RTX engines of a bundle have in common."""
+    specs = [entry.spec for entry in bundle.manifest.stages]
+    return family_of(bundle.manifest.model, specs, "tensorrt-rtx", EngineOptions(**options))  # type: ignore[arg-type]
+
+
+def looked_at(bundle: Bundle, dialect: str = "modern") -> list[Looked]:
+    """Every stage of a bundle, built once."""
+    return [look_at(bundle, index, dialect) for index in range(len(bundle.manifest.stages))]
+
+
+def look_at(bundle: Bundle, index: int, dialect: str = "modern") -> Looked:
+    """One of them."""
+    return _look_at(bundle.path, index, dialect)
+
+
+@functools.cache
+def _look_at(path: Path, index: int, dialect: str) -> Looked:
+    bundle = open_bundle(path)
+    entry, family = bundle.manifest.stages[index], rtx_family(bundle, dialect=dialect)
+    lowered = lower(bundle.file(entry.graph), entry.spec, family)
+    products = bundle.sidecar("cpu", entry.spec.name).products or products_in(bundle.file(entry.graph))
+    return Looked(entry, lowered, build_engine(lowered, family), products)
