@@ -181,6 +181,35 @@ def resident_contract_of(stage: StageSpec, dim: int, vocab_size: int) -> Contrac
     return Contract(tuple(inputs), tuple(outputs))
 
 
+CANDIDATES = 64
+"""Tokens that the sampler on a device chooses from: the likeliest, or all of a smaller vocabulary."""
+DRAWS = 256
+"""Uniform numbers that it is given at a time."""
+
+
+def sampler_contract(stages: int, vocab_size: int) -> Contract:
+    """The tensors of the sampler of a model with so many stages (`export/sampler.py`).
+
+    `positions` has a row for each stage, and one that counts the numbers drawn; `fired` says by how much each of them goes on.
+    """
+    rows = stages + 1
+    inputs = (
+        TensorSpec("logits", "float32", ("B", 1, vocab_size), "next-token logits"),
+        TensorSpec("uniform", "float32", (DRAWS, "B"), "numbers of [0, 1), one for each token to draw"),
+        TensorSpec("inverse_temperature", "float32", (1,), "logits are multiplied by it"),
+        TensorSpec("top_k", "int64", (1,), f"how many of the likeliest tokens to keep, at most {CANDIDATES}"),
+        TensorSpec("top_p", "float32", (1,), "keep the likeliest that together have this probability"),
+        TensorSpec("min_p", "float32", (1,), "keep those at least so likely, relative to the likeliest"),
+        TensorSpec("positions", "int64", (rows, "B"), "where the stages stand, and how many numbers were drawn"),
+        TensorSpec("fired", "int64", (rows, 1), "1 for stages that fired in this step, and for the draw"),
+    )
+    outputs = (
+        TensorSpec("next_ids", "int64", ("B", 1), "the tokens drawn"),
+        TensorSpec("next_positions", "int64", (rows, "B"), "positions of the next step"),
+    )
+    return Contract(inputs, outputs)
+
+
 _OUTPUT_MEANING = {False: "one row per firing", True: "the rows each firing hands to the finer scale"}
 _INPUT_MEANING: dict[Kind, str] = {
     "tokens": "token ids",

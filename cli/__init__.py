@@ -8,9 +8,11 @@ import typer
 
 from ..errors import FovealError
 from .bench import bench
+from .bisect import bisect
 from .build import build
 from .calibrate import calibrate
 from .check import check
+from .compare import compare
 from .convert import convert
 from .demo import demo
 from .doctor import doctor
@@ -27,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, inspect, generate, bench, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, bench, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
 

@@ -81,11 +81,12 @@ def build(
         "strip_weights": strip_weights or None,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
+    wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
     with progress("build") as report:
         made = build_bundle(
             bundle,
             destination,
-            _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache}),
+            wanted,
             target,
             calibration=calibration or (),
             options=EngineOptions(**chosen) if chosen else None,
@@ -107,7 +108,8 @@ def _precision(
     refuse_both(precision, path)
     details = {name: value for name, value in given.items() if value is not None}
     if destination is None:
-        if details:
-            raise ConfigError(f"--{next(iter(details))} makes another bundle; say where to write it: foveal build BUNDLE OUT")
+        for name, value in details.items():
+            option = f"--no-{name}" if value is False else f"--{name}"
+            raise ConfigError(f"{option} makes another bundle; say where to write it: foveal build BUNDLE OUT")
         return path or precision
     return msgspec.structs.replace(Plan(default=precision or "int8") if path is None else read_plan(path), **details)

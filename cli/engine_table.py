@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from ..bundle import Bundle
 from .console import out
+
+if TYPE_CHECKING:
+    from ..export.tensorrt.layers import Kernel
 
 
 def show_engines(bundle: Bundle, target: str) -> None:
@@ -32,35 +35,29 @@ def show_engines(bundle: Bundle, target: str) -> None:
 
 
 def show_layers(bundle: Bundle, target: str) -> None:
-    """Print the kernels of every engine of a target, in the order they run."""
+    """Print a line for each kernel of every engine of a target, in the order they run."""
     from ..export.tensorrt.layers import read_layers
 
     for name, engine in bundle.manifest.engines[target].items():
         layers = read_layers(bundle.file(engine))
         out.print(f"\n{target}, stage {name}: network of {counted(layers.network)}", markup=False)
-        table = Table(box=None, header_style="bold")
-        for column in ("profile", "kernel", "reads", "weights", "writes", "ONNX nodes", "tactic"):
-            table.add_column(column, overflow="fold")
-        for kernel in layers.kernels:
-            tensors = kernel.inputs, kernel.constants, kernel.outputs
-            types = [counted(Counter(tensor.type for tensor in some)) for some in tensors]
-            table.add_row(_PROFILES[kernel.profile], kernel.label, *types, _few(kernel.nodes), _short(kernel.tactic))
-        out.print(table, markup=False)
+        rows = [_HEADER, *(_row(kernel) for kernel in layers.kernels)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            out.print("  ".join(map(str.ljust, row, widths)).rstrip(), markup=False)
 
 
+_HEADER = ("profile", "kernel", "reads", "constants", "writes", "tactic", "ONNX nodes")
 _PROFILES = ("decode", "prefill")
+_LONGEST = 40
+
+
+def _row(kernel: Kernel) -> tuple[str, ...]:
+    types = [counted(Counter(tensor.type for tensor in some)) for some in (kernel.inputs, kernel.constants, kernel.outputs)]
+    label = kernel.label if len(kernel.label) <= _LONGEST else f"{kernel.label[: _LONGEST - 1]}…"
+    return (_PROFILES[kernel.profile], label, *types, kernel.tactic_label, " ".join(kernel.nodes) or "-")
 
 
 def counted(counts: Mapping[str, int]) -> str:
     """As `"13 Float, 8 Int8"`."""
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
-
-
-def _few(nodes: tuple[str, ...]) -> str:
-    return nodes[0] + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "") if nodes else "-"
-
-
-def _short(tactic: str) -> str:
-    """The first digits of its hash, where it has one: the rest is in the kernel's name."""
-    found = re.search(r"_0x([0-9a-f]{8})", tactic)
-    return found[1] if found else tactic or "-"

@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BackendUnavailable
 
 if TYPE_CHECKING:
+    from .bisecting import BisectReport, bisect
     from .building import build
+    from .comparing import CompareReport, compare
+    from .comparing_cuts import compare_cuts
     from .conversion import convert, convert_model
     from .planning import PlanReport, plan_precision
     from .tensorrt.options import EngineOptions
     from .verification import VerifyReport, verify
 
 _LAZY = {
+    "BisectReport": ".bisecting",
+    "CompareReport": ".comparing",
     "EngineOptions": ".tensorrt.options",
     "PlanReport": ".planning",
     "VerifyReport": ".verification",
+    "bisect": ".bisecting",
     "build": ".building",
+    "compare": ".comparing",
+    "compare_cuts": ".comparing_cuts",
     "convert": ".conversion",
     "convert_model": ".conversion",
     "plan_precision": ".planning",
@@ -30,7 +38,21 @@ _LAZY = {
 }
 _EXTRA = ("onnx", "onnx_ir", "onnxscript", "torch")
 
-__all__ = ["EngineOptions", "PlanReport", "VerifyReport", "build", "convert", "convert_model", "plan_precision", "verify"]
+__all__ = [
+    "BisectReport",
+    "CompareReport",
+    "EngineOptions",
+    "PlanReport",
+    "VerifyReport",
+    "bisect",
+    "build",
+    "compare",
+    "compare_cuts",
+    "convert",
+    "convert_model",
+    "plan_precision",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

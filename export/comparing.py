@@ -1,8 +1,9 @@
-"""Which stage of a system is it that differs? Two targets, or two bundles of one model, compared stage by stage and as systems."""
+"""Which stage is it that differs? Two targets, or two bundles of one model, compared stage by stage and as running systems."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from ..progress import Progress, silent
 from ..runtime.session import Session
 from .chunks import random_chunks
 from .comparison import TOLERANCE, Comparison
-from .forcing import Ids, Recording, compare_forced, record
+from .forcing import Ids, Recording, compare_forced, logits_place, record
 from .systems import System, pair_of, token_ids
 
 SYSTEM = "the system"
@@ -40,12 +41,18 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompareReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `compare` found, in dataflow order; without a tolerance nothing passes or fails."""
+    """What `compare` found, in dataflow order; without a tolerance nothing passes or fails.
+
+    Attributes:
+        tolerance: of the largest magnitude.
+        inside: the stage that was cut; None: what was compared are whole stages.
+    """
 
     reference: str
     other: str
     tokens: int
     tolerance: float | None
+    inside: str | None = None
     stages: tuple[Difference, ...]
     system: tuple[Difference, ...] = ()
 
@@ -58,9 +65,12 @@ class CompareReport(msgspec.Struct, frozen=True, kw_only=True):
         """Raise EquivalenceError, naming the first place that differs, unless all is within the tolerance."""
         failed = self.first_failure
         if failed is not None:
+            is_stage = self.inside is None and failed in self.stages
+            place = f'stage "{failed.name}"' if is_stage else failed.name
             raise EquivalenceError(
-                f"{self.other} differs from {self.reference}: {failed.where}, {failed.decoded}; "
-                f"largest error {failed.max_error:.2e} of the largest value, expected at most {self.tolerance:.0e}"
+                f"{self.other} differs from {self.reference}: {place}, {failed.where}, {failed.decoded}; largest error "
+                f"{failed.max_error:.1e} of the largest value, expected at most {self.tolerance:.0e}"
+                + (f"; look inside with --stage {failed.name} --cuts" if is_stage else "")
             )
 
 
@@ -108,6 +118,7 @@ def report_of(
     tolerance: float | None,
     stages: Sequence[Difference],
     system: Sequence[Difference] = (),
+    inside: str | None = None,
 ) -> CompareReport:
     """What was found, and between what."""
     return CompareReport(
@@ -115,6 +126,7 @@ def report_of(
         other=str(pair[1]),
         tokens=ids.shape[1],
         tolerance=tolerance,
+        inside=inside,
         stages=tuple(stages),
         system=tuple(system),
     )
@@ -137,17 +149,17 @@ def differences(
 ) -> tuple[list[Difference], list[Difference]]:
     """Stage by stage, in dataflow order, and as running systems; both ways of decoding."""
     length = ids.shape[1]
-    ways = {"token by token": [1] * length, "in random chunks": random_chunks(length, _SEED)}
+    ways = {"token by token": [1] * length, "random chunks": random_chunks(length, _SEED)}
     reference, other = (system.opener(length) for system in pair)
     has_logits = pair[0].bundle.manifest.stages[-1].spec.output == "logits"
     stages, systems = [], []
     for index, (way, chunks) in enumerate(ways.items()):
-        report(f"the reference, {way}", 3 * index, 3 * len(ways))
+        report(f"{way}, the reference", 3 * index, 3 * len(ways))
         expected = record(reference(), ids, chunks)
-        report(f"each stage on the reference's rows, {way}", 3 * index + 1, 3 * len(ways))
+        report(f"{way}, each stage on the reference's rows", 3 * index + 1, 3 * len(ways))
         stages.append(_of_stages(way, other(), expected, ids, chunks, tolerance))
         if has_logits:
-            report(f"as a system, {way}", 3 * index + 2, 3 * len(ways))
+            report(f"{way}, as a system", 3 * index + 2, 3 * len(ways))
             systems.append(_of_system(way, other(), expected, ids, chunks, tolerance))
     report("done", 3 * len(ways), 3 * len(ways))
     return [found for both in zip(*stages, strict=True) for found in both], systems
@@ -169,7 +181,7 @@ def _of_system(
     """Of what the last stage gives: its logits."""
     found = Comparison(SYSTEM, tolerance, expected.magnitude(-1))
     with session:
-        found.add(record(session, ids, chunks).outputs[-1], expected.outputs[-1], "token {}, tensor logits".format, axis=1)
+        found.add(record(session, ids, chunks).outputs[-1], expected.outputs[-1], partial(logits_place, 0), axis=1)
     return _difference(found, way, ids.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Which layer of a stage is it that differs? The stage's prefixes, each built for both systems and compared on the same rows."""
+"""Which layer of a stage is it that differs? Its prefixes, each built for both systems and compared on the same rows."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def compare_cuts(
         name = f"{stage}/exit" if cut is None else cut.name
         with tempfile.TemporaryDirectory() as directory:
             report(f"building {name}", index, len(cuts))
-            built = [_cut_system(system, stage, cut, Path(directory) / str(side)) for side, system in enumerate(pair)]
+            built = [cut_system(system, stage, cut, Path(directory) / str(side)) for side, system in enumerate(pair)]
             inner = within(report, f"comparing {name}", index, len(cuts))
             stages, _ = differences((built[0], built[1]), ids, allowed, inner)
         found += [msgspec.structs.replace(difference, name=name) for difference in stages if difference.name == stage]
     report("done", len(cuts), len(cuts))
-    return report_of(pair, ids, allowed, found)
+    return report_of(pair, ids, allowed, found, inside=stage)
 
 
 def _spec_of(bundle: Bundle, stage: str) -> StageSpec:
@@ -71,7 +71,7 @@ def _spec_of(bundle: Bundle, stage: str) -> StageSpec:
     return specs[stage]
 
 
-def _cut_system(system: System, stage: str, cut: Cut | None, directory: Path) -> System:
+def cut_system(system: System, stage: str, cut: Cut | None, directory: Path) -> System:
     """The system up to a cut (None: the end of the stage), in a bundle of its own."""
     bundle = system.bundle
     names = [entry.spec.name for entry in bundle.manifest.stages]

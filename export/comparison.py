@@ -42,7 +42,7 @@ class Comparison:
         if self.where is None and self.tolerance is not None:
             allowed = self.tolerance * (max(1.0, float(np.abs(expected).max())) if self.magnitude is None else self.magnitude)
             others = tuple(other for other in range(difference.ndim) if other != axis)
-            beyond = (difference > allowed).any(axis=others)
+            beyond = ~((difference <= allowed) & np.isfinite(difference)).all(axis=others)
             self.where = place(int(np.argmax(beyond))) if beyond.any() else None
 
     @property

@@ -60,7 +60,7 @@ def compare_forced(
         logits = session.advance(ids[:, start:end])
         for index in _heads(session.specs):
             expected = reference.outputs[index][:, start:end]
-            comparisons[index].add(logits, expected, partial(_logits_place, session.specs[index], start), axis=1)
+            comparisons[index].add(logits, expected, partial(logits_place, start), axis=1)
     session.observer = None
     return forced.fired
 
@@ -92,8 +92,9 @@ def _heads(specs: Sequence[StageSpec]) -> Iterator[int]:
 
 def _row_place(spec: StageSpec, first: int, index: int) -> str:
     row = first + index
-    return f'stage "{spec.name}", token {spec.fired_by(row // spec.output_rows)}, tensor {spec.output}, row {row}'
+    return f"token {spec.fired_by(row // spec.output_rows)}, row {row}"
 
 
-def _logits_place(spec: StageSpec, first: int, index: int) -> str:
-    return f'stage "{spec.name}", token {first + index}, tensor {spec.output}, row {first + index}'
+def logits_place(first: int, index: int) -> str:
+    """Where index `index` is of logits that begin at token `first`: they have a row for every token."""
+    return f"token {first + index}, row {first + index}"

@@ -57,8 +57,8 @@ def pair_of(
     """
     if not 1 <= len(targets) <= 2 or (len(targets) == 1 and other is None):
         raise ConfigError(
-            f"got {'another bundle' if other is not None else 'one bundle'} and targets {', '.join(targets) or 'none'}, expected "
-            "two systems: give two targets, the first of which is the reference, or one target and --other BUNDLE"
+            f"got {'one bundle' if other is None else 'two bundles'} and {len(targets)} target(s), expected two systems: "
+            "give two targets, the first of which is the reference, or one target and --other BUNDLE"
         )
     if provider is not None and "cuda" not in targets:
         raise ConfigError(f'provider "{provider}" is for target cuda, got targets {", ".join(targets)}; leave it out')

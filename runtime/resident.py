@@ -26,6 +26,8 @@ from .resident_state import StageState
 from .rows import Array, TokenLog
 
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
+_PREFILL = 512
+"""Tokens of one call of engines that take any number: each may want logits, for which there is memory on both sides."""
 
 
 class ResidentEngines:
@@ -43,7 +45,7 @@ class ResidentEngines:
         """What the engines were built for, with as many sequences as there are."""
         built = self.engines[0].limits
         if built is None:
-            return Limits(batch=batch, capacity=capacity, prefill=capacity)
+            return Limits(batch=batch, capacity=capacity, prefill=min(capacity, _PREFILL))
         if batch > built.batch:
             raise ConfigError(
                 f"the engines take at most {built.batch} sequences, got a batch of {batch}; build them with --max-batch {batch}"
@@ -110,16 +112,11 @@ class ResidentDecoder:
         phase: Phase = "decode" if tokens == 1 else "prefill"
         firings, frame = [spec.firings(position, tokens) for spec in self._specs], self._frames[phase]
         frame.tell(firings, self._tokens, wanted)
-        turns = self._turns
-        try:
-            if phase == "decode" and self._device.has_graphs and self.observer is None:
-                self._launch(firings)
-            else:
-                self._queue(phase, firings, len(wanted))
-            self._device.synchronize()
-        except BaseException:
-            self._turns = turns  # what was before the call is as it was
-            raise
+        if phase == "decode" and self._device.has_graphs and self.observer is None:
+            self._launch(firings)
+        else:
+            self._queue(phase, firings, len(wanted))
+        self._device.synchronize()
         for spec, state, fired in zip(self._specs, self._states, firings, strict=True):
             self.fires[spec.name] += len(fired)
             self.copied_bytes += state.rewritten_bytes if fired else 0

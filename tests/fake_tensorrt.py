@@ -166,7 +166,7 @@ class FakeEngine:
         self.session = _session(model, header["weights"])
         self.tensors = {tensor.name: tensor for tensor in _tensors(model)}
         self.num_optimization_profiles = len(self.profiles)
-        self.activation_bytes = header["activation_bytes"]
+        self.device_memory_size_v2 = header["activation_bytes"]
         self._complain, self._reals = complain, library.real
 
     @property
@@ -185,18 +185,13 @@ class FakeEngine:
     def get_tensor_location(self, name: str) -> Any:
         return getattr(self._reals.TensorLocation, self.tensors[name].location)
 
-    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        return self.activation_bytes // (2 - profile_index)  # a decode step takes half of what a prefill does
-
     def create_execution_context(self, *args: Any, **kwargs: Any) -> Any:
         """With a strategy, or since 11 with a configuration."""
         (how,) = (*args, *kwargs.values())
         if not self._library.does("create_execution_context"):
             return None
-        if isinstance(how, self._reals.ExecutionContextAllocationStrategy):
-            config = FakeConfig(strategy=how)
-        else:
-            config = fake_of(how)
+        is_strategy = isinstance(how, self._reals.ExecutionContextAllocationStrategy)
+        config = FakeConfig(strategy=how) if is_strategy else fake_of(how)
         context = (FakeRtxContext if self._library.is_rtx else FakeContext)(self._library, self, config, self._complain)
         self._library.contexts.append(context)
         return self._library.strict("IExecutionContext", context)
@@ -315,7 +310,7 @@ class FakeContext:
     def _problems(self) -> Iterator[str]:
         if self.profile is None:
             yield "no optimisation profile"
-        needed = self.engine.get_device_memory_size_for_profile_v2(self.profile or 0)
+        needed = self.engine.device_memory_size_v2
         if self.memory_bytes < needed or not self._library.gpu.is_on_device(self.memory, needed):
             yield "too little device memory"
         if self.config.strategy != self.engine._reals.ExecutionContextAllocationStrategy.USER_MANAGED:
@@ -413,10 +408,8 @@ def _described(model: bytes) -> tuple[tuple[str, str, tuple[int | str, ...], boo
     inputs = {value.name for value in loaded.graph.input}
 
     def alias(name: str) -> str | None:
-        past = (
-            f"past_{name.removeprefix('present_')}" if name == "present_rows" else name.replace("present.", "past_key_values.")
-        )
-        return past if in_place and name not in inputs and past in inputs and past != name else None
+        past = name.replace("present_", "past_").replace("present.", "past_key_values.")
+        return past if in_place and past in inputs and past != name else None
 
     return tuple(
         (

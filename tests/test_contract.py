@@ -30,6 +30,13 @@ def test_firings_follow_the_rule(stride: int, start: int, tokens: int, rule: Fir
     assert stage(stride, rule).firings(start, tokens) == range(before, before + during)
 
 
+@given(st.integers(1, 17), st.integers(1, 100), st.sampled_from(["open", "close"]))
+def test_some_phase_causes_the_most_firings(stride: int, tokens: int, rule: Fires) -> None:
+    """And none causes more: buffers of that size are neither too short nor too long."""
+    spec = stage(stride, rule)
+    assert spec.most_firings(tokens) == max(len(spec.firings(start, tokens)) for start in range(stride))
+
+
 @given(st.integers(1, 17), st.sampled_from(["open", "close"]), st.lists(st.integers(1, 20), min_size=1))
 def test_any_split_fires_the_same(stride: int, rule: Fires, chunks: list[int]) -> None:
     """Chunks one after the other fire exactly what one call would."""

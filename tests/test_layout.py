@@ -87,6 +87,9 @@ def test_importing_is_light(module: str) -> None:
 WITHOUT_TORCH = (
     "building",
     "planning",
+    "comparing",
+    "comparing_cuts",
+    "bisecting",
     "compile",
     "write_precision",
     "cpu",

@@ -70,6 +70,14 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         named = self.tactic or (self.name if self.name.startswith("_") else "")
         return self.type if not named or _CHOSEN_LATER in named else _NUMBERS.sub("", named).removeprefix("__myl").strip("_")
 
+    @property
+    def tactic_label(self) -> str:
+        """For people: the first digits of the implementation's hash, or its name if it has none."""
+        if _CHOSEN_LATER in self.tactic or not self.tactic:
+            return "chosen later" if self.type in ("gemm", "runtime_fusion") else "-"
+        found = re.search(r"_0x([0-9a-f]{8})", self.tactic)
+        return found[1] if found else self.tactic
+
 
 class EngineLayers(msgspec.Struct, frozen=True, kw_only=True):
     """An engine from inside: how many layers its network has of each type, and its kernels in the order they run."""

@@ -85,7 +85,7 @@ class TensorRTEngine:
         self._check_tensors()
         self.in_place = self._updates_in_place()
         self.runtime_cache = RuntimeCache.of(sidecar.engine_sha256)
-        shared.reserve(max(self.engine.get_device_memory_size_for_profile_v2(index) for index in PROFILES.values()))
+        shared.reserve(self.engine.device_memory_size_v2)  # the most that a profile takes, which `set_device_memory` asks for
 
     def bind(self, phase: Phase, batch: int) -> TensorRTStage:
         """As `ResidentEngine.bind`: each phase has an execution context of its own, as recorded graphs hold its shapes."""

@@ -261,6 +261,30 @@ class TestAddresses:
         assert gpu.leaks() == ["5000 bytes, device", "stream"]
         assert session.state_bytes == {}
 
+    def test_of_logits_are_as_many_as_one_call_gives(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Engines that take any length are still called for 512 tokens at most, and hold logits for so many."""
+        session = Session(ort_engines(zoo["linear"], "modern", None, gpu=gpu), zoo["linear"].bundle.manifest.model, 1, 2000)
+        assert max(each.nbytes for each in gpu.allocations.values() if each.kind == "pinned") == 512 * 41 * 4
+        assert session.advance(random_ids(1, 600)).shape == (1, 600, 41)
+
+
+class TestState:
+    """Caches and rows, read back to the host."""
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_is_there_when_it_is_returned(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Not only when the device is waited for next; and it is what engines on the host keep."""
+        here = session_of(tensorrt_engines(zoo["nested"], generation, gpu), zoo["nested"], 2)
+        there = session_of(ort_engines(zoo["nested"], "modern"), zoo["nested"], 2)
+        for session in (here, there):
+            session.advance(random_ids(2, 13))
+        found, expected = here.snapshot().written, there.snapshot().written
+        for ours, theirs in zip(found.caches, expected.caches, strict=True):
+            for cache, other in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(cache, other, atol=1e-5)
+        for stage in ("1.pre", "2.pre", "8", "2.post"):
+            np.testing.assert_allclose(here.output_rows(stage), there.output_rows(stage), atol=1e-5)
+
 
 class TestWhatFails:
     """No step is half done, and nothing goes another way without a word."""
@@ -295,8 +319,8 @@ class TestWhatFails:
         gpu.failing.clear()
         walk.advance(1)
 
-    def test_a_stage_that_fails_halfway_leaves_no_turn_taken(self, zoo: Zoo, gpu: FakeGpu) -> None:
-        """Where state takes turns, stages that ran before the one that failed take theirs back."""
+    def test_a_call_that_fails_halfway(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Where state takes turns, both buffers of a stage that ran before the one that failed hold all of the past."""
         library = FakeTensorRT("tensorrt 10.3", gpu)
         engines = tensorrt_engines(zoo["nested"], "tensorrt 10.3", gpu, library=library)
         walk = Walk(session_of(engines, zoo["nested"]), zoo["nested"])
@@ -344,22 +368,22 @@ class TestFrame:
     """What the host tells the engines of a call."""
 
     SPECS = (
-        StageSpec(name="4", stride=4, fires="close", inputs=(InputSpec(kind="tokens", count=4),), output="hidden", layers=1,
+        StageSpec(name="16", stride=16, fires="close", inputs=(InputSpec(kind="tokens", count=16),), output="hidden", layers=1,
                   heads=1, head_dim=8, parameters=0),
         StageSpec(name="1", stride=1, inputs=(InputSpec(kind="tokens"),), output="logits", layers=1, heads=1, head_dim=8,
                   parameters=0),
     )  # fmt: skip
 
     def test_has_room_for_the_firings_of_any_phase(self) -> None:
-        """Six tokens that begin at the end of a group complete two groups; six that begin with one complete one."""
+        """Twenty tokens that begin at the end of a group complete two groups; twenty that begin with one complete one."""
         device, tokens = HostDevice(), TokenLog(0, 40, 2)
         tokens.write(0, np.arange(80).reshape(2, 40))
-        frame = Frame(device, self.SPECS, "prefill", Limits(batch=2, capacity=40, prefill=6), vocab_size=3)
-        frame.tell([spec.firings(3, 6) for spec in self.SPECS], tokens, np.array([5]))
+        frame = Frame(device, self.SPECS, "prefill", Limits(batch=2, capacity=40, prefill=20), vocab_size=3)
+        frame.tell([spec.firings(15, 20) for spec in self.SPECS], tokens, np.array([19]))
         frame.upload()
-        coarse, fine = (self.read(frame.tensors(index)["input_ids"].address, count) for index, count in ((0, 16), (1, 12)))
-        assert coarse.tolist() == [*range(8), *range(40, 48)]
-        assert fine.tolist() == [*range(3, 9), *range(43, 49)]
+        coarse, fine = (self.read(frame.tensors(index)["input_ids"].address, count) for index, count in ((0, 64), (1, 40)))
+        assert coarse.tolist() == [*range(32), *range(40, 72)]
+        assert fine.tolist() == [*range(15, 35), *range(55, 75)]
 
     def test_puts_every_tensor_where_tensorrt_takes_it(self) -> None:
         """IExecutionContext::setTensorAddress asks for 256 bytes; what an allocation begins with is aligned by CUDA."""

@@ -16,10 +16,11 @@ from foveal.runtime.device import HostDevice
 from foveal.runtime.engines import onnxruntime_library
 from foveal.runtime.engines.onnxruntime_library import memory_of
 from foveal.runtime.engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtStage
+from foveal.runtime.session import Session
 
 
 class NotingBinding:
-    """An IOBinding that remembers what it was told: the tensor, its shape and whether it is an input."""
+    """An IOBinding that remembers what it was told: tensors and their shapes."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, tuple[int, ...]]] = []
@@ -96,21 +97,13 @@ def test_what_onnxruntime_refuses_is_told_with_the_stage(zoo: Zoo) -> None:
 
 
 def test_its_own_error_is_one_of_ours(zoo: Zoo) -> None:
-    """A real session, whose input is of another shape than its graph asks for."""
-    engines = ort_engines(zoo["linear"], "modern", Limits(batch=2, capacity=40, prefill=5))
-    wrong = ort_engines(zoo["linear"], "modern").engines
-    for engine, other in zip(engines.engines, wrong, strict=True):
+    """Real sessions, whose caches are longer than those they are given."""
+    shorter = ort_engines(zoo["linear"], "modern", Limits(batch=2, capacity=40, prefill=5))
+    for engine, other in zip(shorter.engines, ort_engines(zoo["linear"], "modern").engines, strict=True):
         vars(engine)["session"] = vars(other)["session"]
-    session = session_of_capacity(engines, zoo, 40)
-    with pytest.raises(DeviceError, match=r'onnxruntime could not run stage "1\.pre": .*INVALID_ARGUMENT'):
+    session = Session(shorter, zoo["linear"].bundle.manifest.model, capacity=40)
+    with pytest.raises(DeviceError, match=r'onnxruntime could not run stage "1\.pre": .*Got invalid dimensions for input'):
         session.advance(random_ids(1, 3))
-
-
-def session_of_capacity(engines: Any, zoo: Zoo, capacity: int) -> Any:
-    """A session of fewer tokens than the model's context."""
-    from foveal.runtime.session import Session
-
-    return Session(engines, zoo["linear"].bundle.manifest.model, 1, capacity)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -119,16 +112,14 @@ def test_any_length_without_limits(name: str, dialect: str, zoo: Zoo) -> None:
     """Graphs whose sizes were left open keep caches as long as the session asks for, and read a prompt in one call."""
     model, bundle = zoo[name].model, zoo[name].bundle
     for capacity in (17, 40):
-        from foveal.runtime.session import Session
-
         session = Session(ort_engines(zoo[name], dialect, None), bundle.manifest.model, 2, capacity)
         ids = random_ids(2, 17)
         np.testing.assert_allclose(session.advance(ids), full_forward(model, ids), atol=1e-4)
         assert session.copied_bytes == 0
 
 
-def test_options_of_a_run_need_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are its own objects."""
+def test_options_of_a_run_are_onnxruntimes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made when they are needed, for onnxruntime is imported when it is first asked for."""
     entries: dict[str, str] = {}
     fake = SimpleNamespace(RunOptions=lambda: SimpleNamespace(add_run_config_entry=entries.__setitem__))
     monkeypatch.setattr(onnxruntime_library, "import_onnxruntime", lambda: fake)
@@ -140,8 +131,8 @@ def test_state_is_the_same_memory_before_and_after(zoo: Zoo) -> None:
     """There ONNX Runtime writes the new rows only."""
     session = session_of(ort_engines(zoo["linear"], "classic"), zoo["linear"])
     session.advance(random_ids(1, 3))
-    stages: Any = session.decoder
-    for stage in stages._stages["prefill"]:
+    decoder: Any = session.decoder
+    for stage in decoder._stages["prefill"]:
         for tensor in stage._engine.contract.inputs:
             if tensor.aliased_with is not None:
                 assert stage._buffers[tensor.name].address == stage._buffers[tensor.aliased_with].address

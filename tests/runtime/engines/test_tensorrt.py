@@ -18,6 +18,7 @@ from resident_engines import LIMITS, family_of, lowered, session_of, sidecar_of,
 from specimens import Zoo, random_ids
 from tensorrt_surface import TENSORRTS, real, surface
 
+from foveal.contract import StageSpec
 from foveal.errors import BackendUnavailable, DeviceError, EngineMismatchError
 from foveal.runtime.cuda import CudaDevice
 from foveal.runtime.engines import nvtx
@@ -185,7 +186,10 @@ class TestAnEngineThatDoesNotFit:
         [
             (rename, r"tensors: got \['ids', .*\], expected \['input_ids', "),
             (change("position", type="INT32"), r"type of position: got DataType.INT32, expected DataType.INT64"),
-            (change("past_rows", letters=("B", 1, 50, 24)), r"shape of past_rows: got \(-1, 1, 50, 24\), expected \(-1, 1, 100, 24\)"),
+            (
+                change("past_rows", letters=("B", 1, 50, 24)),
+                r"shape of past_rows: got \(-1, 1, 50, 24\), expected \(-1, 1, 100, 24\)",
+            ),
             (change("position", location="HOST"), r"place of position: got the host, expected the device"),
             (drop_profile, r"number of optimisation profiles: got 1, expected 2"),
         ],
@@ -194,8 +198,8 @@ class TestAnEngineThatDoesNotFit:
     def test_in_its_tensors(self, zoo: Zoo, library: FakeTensorRT, edit: Callable[[FakeEngine], None], reason: str) -> None:
         """And how it is built again."""
         library.edit = edit
-        told = rf'the engine of stage "1\.pre" is another one\'s: {reason}.*: foveal build BUNDLE --target {library.library.target}'
-        with pytest.raises(EngineMismatchError, match=told):
+        remedy = f"build it again: foveal build BUNDLE --target {library.library.target}"
+        with pytest.raises(EngineMismatchError, match=rf'the engine of stage "1\.pre" is another one\'s: {reason}.*; {remedy}'):
             open_engine(zoo, library)
 
     def test_in_the_precision_of_its_caches(self, zoo: Zoo, library: FakeTensorRT) -> None:
@@ -346,41 +350,44 @@ class TestRanges:
             pass
 
 
+CALLS = {
+    "Runtime": {"deserialize_cuda_engine"},
+    "ICudaEngine": {
+        "create_execution_context",
+        "get_tensor_dtype",
+        "get_tensor_location",
+        "get_tensor_name",
+        "get_tensor_shape",
+    },
+    "IExecutionContext": {
+        "execute_async_v3",
+        "set_device_memory",
+        "set_input_shape",
+        "set_optimization_profile_async",
+        "set_tensor_address",
+    },
+}
+RTX_CALLS = {
+    "ICudaEngine": {"create_runtime_config"},
+    "IExecutionContext": {"is_stream_capturable"},
+    "IRuntimeConfig": {"set_execution_context_allocation_strategy", "create_runtime_cache", "set_runtime_cache"},
+    "IRuntimeCache": {"deserialize", "serialize"},
+}
+"""What the backend calls, by class: of all libraries, and of TensorRT-RTX."""
+
+
 class TestTheRealLibraries:
     """No version that is installed here may lack what the backend calls."""
-
-    CALLS = {
-        "Runtime": {"deserialize_cuda_engine"},
-        "ICudaEngine": {
-            "create_execution_context",
-            "get_device_memory_size_for_profile_v2",
-            "get_tensor_dtype",
-            "get_tensor_location",
-            "get_tensor_name",
-            "get_tensor_shape",
-        },
-        "IExecutionContext": {
-            "execute_async_v3",
-            "set_device_memory",
-            "set_input_shape",
-            "set_optimization_profile_async",
-            "set_tensor_address",
-        },
-    }
-    RTX_CALLS = {
-        "ICudaEngine": {"create_runtime_config"},
-        "IExecutionContext": {"is_stream_capturable"},
-        "IRuntimeConfig": {"set_execution_context_allocation_strategy", "create_runtime_cache", "set_runtime_cache"},
-        "IRuntimeCache": {"deserialize", "serialize"},
-    }
 
     @pytest.mark.parametrize("name", TENSORRTS)
     def test_have_every_call(self, name: str) -> None:
         """Of both; the strict fakes hold the arguments to them too."""
-        wanted = [self.CALLS] + [self.RTX_CALLS] * (name == "tensorrt_rtx")
+        wanted = [CALLS] + [RTX_CALLS] * (name == "tensorrt_rtx")
         for by_class in wanted:
             for cls, calls in by_class.items():
                 assert calls <= surface(getattr(real(name), cls)).functions.keys()
+        properties = surface(real(name).ICudaEngine).properties.keys()
+        assert properties >= {"device_memory_size_v2", "num_io_tensors", "num_optimization_profiles"}
 
     @pytest.mark.parametrize("generation", GENERATIONS)
     def test_are_asked_for_nothing_else(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
@@ -389,7 +396,16 @@ class TestTheRealLibraries:
         open_session(zoo, library).advance(random_ids(1, 7))
         context = library.contexts[0]
         faked = {name for name in dir(context) if not name.startswith("_") and callable(getattr(context, name))}
-        assert faked <= self.CALLS["IExecutionContext"] | self.RTX_CALLS["IExecutionContext"]
+        assert faked <= CALLS["IExecutionContext"] | RTX_CALLS["IExecutionContext"]
+
+    def test_refuse_what_is_no_engine(self, gpu: FakeGpu) -> None:
+        """TensorRT-RTX itself, which needs no GPU to see that."""
+        spec = StageSpec(name="1", stride=1, inputs=(), output="logits", layers=1, heads=1, head_dim=8, parameters=0)
+        shared = TensorRTRuntime(library_of("tensorrt-rtx"), CudaDevice(cudart=gpu.cudart))
+        with pytest.raises(
+            EngineMismatchError, match=r'TensorRT-RTX 1\..* can\'t load the engine of stage "1", .*: IRuntime::'
+        ):
+            shared.deserialize(b"junk" * 100, "1", sidecar_of(spec, "tensorrt-rtx", "modern", LIMITS))
 
     def test_of_10_3_lacks_what_came_later(self, gpu: FakeGpu, zoo: Zoo) -> None:
         """So the backend must not need it there."""
@@ -436,7 +452,7 @@ class TestTheFake:
         assert self.why(caplog, wrapped, stage).endswith("no shape for ['position']")
 
     def test_a_run_without_memory(self, context: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """Or with less than the profile takes."""
+        """Or with less than the engine takes."""
         wrapped, fake, stage = context
         wrapped.set_device_memory(fake.memory, 10)
         assert self.why(caplog, wrapped, stage).endswith("too little device memory")

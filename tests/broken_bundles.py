@@ -1,0 +1,33 @@
+"""Bundles in which one thing is wrong, and whose hashes are right."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from foveal.bundle import Bundle, list_files, open_bundle, write_manifest
+from foveal.export.saving import save_graph
+
+
+def with_wrong_weight(bundle: Bundle, file: str, path: Path, product: str | None = None) -> Bundle:
+    """A copy at `path` in which one weight matrix of a graph is wrong.
+
+    Args:
+        file: the graph, as the manifest names it.
+        product: the product whose weight it is; None: the first in the graph.
+    """
+    shutil.copytree(bundle.path, path, ignore=shutil.ignore_patterns("reports"))
+    graph = ir.load(path / file)
+    matmul = next(n for n in graph.graph if n.op_type == "MatMul" and product in (None, (n.name or "").removesuffix("/MatMul")))
+    value = next(value for value in matmul.inputs if value is not None and value.is_initializer())
+    wrong = value.const_value.numpy().copy()
+    wrong[0] += 0.5
+    value.const_value = ir.tensor(wrong, name=value.name)
+    for initializer in graph.graph.initializers.values():  # what is saved over must not be mapped
+        initializer.const_value = ir.tensor(initializer.const_value.numpy().copy(), name=initializer.name)
+    save_graph(graph, path / file)
+    write_manifest(path, msgspec.structs.replace(bundle.manifest, files=list_files(path)))
+    return open_bundle(path)

@@ -1,0 +1,157 @@
+"""Prefixes of a stage: they compute what the layers in front of the cut compute, and name the layer that differs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from broken_bundles import with_wrong_weight
+from precisions import PrecisionZoo, needs_opset_24
+from specimens import Zoo, random_ids
+from torch import nn
+
+from foveal import ConfigError, EquivalenceError
+from foveal.bundle import Bundle
+from foveal.contract import StageSpec, contract_of
+from foveal.export import compare, compare_cuts
+from foveal.export.comparing_cuts import cut_system
+from foveal.export.cutting import cuts_of, write_prefix
+from foveal.export.forcing import record
+from foveal.export.systems import System
+from foveal.export.torch_engine import TorchEngine
+from foveal.models.stages import Stage, StageModule, split
+from foveal.precision import Plan
+from foveal.runtime.session import Session
+
+TOKENS = 37
+
+
+def test_cuts_are_named_after_places(zoo: Zoo) -> None:
+    """Two for each layer, and what comes in front of the first; a stage without layers has none."""
+    specs = {entry.spec.name: entry.spec for entry in zoo["nested"].bundle.manifest.stages}
+    assert [cut.name for cut in cuts_of(specs["8"])] == [
+        "8/entry",
+        "8/stack/layers/0/attention",
+        "8/stack/layers/0/feed_forward",
+        "8/stack/layers/1/attention",
+        "8/stack/layers/1/feed_forward",
+    ]
+    assert [cut.layers for cut in cuts_of(specs["8"])] == [0, 1, 1, 2, 2]
+    empty = zoo["empty stacks"].bundle.manifest.stages[0].spec
+    assert list(cuts_of(empty)) == []
+
+
+@pytest.mark.parametrize(("name", "stage"), [("nested", "8"), ("nested", "1.post"), ("linear", "1.pre"), ("attention", "3")])
+def test_a_prefix_is_a_stage(name: str, stage: str, zoo: Zoo, tmp_path: Path) -> None:
+    """Its graph has the inputs and outputs that a stage of so many layers has, and nothing else as an output."""
+    bundle = zoo[name].bundle
+    entry = next(entry for entry in bundle.manifest.stages if entry.spec.name == stage)
+    for cut in cuts_of(entry.spec):
+        spec, nodes = write_prefix(bundle.file(entry.graph), tmp_path / "prefix.onnx", entry.spec, cut)
+        graph = ir.load(tmp_path / "prefix.onnx").graph
+        contract = contract_of(spec, bundle.manifest.model.dim, bundle.manifest.model.vocab_size)
+        assert [value.name for value in graph.inputs] == [tensor.name for tensor in contract.inputs]
+        assert [value.name for value in graph.outputs] == [tensor.name for tensor in contract.outputs]
+        assert nodes == {node.name for node in graph}
+        assert sum(name.endswith("CachedAttention") or "CachedAttention_" in name for name in nodes) == cut.layers
+
+
+@needs_opset_24
+@pytest.mark.parametrize(("name", "stage"), [("nested", "8"), ("nested", "1.post"), ("linear", "5"), ("attention", "1.pre")])
+def test_a_prefix_computes_what_its_layers_do(name: str, stage: str, zoo: Zoo, tmp_path: Path) -> None:
+    """Against the layers in PyTorch, for the entry and every feed forward; the portable graph and the engine."""
+    specimen, ids = zoo[name], random_ids(1, TOKENS)
+    stages = split(specimen.model)
+    index = [found.spec.name for found in stages].index(stage)
+    spec = stages[index].spec
+    for cut in cuts_of(spec):
+        if cut.name.endswith("/attention"):
+            continue
+        for target in ("portable", "cpu"):
+            system = cut_system(System(specimen.bundle, target), stage, cut, tmp_path / f"{target}{cut.name.replace('/', '_')}")
+            prefix = system.bundle.manifest.stages[-1].spec
+            module = stages[index].module
+            truncated = StageModule(module.entry, _first(module.stack, cut.layers), nn.Identity())
+            engines = [TorchEngine(found) for found in (*stages[:index], Stage(prefix, truncated))]
+            with torch.no_grad():
+                expected = record(Session(engines, specimen.bundle.manifest.model, 1, TOKENS), ids, [1] * TOKENS)
+            got = record(system.opener(TOKENS)(), ids, [1] * TOKENS)
+            np.testing.assert_allclose(got.outputs[-1], expected.outputs[-1], atol=1e-5)
+
+
+def _first(stack: nn.Module, layers: int) -> nn.Module:
+    """A stack of the first layers of another."""
+    shared = copy.copy(stack)
+    shared._modules = {**stack._modules, "layers": nn.ModuleList(list(stack.layers)[:layers])}
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("product", "cut"),
+    [
+        ("8/stack/layers/0/attention/out", "8/stack/layers/0/attention"),
+        ("8/stack/layers/0/feed_forward/up", "8/stack/layers/0/feed_forward"),
+        ("8/stack/layers/1/attention/qkv", "8/stack/layers/1/attention"),
+        ("8/stack/layers/1/feed_forward/down", "8/stack/layers/1/feed_forward"),
+    ],
+)
+def test_the_first_layer_that_differs(product: str, cut: str, zoo: Zoo, tmp_path: Path) -> None:
+    """Everything in front of it is equal to the last bit."""
+    good = zoo["nested"].bundle
+    wrong = with_wrong_weight(good, "stages/8.onnx", tmp_path / "wrong", product)
+    report = compare_cuts(good, "8", ["cpu"], other=wrong)
+    names = list(dict.fromkeys(found.name for found in report.stages))
+    assert names == [*(found.name for found in cuts_of(_spec(good, "8"))), "8/exit"]
+    failed = {found.name for found in report.stages if found.where is not None}
+    assert failed == set(names[names.index(cut) :])
+    assert all(found.max_error == 0 for found in report.stages if found.name not in failed)
+    assert (report.inside, report.system) == ("8", ())
+    with pytest.raises(
+        EquivalenceError, match=f"differs from .*: {cut}, token 0, row 0, token by token; largest error .*1e-04$"
+    ):
+        report.require_equal()
+
+
+@needs_opset_24
+@pytest.mark.parametrize(
+    ("name", "stage"), [("attention", "3"), ("empty stacks", "2.pre"), ("wide", "1.post"), ("linear", "1.pre")]
+)
+def test_cuts_of_all_kinds_of_stages(name: str, stage: str, zoo: Zoo) -> None:
+    """Resampling with weights, rotary and learned positions, padded heads, no layers, the head: engines and graphs agree."""
+    report = compare_cuts(zoo[name].bundle, stage)
+    report.require_equal()
+    assert report.stages[-1].name == f"{stage}/exit"
+
+
+@pytest.mark.parametrize("precision", ["int8", "w4", "fp16"])
+def test_cuts_of_other_precisions(precision: str, precise: PrecisionZoo) -> None:
+    """Prefixes are built as the stage was: kernels and int8 caches included, so that the last is the stage."""
+    specimen = precise["resampled"]
+    small = specimen.build(Plan(default=precision))
+    report = compare_cuts(specimen.full, "2", ["cpu"], other=small, texts=[specimen.text], tokens=40)
+    assert report.tolerance is None
+    assert report.stages[2].max_error > 0
+    stages = compare(specimen.full, other=small, texts=[specimen.text], tokens=40).stages
+    whole = {found.decoded: found for found in stages if found.name == "2"}
+    assert all(found.max_error == pytest.approx(whole[found.decoded].max_error, rel=0.05) for found in report.stages[-2:])
+
+
+def test_what_can_t_be_cut(zoo: Zoo, tmp_path: Path) -> None:
+    """A stage that is not there, and a graph that is not as foveal writes them."""
+    bundle = zoo["nested"].bundle
+    with pytest.raises(ConfigError, match='has no stage "16"; expected one of 1.pre, 2.pre, 8, 2.post, 1.post'):
+        compare_cuts(bundle, "16")
+    spec = _spec(bundle, "8")
+    cut = next(cuts_of(spec))._replace(node="8/nowhere")
+    with pytest.raises(
+        ConfigError, match='the stage graph has no node "8/nowhere", so it can\'t be cut at 8/entry; convert the'
+    ):
+        write_prefix(bundle.file("stages/8.onnx"), tmp_path / "x.onnx", spec, cut)
+
+
+def _spec(bundle: Bundle, stage: str) -> StageSpec:
+    return next(entry.spec for entry in bundle.manifest.stages if entry.spec.name == stage)
