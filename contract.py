@@ -190,9 +190,9 @@ DRAWS = 256
 def sampler_contract(stages: int, vocab_size: int) -> Contract:
     """The tensors of the sampler of a model with so many stages (`export/sampler.py`).
 
-    `positions` has a row for each stage, and one that counts the numbers drawn; `fired` says by how much each of them goes on.
+    It has a position for each stage, and one more that counts the numbers drawn; `fired` says by how much each of them goes on.
     """
-    rows = stages + 1
+    places = range(stages + 1)
     inputs = (
         TensorSpec("logits", "float32", ("B", 1, vocab_size), "next-token logits"),
         TensorSpec("uniform", "float32", (DRAWS, "B"), "numbers of [0, 1), one for each token to draw"),
@@ -200,12 +200,12 @@ def sampler_contract(stages: int, vocab_size: int) -> Contract:
         TensorSpec("top_k", "int64", (1,), f"how many of the likeliest tokens to keep, at most {CANDIDATES}"),
         TensorSpec("top_p", "float32", (1,), "keep the likeliest that together have this probability"),
         TensorSpec("min_p", "float32", (1,), "keep those at least so likely, relative to the likeliest"),
-        TensorSpec("positions", "int64", (rows, "B"), "where the stages stand, and how many numbers were drawn"),
-        TensorSpec("fired", "int64", (rows, 1), "1 for stages that fired in this step, and for the draw"),
+        TensorSpec("fired", "int64", (stages + 1,), "1 for stages that fired in this step, and for the draw"),
+        *(TensorSpec(f"position_{place}", "int64", ("B",), "where a stage stands") for place in places),
     )
     outputs = (
         TensorSpec("next_ids", "int64", ("B", 1), "the tokens drawn"),
-        TensorSpec("next_positions", "int64", (rows, "B"), "positions of the next step"),
+        *(TensorSpec(f"next_position_{place}", "int64", ("B",), "where it stands in the next step") for place in places),
     )
     return Contract(inputs, outputs)
 

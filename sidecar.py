@@ -49,7 +49,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What lies beside an engine.
 
     Attributes:
-        graph_sha256: of the portable graph it was made from.
+        graph_sha256: of the portable graph it was made from; empty for the sampler, which is made from none.
         engine_sha256: of the engine's file; empty for `cpu`, whose engines are graphs.
         batch_one_chunks: the engine takes several rows at once only for a single sequence.
         products: precision asked for and obtained, and kernel, of every matrix product; `precision_asked` and

@@ -46,6 +46,7 @@ def bench(
     work: Load,
     *,
     target: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
     eager: Sequence[EagerModel] = (),
     power: PowerSensor | None = None,
@@ -59,6 +60,7 @@ def bench(
         bundles: bundle directories.
         work: prompt, new tokens and rounds.
         target: whose engines to run.
+        provider: what `cuda` engines run on, as `load` takes it.
         threads: engine threads; None: measured per model.
         eager: models to decode with PyTorch's own incremental `step` in the same rounds.
         power: what to measure energy with, after the rounds; PyTorch models are left out.
@@ -76,7 +78,7 @@ def bench(
     models = []
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
-        models.append(load(path, target, threads=threads))
+        models.append(load(path, target, threads, provider))
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
     bandwidths = []
@@ -139,7 +141,7 @@ def _model_result(
     stage_ns = measure_stages(session, work)
     return ModelResult(
         name=model.bundle.path.name,
-        runtime=f"foveal, {model.target}",
+        runtime=f"foveal, {model.target}" + (f" on {model.provider}" if model.provider else ""),
         hierarchy=info.hierarchy,
         precision=model.manifest.precision,
         layers=sum(entry.spec.layers for entry in model.manifest.stages),
@@ -203,16 +205,18 @@ def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -
 
 def _peak_bytes(model: Model, work: Load) -> int | None:
     """Decode in a fresh process and read its high-water mark; None where that process fails."""
-    arguments = [str(model.bundle.path), model.target, str(model.threads), str(work.prompt_tokens), str(work.new_tokens)]
+    sizes = [str(number) for number in (model.threads, work.prompt_tokens, work.new_tokens)]
+    arguments = [str(model.bundle.path), model.target, model.provider or "", *sizes]
     code = "import sys; from foveal.bench.run import print_peak; print_peak(*sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 
-def print_peak(bundle: str, target: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
+def print_peak(bundle: str, target: str, provider: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
     """Load, run one round, print this process's peak resident bytes (the body of the process `bench` starts)."""
     work = Load(int(prompt_tokens), int(new_tokens))
-    session = load(bundle, target, threads=int(threads)).session(capacity=work.prompt_tokens + work.new_tokens)
+    model = load(bundle, target, int(threads), provider or None)
+    session = model.session(capacity=work.prompt_tokens + work.new_tokens)
     measure_round(session, work, None)
     print(peak_resident_bytes())
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..bundle import Bundle, open_bundle
+from ..export.device import lower
 from ..export.dialect import DIALECTS
 from ..export.tensorrt.build import build_engine
 from ..export.tensorrt.compile import products_in
 from ..export.tensorrt.family import family_of
 from ..export.tensorrt.layers import executed_products
-from ..export.tensorrt.network import lower
 from ..export.tensorrt.options import EngineOptions
 from ..export.tensorrt.profiles import DECODE
 from .environment import read_environment

@@ -40,6 +40,7 @@ def bench(
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
+    provider: Annotated[Optional[str], typer.Option(help="What cuda engines run on; cpu where there is no GPU.")] = None,  # noqa: UP045
     power: Annotated[
         bool,
         typer.Option("--power", help="Also measure power, for 11 s per model after the rounds, and the energy of a token."),
@@ -68,6 +69,7 @@ def bench(
             paths,
             Load(prompt_tokens, new_tokens, rounds),
             target=target,
+            provider=provider,
             threads=pool_threads(paths[0], target, threads),
             eager=sizes.eager(hierarchy or (), threads) if eager else (),
             power=sensor,

@@ -79,7 +79,5 @@ def _show(found: CompareReport) -> None:
 def _verdict(found: CompareReport) -> str:
     scale = f"{found.tokens} tokens; every stage reads the reference's rows; errors are shares of the largest value there"
     if found.tolerance is None:
-        return (
-            f"{scale}. No tolerance, as other precisions differ on purpose: nothing passes or fails without --tolerance"
-        )
+        return f"{scale}. No tolerance, as other precisions differ on purpose: nothing passes or fails without --tolerance"
     return f"{scale}. Tolerance: {found.tolerance:.0e}"

@@ -12,12 +12,12 @@ from ..bundle import MANIFEST, Bundle, list_files, open_bundle, write_manifest
 from ..files import new_directory
 from ..precision import CacheScale, ProductPrecision
 from ..progress import Progress, within
-from .compile import compile_stage, version
+from .compile import compile_sampler, compile_stage, version
+from .device import DeviceFamily
 from .tensorrt.compile import UNKNOWN
-from .tensorrt.family import Family
 
 
-def add_engines(bundle: Bundle, target: str, family: Family | None, report: Progress) -> Bundle:
+def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
     """Add engines for `target`, in the precision that the stage graphs are in; those it has for that target are replaced.
 
     They are built in a copy beside the bundle, which takes its place at the end.
@@ -35,6 +35,7 @@ def add_engines(bundle: Bundle, target: str, family: Family | None, report: Prog
             products, scales = written(bundle, name)
             inner = within(report, doing, index, steps)
             engines[name] = compile_stage(directory, entry.spec, target, products, scales, family, inner)
+        engines |= compile_sampler(directory, target, family)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(
             bundle.manifest,

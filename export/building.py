@@ -16,9 +16,10 @@ from ..files import new_directory
 from ..precision import Plan, read_plan
 from ..progress import Progress, silent, within
 from .adding import add_engines
-from .compile import check_out, compile_stage, version
+from .compile import check_out, compile_sampler, compile_stage, version
+from .device import DeviceFamily
 from .dialect import dialect_named
-from .tensorrt.family import Family, family_for
+from .families import family_for
 from .tensorrt.options import EngineOptions
 from .write_precision import write_precision
 
@@ -71,7 +72,7 @@ def _write(
     path: Path,
     plan: Plan,
     target: str,
-    family: Family | None,
+    family: DeviceFamily | None,
     calibration: Sequence[str | Path] | Calibration,
     settings: CalibrationSettings | None,
     report: Progress,
@@ -101,6 +102,7 @@ def _write(
             report(doing, 2 * index + 1, steps)
             inner = within(report, doing, 2 * index + 1, steps)
             engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner)
+        engines |= compile_sampler(directory, target, family)
         _check_products(plan, known)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(

@@ -17,9 +17,10 @@ from .adding import written
 from .comparing import CompareReport, Difference, differences, report_of, tolerance_for
 from .compile import compile_stage
 from .cutting import Cut, cuts_of, write_prefix
+from .device import DeviceFamily
+from .families import family_for
 from .portable import PORTABLE
 from .systems import System, pair_of, token_ids
-from .tensorrt.family import Family, family_for
 from .tensorrt.options import EngineOptions
 
 
@@ -105,7 +106,7 @@ def _write_graph(
     return entry, None
 
 
-def _family(bundle: Bundle, target: str, specs: Sequence[StageSpec]) -> Family | None:
+def _family(bundle: Bundle, target: str, specs: Sequence[StageSpec]) -> DeviceFamily | None:
     """As the bundle's own engines were built, if it has some."""
     model, options = bundle.manifest.model, None
     if target in bundle.manifest.engines:
@@ -119,7 +120,7 @@ def _family(bundle: Bundle, target: str, specs: Sequence[StageSpec]) -> Family |
 
 
 def _compile(
-    bundle: Bundle, directory: Path, spec: StageSpec, target: str, nodes: frozenset[str] | None, family: Family | None
+    bundle: Bundle, directory: Path, spec: StageSpec, target: str, nodes: frozenset[str] | None, family: DeviceFamily | None
 ) -> str:
     products, scales = written(bundle, spec.name)
     if nodes is not None:

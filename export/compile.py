@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import onnx
+import onnx_ir as ir
+from onnx.external_data_helper import load_external_data_for_model
 
-from ..bundle import MANIFEST
+from ..bundle import MANIFEST, SAMPLER
 from ..contract import StageSpec
 from ..errors import BuildError, BundleError
 from ..files import sha256_of, write_atomically
@@ -16,10 +19,12 @@ from ..precision import CacheScale, ProductPrecision
 from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime_library import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
 from ..sidecar import EngineSidecar
-from .cpu import lower
+from .cpu import lower as lower_for_cpu
 from .cpu_attention import padded_head_dim
 from .cpu_products import read_back
-from .tensorrt.compile import compile_engine
+from .device import DeviceFamily, lower, lower_sampler
+from .saving import save_graph
+from .tensorrt.compile import UNKNOWN, compile_engine, compile_lowered
 from .tensorrt.family import Family
 
 
@@ -29,7 +34,7 @@ def compile_stage(
     target: str,
     products: Sequence[ProductPrecision] = (),
     cache_scales: Sequence[CacheScale] = (),
-    family: Family | None = None,
+    family: DeviceFamily | None = None,
     on_progress: Progress = silent,
 ) -> str:
     """Compile `stages/<name>.onnx` in `directory`; returns the engine's path in the bundle.
@@ -40,7 +45,7 @@ def compile_stage(
         target: `"cpu"`, or that of `family`.
         products: what each of the stage's products was written in.
         cache_scales: by layer, of int8 caches; none: fp32 caches. `"cpu"` only.
-        family: what TensorRT engines of a model have in common.
+        family: what engines of a model on a device have in common.
         on_progress: called while an engine is built that takes long.
 
     Raises:
@@ -48,15 +53,44 @@ def compile_stage(
             old for int8 caches.
     """
     source = directory / "stages" / f"{spec.name}.onnx"
+    engine = _place(target, spec.name, family)
     if family is None:
-        engine = f"engines/{target}/{spec.name}.onnx"
         sidecar = _compile_for_cpu(source, directory / engine, spec, products, cache_scales)
-    else:
-        engine = f"engines/{target}/{spec.name}.engine"
+    elif isinstance(family, Family):
         sidecar = _compile_with_tensorrt(source, directory / engine, spec, products, family, on_progress)
-    data = msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
-    write_atomically((directory / engine).with_suffix(".json"), data)
+    else:
+        sidecar = _compile_for_cuda(source, directory / engine, spec, products, family)
+    _write_sidecar(directory / engine, sidecar)
     return engine
+
+
+def compile_sampler(directory: Path, target: str, family: DeviceFamily | None) -> dict[str, str]:
+    """Compile what draws tokens on a device; its name and its path in the bundle. None for `cpu`, where the host draws.
+
+    Raises:
+        BuildError: the library refuses it.
+    """
+    if family is None:
+        return {}
+    engine = _place(target, SAMPLER, family)
+    lowered = lower_sampler(directory / engine, family)
+    shared = {"dialect": family.dialect.name, "limits": family.limits, "cache_head_dim": lowered.spec.head_dim}
+    if isinstance(family, Family):
+        compiled = compile_lowered(lowered, directory / engine, family)
+        shared |= {"engine_sha256": compiled.engine_sha256, "build": compiled.build}
+    else:
+        save_graph(ir.from_proto(onnx.load_model_from_string(lowered.model)), directory / engine)
+        shared |= {"engine_sha256": sha256_of(directory / engine)}
+    _write_sidecar(directory / engine, _sidecar(None, lowered.spec, target, (), **shared))
+    return {SAMPLER: engine}
+
+
+def _place(target: str, name: str, family: DeviceFamily | None) -> str:
+    return f"engines/{target}/{name}.{'engine' if isinstance(family, Family) else 'onnx'}"
+
+
+def _write_sidecar(engine: Path, sidecar: EngineSidecar) -> None:
+    write_atomically(engine.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n")
 
 
 def _compile_for_cpu(
@@ -67,7 +101,7 @@ def _compile_for_cpu(
             f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "
             "upgrade it, or build with --cache fp32"
         )
-    lower(source, engine, spec, cache_scales)
+    lower_for_cpu(source, engine, spec, cache_scales)
     return _sidecar(
         source,
         spec,
@@ -98,7 +132,31 @@ def _compile_with_tensorrt(
     )
 
 
-def _sidecar(source: Path, spec: StageSpec, target: str, products: Sequence[ProductPrecision], **its_own: Any) -> EngineSidecar:
+def _compile_for_cuda(
+    source: Path, engine: Path, spec: StageSpec, products: Sequence[ProductPrecision], family: DeviceFamily
+) -> EngineSidecar:
+    """The graph that a GPU's execution provider compiles when it is loaded; what it makes of precisions shows only there."""
+    lowered = lower(source, spec, family)
+    model = onnx.load_model_from_string(lowered.model)
+    load_external_data_for_model(model, str(source.parent))
+    save_graph(ir.from_proto(model), engine)
+    later = "decided by the execution provider that loads the graph"
+    return _sidecar(
+        source,
+        spec,
+        "cuda",
+        [msgspec.structs.replace(product, obtained=UNKNOWN, kernel="", reason=later) for product in products],
+        cache_head_dim=spec.head_dim,
+        cache_dtype=spec.cache_dtype,
+        engine_sha256=sha256_of(engine),
+        dialect=family.dialect.name,
+        limits=family.limits,
+    )
+
+
+def _sidecar(
+    source: Path | None, spec: StageSpec, target: str, products: Sequence[ProductPrecision], **its_own: Any
+) -> EngineSidecar:
     """What sidecars of all targets say, and what is this target's own."""
     return EngineSidecar(
         target=target,
@@ -106,7 +164,7 @@ def _sidecar(source: Path, spec: StageSpec, target: str, products: Sequence[Prod
         builder=f"foveal {version()}",
         precision_asked=_summed_up(product.asked for product in products),
         precision_obtained=_summed_up(product.obtained for product in products),
-        graph_sha256=sha256_of(source),
+        graph_sha256="" if source is None else sha256_of(source),
         products=tuple(products),
         **its_own,
     )

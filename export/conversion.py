@@ -29,10 +29,11 @@ from ..models.stages import Stage, split
 from ..precision import Plan
 from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
-from .compile import check_out, compile_stage, version
+from .compile import check_out, compile_sampler, compile_stage, version
+from .device import DeviceFamily
 from .dialect import Dialect, dialect_named
+from .families import family_for
 from .graph import export_stage
-from .tensorrt.family import Family, family_for
 from .tensorrt.options import EngineOptions
 
 
@@ -125,7 +126,7 @@ class _Source(NamedTuple):
     dialect: Dialect
 
 
-def _convert_fp32(source: _Source, path: Path, target: str, family: Family | None, report: Progress) -> Bundle:
+def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
     stages = source.stages
     steps = 2 * len(stages) + 1
     with new_directory(path) as directory:
@@ -142,6 +143,7 @@ def _convert_fp32(source: _Source, path: Path, target: str, family: Family | Non
             report(doing, len(stages) + index, steps)
             inner = within(report, doing, len(stages) + index, steps)
             engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner)
+        engines |= compile_sampler(directory, target, family)
         report("hashing", steps - 1, steps)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,

@@ -1,18 +1,21 @@
 """The sampler as a graph: the next token is drawn where the logits are, and positions count on by themselves.
 
-It draws as `runtime.sampling.Sampler` does, from the `CANDIDATES` likeliest tokens, by the inverse of the cumulative distribution
-at one uniform number per token. So the same seed gives the same text as on the host, but for draws that fall on a border which
-fp32 rounds to the other side.
+It draws as `runtime.sampling.Sampler` does, from the `CANDIDATES` likeliest tokens, by the inverse of the cumulative
+distribution at one uniform number per token. So the same seed gives the same text as on the host, but for draws that fall on a
+border which fp32 rounds to the other side.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
 
-from ..contract import CANDIDATES, Contract, sampler_contract
+from ..contract import CANDIDATES, TensorSpec, sampler_contract
 
 _OPSET = 20  # of the dialect classic: all targets read it
 
@@ -43,9 +46,7 @@ sampler ({inputs}) => ({outputs}) {{
     kept = Where (is_kept, shares, nothing)
     cumulative = MatMul (kept, triangle)
     total = ReduceSum (kept, last_axis)
-    drawn_so_far_1d = Gather <axis = 0> (positions, draws_row)
-    drawn_so_far = Gather <axis = 1> (drawn_so_far_1d, zero)
-    draw = Squeeze (drawn_so_far, one)
+    draw = Gather <axis = 0> (position_{stages}, zero)
     uniform_row = Gather <axis = 0> (uniform, draw)
     uniform_column = Transpose <perm = [1, 0]> (uniform_row)
     uniform_3d = Unsqueeze (uniform_column, last_axis)
@@ -59,25 +60,35 @@ sampler ({inputs}) => ({outputs}) {{
     pick = Min (passed_count, last_kept)
     chosen = GatherElements <axis = 2> (ids, pick)
     next_ids = Squeeze (chosen, last_axis)
-    next_positions = Add (positions, fired)
+    {moves}
 }}"""
+_MOVE = """
+    place_{place} = Constant <value_ints = [{place}]> ()
+    step_{place} = Gather <axis = 0> (fired, place_{place})
+    next_position_{place} = Add (position_{place}, step_{place})
+"""
 
 
 def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
     """The sampler of a model with so many stages; its tensors are those of `sampler_contract`."""
     contract, candidates = sampler_contract(stages, vocab_size), min(CANDIDATES, vocab_size)
-    text = _GRAPH.format(opset=_OPSET, candidates=candidates, inputs=_declared(contract, 0), outputs=_declared(contract, 1))
+    text = _GRAPH.format(
+        opset=_OPSET,
+        candidates=candidates,
+        stages=stages,
+        inputs=_declared(contract.inputs),
+        outputs=_declared(contract.outputs),
+        moves="".join(_MOVE.format(place=place) for place in range(stages + 1)),
+    )
     model = onnx.parser.parse_model(text)
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "triangle": np.triu(np.ones((candidates, candidates), np.float32)),  # a product with it sums up to each place
         "ranks": np.arange(candidates),
-        "draws_row": np.array([stages]),
     }
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
     return ir.from_proto(model)
 
 
-def _declared(contract: Contract, side: int) -> str:
-    tensors = (contract.inputs, contract.outputs)[side]
+def _declared(tensors: Sequence[TensorSpec]) -> str:
     kinds = {"float32": "float", "int64": "int64"}
     return ", ".join(f"{kinds[tensor.dtype]}[{','.join(map(str, tensor.shape))}] {tensor.name}" for tensor in tensors)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..contract import StageSpec
 from .engines.base import Engine
 from .rows import Array, TokenLog
+from .sampling import SamplingParams
 
 Observer = Callable[[StageSpec, int, int], None]
 """Called after every engine call with the stage, the number of firings and the nanoseconds it took.
@@ -67,6 +68,30 @@ class Decoder(Protocol):
 
         Returns:
             Logits float32 `[B, N, V]`, the caller's own.
+        """
+        ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether it can draw tokens itself, where the logits are."""
+        ...
+
+    def draw(
+        self, position: int, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Append the token at `position` of the token log, draw the next, append that, and so on.
+
+        Args:
+            position: of the token to begin with.
+            count: how many to append, and to draw.
+            params: temperature, top_k, top_p and min_p are followed.
+            uniform: a number of [0, 1) for each draw, `[count, B]`.
+
+        Returns:
+            The tokens drawn, int64 `[B, count]`. All but the last are appended; they are not in the token log.
+
+        Raises:
+            ConfigError: it draws none.
         """
         ...
 

@@ -20,15 +20,15 @@ _ALIGNMENT = 256 // _INT64_BYTES
 class Frame:
     """Positions, wanted rows and token ids in one block, so that one copy brings all of them; and the logits.
 
-    In order, int64, each aligned: the position of every stage `[B]`, the wanted rows `[N]`, and for each stage that reads
-    tokens its ids `[B, count * L]`, as many as its largest call takes.
+    In order, int64, each aligned: the position of every stage `[B]`, how many numbers a sampler has drawn `[B]`, the wanted
+    rows `[N]`, and for each stage that reads tokens its ids `[B, count * L]`, as many as its largest call takes.
     """
 
     def __init__(self, device: Device, specs: Sequence[StageSpec], phase: Phase, limits: Limits, vocab_size: int) -> None:
         self._device, self._specs, self._batch, self._vocab_size = device, specs, limits.batch, vocab_size
         tokens = 1 if phase == "decode" else limits.prefill
         self._end = 0
-        self._positions_at = [self._reserve(limits.batch) for _ in specs]
+        self._positions_at = [self._reserve(limits.batch) for _ in (*specs, "draws")]
         self._wanted_at = self._reserve(tokens)
         self._ids_at = {
             spec.name: self._reserve(limits.batch * given.count * spec.most_firings(tokens))
@@ -71,6 +71,17 @@ class Frame:
                     start = self._ids_at[spec.name]
                     self._told[start : start + ids.size] = ids.reshape(-1)
 
+    def tell_ahead(self, position: int, ids: npt.NDArray[np.int64]) -> None:
+        """Write down where every stage fires next at or after a position, and that nothing was drawn yet.
+
+        `ids` `[B, 1]` take the place of the token log's, unless there are none `[B, 0]`.
+        """
+        (ids_at,) = self._ids_at.values()
+        self._told[ids_at : ids_at + ids.size] = ids.reshape(-1)
+        firsts = [*(spec.firings(position, 1).start for spec in self._specs), 0]
+        for place, first in zip(self._positions_at, firsts, strict=True):
+            self._told[place : place + self._batch] = first
+
     def upload(self) -> None:
         """Queue what was told."""
         nbytes = self._told.nbytes
@@ -85,6 +96,23 @@ class Frame:
         """The answer `[B, N, V]`, once the device is done; a view that the next call overwrites."""
         return self._answer[: self._batch * wanted * self._vocab_size].reshape(self._batch, wanted, self._vocab_size)
 
-    def _part(self, start: int) -> Buffer:
+    @property
+    def nbytes(self) -> int:
+        """Of what is told."""
+        return self._block.nbytes
+
+    def drawn_tensors(self, following: Buffer) -> dict[str, Buffer]:
+        """Where a sampler finds logits and positions, and leaves those of the next step in a block of the same layout."""
+        found = {"logits": self._logits}
+        for index, start in enumerate(self._positions_at):
+            found |= {f"position_{index}": self._part(start), f"next_position_{index}": self._part(start, following)}
+        (ids_at,) = self._ids_at.values()
+        return {**found, "next_ids": self._part(ids_at, following)}
+
+    def follow(self, following: Buffer) -> None:
+        """Queue that what was left for the next step is told."""
+        self._device.copy(Region(self._block.address, self.nbytes), Region(following.address, self.nbytes))
+
+    def _part(self, start: int, block: Buffer | None = None) -> Buffer:
         offset = start * _INT64_BYTES
-        return self._block.at(offset, self._block.nbytes - offset)
+        return (block or self._block).at(offset, self.nbytes - offset)

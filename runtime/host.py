@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import StageSpec, leads_of
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from .decoder import Observer, Written
 from .engines.base import BoundStage, Engine
 from .rows import Array, Block, RowLog, TokenLog
+from .sampling import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class HostDecoder:
             step.bound.run(first, count, inputs, output, wanted if is_head else None)
             self.observer(spec, count, time.perf_counter_ns() - began)
         self.fires[spec.name] += count
+
+    draws = False
+
+    def draw(
+        self, position: int, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """As `Decoder.draw`: there is no way to the next token but the host's own."""
+        raise ConfigError("these engines draw no tokens; draw them from the logits")
 
     def rows(self, stage: int, position: int) -> Array | None:
         """As `Decoder.rows`; a view."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..bundle import Bundle, Manifest, check_target_name, open_bundle
+from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..errors import ConfigError
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
@@ -22,7 +22,7 @@ class Model:
     """Engines of one bundle. Immutable; sessions made from it may run in different threads."""
 
     def __init__(self, bundle: Bundle, target: str, threads: int, provider: str | None = None) -> None:
-        self.bundle, self.target, self.threads = bundle, target, threads
+        self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
         self.engines = open_engines(bundle, target, threads, provider)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
@@ -118,7 +118,7 @@ def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None =
         BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
-    check_target_name(target)
+    check_target(target)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if target not in opened.manifest.engines:
         built = ", ".join(opened.manifest.engines) or "none"

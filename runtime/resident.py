@@ -15,15 +15,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import Limits, StageSpec, leads_of
+from ..contract import DRAWS, Limits, StageSpec, leads_of
 from ..errors import CapacityError, ConfigError
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, Work
-from .engines.resident import Phase, ResidentEngine
+from .engines.resident import Phase, ResidentEngine, ResidentProgram
 from .frame import Frame
 from .host import check_same_shapes
+from .resident_sampler import ResidentSampler
 from .resident_state import StageState
 from .rows import Array, TokenLog
+from .sampling import SamplingParams
+
+Ids = npt.NDArray[np.int64]
 
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
 _PREFILL = 512
@@ -31,11 +35,28 @@ _PREFILL = 512
 
 
 class ResidentEngines:
-    """The engines of a bundle on one device, as `DecoderFactory`."""
+    """The engines of a bundle on one device, as `DecoderFactory`.
 
-    def __init__(self, engines: Sequence[ResidentEngine], device: Device, dim: int, vocab_size: int) -> None:
+    Args:
+        engines: in dataflow order.
+        device: that they run on.
+        dim, vocab_size: the model's.
+        sampler: what draws tokens there, if the bundle has one.
+        records: whether decode steps are recorded, where the device can; else every engine is launched by itself.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[ResidentEngine],
+        device: Device,
+        dim: int,
+        vocab_size: int,
+        sampler: ResidentProgram | None = None,
+        records: bool = True,
+    ) -> None:
         self.engines, self.device, self.dim, self.vocab_size = tuple(engines), device, dim, vocab_size
         self.specs: Sequence[StageSpec] = [engine.spec for engine in engines]
+        self.sampler, self.records = sampler, records and device.has_graphs
 
     def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> ResidentDecoder:
         """As `DecoderFactory.decoder`."""
@@ -72,11 +93,28 @@ class ResidentDecoder:
         self._frames = {phase: Frame(self._device, self._specs, phase, limits, engines.vocab_size) for phase in _PHASES}
         self._stages = {phase: [engine.bind(phase, limits.batch) for engine in engines.engines] for phase in _PHASES}
         self._bind_fixed()
-        self._recorded: dict[tuple[object, ...], Work] = {}
-        if self._device.has_graphs:
+        self._sampler = self._open_sampler(engines.sampler)
+        self._records, self._recorded = engines.records, {}  # type: bool, dict[tuple[object, ...], Work]
+        if self._records:
             self._warm_up()
-            for engine in engines.engines:
-                engine.keep_compiled()
+            for program in (*engines.engines, *([engines.sampler] if engines.sampler else [])):
+                program.keep_compiled()
+
+    def _open_sampler(self, program: ResidentProgram | None) -> ResidentSampler | None:
+        """The sampler leads one token id to the next step: it serves models that read each token once, by itself."""
+        tokens = [given for spec in self._specs for given in spec.inputs if given.source is None]
+        if program is None or [(given.count, given.shift) for given in tokens] != [(1, 0)]:
+            return None
+        sets = {self._fired(position) for position in range(self._period)}
+        return ResidentSampler(program, self._device, self._frames["decode"], sorted(sets), self._limits.batch)
+
+    def _fired(self, position: int) -> tuple[bool, ...]:
+        """Which stages fire for the token at a position."""
+        return tuple(len(spec.firings(position, 1)) > 0 for spec in self._specs)
+
+    @property
+    def _period(self) -> int:
+        return math.lcm(*(spec.stride for spec in self._specs))
 
     def _state(self, engine: ResidentEngine, dim: int) -> StageState:
         sizes = self._limits.sizes(self._specs, engine.spec.name)
@@ -112,23 +150,74 @@ class ResidentDecoder:
         phase: Phase = "decode" if tokens == 1 else "prefill"
         firings, frame = [spec.firings(position, tokens) for spec in self._specs], self._frames[phase]
         frame.tell(firings, self._tokens, wanted)
-        if phase == "decode" and self._device.has_graphs and self.observer is None:
-            self._launch(firings)
+        counts = [len(fired) for fired in firings]
+
+        def work() -> None:
+            frame.upload()
+            self._run_stages(phase, counts, len(wanted))
+            frame.download(len(wanted))
+
+        if phase == "decode" and self._records and self.observer is None:
+            self._launch("logits", counts, work)
         else:
-            self._queue(phase, firings, len(wanted))
+            work()
         self._device.synchronize()
-        for spec, state, fired in zip(self._specs, self._states, firings, strict=True):
-            self.fires[spec.name] += len(fired)
-            self.copied_bytes += state.rewritten_bytes if fired else 0
+        self._count(counts)
         return frame.logits(len(wanted))
 
-    def _queue(self, phase: Phase, firings: Sequence[range], wanted: int) -> None:
-        frame = self._frames[phase]
+    @property
+    def draws(self) -> bool:
+        """As `Decoder.draws`."""
+        return self._sampler is not None
+
+    def draw(self, position: int, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]) -> Ids:
+        """As `Decoder.draw`, all on the device."""
+        if self._sampler is None:
+            raise ConfigError("these engines draw no tokens on the device; draw them on the host from the logits")
+        drawn = np.empty((self._limits.batch, count), np.int64)
+        for start in range(0, count, DRAWS):
+            here = slice(start, min(start + DRAWS, count))
+            drawn[:, here] = self._draw(self._sampler, position + start, params, uniform[here], drawn[:, start - 1 : start])
+        return drawn
+
+    def _draw(
+        self, sampler: ResidentSampler, position: int, params: SamplingParams, uniform: npt.NDArray[np.float64], last: Ids
+    ) -> Ids:
+        """As `draw`, of no more tokens than the sampler is given numbers for; `last` was drawn before, if any was."""
+        frame = self._frames["decode"]
+        frame.tell([spec.firings(position, 1) for spec in self._specs], self._tokens, np.zeros(1, np.int64))
+        frame.tell_ahead(position, last)
         frame.upload()
-        for index, fired in enumerate(firings):
-            if fired:
-                self._run_stage(phase, index, len(fired), wanted)
-        frame.download(wanted)
+        sampler.begin(params, uniform)
+        for step in range(len(uniform)):
+            fired = self._fired(position + step)
+            self._launch_draw(sampler, fired)
+            sampler.keep(step)
+            self._count([int(flag) for flag in fired])
+        self._device.synchronize()
+        return sampler.drawn(len(uniform))
+
+    def _launch_draw(self, sampler: ResidentSampler, fired: tuple[bool, ...]) -> None:
+        counts = [int(flag) for flag in fired]
+
+        def work() -> None:
+            self._run_stages("decode", counts, 1)
+            sampler.queue(fired)
+
+        if self._records:
+            self._launch("draw", counts, work)
+        else:
+            work()
+
+    def _count(self, counts: Sequence[int]) -> None:
+        for spec, state, count in zip(self._specs, self._states, counts, strict=True):
+            self.fires[spec.name] += count
+            self.copied_bytes += state.rewritten_bytes if count else 0
+
+    def _run_stages(self, phase: Phase, counts: Sequence[int], wanted: int) -> None:
+        for index, count in enumerate(counts):
+            if count:
+                self._run_stage(phase, index, count, wanted)
 
     def _run_stage(self, phase: Phase, index: int, firings: int, wanted: int) -> None:
         spec, state, stage = self._specs[index], self._states[index], self._stages[phase][index]
@@ -153,27 +242,27 @@ class ResidentDecoder:
             if given.source is not None:
                 yield f"rows.{given.source}", self._states[self._index[given.source]].newest_log()
 
-    def _launch(self, firings: Sequence[range]) -> None:
-        """Run a decode step as it was recorded; the first of its kind runs as it is, and is recorded."""
-        key = (tuple(bool(fired) for fired in firings), self._turns)
+    def _launch(self, kind: str, counts: Sequence[int], work: Work) -> None:
+        """Do a decode step as it was recorded; the first of its kind is done as it is, and recorded."""
+        key = (kind, tuple(count > 0 for count in counts), self._turns)
         if key not in self._recorded:
-            self._recorded[key] = self._record(firings)
+            self._recorded[key] = self._record(counts, work)
             return
         self._recorded[key]()
-        for state, fired in zip(self._states, firings, strict=True):
-            if fired:
+        for state, count in zip(self._states, counts, strict=True):
+            if count:
                 state.swap()
 
-    def _record(self, firings: Sequence[range]) -> Work:
-        """Run a decode step, which lets engines get ready, and record it."""
+    def _record(self, counts: Sequence[int], work: Work) -> Work:
+        """Do a decode step, which lets engines get ready, and record it."""
         turns = self._turns
-        self._queue("decode", firings, 1)
+        work()
         self._device.synchronize()
-        for stage, fired in zip(self._stages["decode"], firings, strict=True):
-            if fired:
+        for stage, count in zip(self._stages["decode"], counts, strict=True):
+            if count:
                 stage.check_recordable()
         self._turns = turns
-        return self._device.capture(lambda: self._queue("decode", firings, 1))
+        return self._device.capture(work)
 
     @property
     def _turns(self) -> tuple[int, ...]:
@@ -191,7 +280,7 @@ class ResidentDecoder:
         The rows this writes are overwritten before anything reads them. Turns that only a prefill leads to are recorded when
         they are first met.
         """
-        period = math.lcm(*(spec.stride for spec in self._specs)) * max(state.sides for state in self._states)
+        period = self._period * max(state.sides for state in self._states)
         for position in range(min(period, self._limits.capacity)):
             self._call(position, 1, np.zeros(1, np.int64))
         self.fires, self.copied_bytes = dict.fromkeys(self.fires, 0), 0

@@ -87,6 +87,12 @@ class Sampler:
         probabilities = _softmax(logits[ids], params.temperature)
         return int(ids[self._draw(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)])])
 
+    def uniform(self, count: int) -> npt.NDArray[np.float64]:
+        """The numbers of [0, 1) that the next tokens are drawn by, `[count]`; zeros, and none used up, when greedy."""
+        params = self.params
+        is_greedy = params.temperature == 0 or params.top_k == 1
+        return np.zeros(count) if is_greedy else self._rng.random(count)
+
     def _draw(self, weights: npt.NDArray[np.float64]) -> int:
         """An index by its weight: the inverse of the cumulative distribution at one uniform number."""
         cumulative = np.cumsum(weights)

@@ -15,6 +15,7 @@ from ..errors import CapacityError, ConfigError, InputError
 from .decoder import Decoder, Engines, Observer, Written
 from .host import HostDecoder
 from .rows import Array, TokenLog
+from .sampling import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,37 @@ class Session:
         logits = self.decoder.run(self.position, length, wanted)
         self.position += length
         return logits
+
+    @property
+    def draws(self) -> bool:
+        """Whether `draw` can be used: on a device, with engines that have a sampler."""
+        return self.decoder.draws
+
+    def draw(
+        self, ids: npt.ArrayLike, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Append a token to every sequence, draw the next, append that, and so on, without the host in between.
+
+        Args:
+            ids: integers `[B, 1]`.
+            count: how many to append, and to draw.
+            params: temperature, top_p, min_p, and a top_k between 1 and `CANDIDATES` unless the temperature is 0.
+            uniform: a number of [0, 1) for each draw, `[count, B]`.
+
+        Returns:
+            The tokens drawn, int64 `[B, count]`; the last of them is not appended.
+
+        Raises:
+            ConfigError: these engines draw no tokens.
+            InputError, CapacityError: as `advance`; the session is unchanged.
+        """
+        tokens = self._checked_ids(ids)
+        self._check_room(count)
+        self._tokens.write(self.position, tokens)
+        drawn = self.decoder.draw(self.position, count, params, uniform)
+        self._tokens.write(self.position + 1, drawn[:, :-1])
+        self.position += count
+        return drawn
 
     def reset(self) -> None:
         """Start again at position 0."""
@@ -181,16 +213,19 @@ class Session:
         if given.ndim != 2 or given.shape[0] != self.batch or given.shape[1] == 0:
             raise InputError(f"ids have shape {list(given.shape)}, expected [{self.batch}, L] with L >= 1")
         length = given.shape[1]
-        if self.position + length > self.capacity:
-            raise CapacityError(
-                f"the session holds {self.position} of at most {self.capacity} tokens, got {length} more; "
-                "rewind or reset it, or open one with more capacity"
-            )
+        self._check_room(length)
         lowest, highest = (given.item(),) * 2 if given.size == 1 else (int(given.min()), int(given.max()))
         if lowest < 0 or highest >= self.model.vocab_size:
             wrong = lowest if lowest < 0 else highest
             raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")
         return np.ascontiguousarray(given, np.int64)
+
+    def _check_room(self, tokens: int) -> None:
+        if self.position + tokens > self.capacity:
+            raise CapacityError(
+                f"the session holds {self.position} of at most {self.capacity} tokens, got {tokens} more; "
+                "rewind or reset it, or open one with more capacity"
+            )
 
 
 def _checked_capacity(model: ModelInfo, capacity: int | None) -> int:

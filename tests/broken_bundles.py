@@ -21,8 +21,13 @@ def with_wrong_weight(bundle: Bundle, file: str, path: Path, product: str | None
     """
     shutil.copytree(bundle.path, path, ignore=shutil.ignore_patterns("reports"))
     graph = ir.load(path / file)
-    matmul = next(n for n in graph.graph if n.op_type == "MatMul" and product in (None, (n.name or "").removesuffix("/MatMul")))
-    value = next(value for value in matmul.inputs if value is not None and value.is_initializer())
+    value = next(
+        value
+        for node in graph.graph
+        if node.op_type == "MatMul" and product in (None, (node.name or "").removesuffix("/MatMul"))
+        for value in node.inputs
+        if value is not None and value.is_initializer()
+    )
     wrong = value.const_value.numpy().copy()
     wrong[0] += 0.5
     value.const_value = ir.tensor(wrong, name=value.name)

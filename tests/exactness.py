@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
+from precisions import distance
 from specimens import random_ids
 
 from foveal.contract import leads_of
@@ -32,11 +33,6 @@ steps = st.one_of(
 """What may be done with a session, in any order."""
 
 paths = st.lists(steps, min_size=4, max_size=12)
-
-
-def distance(got: Array, expected: Array) -> float:
-    """Largest difference, relative to the largest expected magnitude."""
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 class Walk:

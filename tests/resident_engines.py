@@ -11,11 +11,11 @@ from fake_tensorrt import DIALECTS, FakeTensorRT, Generation, plan
 from specimens import Specimen
 
 from foveal.contract import Limits, StageSpec, leads_of
+from foveal.export.device import LoweredStage, lower
 from foveal.export.dialect import dialect_named
 from foveal.export.resident import make_resident
 from foveal.export.restate import restate
 from foveal.export.tensorrt.family import Family
-from foveal.export.tensorrt.network import LoweredStage, lower
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.runtime.cuda import CudaDevice
 from foveal.runtime.device import HostDevice
@@ -42,7 +42,7 @@ def family_of(specimen: Specimen, dialect: str, limits: Limits = LIMITS) -> Fami
     """What the engines of a specimen have in common; the library builds nothing here, so there is none."""
     library: Any = None
     model = specimen.bundle.manifest.model
-    return Family(model, specs_of(specimen), library, EngineOptions(), limits, dialect_named(dialect))
+    return Family(model, specs_of(specimen), limits, dialect_named(dialect), library, EngineOptions())
 
 
 def lowered(specimen: Specimen, dialect: str, limits: Limits = LIMITS) -> list[LoweredStage]:

@@ -13,11 +13,11 @@ from foveal.bundle import Bundle, StageEntry, open_bundle
 from foveal.calibration.calibrate import calibrate
 from foveal.calibration.settings import CalibrationSettings
 from foveal.export import convert, convert_model
+from foveal.export.device import LoweredStage, lower
 from foveal.export.tensorrt.build import Built, build_engine
 from foveal.export.tensorrt.compile import products_in
 from foveal.export.tensorrt.family import Family, family_of
 from foveal.export.tensorrt.layers import ExecutedProduct, executed_products
-from foveal.export.tensorrt.network import LoweredStage, lower
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.models.loading import load_model
 from foveal.precision import ProductPrecision

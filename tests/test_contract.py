@@ -30,6 +30,13 @@ def test_firings_follow_the_rule(stride: int, start: int, tokens: int, rule: Fir
     assert stage(stride, rule).firings(start, tokens) == range(before, before + during)
 
 
+@given(st.integers(1, 17), st.integers(0, 50), st.sampled_from(["open", "close"]))
+def test_a_firing_has_its_token(stride: int, firing: int, rule: Fires) -> None:
+    """With which it is one of those so far, and without which it is not."""
+    spec = stage(stride, rule)
+    assert spec.firings(spec.fired_by(firing), 1) == range(firing, firing + 1)
+
+
 @given(st.integers(1, 17), st.integers(1, 100), st.sampled_from(["open", "close"]))
 def test_some_phase_causes_the_most_firings(stride: int, tokens: int, rule: Fires) -> None:
     """And none causes more: buffers of that size are neither too short nor too long."""

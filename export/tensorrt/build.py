@@ -10,10 +10,11 @@ from ...errors import BuildError
 from ...files import write_atomically
 from ...progress import Progress, silent
 from ...runtime.engines.tensorrt_library import Message
+from ..device import LoweredStage
 from .family import Family, compute_capabilities
 from .layers import EngineLayers, LayersUnreadable, layers_listed
 from .memory import peak_bytes, reset_peak
-from .network import LoweredStage, ParsedStage, first_error, parse
+from .network import ParsedStage, first_error, parse
 from .profiles import profiles_of, shapes
 from .progress import BuildProgress, interruptible, monitor
 

@@ -20,9 +20,10 @@ import msgspec
 
 from ...files import cache_directory, sha256_of
 from ...sidecar import BuildRecord
+from ..device import LoweredStage, weight_files
 from .family import Family
 from .layers import EngineLayers
-from .network import NETWORK_FORMAT, LoweredStage, weight_files
+from .network import NETWORK_FORMAT
 from .profiles import profiles_of
 from .record import this_machine
 

@@ -18,13 +18,13 @@ from ...files import write_atomically
 from ...precision import ProductPrecision
 from ...progress import Progress, silent
 from ...sidecar import BuildRecord
+from ..device import LoweredStage, lower
 from .build import Built, build_engine
 from .cache import CacheEntry, cache_key, find, keep
 from .family import Family
 from .forecast import warn_if_short
 from .inspection import inspect
 from .layers import EngineLayers, ExecutedProduct, LayersUnreadable, executed_products, layers_path
-from .network import LoweredStage, lower
 from .profiles import DECODE, PREFILL
 from .record import record_of
 
@@ -64,9 +64,19 @@ def compile_engine(
         BuildError: the library refuses the graph, runs a product in another precision than it was written in, or must not be
             asked (`error_on_miss`).
     """
-    lowered = lower(graph, spec, family)
+    return compile_lowered(lower(graph, spec, family), engine, family, products or products_in(graph), on_progress)
+
+
+def compile_lowered(
+    lowered: LoweredStage,
+    engine: Path,
+    family: Family,
+    products: Sequence[ProductPrecision] = (),
+    on_progress: Progress = silent,
+) -> CompiledStage:
+    """As `compile_engine`, of a graph that is lowered already."""
     source, entry = _find_or_build(lowered, family, on_progress)
-    found = _read_back(entry, products or products_in(graph), family)
+    found = _read_back(entry, products, family)
     engine.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, engine)
     data = msgspec.json.format(msgspec.json.encode(entry.layers), indent=1) + b"\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ...bundle import ModelInfo
-from ...contract import Limits, StageSpec
+from ...contract import StageSpec
 from ...errors import ConfigError
 from ...runtime.engines.tensorrt_library import Library, library_of
 from ...sidecar import TensorRTLibrary
+from ..device import DeviceFamily
 from ..dialect import CLASSIC, MODERN, Dialect, dialect_named
 from .options import EngineOptions
 
@@ -19,15 +20,11 @@ MODERN_SINCE = (11,)
 
 
 @dataclass(frozen=True)
-class Family:
-    """All TensorRT engines of one model: its stages in dataflow order, the library, and what is asked of it."""
+class Family(DeviceFamily):
+    """All TensorRT engines of one model; also the library that builds them, and what is asked of it."""
 
-    model: ModelInfo
-    stages: tuple[StageSpec, ...]
     library: Library
     options: EngineOptions
-    limits: Limits
-    dialect: Dialect
 
 
 def family_of(
@@ -53,18 +50,7 @@ def family_of(
         if capability not in known:
             raise ConfigError(f'{library} does not build for compute capability "{capability}"; expected {", ".join(known)}')
     dialect = _best_dialect(library) if asked.dialect is None else dialect_named(asked.dialect)
-    return Family(model, tuple(stages), library, asked, limits, dialect)
-
-
-def family_for(
-    model: ModelInfo, stages: Sequence[StageSpec], target: str, options: EngineOptions | None = None
-) -> Family | None:
-    """As `family_of`; None for targets whose engines are not TensorRT's, and take no options."""
-    if target in ("tensorrt", "tensorrt-rtx"):
-        return family_of(model, stages, cast(TensorRTLibrary, target), options)
-    if options is not None:
-        raise ConfigError(f'engine options are for tensorrt and tensorrt-rtx, got them for target "{target}"; leave them out')
-    return None
+    return Family(model, tuple(stages), limits, dialect, library, asked)
 
 
 def compute_capabilities(library: Library) -> Mapping[str, Any]:

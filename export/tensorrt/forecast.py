@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from ..device import LoweredStage, weight_files
 from .memory import available_bytes
-from .network import LoweredStage, weight_files
 
 BASE_BYTES, PER_WEIGHT_BYTE = 190 << 20, 3
 """What TensorRT-RTX 1.7.1 took on 2 CPUs without a GPU, as the rise of the peak of resident memory, in MiB:

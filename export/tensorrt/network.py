@@ -1,49 +1,17 @@
-"""A stage graph as TensorRT is given it: in a dialect that it parses, resident, and with every size fixed that can be."""
+"""A lowered stage graph becomes TensorRT's network."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnx
-import onnx_ir as ir
-
-from ...contract import Contract, StageSpec, leads_of, resident_contract_of
 from ...errors import BuildError
 from ...runtime.engines.tensorrt_library import Library, Message
-from ..resident import make_resident
-from ..restate import restate
-from .family import Family
+from ..device import LoweredStage
 
 NETWORK_FORMAT = 1
 """Raise it when `parse` changes networks otherwise: engines that were built before are then built again."""
-
-
-class LoweredStage(NamedTuple):
-    """A stage graph that is ready to be parsed.
-
-    Attributes:
-        spec: the stage.
-        graph: the portable graph it was made of, beside which its weights are.
-        model: serialised ONNX; its weights are where those of `graph` are.
-        contract: its inputs and outputs.
-        sizes: what the letters of the contract's fixed dimensions stand for.
-    """
-
-    spec: StageSpec
-    graph: Path
-    model: bytes
-    contract: Contract
-    sizes: dict[str, int]
-
-
-def weight_files(stage: LoweredStage) -> list[Path]:
-    """The files beside its graph that a lowered stage has its weights in."""
-    initializers = onnx.load_model_from_string(stage.model).graph.initializer
-    entries = [entry for tensor in initializers for entry in tensor.external_data if entry.key == "location"]
-    return [stage.graph.parent / name for name in sorted({entry.value for entry in entries})]
 
 
 class ParsedStage(NamedTuple):
@@ -65,29 +33,6 @@ class ParsedStage(NamedTuple):
     def kinds(self) -> dict[str, int]:
         """How many layers it has of each type."""
         return dict(sorted(Counter(layer.type.name for layer in self.layers()).items()))
-
-
-def lower(graph: Path, spec: StageSpec, family: Family) -> LoweredStage:
-    """Give a portable stage graph the form that TensorRT builds best.
-
-    Raises:
-        ExportError: the graph can't be said in the family's dialect.
-    """
-    model, info = ir.load(graph), family.model
-    restate(model, family.dialect)
-    make_resident(model, spec, leads_of(family.stages), info.dim, family.dialect)
-    sizes, proto = family.limits.sizes(family.stages, spec.name), ir.to_proto(model)
-    _fix_sizes(proto, sizes)
-    contract = resident_contract_of(spec, info.dim, info.vocab_size)
-    return LoweredStage(spec, graph, proto.SerializeToString(deterministic=True), contract, sizes)
-
-
-def _fix_sizes(model: onnx.ModelProto, sizes: dict[str, int]) -> None:
-    """TensorRT updates caches and logs in place only where their length is static."""
-    for value in (*model.graph.input, *model.graph.output):
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in sizes:
-                dimension.dim_value = sizes[dimension.dim_param]
 
 
 def parse(stage: LoweredStage, library: Library, messages: list[Message]) -> ParsedStage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import Limits, StageSpec, TensorSpec, resident_contract_of, size_of
+from ...contract import Contract, StageSpec, TensorSpec, resident_contract_of, size_of
 from ...errors import DeviceError
 from ...sidecar import EngineSidecar
 from ..device import Buffer
@@ -14,8 +14,22 @@ from .onnxruntime_library import run_options
 from .resident import Phase
 
 
-class ResidentOrtEngine:
-    """A resident stage graph in an `InferenceSession`, as `ResidentEngine`.
+class ResidentOrtProgram:
+    """A graph whose tensors stay at one address in an `InferenceSession`, as `ResidentProgram`."""
+
+    def __init__(self, name: str, session: Any, contract: Contract, device: Any) -> None:
+        self.name, self.session, self.contract, self.device = name, session, contract, device
+
+    def bind(self, phase: Phase, batch: int) -> ResidentOrtStage:
+        """As `ResidentProgram.bind`; both phases run the same graph."""
+        return ResidentOrtStage(self, batch)
+
+    def keep_compiled(self) -> None:
+        """As `ResidentProgram.keep_compiled`: nothing is compiled late."""
+
+
+class ResidentOrtEngine(ResidentOrtProgram):
+    """A resident stage graph, as `ResidentEngine`.
 
     Past and present of a cache are the same memory: there ONNX Runtime writes the new rows only.
     """
@@ -23,29 +37,21 @@ class ResidentOrtEngine:
     in_place = True
 
     def __init__(self, spec: StageSpec, session: Any, sidecar: EngineSidecar, device: Any, dim: int, vocab_size: int) -> None:
-        self.spec, self.session, self.device = spec, session, device
-        self.limits: Limits | None = sidecar.limits
+        super().__init__(spec.name, session, resident_contract_of(spec, dim, vocab_size), device)
+        self.spec, self.limits = spec, sidecar.limits
         self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
-        self.contract = resident_contract_of(spec, dim, vocab_size)
-
-    def bind(self, phase: Phase, batch: int) -> ResidentOrtStage:
-        """As `ResidentEngine.bind`; both phases run the same graph."""
-        return ResidentOrtStage(self, batch)
-
-    def keep_compiled(self) -> None:
-        """As `ResidentEngine.keep_compiled`: nothing is compiled late."""
 
 
 class ResidentOrtStage:
-    """An engine on bound addresses, as `ResidentStage`. A tensor is bound anew where its address or its shape changes."""
+    """A program on bound addresses, as `ResidentStage`. A tensor is bound anew where its address or its shape changes."""
 
-    def __init__(self, engine: ResidentOrtEngine, batch: int) -> None:
-        self._engine, self._batch = engine, batch
-        self._binding, self._options = engine.session.io_binding(), run_options()
+    def __init__(self, program: ResidentOrtProgram, batch: int) -> None:
+        self._program, self._batch = program, batch
+        self._binding, self._options = program.session.io_binding(), run_options()
         inner = self._binding._iobinding  # the public wrapper builds a description of the device at every call
         self._tensors: dict[str, tuple[TensorSpec, Any]] = {
-            **{tensor.name: (tensor, inner.bind_input) for tensor in engine.contract.inputs},
-            **{tensor.name: (tensor, inner.bind_output) for tensor in engine.contract.outputs},
+            **{tensor.name: (tensor, inner.bind_input) for tensor in program.contract.inputs},
+            **{tensor.name: (tensor, inner.bind_output) for tensor in program.contract.outputs},
         }
         self._buffers: dict[str, Buffer] = {}
         self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
@@ -61,13 +67,13 @@ class ResidentOrtStage:
             buffer = self._buffers[name]
             shape = self._shape(tensor, letters)
             if self._bound.get(name) != (buffer.address, shape):
-                bind(name, self._engine.device, np.dtype(tensor.dtype), shape, buffer.address)
+                bind(name, self._program.device, np.dtype(tensor.dtype), shape, buffer.address)
                 self._bound[name] = (buffer.address, shape)
         try:
-            self._engine.session.run_with_iobinding(self._binding, self._options)
+            self._program.session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = str(error).splitlines()[0]
-            raise DeviceError(f'onnxruntime could not run stage "{self._engine.spec.name}": {reason}') from error
+            raise DeviceError(f'onnxruntime could not run stage "{self._program.name}": {reason}') from error
 
     def check_recordable(self) -> None:
         """As `ResidentStage.check_recordable`: ONNX Runtime does not say, but its run fails where it can't be recorded."""

@@ -27,7 +27,19 @@ class ResidentStage(Protocol):
         ...
 
 
-class ResidentEngine(Protocol):
+class ResidentProgram(Protocol):
+    """A compiled graph whose every tensor stays at one address: a stage's engine, or what draws tokens."""
+
+    def bind(self, phase: Phase, batch: int) -> ResidentStage:
+        """Ready it for calls of one phase; every tensor must then be bound once."""
+        ...
+
+    def keep_compiled(self) -> None:
+        """Called once a decoder is warm: keep for the next process what was compiled for this machine since."""
+        ...
+
+
+class ResidentEngine(ResidentProgram, Protocol):
     """One stage's engine in the resident form, shared by all sessions.
 
     Attributes:
@@ -47,11 +59,3 @@ class ResidentEngine(Protocol):
     def cache_head_dim(self) -> int: ...
     @property
     def cache_dtype(self) -> str: ...
-
-    def bind(self, phase: Phase, batch: int) -> ResidentStage:
-        """Ready the engine for calls of one phase; every tensor must then be bound once."""
-        ...
-
-    def keep_compiled(self) -> None:
-        """Called once a decoder is warm: keep for the next process what was compiled for this machine since."""
-        ...

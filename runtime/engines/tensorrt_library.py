@@ -28,7 +28,7 @@ _REMEDIES = {
 _NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 EXPLAINED = {
-    r"Make sure input .* has Int64 binding": "all inputs that are int64 are bound as int64",
+    r"Make sure (input|output) .* has Int64 binding": "all tensors that are int64 are bound as int64",
     r"A node named .* already exists": "the body of a function that is used twice; nobody asks for its tensors by name",
     r"table_uint8 is being converted to INT32": "TensorRT looks nothing up in bytes: docs/precision-tensorrt.md",
     r"The logger passed into .* differs from one already (provided|registered)": "both lead here",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...bundle import Bundle, Manifest, StageEntry, check_target_name, open_all_but_engines
+from ...bundle import Bundle, Manifest, StageEntry, check_target, open_all_but_engines
 from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 from ..engines.tensorrt_library import Library, library_of
 from .engine_files import build_command, read_checked_sidecar
@@ -53,7 +53,7 @@ def check(
         BundleError: not a bundle, or another file than an engine or a sidecar is not whole.
         ConfigError: an unknown target.
     """
-    check_target_name(target)
+    check_target(target)
     return _Checker.of(bundle, machine, library).check(target)
 
 

@@ -26,6 +26,8 @@ def test_every_verb_explains_itself() -> None:
         "check",
         "eval",
         "verify",
+        "compare",
+        "bisect",
         "inspect",
         "generate",
         "bench",

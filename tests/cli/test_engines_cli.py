@@ -68,7 +68,7 @@ def test_options_arrive(foveal: Run, here: Path) -> None:
         ((*RTX, "--timing-cache", "times"), 1, "it has no timing cache; leave it out"),
         ((*RTX, "--error-on-miss"), 4, 'the engine cache has no engine for stage "1"'),
         ((*RTX, "--strip-weights"), 4, "or without --strip-weights"),
-        (("--max-batch", "2"), 1, 'engine options are for tensorrt and tensorrt-rtx, got them for target "cpu"'),
+        (("--max-batch", "2"), 1, 'engine options are for GPUs, got them for target "cpu"'),
     ],
 )
 def test_what_can_not_be(options: tuple[str, ...], code: int, reason: str, foveal: Run, here: Path) -> None:

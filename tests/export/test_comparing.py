@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from precisions import PrecisionZoo, needs_opset_24
 from specimens import Zoo
 
 from foveal import BundleError, ConfigError, EquivalenceError
-from foveal.export import compare
+from foveal.export import build, compare
 from foveal.export.comparison import Comparison
 from foveal.precision import Plan
 
@@ -48,6 +49,21 @@ def test_one_wrong_engine(stage: str, zoo: Zoo, tmp_path: Path) -> None:
     )
     with pytest.raises(EquivalenceError, match=message):
         report.require_equal()
+
+
+def test_a_wrong_engine_of_another_target(zoo: Zoo, tmp_path: Path) -> None:
+    """Resident engines on ONNX Runtime, as they would run on a GPU; the reference is another target's."""
+    shutil.copytree(zoo["nested"].bundle.path, tmp_path / "good", ignore=shutil.ignore_patterns("reports"))
+    good = build(tmp_path / "good", target="cuda")
+    report = compare(good, ["cpu", "cuda"], provider="cpu")
+    report.require_equal()
+    assert report.other == f"{good.path} (fp32, cuda on cpu)"
+    assert all(found.max_error < 1e-5 for found in (*report.stages, *report.system))
+    wrong = with_wrong_weight(good, "engines/cuda/8.onnx", tmp_path / "wrong")
+    report = compare(wrong, ["cpu", "cuda"], provider="cpu")
+    assert {found.name for found in report.stages if found.where is not None} == {"8"}
+    assert all(found.max_error < 1e-5 for found in report.stages if found.name != "8")
+    assert all(found.where is not None for found in report.system)
 
 
 def test_places_count_in_tokens_and_rows() -> None:

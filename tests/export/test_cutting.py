@@ -140,6 +140,14 @@ def test_cuts_of_other_precisions(precision: str, precise: PrecisionZoo) -> None
     assert all(found.max_error == pytest.approx(whole[found.decoded].max_error, rel=0.05) for found in report.stages[-2:])
 
 
+def test_cuts_of_another_target(zoo: Zoo) -> None:
+    """Whose engines the bundle need not have: prefixes are built for it, here in the resident form."""
+    report = compare_cuts(zoo["nested"].bundle, "2.post", ["cpu", "cuda"], provider="cpu")
+    report.require_equal()
+    assert report.other.endswith("(fp32, cuda on cpu)")
+    assert len(report.stages) == 2 * (3 + 1)
+
+
 def test_what_can_t_be_cut(zoo: Zoo, tmp_path: Path) -> None:
     """A stage that is not there, and a graph that is not as foveal writes them."""
     bundle = zoo["nested"].bundle

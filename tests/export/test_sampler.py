@@ -36,8 +36,13 @@ def told(params: SamplingParams, uniform: np.ndarray, batch: int = 1) -> dict[st
         "top_k": np.array([1 if greedy else params.top_k]),
         "top_p": np.array([params.top_p], np.float32),
         "min_p": np.array([params.min_p], np.float32),
-        "fired": np.array([[1], [0], [1], [1]]),
+        "fired": np.array([1, 0, 1, 1]),
     }
+
+
+def at(positions: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Positions, by name."""
+    return {f"position_{place}": position for place, position in enumerate(positions)}
 
 
 def test_the_graph_is_its_contract(session: onnxruntime.InferenceSession) -> None:
@@ -64,18 +69,18 @@ def test_it_draws_what_the_host_draws(session: onnxruntime.InferenceSession, see
     params = SamplingParams(**chosen, seed=seed)
     host, logits_of = Sampler(params), np.random.default_rng(seed)
     given = told(params, np.random.default_rng(seed).random(DRAWS))
-    positions = np.zeros((STAGES + 1, 1), np.int64)
+    positions = [np.zeros(1, np.int64)] * (STAGES + 1)
     for _ in range(16):
         logits = logits_of.normal(0, 3, VOCABULARY).astype(np.float32)
-        ids, positions = session.run(None, {"logits": logits[None, None], "positions": positions, **given})
+        ids, *positions = session.run(None, {"logits": logits[None, None], **at(positions), **given})
         assert ids.shape == (1, 1)
         assert ids[0, 0] == host.sample(logits, np.zeros(0, np.int64))
-    assert positions[:, 0].tolist() == [16, 0, 16, 16]
+    assert [position.item() for position in positions] == [16, 0, 16, 16]
 
 
 def test_sequences_draw_for_themselves(session: onnxruntime.InferenceSession) -> None:
     """Each has its own logits and its own numbers."""
     logits = np.random.default_rng(0).normal(0, 3, (5, 1, VOCABULARY)).astype(np.float32)
     given = told(SamplingParams(temperature=0), np.zeros(DRAWS), batch=5)
-    ids, _ = session.run(None, {"logits": logits, "positions": np.full((STAGES + 1, 5), 7), **given})
+    ids, *_ = session.run(None, {"logits": logits, **at([np.full(5, 7)] * (STAGES + 1)), **given})
     assert ids[:, 0].tolist() == logits[:, 0].argmax(-1).tolist()

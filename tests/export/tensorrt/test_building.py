@@ -15,10 +15,10 @@ from tensorrt_builds import looked_at, rtx_family
 
 from foveal.contract import Contract, StageSpec, TensorSpec
 from foveal.errors import BuildError
+from foveal.export.device import LoweredStage, lower
 from foveal.export.tensorrt import forecast
 from foveal.export.tensorrt.build import build_engine
 from foveal.export.tensorrt.forecast import forecast_bytes, warn_if_short
-from foveal.export.tensorrt.network import LoweredStage, lower
 from foveal.export.tensorrt.progress import BuildProgress
 from foveal.runtime.engines.tensorrt_library import EXPLAINED, Message, library_of
 

@@ -15,6 +15,7 @@ from specimens import Zoo
 from tensorrt_builds import PreciseModels
 
 from foveal import BuildError, Bundle, ConfigError, EngineOptions, build, open_bundle
+from foveal.bundle import SAMPLER
 from foveal.contract import Limits
 from foveal.export import convert_model
 from foveal.export.tensorrt import build as building
@@ -24,6 +25,11 @@ from foveal.files import sha256_of
 from foveal.precision import Plan
 
 RTX = "tensorrt-rtx"
+
+
+def engines_of(bundle: Bundle) -> list[str]:
+    """The names of a bundle's engines for a device: its stages', and that of what draws tokens."""
+    return [*(entry.spec.name for entry in bundle.manifest.stages), SAMPLER]
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -64,7 +70,7 @@ def test_engines_are_added(bundle: Bundle) -> None:
     assert {name: after[name] for name in before if name != "manifest.json"} == {
         name: data for name, data in before.items() if name != "manifest.json"
     }
-    names = [entry.spec.name for entry in bundle.manifest.stages]
+    names = engines_of(bundle)
     added = {f"engines/{RTX}/{name}{ending}" for name in names for ending in (".engine", ".json", ".layers.json")}
     assert after.keys() - before.keys() == added
     assert made.manifest.precision == bundle.manifest.precision
@@ -132,22 +138,22 @@ def test_a_bundle_of_another_precision_with_engines(models: PreciseModels, tmp_p
 
 def test_engines_are_built_once(bundle: Bundle, builds: list[str], tmp_path: Path) -> None:
     """For the same graphs, options and library, wherever the bundle lies; other options are other engines."""
-    names = [entry.spec.name for entry in bundle.manifest.stages]
+    names = engines_of(bundle)
     first = build(bundle, target=RTX)
     assert builds == names
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
     second = build(copy, target=RTX)
     assert builds == names
     assert files(second.path) == files(first.path)
-    build(bundle, target=RTX, options=EngineOptions(max_batch=2))
-    assert builds == 2 * names
+    with pytest.raises(BuildError, match="the engine cache has no engine"):
+        build(bundle, target=RTX, options=EngineOptions(max_batch=2, error_on_miss=True))
 
 
 def test_engines_of_a_graph_that_changed_are_built_again(models: PreciseModels, builds: list[str], tmp_path: Path) -> None:
     """The graphs of two precisions have the same names and shapes."""
     for precision in ("w4", "w8", "w4"):
         build(models["vanilla"].full, tmp_path / "b", precision, RTX)
-    assert builds == ["1", "1"]
+    assert builds == ["1", SAMPLER, "1"]  # tokens are drawn from the same logits
 
 
 def test_nothing_is_built_where_that_was_ruled_out(bundle: Bundle, builds: list[str]) -> None:
@@ -161,7 +167,7 @@ def test_nothing_is_built_where_that_was_ruled_out(bundle: Bundle, builds: list[
     assert files(bundle.path) == before
     build(bundle, target=RTX)
     build(bundle, target=RTX, options=strict)
-    assert len(builds) == 3
+    assert builds == engines_of(bundle)
 
 
 def test_a_damaged_entry_is_built_again(
@@ -173,7 +179,7 @@ def test_a_damaged_entry_is_built_again(
     engine.write_bytes(engine.read_bytes()[:-1])
     entries[1].write_text("{")
     build(bundle, target=RTX)
-    assert len(builds) == 5
+    assert len(builds) == len(engines_of(bundle)) + 2
     assert sum("was damaged; it is removed" in message for message in caplog.messages) == 2
 
 
@@ -189,7 +195,7 @@ def test_a_build_goes_on_where_it_stopped(bundle: Bundle, builds: list[str]) -> 
         build(bundle, target=RTX, on_progress=stop)
     assert files(bundle.path) == before
     build(bundle, target=RTX)
-    assert builds == ["1.pre", "5", "1.post"]
+    assert builds == ["1.pre", "5", "1.post", SAMPLER]
 
 
 KILLED = """
@@ -210,7 +216,7 @@ def test_a_build_that_is_killed_leaves_the_bundle_whole(bundle: Bundle, builds: 
     assert files(bundle.path) == before
     assert len(list(cache.rglob("entry.json"))) == 1
     made = build(bundle, target=RTX)
-    assert builds == ["5", "1.post"]
+    assert builds == ["5", "1.post", SAMPLER]
     assert open_bundle(made.path).manifest == made.manifest
 
 
@@ -300,4 +306,4 @@ def test_all_stages_of_the_shipped_model_take_less_than_a_minute(models: Precise
     path, began = shutil.copytree(source.path, tmp_path / "b"), time.process_time()
     made = build(path, target=RTX)
     assert time.process_time() - began < 60
-    assert len(made.manifest.engines[RTX]) == 5
+    assert list(made.manifest.engines[RTX]) == engines_of(made)

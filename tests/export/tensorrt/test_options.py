@@ -69,7 +69,7 @@ def test_options_that_mean_nothing(options: dict[str, Any], reason: str, zoo: Zo
 
 def test_options_for_a_target_that_has_none(zoo: Zoo) -> None:
     """A capacity that was silently not kept to would be found out late."""
-    with pytest.raises(ConfigError, match='^engine options are for tensorrt and tensorrt-rtx, got them for target "cpu"'):
+    with pytest.raises(ConfigError, match='^engine options are for GPUs, got them for target "cpu"'):
         build(zoo["vanilla"].bundle, options=EngineOptions(capacity=32))
 
 

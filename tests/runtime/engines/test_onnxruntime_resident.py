@@ -133,6 +133,6 @@ def test_state_is_the_same_memory_before_and_after(zoo: Zoo) -> None:
     session.advance(random_ids(1, 3))
     decoder: Any = session.decoder
     for stage in decoder._stages["prefill"]:
-        for tensor in stage._engine.contract.inputs:
+        for tensor in stage._program.contract.inputs:
             if tensor.aliased_with is not None:
                 assert stage._buffers[tensor.name].address == stage._buffers[tensor.aliased_with].address

@@ -1,0 +1,95 @@
+"""Drawing tokens where the logits are, so that a whole run of decode steps needs nothing of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import DRAWS
+from .device import Buffer, Device, Region
+from .engines.resident import ResidentProgram
+from .frame import Frame
+from .sampling import SamplingParams
+
+
+class _Setting(NamedTuple):
+    """A tensor that holds still while tokens are drawn: on the host, and on the device."""
+
+    told: npt.NDArray[np.float32] | npt.NDArray[np.int64]
+    buffer: Buffer
+
+    def upload(self, device: Device) -> None:
+        device.copy(Region(self.buffer.address, self.told.nbytes), Region(self.told.ctypes.data, self.told.nbytes))
+
+
+class ResidentSampler:
+    """A sampler beside a decode frame, which it leads to the next step: token ids drawn, positions gone on.
+
+    Args:
+        program: the sampler's engine.
+        device: where it runs.
+        frame: of the decode steps.
+        firing_sets: every set of stages that may fire in one, as flags.
+        batch: sequences.
+    """
+
+    def __init__(
+        self, program: ResidentProgram, device: Device, frame: Frame, firing_sets: Sequence[tuple[bool, ...]], batch: int
+    ) -> None:
+        self._device, self._frame, self._batch = device, frame, batch
+        self._stage = program.bind("decode", batch)
+        self._following = device.allocate(frame.nbytes)
+        self._drawn = device.pinned((DRAWS, batch), np.int64)
+        self._settings = {
+            "uniform": self._setting((DRAWS, batch), np.float32),
+            "inverse_temperature": self._setting((1,), np.float32),
+            "top_k": self._setting((1,), np.int64),
+            "top_p": self._setting((1,), np.float32),
+            "min_p": self._setting((1,), np.float32),
+        }
+        self._fired = {fired: self._setting((len(fired) + 1,), np.int64) for fired in firing_sets}
+        self._tensors = frame.drawn_tensors(self._following)
+        for name, buffer in self._tensors.items():
+            self._stage.bind(name, buffer)
+        for name, setting in self._settings.items():
+            self._stage.bind(name, setting.buffer)
+        for fired, setting in self._fired.items():
+            setting.told[...] = [*fired, True]
+            setting.upload(device)
+
+    def _setting(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> _Setting:
+        told = self._device.pinned(shape, dtype)
+        return _Setting(told, self._device.allocate(told.nbytes))
+
+    def begin(self, params: SamplingParams, uniform: npt.NDArray[np.float64]) -> None:
+        """Queue what the next draws go by: settings, and a number of [0, 1) for each, `[draws, B]`, at most `DRAWS`."""
+        is_greedy = params.temperature == 0
+        values = {
+            "inverse_temperature": 1.0 if is_greedy else 1 / params.temperature,
+            "top_k": 1 if is_greedy else params.top_k,
+            "top_p": params.top_p,
+            "min_p": params.min_p,
+        }
+        for name, value in values.items():
+            self._settings[name].told[...] = value
+        self._settings["uniform"].told[: len(uniform)] = uniform
+        for setting in self._settings.values():
+            setting.upload(self._device)
+
+    def queue(self, fired: tuple[bool, ...]) -> None:
+        """Queue a draw after the stages that fired, and what leads the frame to the next step."""
+        self._stage.bind("fired", self._fired[fired].buffer)
+        self._stage.run(1, 1)
+        self._frame.follow(self._following)
+
+    def keep(self, draw: int) -> None:
+        """Queue that the tokens drawn last are kept as those of that draw."""
+        row = self._drawn[draw]
+        self._device.copy(Region(row.ctypes.data, row.nbytes), Region(self._tensors["next_ids"].address, row.nbytes))
+
+    def drawn(self, draws: int) -> npt.NDArray[np.int64]:
+        """Tokens `[B, draws]`, once the device is done; the caller's own."""
+        return self._drawn[:draws].T.copy()
