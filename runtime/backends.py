@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-from ..bundle import Bundle, StageEntry
+from ..bundle import SAMPLER, Bundle, StageEntry
+from ..contract import StageSpec, sampler_contract
 from ..errors import ConfigError
 from ..sidecar import TensorRTLibrary
 from .cuda import CudaDevice
@@ -13,14 +14,14 @@ from .device import HostDevice
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import memory_of
 from .engines.onnxruntime_providers import PROVIDERS, open_resident_session
-from .engines.onnxruntime_resident import ResidentOrtEngine
-from .engines.tensorrt import TensorRTEngine, TensorRTRuntime
+from .engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtProgram
+from .engines.tensorrt import TensorRTEngine, TensorRTProgram, TensorRTRuntime
 from .engines.tensorrt_library import library_of
 from .preflight import require_match
 from .resident import ResidentEngines
 
 
-def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | None = None) -> Engines:
+def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | None = None, graphs: bool = True) -> Engines:
     """Load a bundle's engines for a target.
 
     Args:
@@ -28,6 +29,7 @@ def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | 
         target: what they were built for.
         threads: of `cpu` engines.
         provider: of `cuda` engines, one of `PROVIDERS`; None: `"cuda"`.
+        graphs: whether TensorRT's decode steps are recorded as CUDA graphs.
 
     Raises:
         ConfigError: a provider that is unknown, or one for another target than `cuda`.
@@ -42,7 +44,7 @@ def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | 
         return cpu_engines(bundle, threads)
     if target == "cuda":
         return _on_onnxruntime(bundle, provider or "cuda")
-    return _on_tensorrt(bundle, cast(TensorRTLibrary, target))
+    return _on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs)
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1) -> tuple[OnnxRuntimeEngine, ...]:
@@ -58,26 +60,40 @@ def cpu_engines(bundle: Bundle, threads: int = 1) -> tuple[OnnxRuntimeEngine, ..
 def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
     model = bundle.manifest.model
     gpu = None if provider == "cpu" else CudaDevice()
+    memory = memory_of("cpu" if gpu is None else "cuda")
 
-    def engine(entry: StageEntry) -> ResidentOrtEngine:
-        name, sidecar = entry.spec.name, bundle.sidecar("cuda", entry.spec.name)
+    def session(name: str) -> Any:
         path, stream = bundle.engine("cuda", name), 0 if gpu is None else gpu.stream
-        session = open_resident_session(path, name, sidecar.builder, provider, stream)
-        memory = memory_of("cpu" if gpu is None else "cuda")
-        return ResidentOrtEngine(entry.spec, session, sidecar, memory, model.dim, model.vocab_size)
+        return open_resident_session(path, name, bundle.sidecar("cuda", name).builder, provider, stream)
 
-    engines = [engine(entry) for entry in bundle.manifest.stages]
-    return ResidentEngines(engines, gpu or HostDevice(), model.dim, model.vocab_size)
+    def engine(spec: StageSpec) -> ResidentOrtEngine:
+        return ResidentOrtEngine(
+            spec, session(spec.name), bundle.sidecar("cuda", spec.name), memory, model.dim, model.vocab_size
+        )
+
+    engines = [engine(entry.spec) for entry in bundle.manifest.stages]
+    sampler = None
+    if SAMPLER in bundle.manifest.engines["cuda"]:
+        contract = sampler_contract(len(engines), model.vocab_size)
+        sampler = ResidentOrtProgram(SAMPLER, session(SAMPLER), contract, memory)
+    # Not recorded: whether a run of ONNX Runtime on our stream can be, no GPU has shown.
+    return ResidentEngines(engines, gpu or HostDevice(), model.dim, model.vocab_size, sampler, records=False)
 
 
-def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary) -> ResidentEngines:
+def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> ResidentEngines:
     require_match(bundle, target)
     model, specs = bundle.manifest.model, [entry.spec for entry in bundle.manifest.stages]
     device = CudaDevice()
     shared = TensorRTRuntime(library_of(target), device)
-    engines = [
-        TensorRTEngine(spec, bundle.engine(target, spec.name).read_bytes(), bundle.sidecar(target, spec.name), specs, shared,
-                       model.dim, model.vocab_size)
-        for spec in specs
-    ]  # fmt: skip
-    return ResidentEngines(engines, device, model.dim, model.vocab_size)
+
+    def engine(spec: StageSpec) -> TensorRTEngine:
+        serialized, sidecar = bundle.engine(target, spec.name).read_bytes(), bundle.sidecar(target, spec.name)
+        return TensorRTEngine(spec, serialized, sidecar, specs, shared, model.dim, model.vocab_size)
+
+    engines = [engine(spec) for spec in specs]
+    sampler = None
+    if SAMPLER in bundle.manifest.engines[target]:
+        serialized, sidecar = bundle.engine(target, SAMPLER).read_bytes(), bundle.sidecar(target, SAMPLER)
+        contract = sampler_contract(len(specs), model.vocab_size)
+        sampler = TensorRTProgram(SAMPLER, serialized, sidecar, contract, {}, shared)
+    return ResidentEngines(engines, device, model.dim, model.vocab_size, sampler, records=graphs)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..contract import DRAWS
 from .device import Buffer, Device, Region
-from .engines.resident import ResidentProgram
+from .engines.resident import ResidentProgram, ResidentStage
 from .frame import Frame
 from .sampling import SamplingParams
 
@@ -40,7 +40,6 @@ class ResidentSampler:
         self, program: ResidentProgram, device: Device, frame: Frame, firing_sets: Sequence[tuple[bool, ...]], batch: int
     ) -> None:
         self._device, self._frame, self._batch = device, frame, batch
-        self._stage = program.bind("decode", batch)
         self._following = device.allocate(frame.nbytes)
         self._drawn = device.pinned((DRAWS, batch), np.int64)
         self._settings = {
@@ -50,15 +49,20 @@ class ResidentSampler:
             "top_p": self._setting((1,), np.float32),
             "min_p": self._setting((1,), np.float32),
         }
-        self._fired = {fired: self._setting((len(fired) + 1,), np.int64) for fired in firing_sets}
         self._tensors = frame.drawn_tensors(self._following)
-        for name, buffer in self._tensors.items():
-            self._stage.bind(name, buffer)
-        for name, setting in self._settings.items():
-            self._stage.bind(name, setting.buffer)
-        for fired, setting in self._fired.items():
-            setting.told[...] = [*fired, True]
-            setting.upload(device)
+        self._moves = {fired: self._setting((len(fired) + 1,), np.int64) for fired in firing_sets}
+        self._stages = {fired: self._bound(program, fired, moves) for fired, moves in self._moves.items()}
+
+    def _bound(self, program: ResidentProgram, fired: tuple[bool, ...], moves: _Setting) -> ResidentStage:
+        """For steps in which these stages fire: so that its addresses never change either."""
+        stage = program.bind("decode", self._batch)
+        moves.told[...] = [*fired, True]
+        moves.upload(self._device)
+        buffers = {name: setting.buffer for name, setting in self._settings.items()}
+        for name, buffer in {**self._tensors, **buffers, "fired": moves.buffer}.items():
+            stage.bind(name, buffer)
+        self._device.synchronize()
+        return stage
 
     def _setting(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> _Setting:
         told = self._device.pinned(shape, dtype)
@@ -81,8 +85,7 @@ class ResidentSampler:
 
     def queue(self, fired: tuple[bool, ...]) -> None:
         """Queue a draw after the stages that fired, and what leads the frame to the next step."""
-        self._stage.bind("fired", self._fired[fired].buffer)
-        self._stage.run(1, 1)
+        self._stages[fired].run(1, 1)
         self._frame.follow(self._following)
 
     def keep(self, draw: int) -> None:

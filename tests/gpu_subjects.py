@@ -11,6 +11,7 @@ from foveal.runtime.engines.onnxruntime_providers import PROVIDERS
 from foveal.runtime.engines.tensorrt_library import library_of
 from foveal.runtime.preflight.machine import Machine
 
+_TARGETS = ("cuda", "tensorrt", "tensorrt-rtx")
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 
 
@@ -26,8 +27,10 @@ class Subject:
 
     @staticmethod
     def parse(text: str) -> Subject:
-        """From `"tensorrt"` or `"cuda:cpu"`."""
+        """From `"tensorrt"` or `"cuda:cpu"`; raises ValueError if there is no such thing."""
         target, _, provider = text.partition(":")
+        if target not in _TARGETS or (provider and (target != "cuda" or provider not in PROVIDERS)):
+            raise ValueError(f"{text} can't be checked, expected one of {', '.join(map(str, SUBJECTS))}, cuda:cpu")
         return Subject(target, provider or ("cuda" if target == "cuda" else None))
 
     def missing(self, machine: Machine) -> str | None:

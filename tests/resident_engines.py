@@ -10,8 +10,8 @@ from fake_cuda import FakeGpu
 from fake_tensorrt import DIALECTS, FakeTensorRT, Generation, plan
 from specimens import Specimen
 
-from foveal.contract import Limits, StageSpec, leads_of
-from foveal.export.device import LoweredStage, lower
+from foveal.contract import Limits, StageSpec, leads_of, sampler_contract
+from foveal.export.device import LoweredStage, lower, lower_sampler
 from foveal.export.dialect import dialect_named
 from foveal.export.resident import make_resident
 from foveal.export.restate import restate
@@ -20,8 +20,8 @@ from foveal.export.tensorrt.options import EngineOptions
 from foveal.runtime.cuda import CudaDevice
 from foveal.runtime.device import HostDevice
 from foveal.runtime.engines.onnxruntime_library import memory_of, session_options
-from foveal.runtime.engines.onnxruntime_resident import ResidentOrtEngine
-from foveal.runtime.engines.tensorrt import TensorRTEngine, TensorRTRuntime
+from foveal.runtime.engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtProgram
+from foveal.runtime.engines.tensorrt import TensorRTEngine, TensorRTProgram, TensorRTRuntime
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.session import Session
 from foveal.sidecar import EngineSidecar
@@ -53,6 +53,11 @@ def lowered(specimen: Specimen, dialect: str, limits: Limits = LIMITS) -> list[L
         stages = specimen.bundle.manifest.stages
         _lowered[key] = [lower(specimen.bundle.file(entry.graph), entry.spec, family) for entry in stages]
     return _lowered[key]
+
+
+def lowered_sampler(specimen: Specimen, dialect: str, limits: Limits = LIMITS) -> LoweredStage:
+    """What draws tokens on a device."""
+    return lower_sampler(specimen.bundle.path / "sampler.onnx", family_of(specimen, dialect, limits))
 
 
 def sidecar_of(spec: StageSpec, target: str, dialect: str, limits: Limits | None, **changes: Any) -> EngineSidecar:
@@ -108,7 +113,11 @@ def ort_engines(
         return kind(spec, session, sidecar_of(spec, "cuda", dialect, limits), cpu, model.dim, model.vocab_size)
 
     engines = [engine(index, spec) for index, spec in enumerate(specs_of(specimen))]
-    return ResidentEngines(engines, device, model.dim, model.vocab_size)
+    sampler: Any = ort.InferenceSession(lowered_sampler(specimen, dialect).model, providers=["CPUExecutionProvider"])
+    if isinstance(device, CudaDevice) and gpu is not None:
+        sampler = QueuedSession(sampler, gpu, device.stream)
+    program = ResidentOrtProgram("sampler", sampler, sampler_contract(len(engines), model.vocab_size), cpu)
+    return ResidentEngines(engines, device, model.dim, model.vocab_size, program)
 
 
 def tensorrt_engines(
@@ -135,7 +144,16 @@ def tensorrt_engines(
         )
         for index, stage in enumerate(lowered(specimen, written, limits))
     ]
-    return ResidentEngines(engines, device, model.dim, model.vocab_size)
+    sampler = lowered_sampler(specimen, written, limits)
+    program = TensorRTProgram(
+        "sampler",
+        plan(sampler, family),
+        sidecar_of(sampler.spec, found.target, written, limits),
+        sampler.contract,
+        sampler.sizes,
+        shared,
+    )
+    return ResidentEngines(engines, device, model.dim, model.vocab_size, program)
 
 
 def session_of(engines: ResidentEngines, specimen: Specimen, batch: int = 1) -> Session:

@@ -33,6 +33,7 @@ def open_resident_session(path: Path, stage: str, builder: str, provider: str, s
     """
     options = session_options()
     if provider == "cpu":
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # its own int8 kernels compute something else
         return open_session(path, stage, builder, options, PROVIDERS[provider])
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # an operator on the CPU is an error, not a copy
     if provider == "tensorrt-rtx":

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+import msgspec
+
 from ...contract import Contract, Limits, StageSpec, TensorSpec, resident_contract_of, size_of
 from ...errors import DeviceError, EngineMismatchError
 from ...sidecar import EngineSidecar
@@ -59,40 +61,44 @@ class TensorRTRuntime:
         return self._activation
 
 
-class TensorRTEngine:
-    """One deserialised engine, as `ResidentEngine`.
+class TensorRTProgram:
+    """A deserialised engine whose tensors stay at one address, as `ResidentProgram`.
+
+    Args:
+        name: of its stage, or of the sampler.
+        serialized: the engine.
+        sidecar: what lies beside it.
+        contract: its tensors.
+        sizes: what the letters of fixed dimensions stand for.
+        shared: what it shares with the others.
 
     Raises:
-        EngineMismatchError: the library can't load it, its weights were left out, or its tensors are not those of the stage.
+        EngineMismatchError: the library can't load it, its weights were left out, or its tensors are not those of the contract.
     """
 
     def __init__(
         self,
-        spec: StageSpec,
+        name: str,
         serialized: bytes,
         sidecar: EngineSidecar,
-        stages: Sequence[StageSpec],
+        contract: Contract,
+        sizes: Mapping[str, int],
         shared: TensorRTRuntime,
-        dim: int,
-        vocab_size: int,
     ) -> None:
-        self.spec, self.sidecar, self.shared = spec, sidecar, shared
-        self.limits = self._required_limits()
-        self.sizes = self.limits.sizes(stages, spec.name)
-        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
-        self.contract = resident_contract_of(spec, dim, vocab_size)
-        self.engine = shared.deserialize(serialized, spec.name, sidecar)
+        self.name, self.sidecar, self.contract, self.sizes, self.shared = name, sidecar, contract, sizes, shared
+        if sidecar.build is not None and sidecar.build.weights_stripped:
+            self._refuse("weights", "none", "its own, which this version can't put back (leave out --strip-weights)")
+        self.engine = shared.deserialize(serialized, name, sidecar)
         self._check_tensors()
-        self.in_place = self._updates_in_place()
         self.runtime_cache = RuntimeCache.of(sidecar.engine_sha256)
         shared.reserve(self.engine.device_memory_size_v2)  # the most that a profile takes, which `set_device_memory` asks for
 
     def bind(self, phase: Phase, batch: int) -> TensorRTStage:
-        """As `ResidentEngine.bind`: each phase has an execution context of its own, as recorded graphs hold its shapes."""
+        """As `ResidentProgram.bind`: each phase has an execution context of its own, as recorded graphs hold its shapes."""
         return TensorRTStage(self, phase, batch)
 
     def keep_compiled(self) -> None:
-        """As `ResidentEngine.keep_compiled`: kernels that TensorRT-RTX compiled for this GPU."""
+        """As `ResidentProgram.keep_compiled`: kernels that TensorRT-RTX compiled for this GPU."""
         self.runtime_cache.save()
 
     def new_context(self, phase: Phase) -> Any:
@@ -102,11 +108,11 @@ class TensorRTEngine:
         how = self._rtx_config(phase, strategy) if shared.library.is_rtx else strategy
         context = self.engine.create_execution_context(how)
         if context is None:
-            raise DeviceError(f'no execution context for stage "{self.spec.name}": the GPU may be out of memory')
+            raise DeviceError(f'no execution context for stage "{self.name}": the GPU may be out of memory')
         activation = shared.activation
         context.set_device_memory(activation.address, activation.nbytes)
         if not context.set_optimization_profile_async(PROFILES[phase], shared.device.stream):
-            raise DeviceError(f'stage "{self.spec.name}" refuses optimisation profile {PROFILES[phase]} ({phase})')
+            raise DeviceError(f'stage "{self.name}" refuses optimisation profile {PROFILES[phase]} ({phase})')
         return context
 
     def _rtx_config(self, phase: Phase, strategy: Any) -> Any:
@@ -123,14 +129,6 @@ class TensorRTEngine:
         self.runtime_cache.attach(config)
         return config
 
-    def _required_limits(self) -> Limits:
-        """Those that the sidecar names; raises EngineMismatchError if it names none, or weights that were left out."""
-        if self.sidecar.limits is None:
-            self._refuse("limits in its sidecar", "none", "those it was built for")
-        if self.sidecar.build is not None and self.sidecar.build.weights_stripped:
-            self._refuse("weights", "none", "its own, which this version can't put back (leave out --strip-weights)")
-        return self.sidecar.limits
-
     def _check_tensors(self) -> None:
         """Compare names, types, fixed dimensions and places of the engine's tensors with the stage's."""
         found = {self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)}
@@ -139,7 +137,7 @@ class TensorRTEngine:
             self._refuse("tensors", sorted(found), sorted(expected))
         trt = self.shared.library.module
         for name, tensor in expected.items():
-            shape, dtype = tuple(self.engine.get_tensor_shape(name)), getattr(trt.DataType, _DTYPES[self._dtype(tensor)])
+            shape, dtype = tuple(self.engine.get_tensor_shape(name)), getattr(trt.DataType, _DTYPES[tensor.dtype])
             fixed = tuple(size_of(dimension, self.sizes) for dimension in tensor.shape)
             if shape != fixed:
                 self._refuse(f"shape of {name}", shape, fixed)
@@ -150,9 +148,34 @@ class TensorRTEngine:
         if self.engine.num_optimization_profiles != len(PROFILES):
             self._refuse("number of optimisation profiles", self.engine.num_optimization_profiles, len(PROFILES))
 
-    def _dtype(self, tensor: TensorSpec) -> str:
-        is_cache = tensor.name.startswith(("past_key_values.", "present."))
-        return self.cache_dtype if is_cache else tensor.dtype
+    def _refuse(self, what: str, got: object, expected: object) -> NoReturn:
+        raise EngineMismatchError(
+            f'the engine of stage "{self.name}" is another one\'s: {what}: got {got}, expected {expected}; '
+            f"build it again: foveal build BUNDLE --target {self.sidecar.target}"
+        )
+
+
+class TensorRTEngine(TensorRTProgram):
+    """One stage's engine, as `ResidentEngine`; raises as `TensorRTProgram`."""
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        serialized: bytes,
+        sidecar: EngineSidecar,
+        stages: Sequence[StageSpec],
+        shared: TensorRTRuntime,
+        dim: int,
+        vocab_size: int,
+    ) -> None:
+        self.spec, self.name, self.sidecar = spec, spec.name, sidecar
+        if sidecar.limits is None:
+            self._refuse("limits in its sidecar", "none", "those it was built for")
+        self.limits: Limits = sidecar.limits
+        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
+        contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype), dim, vocab_size)
+        super().__init__(spec.name, serialized, sidecar, contract, self.limits.sizes(stages, spec.name), shared)
+        self.in_place = self._updates_in_place()
 
     def _updates_in_place(self) -> bool:
         """Whether all state must be, and so may be, read and written at one address; a stage without state never turns.
@@ -166,26 +189,20 @@ class TensorRTEngine:
             self._refuse("state updated in place", f"{sum(aliased)} of {len(pairs)} tensors", "all or none")
         return all(aliased)
 
-    def _refuse(self, what: str, got: object, expected: object) -> NoReturn:
-        raise EngineMismatchError(
-            f'the engine of stage "{self.spec.name}" is another one\'s: {what}: got {got}, expected {expected}; '
-            f"build it again: foveal build BUNDLE --target {self.sidecar.target}"
-        )
-
 
 class TensorRTStage:
     """An execution context with bound addresses, as `ResidentStage`."""
 
-    def __init__(self, engine: TensorRTEngine, phase: Phase, batch: int) -> None:
-        self._engine, self._batch, self._label = engine, batch, f"{engine.spec.name} {phase}"
-        self._context = engine.new_context(phase)
-        self._stream = engine.shared.device.stream
+    def __init__(self, program: TensorRTProgram, phase: Phase, batch: int) -> None:
+        self._program, self._batch, self._label = program, batch, f"{program.name} {phase}"
+        self._context = program.new_context(phase)
+        self._stream = program.shared.device.stream
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._dynamic = {
             tensor.name: tensor.shape
-            for tensor in engine.contract.inputs
-            if any(size_of(dimension, engine.sizes) == -1 for dimension in tensor.shape)
+            for tensor in program.contract.inputs
+            if any(size_of(dimension, program.sizes) == -1 for dimension in tensor.shape)
         }
 
     def bind(self, tensor: str, buffer: Buffer) -> None:
@@ -198,7 +215,7 @@ class TensorRTStage:
 
     def run(self, firings: int, wanted: int) -> None:
         """As `ResidentStage.run`."""
-        letters = {**self._engine.sizes, "B": self._batch, "L": firings, "N": wanted}
+        letters = {**self._program.sizes, "B": self._batch, "L": firings, "N": wanted}
         for name, dimensions in self._dynamic.items():
             self._set_shape(name, tuple(size_of(dimension, letters) for dimension in dimensions))
         with nvtx.range(self._label):
@@ -207,8 +224,8 @@ class TensorRTStage:
 
     def check_recordable(self) -> None:
         """As `ResidentStage.check_recordable`; only TensorRT-RTX can be asked."""
-        if self._engine.shared.library.is_rtx and not self._context.is_stream_capturable(self._stream):
-            raise DeviceError(f"stage {self._label} can't be recorded in a CUDA graph, says {self._engine.shared.library}")
+        if self._program.shared.library.is_rtx and not self._context.is_stream_capturable(self._stream):
+            raise DeviceError(f"stage {self._label} can't be recorded in a CUDA graph, says {self._program.shared.library}")
 
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if self._shapes.get(name) == shape:

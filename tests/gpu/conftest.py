@@ -42,7 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Look at the machine once."""
     machine = read_machine()
-    asked = [Subject.parse(text) for text in config.getoption("--on", default=())]
+    try:
+        asked = [Subject.parse(text) for text in config.getoption("--on", default=())]
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
     subjects = {subject: subject.missing(machine) for subject in asked or SUBJECTS}
     config.stash[OUTCOMES] = Outcomes(machine, subjects)
     config.addinivalue_line("markers", "of(models): run only for the models of these names")

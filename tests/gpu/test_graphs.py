@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
 import numpy as np
 import pytest
@@ -11,34 +11,16 @@ from gpu_outcomes import Recorder
 from gpu_workshop import Made
 from specimens import random_ids
 
+from foveal import SamplingParams
 from foveal.bench.decode import DecodeSamples, Load, measure_round
-from foveal.runtime.resident import ResidentEngines
+from foveal.runtime.generate import generate_ids
 
 pytestmark = pytest.mark.gpu
-
-
-class Unrecorded:
-    """A device on which every decode step is queued anew."""
-
-    has_graphs = False
-
-    def __init__(self, device: Any) -> None:
-        self._device = device
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._device, name)
-
-
-def unrecorded(engines: Any) -> ResidentEngines:
-    """The same engines on it."""
-    assert isinstance(engines, ResidentEngines)
-    device: Any = Unrecorded(engines.device)
-    return ResidentEngines(engines.engines, device, engines.dim, engines.vocab_size)
+DRAWS = SamplingParams(temperature=0, max_new_tokens=64), SamplingParams(top_k=40, seed=1, max_new_tokens=64)
 
 
 def test_every_firing_set_is_recorded_when_a_session_opens(made: Made, record: Recorder) -> None:
     """There are as many as scales where state is in place, and decoding adds none."""
-    has_graphs = made.engines.device.has_graphs  # type: ignore[union-attr]
     with made.session() as session:
         recorded, scales = decoder_of(session).recorded, len({spec.stride for spec in session.specs})
         record("recorded", recorded, "CUDA graphs")
@@ -46,7 +28,7 @@ def test_every_firing_set_is_recorded_when_a_session_opens(made: Made, record: R
         if not check_shared_addresses(session):
             assert recorded >= scales
             return
-        assert recorded == (scales if has_graphs else 0)
+        assert recorded == (scales if made.engines.records else 0)
         for token in range(2 * max(spec.stride for spec in session.specs)):
             session.advance([[token % session.model.vocab_size]])
         assert decoder_of(session).recorded == recorded
@@ -56,7 +38,7 @@ def test_recorded_steps_compute_what_queued_ones_do(made: Made, record: Recorder
     """And how much faster they are."""
     ids, load = random_ids(1, 40, made.bundle.manifest.model.vocab_size), Load(8, 64)
     logits, speeds = [], []
-    for engines in (made.engines, unrecorded(made.engines)):
+    for engines in (made.engines, made.engines_but(records=False)):
         with made.session(engines=engines) as session:
             logits.append(np.concatenate([session.advance(ids[:, place : place + 1]) for place in range(40)], 1))
             samples = DecodeSamples()
@@ -67,3 +49,26 @@ def test_recorded_steps_compute_what_queued_ones_do(made: Made, record: Recorder
     record("recorded", speeds[0], "tokens/s")
     record("queued", speeds[1], "tokens/s")
     assert distance(*logits) <= made.tolerance
+
+
+@pytest.mark.parametrize("params", DRAWS, ids=["greedy", "sampled"])
+def test_the_device_draws_what_the_host_draws(made: Made, record: Recorder, params: SamplingParams) -> None:
+    """From logits of the same engines, which then need not leave the device."""
+    prompt = made.prompt()[0].tolist()
+    texts, speeds = [], []
+    for engines in (made.engines, made.engines_but(sampler=None)):
+        with made.session(engines=engines) as session:
+            assert session.draws == (engines is made.engines)
+            for _ in range(2):  # the first records what is not recorded yet
+                session.reset()
+                began = time.perf_counter()
+                texts.append(list(generate_ids(session, prompt, params)))
+                speeds.append(len(texts[-1]) / (time.perf_counter() - began))
+    for name, speed in (("device", speeds[1]), ("host", speeds[3])):
+        record(
+            f"drawn on the {name}",
+            speed,
+            "tokens/s, prompt included",
+            of="temperature 0" if params.temperature == 0 else "top 40",
+        )
+    assert all(text == texts[-1] for text in texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from fake_cuda import FakeGpu
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,3 +14,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    """A fresh one."""
+    return FakeGpu()

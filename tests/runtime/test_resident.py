@@ -8,10 +8,20 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from exactness import (
+    EXACT,
+    Walk,
+    check_shared_addresses,
+    check_what_is_not_written_does_not_matter,
+    check_writes_new_rows_only,
+    decoder_of,
+    paths,
+)
 from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, FakeTensorRT, Generation
 from hypothesis import given, settings
@@ -24,7 +34,7 @@ from foveal.contract import InputSpec, Limits, StageSpec
 from foveal.errors import DeviceError
 from foveal.runtime.device import HostDevice
 from foveal.runtime.frame import Frame
-from foveal.runtime.resident import ResidentDecoder, ResidentEngines
+from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session
 
@@ -49,75 +59,47 @@ LIBRARIES: dict[str, Opening] = {
 }
 """Every way to run resident engines that needs no GPU."""
 
-steps = st.one_of(
-    st.tuples(st.just("advance"), st.sampled_from([1, 1, 1, 2, 3, 7, 24])),
-    st.tuples(st.just("rewind"), st.integers(1, 20)),
-    st.tuples(st.sampled_from(["snapshot", "restore", "fork"]), st.just(0)),
-)
-"""What may be done with a session, in any order."""
 
-
-class Walk:
-    """Takes a session anywhere, and holds every logit it gives against the full forward's."""
-
-    def __init__(self, session: Session, specimen: Specimen) -> None:
-        self.session, self.model = session, specimen.model
-        self.moment = session.snapshot()
-        self.advance(9)
-
-    def take(self, step: str, tokens: int) -> None:
-        """Do one thing."""
-        if step == "advance":
-            self.advance(min(tokens, self.session.capacity - self.session.position))
-        elif step == "rewind":
-            self.session.rewind(min(tokens, self.session.position))
-        elif step == "snapshot":
-            self.moment = self.session.snapshot()
-        elif step == "restore":
-            self.session.restore(self.moment)
-        else:
-            self.session = self.session.fork()
-
-    def advance(self, tokens: int) -> None:
-        """Append tokens that were not seen before."""
-        if tokens == 0:
-            return
-        position, past = self.session.position, self.session.tokens.copy()
-        new = random_ids(self.session.batch, tokens, seed=position + tokens)
-        expected = full_forward(self.model, np.concatenate([past, new], 1))[:, position:]
-        np.testing.assert_allclose(self.session.advance(new), expected, atol=1e-4)
+def walk_of(session: Session, specimen: Specimen) -> Walk:
+    """A walk that is held against the full forward."""
+    return Walk(session, partial(full_forward, specimen.model))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", ZOO)
 @settings(max_examples=max(3, settings().max_examples // 8))
-@given(batch=st.integers(1, 2), path=st.lists(steps, min_size=4, max_size=12))
+@given(batch=st.integers(1, 2), path=paths)
 def test_wherever_a_session_goes_its_logits_are_the_full_forwards(
     name: str, library: str, zoo: Zoo, batch: int, path: Sequence[tuple[str, int]]
 ) -> None:
     """Any chunks, rewound, restored and forked at any phase; in the end all memory is given back."""
     gpu = FakeGpu()
-    walk = Walk(session_of(LIBRARIES[library](zoo[name], gpu), zoo[name], batch), zoo[name])
+    walk = walk_of(session_of(LIBRARIES[library](zoo[name], gpu), zoo[name], batch), zoo[name])
     for step, tokens in path:
         walk.take(step, tokens)
-    walk.advance(min(7, walk.session.capacity - walk.session.position))
+    walk.advance(7)
     del walk
     assert gpu.leaks() == []
 
 
-@pytest.fixture
-def gpu() -> FakeGpu:
-    """A fresh one."""
-    return FakeGpu()
-
-
-def decoder_of(session: Session) -> ResidentDecoder:
-    """The session's decoder, which is one for devices."""
-    assert isinstance(session.decoder, ResidentDecoder)
-    return session.decoder
-
-
 IN_PLACE: tuple[Generation, ...] = ("tensorrt-rtx", "tensorrt")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", ["nested", "linear"])
+def test_a_call_changes_no_byte_but_those_of_its_rows(name: str, library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Of all caches and logs, which are one buffer each where the engines work in place."""
+    session = session_of(LIBRARIES[library](zoo[name], gpu), zoo[name], 2)
+    check_shared_addresses(session)
+    check_writes_new_rows_only(session, [1] * 18 + [9, 1, 2])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", ZOO)
+def test_what_is_not_written_does_not_matter(name: str, library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Every row that is not written yet holds something large."""
+    session = session_of(LIBRARIES[library](zoo[name], gpu), zoo[name], 2)
+    check_what_is_not_written_does_not_matter(session, partial(full_forward, zoo[name].model), EXACT)
 
 
 class TestADecodeStep:
@@ -297,14 +279,14 @@ class TestWhatFails:
         with pytest.raises(DeviceError, match="cudaGraphInstantiate failed: cudaErrorNotSupported"):
             session_of(engines, zoo["linear"])
         gpu.failing.clear()
-        Walk(session_of(engines, zoo["linear"]), zoo["linear"])
+        walk_of(session_of(engines, zoo["linear"]), zoo["linear"])
 
     @pytest.mark.parametrize("generation", GENERATIONS)
     def test_a_session_survives_a_call_that_failed(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
         """It is where it was, and goes on as if nothing had been: after a prefill, and after a recorded step."""
         library = FakeTensorRT(generation, gpu)
         engines = tensorrt_engines(zoo["nested"], generation, gpu, library=library)
-        walk = Walk(session_of(engines, zoo["nested"]), zoo["nested"])
+        walk = walk_of(session_of(engines, zoo["nested"]), zoo["nested"])
         library.refusing.add("execute_async_v3")
         with pytest.raises(DeviceError, match=r"stage 1\.pre prefill could not be queued"):
             walk.session.advance(random_ids(1, 4))
@@ -323,7 +305,7 @@ class TestWhatFails:
         """Where state takes turns, both buffers of a stage that ran before the one that failed hold all of the past."""
         library = FakeTensorRT("tensorrt 10.3", gpu)
         engines = tensorrt_engines(zoo["nested"], "tensorrt 10.3", gpu, library=library)
-        walk = Walk(session_of(engines, zoo["nested"]), zoo["nested"])
+        walk = walk_of(session_of(engines, zoo["nested"]), zoo["nested"])
         library.refusing.add("set_input_shape logit_rows")
         with pytest.raises(DeviceError, match=r"stage 1\.post prefill refuses shape \[3\] of logit_rows"):
             walk.session.advance(random_ids(1, 3))

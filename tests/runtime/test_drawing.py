@@ -1,0 +1,126 @@
+"""Tokens drawn on the device: the text that the host draws from the same seed, with one launch for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeGpu
+from resident_engines import ort_engines, session_of, tensorrt_engines
+from specimens import Zoo, random_ids
+
+from foveal import CapacityError, ConfigError, InputError, SamplingParams
+from foveal.runtime.backends import cpu_engines
+from foveal.runtime.generate import can_draw, generate_ids
+from foveal.runtime.resident import ResidentEngines
+from foveal.runtime.session import Session
+
+PROMPT = random_ids(1, 9)[0].tolist()
+SETTINGS = [{"temperature": 0.0}, {"top_k": 12}, {"temperature": 0.7, "top_k": 40, "top_p": 0.9}, {"top_k": 9, "min_p": 0.1}]
+
+
+def opened(name: str, library: str, zoo: Zoo, gpu: FakeGpu) -> Session:
+    """A session on a specimen's engines."""
+    specimen = zoo[name]
+    engines: dict[str, Any] = {
+        "onnxruntime": lambda: ort_engines(specimen, "modern"),
+        "onnxruntime, taking turns": lambda: ort_engines(specimen, "classic", in_place=False),
+        "onnxruntime, recorded": lambda: ort_engines(specimen, "modern", gpu=gpu),
+        "tensorrt-rtx": lambda: tensorrt_engines(specimen, "tensorrt-rtx", gpu),
+        "tensorrt 10.3": lambda: tensorrt_engines(specimen, "tensorrt 10.3", gpu),
+    }
+    return session_of(engines[library](), specimen)
+
+
+LIBRARIES = ["onnxruntime", "onnxruntime, taking turns", "onnxruntime, recorded", "tensorrt-rtx", "tensorrt 10.3"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_device_draws_the_hosts_text(settings: dict[str, Any], library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Over several blocks, to the end of the context."""
+    params = SamplingParams(**settings, seed=5, max_new_tokens=200)
+    host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
+    device = opened("nested", library, zoo, gpu)
+    assert device.draws
+    assert list(generate_ids(device, PROMPT, params)) == list(generate_ids(host, PROMPT, params))
+    assert device.position == host.position == device.capacity
+    assert device.tokens.tolist() == host.tokens.tolist()
+    assert device.fires == host.fires
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "tensorrt-rtx"])
+def test_many_tokens_at_once(library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Drawing goes on from where it was, and every logit after it is the full forward's."""
+    host = Session(cpu_engines(zoo["wide"].bundle), zoo["wide"].bundle.manifest.model)
+    device, greedy = opened("wide", library, zoo, gpu), SamplingParams(temperature=0)
+    token = [[7]]
+    for count in (1, 30, 2):
+        drawn = device.draw(token, count, greedy, np.zeros((count, 1)))
+        expected = []
+        for _ in range(count):
+            token = [[int(host.advance(token)[0, 0].argmax())]]
+            expected.append(token[0][0])
+        assert drawn.tolist() == [expected]
+    np.testing.assert_allclose(device.advance([[3]]), host.advance([[3]]), atol=1e-4)
+
+
+def test_a_step_that_draws_is_one_launch(zoo: Zoo, gpu: FakeGpu) -> None:
+    """And a copy of the token that was drawn, for the host to find; the host waits once for all of them."""
+    device, greedy = opened("nested", "tensorrt-rtx", zoo, gpu), SamplingParams(temperature=0)
+    device.draw([[1]], 32, greedy, np.zeros((32, 1)))  # every firing set is recorded now
+    gpu.calls.clear()
+    device.draw([[1]], 16, greedy, np.zeros((16, 1)))
+    names = [call.name for call in gpu.calls]
+    assert names.count("cudaGraphLaunch") == 16
+    assert names.count("cudaStreamSynchronize") == 1
+    assert names.count("cudaMemcpyAsync") == 16 + 6  # what the host says at the beginning: a frame and five settings
+
+
+def test_whoever_stops_early_finds_the_session_there(zoo: Zoo, gpu: FakeGpu) -> None:
+    """Not at the end of the block that was drawn ahead."""
+    session = opened("nested", "onnxruntime", zoo, gpu)
+    ids = generate_ids(session, PROMPT, SamplingParams(temperature=0))
+    taken = [next(ids) for _ in range(5)]
+    ids.close()  # type: ignore[attr-defined]
+    assert session.tokens[0].tolist() == [*PROMPT, *taken[:4]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"temperature": 0}, True),
+        ({"top_k": 64}, True),
+        ({"top_k": 65}, False),
+        ({}, False),
+        ({"temperature": 0, "repetition_penalty": 1.1}, False),
+    ],
+)
+def test_what_a_device_can_draw(settings: dict[str, Any], expected: bool) -> None:
+    """A choice among few, without a memory of what was said; for anything else logits go to the host."""
+    assert can_draw(SamplingParams(**settings)) is expected
+
+
+def test_what_it_refuses(zoo: Zoo, gpu: FakeGpu) -> None:
+    """The session stays as it was."""
+    device, greedy = opened("nested", "onnxruntime", zoo, gpu), SamplingParams(temperature=0)
+    with pytest.raises(CapacityError, match="the session holds 0 of at most 96 tokens, got 97 more"):
+        device.draw([[1]], 97, greedy, np.zeros((97, 1)))
+    with pytest.raises(InputError, match="id 41 is outside the vocabulary"):
+        device.draw([[41]], 1, greedy, np.zeros((1, 1)))
+    assert device.position == 0
+    host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
+    assert not host.draws
+    with pytest.raises(ConfigError, match="these engines draw no tokens; draw them from the logits"):
+        host.draw([[1]], 1, greedy, np.zeros((1, 1)))
+
+
+def test_engines_without_a_sampler(zoo: Zoo) -> None:
+    """As bundles of before it have them."""
+    engines = ort_engines(zoo["vanilla"], "modern")
+    without = ResidentEngines(engines.engines, engines.device, engines.dim, engines.vocab_size)
+    session = session_of(without, zoo["vanilla"])
+    assert not session.draws
+    with pytest.raises(ConfigError, match="these engines draw no tokens on the device; draw them on the host"):
+        session.draw([[1]], 1, SamplingParams(temperature=0), np.zeros((1, 1)))
