@@ -29,18 +29,19 @@ format: .venv/.dev
 bench: .venv/.dev
 	sh bench/performance.sh $(BIN)/foveal
 
-# Needs a machine with a CUDA device; elsewhere every test is skipped with the reason.
-gpu-check: .venv/.dev
-	$(BIN)/python -m pytest tests/gpu -ra
+# All that takes a GPU, in one go: build/gpu-check/gpu-check.md is the page. Where there is none it says so, and what it skips.
+# make gpu-check ARGUMENTS="--on cuda:cpu -k hourglass": only that; cuda:cpu runs without a GPU.
+gpu-check:
+	PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh tests/gpu/check.sh $(ARGUMENTS)
 
 clean:
-	rm -rf .venv .link build dist *.egg-info
+	rm -rf .venv .venv-gpu .link build dist *.egg-info
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e ".[cpu,export]"
+	$(PIP) -e ".[cpu,export,rtx]"
 	touch $@
 
 .venv/.dev: .venv/.demo

@@ -23,7 +23,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         system: operating system and machine, as `"Linux-x86_64"`.
         compute_capabilities: of the GPUs it runs on, as `"8.9"`; empty: every RTX GPU since Ampere.
         device, driver: the GPU it was built on and its driver; None where there was none.
-        weights_stripped: the engine holds no weights; they are put back from the stage graph when it is loaded.
+        weights_stripped: the engine holds no weights, and foveal's runtime can't put them back: it is for other runtimes.
         cache_key: SHA-256 of all that the engine depends on: graph, options, library, device.
         tactics_sha256: of its kernels and the layers they run; two builds that differ in it may differ in speed.
         kernels: how many a decode step runs, by the narrowest type of activations or weights that they read.

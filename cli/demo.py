@@ -10,6 +10,7 @@ import typer
 
 from ..models import SHIPPED, SHIPPED_TEXT
 from .console import out, progress
+from .engine_table import show_engines
 from .eval import show_quality
 from .inspect import inspect
 from .precision_table import show_precisions
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
 PROMPT = "It was a dark and stormy night, and"
 PRECISION = "int8"
+RTX = "tensorrt-rtx"
 
 
 def demo(
     directory: Annotated[Path, typer.Option(help="Where the bundles go.")] = Path("build/demo"),
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = PROMPT,
 ) -> None:
-    """Convert a trained Hourglass, verify it, write a paragraph; build it in int8, measure what that loses and gains."""
+    """Convert a trained Hourglass, verify it, write a paragraph; build it in int8, for RTX GPUs too; measure both."""
     bundles = {name: directory / f"{name}.bundle" for name in SHIPPED}
     for name, bundle in bundles.items():
         _convert(SHIPPED[name], bundle)
@@ -34,6 +36,7 @@ def demo(
     _verify(full, SHIPPED["hourglass"])
     _generate(full, prompt)
     _build(full, small)
+    _build_for_rtx(small)
     quality = _evaluate(small, full)
     _bench(directory, [full, small, bundles["vanilla"]], SHIPPED["hourglass"], quality)
 
@@ -73,6 +76,23 @@ def _build(full: Path, small: Path) -> None:
     with progress("build") as report:
         made = build(full, small, PRECISION, calibration=[SHIPPED_TEXT["calibration"]], on_progress=report)
     show_precisions(made)
+
+
+def _build_for_rtx(bundle: Path) -> None:
+    """Engines for RTX GPUs, which takes none; and what this machine would do with them."""
+    from .. import BackendUnavailable, build
+    from ..runtime.preflight import check
+
+    out.rule(f"foveal build {bundle.name} --target {RTX}; foveal check {bundle.name}", align="left")
+    try:
+        with progress("build") as report:
+            made = build(bundle, target=RTX, on_progress=report)
+    except BackendUnavailable as error:  # there is none for some processors and systems
+        out.print(f"not built: {error}", markup=False)
+        return
+    show_engines(made, RTX)
+    found = check(made, RTX)
+    out.print(f"{RTX}: {found.answer}: {found.sentence}", markup=False)
 
 
 def _evaluate(small: Path, full: Path) -> Quality:

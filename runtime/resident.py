@@ -328,6 +328,7 @@ class ResidentDecoder:
     def close(self) -> None:
         """As `Decoder.close`."""
         self._states, self._stages, self._frames, self._recorded = [], {}, {}, {}
+        self._sampler = None
         del self._offsets
 
     @property

@@ -41,12 +41,14 @@ class Outcomes:
         self.machine, self.subjects = machine, subjects
         self._environment, self._checks = read_environment(), {}  # type: Any, dict[str, Check]
 
-    def add(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Keep a report; of a check's three phases, its call, or whatever ended it before, or failed after."""
-        if report.when == "call" or report.outcome != "passed":
+    def add(self, item: pytest.Item, report: pytest.TestReport) -> bool:
+        """Keep a report of a check's call, or of what ended it before, or failed after; returns whether it is one of these."""
+        is_kept = report.when == "call" or report.outcome != "passed"
+        if is_kept:
             self._checks[item.nodeid] = _check(item, report)
+        return is_kept
 
-    def result(self, command: str) -> GpuCheck:
+    def result(self, command: str, is_finished: bool) -> GpuCheck:
         """Everything so far."""
         checks = tuple(self._checks.values())
         return GpuCheck(
@@ -55,7 +57,7 @@ class Outcomes:
             machine=self.machine,
             subjects={str(subject): missing for subject, missing in self.subjects.items()},
             tolerances=TOLERANCES,
-            status=status_of(checks),
+            status=status_of(checks, is_finished),
             checks=checks,
         )
 

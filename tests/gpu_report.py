@@ -12,6 +12,7 @@ from foveal.runtime.preflight.machine import Machine
 GPU_CHECK_SCHEMA_VERSION = 1
 
 Outcome = Literal["passed", "failed", "skipped"]
+Status = Literal["passed", "failed", "nothing checked", "unfinished"]
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +53,7 @@ class GpuCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         environment, machine: versions, power mode and clocks; GPUs, driver and engine libraries.
         subjects: all that were considered, and why one was not checked; null: it was.
         tolerances: by precision, of the largest logit.
-        status: `"nothing checked"` if all was skipped.
+        status: `"nothing checked"` if all was skipped, `"unfinished"` if it was cut off.
     """
 
     schema_version: int = GPU_CHECK_SCHEMA_VERSION
@@ -61,7 +62,7 @@ class GpuCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     machine: Machine
     subjects: dict[str, str | None]
     tolerances: dict[str, float]
-    status: Literal["passed", "failed", "nothing checked"]
+    status: Status
     checks: tuple[Check, ...]
 
     def of(self, subject: str) -> list[Check]:
@@ -69,7 +70,9 @@ class GpuCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return [check for check in self.checks if check.subject == subject]
 
 
-def status_of(checks: tuple[Check, ...]) -> Literal["passed", "failed", "nothing checked"]:
+def status_of(checks: tuple[Check, ...], is_finished: bool) -> Status:
     """Of all of them."""
     outcomes = {check.outcome for check in checks}
+    if not is_finished:
+        return "unfinished"
     return "failed" if "failed" in outcomes else "passed" if "passed" in outcomes else "nothing checked"

@@ -26,7 +26,7 @@ class EngineOptions:
         timing_cache: a file to take measured kernel times from, and to add new ones to. `tensorrt` only: `tensorrt-rtx`
             measures nothing while it builds.
         error_on_miss: refuse to build what the engine cache does not hold.
-        strip_weights: leave the weights out of the engine; they are put back from the stage graph when it is loaded.
+        strip_weights: leave the weights out of the engine, for runtimes that refit it; foveal's own refuses such engines.
         dialect: to build from; None: the one that the library takes best.
 
     Raises:

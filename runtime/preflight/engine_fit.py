@@ -81,6 +81,9 @@ def fit_tensorrt(case: Case) -> Finding:
     if record is None or record.library != case.target:
         text = f"the sidecar does not say which {case.product} built the engine, and for which GPUs"
         return _rebuild("sidecar", f"{text}; run {case.build}")
+    if record.weights_stripped:
+        text = "the engine holds no weights, and foveal's runtime can't put them back"
+        return _rebuild("sidecar", f"{text}; run {case.build} without --strip-weights")
     rules = _RTX_RULES if case.target == "tensorrt-rtx" else _TENSORRT_RULES
     for rule in (*_RULES, *rules):
         if found := rule(case, record):
@@ -192,8 +195,6 @@ def _note(case: Case, record: BuildRecord) -> str:
         notes.append(f"; it was tuned on {record.device}, so run {case.build} here if speed matters")
     if case.target == "tensorrt-rtx" and _is_newer_than_rtx(case.gpu):
         notes.append("; this GPU is newer than the library, so a later version may be faster")
-    if record.weights_stripped:
-        notes.append("; its weights are put back from the stage graph")
     return "".join(notes)
 
 

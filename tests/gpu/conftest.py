@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from gpu_outcomes import Outcomes, Recorder
 from gpu_page import page_of, sentence_of
+from gpu_report import GpuCheck
 from gpu_subjects import SUBJECTS, Subject
 from gpu_workshop import MODELS, Case, Contest, Made, Workshop, contests_of
 from precisions import PrecisionZoo
@@ -126,21 +127,29 @@ def record(request: pytest.FixtureRequest) -> Recorder:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Keep the outcome of every check."""
+    """Keep the outcome of every check, and the JSON up to date: a library that crashes must not take it along."""
     report: pytest.TestReport = yield  # type: ignore[assignment, misc]
-    item.config.stash[OUTCOMES].add(item, report)
+    if item.config.stash[OUTCOMES].add(item, report):
+        _write_json(item.config, is_finished=False)
     return report  # type: ignore[return-value]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write the report, where one was asked for, and say in a sentence what it says."""
+    result = _write_json(config, is_finished=True)
+    if result is not None:
+        directory: Path = config.getoption("--report")
+        write_atomically(directory / "gpu-check.md", page_of(result).encode())
+        terminalreporter.section("gpu-check")
+        terminalreporter.write_line(sentence_of(result))
+        terminalreporter.write_line(f"{directory / 'gpu-check.md'} is the page, {directory / 'gpu-check.json'} has all figures")
+
+
+def _write_json(config: pytest.Config, is_finished: bool) -> GpuCheck | None:
     directory: Path | None = config.getoption("--report", default=None)
     if directory is None:
-        return
-    result = config.stash[OUTCOMES].result(shlex.join(["pytest", *sys.argv[1:]]))
+        return None
+    result = config.stash[OUTCOMES].result(shlex.join(["pytest", *sys.argv[1:]]), is_finished)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "gpu-check.json", msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-    write_atomically(directory / "gpu-check.md", page_of(result).encode())
-    terminalreporter.section("gpu-check")
-    terminalreporter.write_line(sentence_of(result))
-    terminalreporter.write_line(f"{directory / 'gpu-check.md'} is the page, {directory / 'gpu-check.json'} has all figures")
+    return result
