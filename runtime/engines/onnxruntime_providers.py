@@ -17,6 +17,10 @@ PROVIDERS = {
 }
 """`cpu` runs the graphs that a GPU would run, through the same code, where there is none. The GPU's three: NOT RUN so far."""
 
+SHAPE_OPS = {"Add", "Cast", "Concat", "Constant", "Div", "Expand", "Gather", "Identity", "Mul", "Range", "Reshape"}
+SHAPE_OPS |= {"Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+"""What the sizes and indices of a stage graph are computed by."""
+
 
 def open_resident_session(path: Path, stage: str, builder: str, provider: str, stream: int) -> Any:
     """A session of a resident stage graph.
@@ -35,9 +39,16 @@ def open_resident_session(path: Path, stage: str, builder: str, provider: str, s
     if provider == "cpu":
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # its own int8 kernels compute something else
         return open_session(path, stage, builder, options, PROVIDERS[provider])
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # an operator on the CPU is an error, not a copy
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if provider == "tensorrt-rtx":
-        return _open_plugin_session(path, stage, builder, options, stream)
+        session = _open_plugin_session(path, stage, builder, options, stream)
+    else:
+        session = _open_built_in_session(path, stage, builder, options, provider, stream)
+    _check_placement(session, stage, provider)
+    return session
+
+
+def _open_built_in_session(path: Path, stage: str, builder: str, options: Any, provider: str, stream: int) -> Any:
     settings = {"device_id": "0", "user_compute_stream": str(stream)}
     if provider == "tensorrt":
         cache = str(cache_directory() / "onnxruntime-tensorrt")
@@ -50,6 +61,26 @@ def open_resident_session(path: Path, stage: str, builder: str, provider: str, s
             "uninstall onnxruntime, then pip install 'foveal[cuda]'"
         )
     return open_session(path, stage, builder, options, PROVIDERS[provider], settings)
+
+
+def _check_placement(session: Any, stage: str, provider: str) -> None:
+    """Raise EngineMismatchError if more than the arithmetic of shapes was left to the CPU, which would copy at every step.
+
+    ONNX Runtime leaves that arithmetic to the CPU on purpose; its own option to forbid the CPU would forbid it too.
+    """
+    left = [
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == PROVIDERS["cpu"]
+        for node in part.get_nodes()
+        if node.op_type not in SHAPE_OPS
+    ]
+    if left:
+        raise EngineMismatchError(
+            f'{PROVIDERS[provider]} leaves {len(left)} operators of stage "{stage}" to the CPU: '
+            f"{', '.join(sorted(set(left)))}; "
+            "upgrade onnxruntime, or build for tensorrt or tensorrt-rtx"
+        )
 
 
 def _open_plugin_session(path: Path, stage: str, builder: str, options: Any, stream: int) -> Any:

@@ -48,6 +48,7 @@ class FakeOnnxRuntime:
         self.available = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
         self.gives: str | None = None
         self.fails: Exception | None = None
+        self.left: list[str] = ["Shape", "Gather"]
         self.gpus: list[Any] = [SimpleNamespace(ep_name=RTX, number=0), SimpleNamespace(ep_name=RTX, number=1)]
         self.registered: list[tuple[str, str]] = []
 
@@ -66,7 +67,15 @@ class FakeOnnxRuntime:
         if self.fails is not None:
             raise self.fails
         given = self.gives or (providers[0][0] if providers else RTX)
-        return SimpleNamespace(options=options, providers=providers, get_providers=lambda: [given, "CPUExecutionProvider"])
+        parts = [SimpleNamespace(ep_name=given, get_nodes=lambda: [SimpleNamespace(op_type="MatMul")])]
+        nodes = [SimpleNamespace(op_type=op) for op in self.left]
+        parts.append(SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: nodes))
+        return SimpleNamespace(
+            options=options,
+            providers=providers,
+            get_providers=lambda: [given, "CPUExecutionProvider"],
+            get_provider_graph_assignment_info=lambda: parts,
+        )
 
 
 @pytest.fixture
@@ -118,7 +127,7 @@ class TestSetUp:
     @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-rtx"])
     def test_no_operator_runs_on_the_cpu_instead(self, ort: FakeOnnxRuntime, provider: str) -> None:
         """That would be a copy there and back in every step: it is an error."""
-        assert opened(provider).options.entries["session.disable_cpu_ep_fallback"] == "1"
+        assert opened(provider).options.entries["session.record_ep_graph_assignment_info"] == "1"
 
     def test_cpu_is_the_real_one(self, zoo: Zoo) -> None:
         """It runs the graphs that a GPU would run."""
@@ -191,3 +200,25 @@ class TestWhereItCanNotBe:
         ort.gives = "CPUExecutionProvider"
         with pytest.raises(EngineMismatchError, match=r"asked for CUDAExecutionProvider, onnxruntime gave \['CPUExec"):
             opened("cuda")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-rtx"])
+def test_work_that_is_left_to_the_cpu(provider: str, ort: FakeOnnxRuntime) -> None:
+    """The arithmetic of shapes may be, and nothing else: it would copy at every step."""
+    ort.left += ["Softmax", "MatMul", "MatMul"]
+    text = (
+        f'{PROVIDERS[provider]} leaves 3 operators of stage "s" to the CPU: MatMul, Softmax; upgrade onnxruntime, or build for'
+    )
+    with pytest.raises(EngineMismatchError, match=text):
+        open_resident_session(Path("s.onnx"), "s", "foveal", provider, 0)
+
+
+def test_the_real_library_says_where_operators_run(zoo: Zoo) -> None:
+    """Under the names that the check goes by."""
+    bundle = zoo["vanilla"].bundle
+    options = onnxruntime_library.session_options()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    graph = str(bundle.file(bundle.manifest.stages[0].graph))
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    with pytest.raises(EngineMismatchError, match="leaves .* operators .* to the CPU: .*MatMul"):
+        onnxruntime_providers._check_placement(session, "1", "cuda")
