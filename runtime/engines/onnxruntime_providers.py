@@ -50,6 +50,8 @@ def open_resident_session(path: Path, stage: str, builder: str, provider: str, s
 
 def _open_built_in_session(path: Path, stage: str, builder: str, options: Any, provider: str, stream: int) -> Any:
     settings = {"device_id": "0", "user_compute_stream": str(stream)}
+    if provider == "cuda":
+        settings |= {"use_tf32": "0"}  # on by default; fp32 products would keep 10 bits of mantissa
     if provider == "tensorrt":
         cache = str(cache_directory() / "onnxruntime-tensorrt")
         settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}

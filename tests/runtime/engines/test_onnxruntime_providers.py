@@ -98,9 +98,9 @@ class TestSetUp:
     """What each provider is given."""
 
     def test_cuda_runs_on_our_stream(self, ort: FakeOnnxRuntime) -> None:
-        """So its work is in order with ours."""
-        session = opened("cuda")
-        assert session.providers == [("CUDAExecutionProvider", {"device_id": "0", "user_compute_stream": "77"})]
+        """So its work is in order with ours; and fp32 is fp32."""
+        settings = {"device_id": "0", "user_compute_stream": "77", "use_tf32": "0"}
+        assert opened("cuda").providers == [("CUDAExecutionProvider", settings)]
 
     def test_tensorrt_keeps_the_engines_it_builds(
         self, ort: FakeOnnxRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
