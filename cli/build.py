@@ -10,7 +10,7 @@ import typer
 
 from ..errors import ConfigError
 from .console import out, progress
-from .engine_table import show_engines
+from .engine_table import show_engines, show_forecast
 from .precision_table import refuse_both, show_precisions
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def build(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
+    if target.startswith("tensorrt"):
+        show_forecast(bundle)
     with progress("build") as report:
         made = build_bundle(
             bundle,

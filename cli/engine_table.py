@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ..bundle import Bundle
+from ..bundle import Bundle, open_bundle
 from .console import out
 
 if TYPE_CHECKING:
     from ..export.tensorrt.layers import Kernel
+
+
+def show_forecast(bundle: Path) -> None:
+    """Print the memory that building engines from a bundle is forecast to take."""
+    from ..export.tensorrt.forecast import forecast_line
+
+    out.print(forecast_line(max(entry.weight_bytes for entry in open_bundle(bundle).manifest.stages)), markup=False)
 
 
 def show_engines(bundle: Bundle, target: str) -> None:

@@ -8,6 +8,7 @@ turns between two buffers, and a recording holds for one turn of each (docs/adr/
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from .sampling import SamplingParams
 
 Ids = npt.NDArray[np.int64]
 
+_log = logging.getLogger(__name__)
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
 _PREFILL = 512
 """Tokens of one call of engines that take any number: each may want logits, for which there is memory on both sides."""
@@ -283,6 +285,7 @@ class ResidentDecoder:
         period = self._period * max(state.sides for state in self._states)
         for position in range(min(period, self._limits.capacity)):
             self._call(position, 1, np.zeros(1, np.int64))
+        _log.info("%d decode steps are recorded as CUDA graphs", self.recorded)
         self.fires, self.copied_bytes = dict.fromkeys(self.fires, 0), 0
 
     @property

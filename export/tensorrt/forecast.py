@@ -25,6 +25,13 @@ def forecast_bytes(weight_bytes: int) -> int:
     return BASE_BYTES + round(PER_WEIGHT_BYTE * weight_bytes)
 
 
+def forecast_line(largest_weights: int) -> str:
+    """What a build of engines, the largest of which has so many bytes of weights, is forecast to take, and what there is."""
+    available = available_bytes()
+    there = "" if available is None else f"; {available / 1e9:.1f} GB are available"
+    return f"memory forecast: {forecast_bytes(largest_weights) / 1e9:.1f} GB{there}"
+
+
 def warn_if_short(stage: LoweredStage) -> None:
     """Log a warning if the machine has less memory than a build is forecast to take; Linux may kill the build then."""
     weights = sum(path.stat().st_size for path in weight_files(stage))

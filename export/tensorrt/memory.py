@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 from pathlib import Path
 
 _RESET_PEAK = "5"  # proc(5), clear_refs: set the peak to what is resident now
@@ -18,8 +17,8 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory of this process that was resident at once."""
-    return _read(Path("/proc/self/status"), "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory of this process that was resident at once; 0 where that is not known."""
+    return _read(Path("/proc/self/status"), "VmHWM") or 0
 
 
 def resident_bytes() -> int | None:
