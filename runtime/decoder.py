@@ -125,6 +125,11 @@ class DecoderFactory(Protocol):
 
     specs: Sequence[StageSpec]
 
+    @property
+    def capacity(self) -> int | None:
+        """The most tokens that they hold; None: as many as are asked for."""
+        ...
+
     def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> Decoder:
         """Allocate the state of `batch` sequences of at most `capacity` tokens.
 

@@ -60,6 +60,12 @@ class ResidentEngines:
         self.specs: Sequence[StageSpec] = [engine.spec for engine in engines]
         self.sampler, self.records = sampler, records and device.has_graphs
 
+    @property
+    def capacity(self) -> int | None:
+        """As `DecoderFactory.capacity`."""
+        limits = self.engines[0].limits
+        return None if limits is None else limits.capacity
+
     def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> ResidentDecoder:
         """As `DecoderFactory.decoder`."""
         return ResidentDecoder(self, tokens, self._limits(batch, capacity))

@@ -48,7 +48,7 @@ class Session:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.engines, self.model, self.batch = engines, model, batch
-        self.capacity = _checked_capacity(model, capacity)
+        self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position = 0
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
         self._tokens = _token_log(self.specs, batch, self.capacity)
@@ -228,9 +228,13 @@ class Session:
             )
 
 
-def _checked_capacity(model: ModelInfo, capacity: int | None) -> int:
-    if capacity is None:
-        return model.context
+def _usual_capacity(engines: Engines, model: ModelInfo) -> int:
+    """The model's context, or as much of it as the engines hold."""
+    most = None if isinstance(engines, Sequence) else engines.capacity
+    return model.context if most is None else min(model.context, most)
+
+
+def _checked_capacity(model: ModelInfo, capacity: int) -> int:
     if capacity < 1:
         raise CapacityError(f"capacity must be at least 1 token, got {capacity}")
     if model.max_positions is not None and capacity > model.max_positions:

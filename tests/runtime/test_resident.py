@@ -225,6 +225,15 @@ class TestAddresses:
         found = [context.addresses for context in library.contexts[: len(stages)]]  # the sampler's come after them
         assert self.plan(gpu, found) == self.plan(other, expected)
 
+    def test_hold_what_the_engines_hold(self, zoo: Zoo) -> None:
+        """Unless less is asked for: a session is as long as they were built for, if that is less than the model's context."""
+        short = Limits(batch=1, capacity=40, prefill=5)
+        engines, model = ort_engines(zoo["linear"], "modern", short), zoo["linear"].bundle.manifest.model
+        assert Session(engines, model).capacity == 40
+        assert Session(engines, model, capacity=30).capacity == 30
+        with pytest.raises(CapacityError, match="the engines hold at most 40 tokens, got a capacity of 41"):
+            Session(engines, model, capacity=41)
+
     @pytest.mark.parametrize("generation", GENERATIONS)
     def test_lets_all_engines_compute_in_one_block(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
         """As large as the largest engine's, for they run one after the other; of sessions too."""
