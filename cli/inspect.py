@@ -21,6 +21,9 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
     tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
     layers: Annotated[bool, typer.Option("--layers", help="Print the kernels of its TensorRT engines too.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="With --layers: run them, on their GPU, and say what share of a step each takes.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Describe a bundle: its stages, and which of them fires at which token."""
@@ -50,7 +53,13 @@ def inspect(
         show_engines(opened, target)
     out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
     for target in built if layers else ():
-        show_layers(opened, target)
+        show_layers(opened, target, _shares(opened, target) if profile else None)
+
+
+def _shares(bundle: Bundle, target: str) -> dict[str, dict[str, float]]:
+    from ..bench.layer_times import layer_shares
+
+    return layer_shares(bundle, target)
 
 
 def _stage_table(bundle: Bundle) -> Table:

@@ -38,7 +38,8 @@ class Model:
         return self.bundle.manifest
 
     def session(self, batch: int = 1, capacity: int | None = None) -> Session:
-        """A fresh session for `batch` sequences of at most `capacity` tokens (None: the model's context, or what the engines hold of it).
+        """A fresh session for `batch` sequences of at most `capacity` tokens (None: as many as the engines
+        hold of the model's context).
 
         Raises:
             ConfigError: a batch below 1.

@@ -20,7 +20,7 @@ from ..contract import DRAWS, Limits, StageSpec, leads_of
 from ..errors import CapacityError, ConfigError
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, Work
-from .engines.resident import Phase, ResidentEngine, ResidentProgram
+from .engines.resident import Phase, ResidentEngine, ResidentProgram, TimedStage
 from .frame import Frame
 from .host import check_same_shapes
 from .resident_sampler import ResidentSampler
@@ -298,6 +298,18 @@ class ResidentDecoder:
     def recorded(self) -> int:
         """Decode steps that are launched as a whole: one for each firing set, and turn of caches that take turns."""
         return len(self._recorded)
+
+    def profile(self) -> dict[str, dict[str, float]]:
+        """Have every layer of decode steps timed from now on: by stage and layer, milliseconds that grow with the steps.
+
+        Raises:
+            ConfigError: decode steps are recorded, or the library times no layers.
+        """
+        stages = self._stages["decode"]
+        if self._records or not all(isinstance(stage, TimedStage) for stage in stages):
+            raise ConfigError("layers are timed in TensorRT engines whose steps are not recorded; open them with graphs=False")
+        timed = zip(self._specs, stages, strict=True)
+        return {spec.name: stage.profile() for spec, stage in timed if isinstance(stage, TimedStage)}
 
     def rows(self, stage: int, position: int) -> Array | None:
         """As `Decoder.rows`; a copy."""

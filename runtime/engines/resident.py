@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ...contract import Limits, StageSpec
 from ..device import Buffer
@@ -24,6 +24,15 @@ class ResidentStage(Protocol):
 
     def check_recordable(self) -> None:
         """Raise DeviceError if what `run` did last can't be recorded now."""
+        ...
+
+
+@runtime_checkable
+class TimedStage(Protocol):
+    """A `ResidentStage` whose library times layers."""
+
+    def profile(self) -> dict[str, float]:
+        """Milliseconds of every layer, added up over the runs that follow."""
         ...
 
 

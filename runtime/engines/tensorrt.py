@@ -23,6 +23,8 @@ from .tensorrt_library import Library
 
 PROFILES: Mapping[Phase, int] = {"decode": 0, "prefill": 1}
 """The optimisation profile of each phase: every engine is built with these two."""
+LayerTimes = dict[str, float]
+"""Milliseconds by layer."""
 _DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "int64": "INT64"}
 
 
@@ -227,12 +229,32 @@ class TensorRTStage:
         if self._program.shared.library.is_rtx and not self._context.is_stream_capturable(self._stream):
             raise DeviceError(f"stage {self._label} can't be recorded in a CUDA graph, says {self._program.shared.library}")
 
+    def profile(self) -> LayerTimes:
+        """Have the library time every layer of the runs that follow; the result grows with them. Not for recorded runs."""
+        times: LayerTimes = {}
+        self._profiler = _profiler(self._program.shared.library.module, times)  # the context does not keep it alive
+        self._context.profiler = self._profiler
+        return times
+
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if self._shapes.get(name) == shape:
             return
         if not self._context.set_input_shape(name, shape):
             raise DeviceError(f"stage {self._label} refuses shape {list(shape)} of {name}")
         self._shapes[name] = shape
+
+
+def _profiler(trt: Any, times: LayerTimes) -> Any:
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        """Adds up what each layer took."""
+
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)  # the binding's own; it warns of super()
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times[layer_name] = times.get(layer_name, 0.0) + ms
+
+    return Profiler()
 
 
 def _tensors(contract: Contract) -> Iterator[TensorSpec]:

@@ -23,13 +23,14 @@ from exactness import (
     paths,
 )
 from fake_cuda import FakeGpu
-from fake_tensorrt import GENERATIONS, FakeTensorRT, Generation
+from fake_tensorrt import GENERATIONS, LAYER_MS, FakeTensorRT, Generation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resident_engines import LIMITS, ort_engines, session_of, specs_of, tensorrt_engines
 from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
 
 from foveal import CapacityError, ConfigError, InputError
+from foveal.bench import layer_times
 from foveal.contract import InputSpec, Limits, StageSpec
 from foveal.errors import DeviceError
 from foveal.runtime.device import HostDevice
@@ -259,6 +260,47 @@ class TestAddresses:
         session = Session(ort_engines(zoo["linear"], "modern", None, gpu=gpu), zoo["linear"].bundle.manifest.model, 1, 2000)
         assert max(each.nbytes for each in gpu.allocations.values() if each.kind == "pinned") == 512 * 41 * 4
         assert session.advance(random_ids(1, 600)).shape == (1, 600, 41)
+
+
+class TestLayerTimes:
+    """What the library says of every layer, while steps are not recorded."""
+
+    @pytest.mark.parametrize("generation", GENERATIONS)
+    def test_add_up_over_the_runs_of_a_stage(self, generation: Generation, zoo: Zoo, gpu: FakeGpu) -> None:
+        """A coarse stage's count as often as it fires; prefills do not."""
+        engines = tensorrt_engines(zoo["linear"], generation, gpu)
+        engines.records = False
+        session = session_of(engines, zoo["linear"])
+        session.advance(random_ids(1, 5))
+        times = decoder_of(session).profile()
+        for _ in range(10):
+            session.advance([[1]])
+        assert times["1.pre"] == {layer: 10 * ms for layer, ms in LAYER_MS.items()}
+        assert times["5"] == {layer: 2 * ms for layer, ms in LAYER_MS.items()}
+
+    def test_of_a_bundle_are_shares_of_a_step(self, zoo: Zoo, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Over whole periods: the layers of a stage of stride 5 weigh a fifth."""
+        opened: list[bool] = []
+
+        def open_engines(_bundle: object, _target: str, graphs: bool) -> ResidentEngines:
+            opened.append(graphs)
+            engines = tensorrt_engines(zoo["linear"], "tensorrt", gpu)
+            engines.records = graphs
+            return engines
+
+        monkeypatch.setattr(layer_times, "open_engines", open_engines)
+        shares = layer_times.layer_shares(zoo["linear"].bundle, "tensorrt", tokens=32)
+        assert opened == [False]
+        assert sum(sum(stage.values()) for stage in shares.values()) == pytest.approx(1)
+        assert shares["1.pre"]["product"] == pytest.approx(5 * shares["5"]["product"])
+        assert shares["5"]["product"] == pytest.approx(3 * shares["5"]["norm"])
+
+    def test_are_not_to_be_had(self, zoo: Zoo, gpu: FakeGpu) -> None:
+        """Of recorded steps, and of ONNX Runtime."""
+        for engines in (tensorrt_engines(zoo["linear"], "tensorrt", gpu), ort_engines(zoo["linear"], "modern")):
+            decoder = decoder_of(session_of(engines, zoo["linear"]))
+            with pytest.raises(ConfigError, match="layers are timed in TensorRT engines whose steps are not recorded"):
+                decoder.profile()
 
 
 class TestState:
