@@ -69,7 +69,8 @@ class TestAContext:
         """The first for decode, the second for prefill."""
         session = open_session(zoo, library)
         found = [(context.engine.stage, context.profile) for context in library.contexts]
-        assert found == [(spec.name, profile) for profile in (0, 1) for spec in specs_of(zoo[NAME])]
+        stages = [(spec.name, profile) for profile in (0, 1) for spec in specs_of(zoo[NAME])]
+        assert found == [*stages, ("sampler", 0), ("sampler", 0)]  # for each of two firing sets
         assert session.position == 0
 
     def test_computes_in_memory_that_it_is_given(self, zoo: Zoo, library: FakeTensorRT) -> None:
@@ -83,15 +84,15 @@ class TestAContext:
         library = FakeTensorRT("tensorrt-rtx", gpu)
         open_session(zoo, library)
         kinds = [config_of(context).dynamic_shapes_kernel_specialization_strategy.name for context in library.contexts]
-        assert kinds == ["EAGER"] * 3 + ["LAZY"] * 3
+        assert kinds == ["EAGER"] * 3 + ["LAZY"] * 3 + ["EAGER"] * 2
 
     def test_of_rtx_shares_the_cache_of_its_engine(self, zoo: Zoo, gpu: FakeGpu) -> None:
         """One for both phases."""
         library = FakeTensorRT("tensorrt-rtx", gpu)
         open_session(zoo, library)
         caches = [context.config.cache for context in library.contexts]
-        assert caches[:3] == caches[3:]
-        assert len({id(cache) for cache in caches}) == 3
+        assert caches[:3] == caches[3:6]
+        assert len({id(cache) for cache in caches}) == 3 + 1
 
     def test_is_told_an_address_or_a_shape_only_when_it_changes(self, zoo: Zoo, library: FakeTensorRT) -> None:
         """A recording that was made once needs none of this; a prefill only what is new."""
@@ -289,7 +290,7 @@ class TestRuntimeCache:
             open_session(zoo, library)
             compiled.append(library.compiled)
         assert compiled == [["1.pre 0", "5 0", "1.post 0"], []]
-        assert len(list((tmp_path / "rtx-kernels").iterdir())) == 3
+        assert len(list((tmp_path / "rtx-kernels").iterdir())) == 3 + 1  # the sampler compiles when it first draws
 
     def test_of_another_gpu_is_made_anew(
         self, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
