@@ -19,7 +19,7 @@ from .tokenizer import TextTokenizer, load_tokenizer
 
 
 class Model:
-    """Engines of one bundle. Immutable; sessions made from it may run in different threads."""
+    """Engines of one bundle. Immutable; its sessions may run in different threads, but on a GPU: there they share a stream."""
 
     def __init__(self, bundle: Bundle, target: str, threads: int, provider: str | None = None) -> None:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
