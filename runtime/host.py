@@ -35,18 +35,25 @@ class HostDecoder:
     ) -> None:
         self.observer: Observer | None = None
         self.fires = {engine.spec.name: 0 for engine in engines}
-        self._batch, self._vocab_size = batch, vocab_size
+        self._batch, self._vocab_size, self._one = batch, vocab_size, Block.of(np.zeros(1, np.int64))
         self._steps = _allocate(engines, tokens, dim, batch, capacity)
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`."""
         logits = np.empty((self._batch, len(wanted), self._vocab_size), np.float32)
-        wanted_block, logits_block = Block.of(wanted), Block.of(logits)
+        wanted_block, logits_block = self._block_of(wanted), Block.of(logits)
         for step in self._steps:
             firings = step.spec.firings(position, tokens)
             if firings:
                 self._fire(step, firings, wanted_block, logits_block)
         return logits
+
+    def _block_of(self, wanted: npt.NDArray[np.int64]) -> Block:
+        """Its address takes a microsecond to learn, so that of a single row is learnt once."""
+        if len(wanted) > 1:
+            return Block.of(wanted)
+        self._one.array[0] = wanted[0]
+        return self._one
 
     def _fire(self, step: _Step, firings: range, wanted: Block, logits: Block) -> None:
         spec, first, count = step.spec, firings.start, len(firings)

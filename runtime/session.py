@@ -49,7 +49,7 @@ class Session:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.engines, self.model, self.batch = engines, model, batch
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
-        self.position = 0
+        self.position, self._last = 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
         self._tokens = _token_log(self.specs, batch, self.capacity)
         self.decoder = self._open(engines)
@@ -75,7 +75,8 @@ class Session:
         """
         tokens = self._checked_ids(ids)
         length = tokens.shape[1]
-        wanted = np.array([length - 1]) if last_only else np.arange(length)
+        self._last[0] = length - 1
+        wanted = self._last if last_only else np.arange(length)
         self._tokens.write(self.position, tokens)
         logits = self.decoder.run(self.position, length, wanted)
         self.position += length
