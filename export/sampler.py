@@ -81,6 +81,8 @@ def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
         moves="".join(_MOVE.format(place=place) for place in range(stages + 1)),
     )
     model = onnx.parser.parse_model(text)
+    for node in model.graph.node:
+        node.name = f"sampler/{node.output[0]}"
     constants: dict[str, np.ndarray[Any, Any]] = {
         "triangle": np.triu(np.ones((candidates, candidates), np.float32)),  # a product with it sums up to each place
         "ranks": np.arange(candidates),
