@@ -101,12 +101,12 @@ class ResidentDecoder:
         self._frames = {phase: Frame(self._device, self._specs, phase, limits, engines.vocab_size) for phase in _PHASES}
         self._stages = {phase: [engine.bind(phase, limits.batch) for engine in engines.engines] for phase in _PHASES}
         self._bind_fixed()
-        self._sampler = self._open_sampler(engines.sampler)
+        self._sampler, self._unkept = self._open_sampler(engines.sampler), engines.sampler
         self._records, self._recorded = engines.records, {}  # type: bool, dict[tuple[object, ...], Work]
         if self._records:
             self._warm_up()
-            for program in (*engines.engines, *([engines.sampler] if engines.sampler else [])):
-                program.keep_compiled()
+            for engine in engines.engines:
+                engine.keep_compiled()
 
     def _open_sampler(self, program: ResidentProgram | None) -> ResidentSampler | None:
         """The sampler leads one token id to the next step: it serves models that read each token once, by itself."""
@@ -165,7 +165,7 @@ class ResidentDecoder:
             self._run_stages(phase, counts, len(wanted))
             frame.download(len(wanted))
 
-        if phase == "decode" and self._records and self.observer is None:
+        if phase == "decode":
             self._launch("logits", counts, work)
         else:
             work()
@@ -186,6 +186,9 @@ class ResidentDecoder:
         for start in range(0, count, DRAWS):
             here = slice(start, min(start + DRAWS, count))
             drawn[:, here] = self._draw(self._sampler, position + start, params, uniform[here], drawn[:, start - 1 : start])
+        if self._unkept is not None:  # the sampler is compiled when it first draws
+            self._unkept.keep_compiled()
+            self._unkept = None
         return drawn
 
     def _draw(
@@ -198,24 +201,20 @@ class ResidentDecoder:
         frame.upload()
         sampler.begin(params, uniform)
         for step in range(len(uniform)):
-            fired = self._fired(position + step)
-            self._launch_draw(sampler, fired)
+            self._draw_one(sampler, self._fired(position + step))
             sampler.keep(step)
-            self._count([int(flag) for flag in fired])
         self._device.synchronize()
         return sampler.drawn(len(uniform))
 
-    def _launch_draw(self, sampler: ResidentSampler, fired: tuple[bool, ...]) -> None:
+    def _draw_one(self, sampler: ResidentSampler, fired: tuple[bool, ...]) -> None:
         counts = [int(flag) for flag in fired]
 
         def work() -> None:
             self._run_stages("decode", counts, 1)
             sampler.queue(fired)
 
-        if self._records:
-            self._launch("draw", counts, work)
-        else:
-            work()
+        self._launch("draw", counts, work)
+        self._count(counts)
 
     def _count(self, counts: Sequence[int]) -> None:
         for spec, state, count in zip(self._specs, self._states, counts, strict=True):
@@ -251,7 +250,13 @@ class ResidentDecoder:
                 yield f"rows.{given.source}", self._states[self._index[given.source]].newest_log()
 
     def _launch(self, kind: str, counts: Sequence[int], work: Work) -> None:
-        """Do a decode step as it was recorded; the first of its kind is done as it is, and recorded."""
+        """Do a decode step as it was recorded; the first of its kind is done as it is, and recorded.
+
+        None is recorded, and none done as recorded, while someone observes: a recording has no stages to wait for.
+        """
+        if not self._records or self.observer is not None:
+            work()
+            return
         key = (kind, tuple(count > 0 for count in counts), self._turns)
         if key not in self._recorded:
             self._recorded[key] = self._record(counts, work)

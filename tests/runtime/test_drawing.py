@@ -78,6 +78,20 @@ def test_a_step_that_draws_is_one_launch(zoo: Zoo, gpu: FakeGpu) -> None:
     assert names.count("cudaMemcpyAsync") == 16 + 6  # what the host says at the beginning: a frame and five settings
 
 
+@pytest.mark.parametrize("library", ["onnxruntime", "tensorrt-rtx"])
+def test_drawing_can_be_observed(library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Stage by stage, though steps that draw were not recorded yet; none is while someone looks on."""
+    seen: list[str] = []
+    session, greedy = opened("nested", library, zoo, gpu), SamplingParams(temperature=0)
+    session.observer = lambda spec, _firings, _elapsed_ns: seen.append(spec.name)
+    drawn = session.draw([[1]], 4, greedy, np.zeros((4, 1)))
+    fine = ["1.pre", "1.post"]
+    assert seen == ["1.pre", "2.pre", "8", "2.post", "1.post", *fine, "1.pre", "2.pre", "2.post", "1.post", *fine]
+    session.observer = None
+    session.reset()
+    assert session.draw([[1]], 4, greedy, np.zeros((4, 1))).tolist() == drawn.tolist()
+
+
 def test_whoever_stops_early_finds_the_session_there(zoo: Zoo, gpu: FakeGpu) -> None:
     """Not at the end of the block that was drawn ahead."""
     session = opened("nested", "onnxruntime", zoo, gpu)

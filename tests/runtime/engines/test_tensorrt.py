@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from engine_bundles import build_record
 from fake_cuda import FakeGpu
@@ -24,6 +25,7 @@ from foveal.runtime.cuda import CudaDevice
 from foveal.runtime.engines import nvtx
 from foveal.runtime.engines.tensorrt import TensorRTEngine, TensorRTRuntime
 from foveal.runtime.engines.tensorrt_library import library_of
+from foveal.runtime.sampling import SamplingParams
 from foveal.runtime.session import Session
 
 NAME = "linear"
@@ -290,7 +292,18 @@ class TestRuntimeCache:
             open_session(zoo, library)
             compiled.append(library.compiled)
         assert compiled == [["1.pre 0", "5 0", "1.post 0"], []]
-        assert len(list((tmp_path / "rtx-kernels").iterdir())) == 3 + 1  # the sampler compiles when it first draws
+        assert len(list((tmp_path / "rtx-kernels").iterdir())) == 3
+
+    def test_of_the_sampler_is_kept_once_it_has_drawn(self, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not before: a session that draws on the host never compiles it."""
+        monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path))
+        compiled = []
+        for _ in range(2):
+            library = FakeTensorRT("tensorrt-rtx", FakeGpu())
+            open_session(zoo, library).draw([[1]], 5, SamplingParams(temperature=0), np.zeros((5, 1)))
+            compiled.append(library.compiled)
+        assert compiled == [["1.pre 0", "5 0", "1.post 0", "sampler 0"], []]
+        assert len(list((tmp_path / "rtx-kernels").iterdir())) == 3 + 1
 
     def test_of_another_gpu_is_made_anew(
         self, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
