@@ -6,7 +6,6 @@ from pathlib import Path
 
 import boards
 import msgspec
-import pytest
 
 from foveal.bench.device import DeviceState, read_device, throttling
 
@@ -24,16 +23,6 @@ GPU = {
     "temperature.gpu": "41",
     "clocks_event_reasons.active": "0x0000000000000001",
 }
-
-
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return folder
 
 
 def add_orin(root: Path, tools: Path, locked: bool = True) -> None:

@@ -35,16 +35,6 @@ def sysfs(tmp_path: Path) -> Path:
     return tmp_path / "sys"
 
 
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return folder
-
-
 def first_watts(sensor: PowerSensor, number: int = 1) -> list[float]:
     """The first readings of a sensor, which is then stopped."""
     readings = sensor.watts(Event())

@@ -19,12 +19,6 @@ from foveal.runtime.device import Buffer, Region
 
 
 @pytest.fixture
-def gpu() -> FakeGpu:
-    """A fresh one."""
-    return FakeGpu()
-
-
-@pytest.fixture
 def device(gpu: FakeGpu) -> CudaDevice:
     """On the fake GPU."""
     return CudaDevice(cudart=gpu.cudart)

@@ -32,12 +32,6 @@ NAME = "linear"
 """The specimen: three stages, `1.pre`, `5` and `1.post`."""
 
 
-@pytest.fixture
-def gpu() -> FakeGpu:
-    """A fresh one."""
-    return FakeGpu()
-
-
 @pytest.fixture(params=GENERATIONS)
 def library(request: pytest.FixtureRequest, gpu: FakeGpu) -> FakeTensorRT:
     """Each generation of TensorRT."""
