@@ -26,7 +26,7 @@ from .files import sha256_of, write_atomically
 from .precision import Plan
 from .sidecar import EngineSidecar, read_sidecar
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"
@@ -106,9 +106,11 @@ class Bundle:
         return read_sidecar(self.engine(target, stage))
 
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
-        """Bytes that one firing of a stage adds to the caches of its engine."""
+        """Bytes that one firing of a stage adds to the caches of its engine; some keep a fixed number of rows."""
         sidecar = self.sidecar(target, stage.name)
-        return stage.layers * 2 * stage.heads * sidecar.cache_head_dim * ITEM_BYTES[sidecar.cache_dtype]
+        item = ITEM_BYTES[sidecar.cache_dtype]
+        widths = zip(stage.caches, sidecar.cache_widths, strict=True)
+        return sum(cache.heads * cache.rows * width * item for cache, width in widths if cache.keeps is None)
 
     def total_bytes(self) -> int:
         """Bytes of all files the manifest names."""
@@ -208,11 +210,23 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
     for name in sorted(mentioned - manifest.files.keys()):
         raise BundleError(f"the manifest of {directory} mentions {name} but gives no size and hash for it; it was altered")
     names = [entry.spec.name for entry in manifest.stages]
+    by_name = {entry.spec.name: entry.spec for entry in manifest.stages}
     for index, entry in enumerate(manifest.stages):
-        for spec in entry.spec.inputs:
-            if spec.source is not None and spec.source not in names[:index]:
+        for given in entry.spec.inputs:
+            if given.source is not None and given.source not in names[:index]:
                 raise BundleError(
-                    f'stage "{entry.spec.name}" of {directory} reads "{spec.source}", expected one of the stages before it'
+                    f'stage "{entry.spec.name}" of {directory} reads "{given.source}", expected one of the stages before it'
+                )
+            if given.source is not None and given.width != by_name[given.source].width:
+                raise BundleError(
+                    f'stage "{entry.spec.name}" of {directory} reads rows of width {given.width} from "{given.source}", '
+                    f"which gives them {by_name[given.source].width} wide; convert the checkpoint again"
+                )
+        for borrowed in entry.spec.borrows:
+            if borrowed.stage not in by_name or borrowed.cache not in by_name[borrowed.stage].caches:
+                raise BundleError(
+                    f'stage "{entry.spec.name}" of {directory} borrows {borrowed.cache.name} of "{borrowed.stage}", '
+                    "which has no such cache; convert the checkpoint again"
                 )
     for target, engines in manifest.engines.items():
         if set(engines) - {SAMPLER} != set(names):

@@ -1,12 +1,13 @@
 """Hierarchy strings: `"2@1 8@4 2@1"` is two layers at full rate, eight at a quarter, two at full rate.
 
 The notation is the Hourglass paper's (arXiv 2110.13711, section 2): `layers@factor`, where the factor is the *total*
-shortening relative to tokens. An hourglass is a palindrome of factors, each a multiple of the one outside it. A single
-entry, `"14@1"`, is the vanilla Transformer.
+shortening relative to tokens, in the order in which data flows. An hourglass is a palindrome, `"4@16 3@4 4@1"` goes from coarse
+to fine, `"2@1 2@4 2@16 2@1"` from fine to coarse and back in one go. A single entry, `"14@1"`, is the vanilla Transformer.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from functools import cached_property
 from .errors import ConfigError
 
 _ENTRY = re.compile(r"(\d+)@(\d+)")
+_HOURGLASS, _TOP_DOWN, _BOTTOM_UP = "2@1 8@4 2@1", "4@16 3@4 4@1", "2@1 2@4 2@16 2@1"
+_ONE_SCALE = "6@1"
 
 
 @dataclass(frozen=True)
@@ -30,26 +33,51 @@ class Level:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The levels of an hourglass, in dataflow order.
-
-    Raises:
-        ConfigError: the strides are not a palindrome that starts at 1 and grows by whole factors.
-    """
+    """The levels of a model, in dataflow order. The `require_` methods say which orders make sense to which architecture."""
 
     levels: tuple[Level, ...]
 
-    def __post_init__(self) -> None:
-        strides = [level.stride for level in self.levels]
-        if not self.levels or strides[0] != 1:
-            raise self._error(f"the outermost factor must be 1, got {strides[0] if strides else 'nothing'}")
-        if strides != strides[::-1] or len(strides) % 2 == 0:
-            raise self._error(f"factors must be a palindrome around one middle entry, got {strides}")
-        for outer, inner in zip(self.strides, self.strides[1:], strict=False):
-            if inner <= outer or inner % outer:
-                raise self._error(f"each factor must be a larger multiple of the one outside it, got {inner} inside {outer}")
+    def require_hourglass(self) -> Hierarchy:
+        """Itself, if the factors are a palindrome that starts at 1 and grows by whole factors; else raises ConfigError."""
+        factors = [level.stride for level in self.levels]
+        if not self.levels or factors[0] != 1:
+            raise self._error(f"the outermost factor must be 1, got {factors[0] if factors else 'nothing'}")
+        if factors != factors[::-1] or len(factors) % 2 == 0:
+            raise self._error(f"factors must be a palindrome around one middle entry, got {factors}")
+        self._require_growth(factors[: len(factors) // 2 + 1])
+        return self
 
-    def _error(self, reason: str) -> ConfigError:
-        return ConfigError(f'malformed hierarchy "{self}": {reason}; write for instance "2@1 8@4 2@1"')
+    def require_descent(self) -> Hierarchy:
+        """Itself, if the factors go down to 1 by whole factors, as those of a top-down model; else raises ConfigError."""
+        factors = [level.stride for level in self.levels]
+        if not factors or factors[-1] != 1:
+            raise self._error(f"the last factor must be 1, got {factors[-1] if factors else 'nothing'}", _TOP_DOWN)
+        self._require_growth(factors[::-1], _TOP_DOWN)
+        return self
+
+    def require_ascent(self) -> Hierarchy:
+        """Itself, if the factors grow from 1 by whole factors and end with 1, as in bottom-up models; else raises ConfigError."""
+        factors = [level.stride for level in self.levels]
+        if len(factors) < 3 or factors[0] != 1 or factors[-1] != 1:
+            raise self._error(f"factors must start at 1, grow, and end with 1, got {factors}", _BOTTOM_UP)
+        self._require_growth(factors[:-1], _BOTTOM_UP)
+        return self
+
+    def require_one_scale(self) -> Hierarchy:
+        """Itself, if there is one level, at factor 1, as in retina models; else raises ConfigError."""
+        factors = [level.stride for level in self.levels]
+        if factors != [1]:
+            raise self._error(f"there must be one level, at factor 1, got {factors}", _ONE_SCALE)
+        return self
+
+    def _require_growth(self, factors: Sequence[int], example: str = _HOURGLASS) -> None:
+        for outer, inner in itertools.pairwise(factors):
+            if inner <= outer or inner % outer:
+                reason = f"each factor must be a larger multiple of the one outside it, got {inner} inside {outer}"
+                raise self._error(reason, example)
+
+    def _error(self, reason: str, example: str = _HOURGLASS) -> ConfigError:
+        return ConfigError(f'malformed hierarchy "{self}": {reason}; write for instance "{example}"')
 
     @classmethod
     def parse(cls, text: str) -> Hierarchy:
@@ -60,7 +88,7 @@ class Hierarchy:
             if match is None or int(match[2]) == 0:
                 raise ConfigError(
                     f'malformed hierarchy "{text}": got the entry "{entry}", expected layers@factor '
-                    'with factor >= 1; write for instance "2@1 8@4 2@1"'
+                    f'with factor >= 1; write for instance "{_HOURGLASS}"'
                 )
             levels.append(Level(int(match[1]), int(match[2])))
         hierarchy = cls(tuple(levels))
@@ -84,7 +112,7 @@ class Hierarchy:
     @cached_property
     def strides(self) -> tuple[int, ...]:
         """Tokens per vector of each scale, finest first: `(1, 4, 16)`."""
-        return tuple(level.stride for level in self.levels[: len(self.levels) // 2 + 1])
+        return tuple(sorted({level.stride for level in self.levels}))
 
     @property
     def is_vanilla(self) -> bool:
@@ -112,7 +140,3 @@ class Hierarchy:
     def layer_equivalents(self) -> float:
         """Layers' worth of work per token: the sum of layers / stride."""
         return sum(level.layers / level.stride for level in self.levels)
-
-    def fires(self, stride: int, token: int) -> bool:
-        """Whether a scale of this stride fires at this token index: when the token opens a group."""
-        return token % stride == 0

@@ -54,6 +54,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         batch_one_chunks: the engine takes several rows at once only for a single sequence.
         products: precision asked for and obtained, and kernel, of every matrix product; `precision_asked` and
             `precision_obtained` sum them up.
+        cache_widths: of the rows of each of the stage's caches, which an engine may pad.
         cache_scales: of int8 caches, by layer.
         dialect: the ONNX vocabulary it was compiled from.
         limits: of a resident engine whose shapes are bounded; None: it takes any.
@@ -67,7 +68,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     precision_obtained: str
     graph_sha256: str
     engine_sha256: str = ""
-    cache_head_dim: int
+    cache_widths: tuple[int, ...] = ()
     cache_dtype: Literal["float32", "float16", "int8"] = "float32"
     cache_scales: tuple[CacheScale, ...] = ()
     batch_one_chunks: bool = False

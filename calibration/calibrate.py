@@ -158,9 +158,8 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
 
 def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period: int, tokens: int) -> None:
     for spec in specs:
-        early = spec.stride - 1 if spec.fires == "close" else 0
         phases = coverage.setdefault(spec.name, Counter())
-        phases.update((firing * spec.stride + early) % period for firing in spec.firings(0, tokens))
+        phases.update(spec.fired_by(firing) % period for firing in spec.firings(0, tokens))
 
 
 def _check_coverage(model: Model, found: Calibration) -> None:

@@ -40,16 +40,16 @@ class ObservedEngine(OnnxRuntimeEngine):
         super().__init__(spec, path, bundle.sidecar("cpu", spec.name), threads)
         self.listener = listener
 
-    def bind(self, batch: int, rows: int) -> ObservedStage:
+    def bind(self, batch: int, firings: int) -> ObservedStage:
         """As `OnnxRuntimeEngine.bind`, for one sequence."""
-        return ObservedStage(self, self.new_caches(batch, rows), batch, rows)
+        return ObservedStage(self, self.new_caches(batch, firings), batch, firings)
 
 
 class ObservedStage(OnnxRuntimeStage):
     """An `ObservedEngine` with its caches."""
 
-    def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int, rows: int) -> None:
-        super().__init__(engine, caches, batch, rows)
+    def __init__(self, engine: ObservedEngine, caches: list[Array], batch: int, firings: int) -> None:
+        super().__init__(engine, caches, batch, firings)
         self._observed = engine
         names = [name for pair in engine.products.values() for name in pair]
         self._names = list(dict.fromkeys([*names, *engine.attentions.values()]))

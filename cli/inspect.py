@@ -82,7 +82,7 @@ def _read(given: InputSpec) -> str:
 
 def _cache_megabytes(bundle: Bundle, spec: StageSpec, tokens: int) -> str:
     """By target, as engines may keep their caches narrower than the graph has them."""
-    rows = spec.capacity_rows(tokens)
+    rows = spec.capacity_firings(tokens)
     return " ".join(f"{rows * bundle.cache_bytes_per_row(target, spec) / 1e6:.2f}" for target in bundle.manifest.engines)
 
 

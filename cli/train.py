@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..models.config import ModelConfig, Positions, Shortening, Upsampling, one_of
+from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, one_of
 from .console import out, progress
 
 
@@ -15,6 +15,7 @@ def train(
     directory: Annotated[Path, typer.Argument(help="Where the checkpoint goes; a run that is there is resumed.")],
     text: Annotated[list[Path], typer.Option(help="Training text: files, or directories of *.txt.")],
     valid: Annotated[list[Path], typer.Option(help="Validation text.")],
+    architecture: Annotated[str, typer.Option(help='"hourglass", "top-down", "bottom-up" or "retina".')] = "hourglass",
     hierarchy: Annotated[str, typer.Option(help='For instance "2@1 8@4 2@1", or "6@1".')] = "2@1 2@4 3@16 2@4 2@1",
     dim: Annotated[int, typer.Option(help="Width.")] = 192,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 6,
@@ -36,6 +37,7 @@ def train(
     from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
 
     config = ModelConfig(
+        architecture=one_of(Architecture, architecture, "architecture"),
         hierarchy=hierarchy,
         vocab_size=vocab_size,
         dim=dim,

@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime_library import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
 from ..sidecar import EngineSidecar
 from .cpu import lower as lower_for_cpu
-from .cpu_attention import padded_head_dim
+from .cpu_attention import cache_widths, uses_kernel
 from .cpu_products import read_back
 from .device import DeviceFamily, lower, lower_sampler
 from .saving import save_graph
@@ -74,7 +74,7 @@ def compile_sampler(directory: Path, target: str, family: DeviceFamily | None) -
         return {}
     engine = _place(target, SAMPLER, family)
     lowered = lower_sampler(directory / engine, family)
-    shared = {"dialect": family.dialect.name, "limits": family.limits, "cache_head_dim": lowered.spec.head_dim}
+    shared = {"dialect": family.dialect.name, "limits": family.limits, "cache_widths": ()}
     if isinstance(family, Family):
         compiled = compile_lowered(lowered, directory / engine, family)
         shared |= {"engine_sha256": compiled.engine_sha256, "build": compiled.build}
@@ -107,10 +107,10 @@ def _compile_for_cpu(
         spec,
         "cpu",
         read_back(engine, products) if products else (),
-        cache_head_dim=padded_head_dim(spec.head_dim),
+        cache_widths=cache_widths(spec),
         cache_dtype="int8" if cache_scales else "float32",
         cache_scales=tuple(cache_scales),
-        batch_one_chunks=True,
+        batch_one_chunks=uses_kernel(spec),
     )
 
 
@@ -123,7 +123,7 @@ def _compile_with_tensorrt(
         spec,
         family.library.target,
         compiled.products,
-        cache_head_dim=spec.head_dim,
+        cache_widths=tuple(cache.width for cache in spec.caches),
         cache_dtype=spec.cache_dtype,
         engine_sha256=compiled.engine_sha256,
         dialect=family.dialect.name,
@@ -146,7 +146,7 @@ def _compile_for_cuda(
         spec,
         "cuda",
         [msgspec.structs.replace(product, obtained=UNKNOWN, kernel="", reason=later) for product in products],
-        cache_head_dim=spec.head_dim,
+        cache_widths=tuple(cache.width for cache in spec.caches),
         cache_dtype=spec.cache_dtype,
         engine_sha256=sha256_of(engine),
         dialect=family.dialect.name,

@@ -7,7 +7,6 @@ from pathlib import Path
 from ..contract import Contract, StageSpec, TensorSpec, contract_of, resident_contract_of
 from ..models.config import ModelConfig
 from ..models.hourglass import Hourglass
-from ..models.stages import split
 
 _HEAD = """# What every stage graph takes and gives
 
@@ -43,14 +42,14 @@ def contract_page() -> str:
         ("Exit: stream and context to logits", nested[4]),
         ("Vanilla: token ids to logits", vanilla[0]),
     ]
-    portable = (f"\n## {title} (`{spec.name}`)\n\n{_table(contract_of(spec, 256, 4096))}" for title, spec in kinds)
-    resident = (f"\n## `{spec.name}`, resident\n\n{_table(resident_contract_of(spec, 256, 4096))}" for spec in nested)
+    portable = (f"\n## {title} (`{spec.name}`)\n\n{_table(contract_of(spec))}" for title, spec in kinds)
+    resident = (f"\n## `{spec.name}`, resident\n\n{_table(resident_contract_of(spec))}" for spec in nested)
     return _HEAD.format(hierarchy=hierarchy) + "".join(portable) + _RESIDENT + "".join(resident)
 
 
 def _stages(hierarchy: str) -> list[StageSpec]:
     config = ModelConfig(hierarchy=hierarchy, vocab_size=4096, dim=256, heads=8, head_dim=32, ff_dim=1024, max_positions=512)
-    return [stage.spec for stage in split(Hourglass(config))]
+    return [stage.spec for stage in Hourglass(config).stages()]
 
 
 def _table(contract: Contract) -> str:

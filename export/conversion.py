@@ -23,9 +23,9 @@ from ..bundle import (
 )
 from ..errors import ConfigError
 from ..files import new_directory
-from ..models.hourglass import Hourglass
-from ..models.loading import load_model
-from ..models.stages import Stage, split
+from ..hierarchy import Hierarchy
+from ..models.architecture import Architecture, Stage
+from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
@@ -89,7 +89,7 @@ def convert(
 
 
 def convert_model(
-    model: Hourglass,
+    model: Architecture,
     out: str | Path,
     target: str = "cpu",
     precision: str | Plan | Path = "fp32",
@@ -101,13 +101,14 @@ def convert_model(
     options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
-    """As `convert`, from a model in memory."""
+    """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`."""
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
     check_out(path)
-    stages, info = split(model.eval()), _model_info(model, source_format)
+    stages = model.stages()
+    info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
-    source = _Source(model, info, stages, tokenizer, vocabulary)
+    source = _Source(info, stages, tokenizer, vocabulary)
     if plan == Plan():
         return _convert_fp32(source, path, target, family, report)
     require_text(plan, calibration)
@@ -119,7 +120,6 @@ def convert_model(
 class _Source(NamedTuple):
     """What is converted, and into which vocabulary."""
 
-    model: Hourglass
     info: ModelInfo
     stages: Sequence[Stage]
     tokenizer: str | Path | None
@@ -135,7 +135,7 @@ def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily
         for index, stage in enumerate(stages):
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
-            weight_bytes = export_stage(stage, source.model.config, directory / graph, source.dialect)
+            weight_bytes = export_stage(stage, directory / graph, source.dialect)
             entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
         engines = {}
         for index, stage in enumerate(stages):
@@ -172,18 +172,18 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
     return "tokenizer.json"
 
 
-def _model_info(model: Hourglass, source_format: str) -> ModelInfo:
-    config = model.config
+def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str) -> ModelInfo:
+    described = model.describe()
     return ModelInfo(
-        architecture="vanilla" if config.levels.is_vanilla else "hourglass",
+        architecture=described.architecture,
         source_format=source_format,
-        hierarchy=str(config.levels),
-        vocab_size=config.vocab_size,
-        dim=config.dim,
-        max_positions=config.max_positions if config.positions == "learned" else None,
-        context=config.max_positions,
+        hierarchy=described.hierarchy,
+        vocab_size=described.vocab_size,
+        dim=described.dim,
+        max_positions=described.max_positions,
+        context=described.context,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layer_equivalents=config.levels.layer_equivalents,
+        layer_equivalents=Hierarchy.parse(described.hierarchy).layer_equivalents,
     )
 
 

@@ -1,7 +1,8 @@
 """Lower a portable stage graph to what ONNX Runtime's CPU provider runs best.
 
-Cached attention becomes a kernel that costs by the length used (`cpu_attention.py`), quantised matrix products become kernels
-that take the integers (`cpu_products.py`), and the host does the counting (`cpu_counters.py`).
+Cached attention becomes a kernel that costs by the length used (`cpu_attention.py`) where caches grow with the text. Other
+caches are written with ScatterND, which ONNX Runtime does in place, and read whole. Quantised matrix products become kernels that
+take the integers (`cpu_products.py`), and the host does the counting (`cpu_counters.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..contract import StageSpec
 from ..precision import CacheScale
-from .cpu_attention import lower_attention
+from .cpu_attention import lower_attention, uses_kernel
 from .cpu_counters import count_rows, drop_position
 from .cpu_products import lower_products
-from .edit import set_opset
+from .dialect import CLASSIC
+from .restate import restate_state
 from .saving import save_graph
 
 # ONNX Runtime 1.23, the newest for Python 3.10, loads no later opset. Nothing that is left in a lowered graph changed after it,
@@ -39,10 +41,11 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     """
     model = ir.load(source)
     opset = OPSET_INT8_CACHES if cache_scales else OPSET
-    set_opset(model, opset)
+    restate_state(model, CLASSIC, opset)
     lower_products(model)
     count_rows(model)
-    lower_attention(model, stage, opset, cache_scales)
+    if uses_kernel(stage):
+        lower_attention(model, stage, opset, cache_scales)
     RemoveUnusedNodesPass()(model)
     drop_position(model)
     save_graph(model, target)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..calibration.products import cached_attentions
-from ..contract import StageSpec
+from ..contract import CacheSpec, StageSpec
 from ..errors import BuildError
 from ..precision import CacheScale
 from . import functions
@@ -26,6 +26,23 @@ KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 
 def padded_head_dim(head_dim: int) -> int:
     """The head width the kernel takes: rounded up to its step."""
     return -(-head_dim // KERNEL_STEP) * KERNEL_STEP
+
+
+def uses_kernel(stage: StageSpec) -> bool:
+    """Whether the attention of a stage is the kernel's: it has some, and its caches grow with the text."""
+    return stage.layers > 0 and bool(stage.caches) and stage.resets is None and all(is_kept_by_layer(c) for c in stage.caches)
+
+
+def is_kept_by_layer(cache: CacheSpec) -> bool:
+    """Whether a cache is the keys or the values of a layer, all of them."""
+    layer, _, part = cache.name.partition(".")
+    return layer.isdigit() and part in ("key", "value") and cache.keeps is None
+
+
+def cache_widths(stage: StageSpec) -> tuple[int, ...]:
+    """Widths of a stage's caches in its CPU engine: the kernel's are padded."""
+    pad = padded_head_dim if uses_kernel(stage) else int
+    return tuple(pad(cache.width) for cache in stage.caches)
 
 
 def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = ()) -> None:
@@ -44,9 +61,10 @@ def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Seque
         return
     if stage.cache_dtype == "float16":
         _widen(calls)
-    width = padded_head_dim(stage.head_dim)
+    head_dim = stage.caches[0].width
+    width = padded_head_dim(head_dim)
     body = functions.int8_cache_attention if scales else functions.group_query_attention
-    function = ir.serde.deserialize_function(body(stage.head_dim, width, opset))
+    function = ir.serde.deserialize_function(body(head_dim, width, opset))
     model.functions[function.identifier()] = function
     model.opset_imports["com.microsoft"] = 1
     _rewire(model, calls, scales)

@@ -58,12 +58,12 @@ def lower(graph: Path, spec: StageSpec, family: DeviceFamily) -> LoweredStage:
     Raises:
         ExportError: the graph can't be said in the family's dialect.
     """
-    model, info = ir.load(graph), family.model
+    model = ir.load(graph)
     restate(model, family.dialect)
-    make_resident(model, spec, leads_of(family.stages), info.dim, family.dialect)
+    make_resident(model, spec, leads_of(family.stages), family.dialect)
     sizes, proto = family.limits.sizes(family.stages, spec.name), ir.to_proto(model)
     _fix_sizes(proto, sizes)
-    contract = resident_contract_of(spec, info.dim, info.vocab_size)
+    contract = resident_contract_of(spec)
     return LoweredStage(spec, graph, proto.SerializeToString(deterministic=True), contract, sizes)
 
 
@@ -82,4 +82,4 @@ def lower_sampler(graph: Path, family: DeviceFamily) -> LoweredStage:
     return LoweredStage(_SAMPLER_SPEC, graph, model, sampler_contract(count, vocab_size), {})
 
 
-_SAMPLER_SPEC = StageSpec(name=SAMPLER, stride=1, inputs=(), output="logits", layers=0, heads=1, head_dim=1, parameters=0)
+_SAMPLER_SPEC = StageSpec(name=SAMPLER, stride=1, inputs=(), output="logits", width=1, layers=0, parameters=0)

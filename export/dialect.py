@@ -28,6 +28,7 @@ class Dialect:
         opset: of its graphs.
         int4_opset: of those of its graphs that hold int4 weights.
         cached_attention: its body, for an opset, and for a mask that is boolean or is added to the scores.
+        write_rows: the body of what writes rows of a cache, for an opset.
         append_rows: the body of what appends to a log in the resident form (`export/resident.py`), for an opset.
     """
 
@@ -35,11 +36,12 @@ class Dialect:
     opset: int
     int4_opset: int
     cached_attention: Callable[[int, functions.Mask], FunctionProto]
+    write_rows: Callable[[int], FunctionProto]
     append_rows: Callable[[int], FunctionProto]
 
 
-MODERN = Dialect("modern", 24, 24, functions.cached_attention, functions.append_rows)
-CLASSIC = Dialect("classic", 20, 21, functions.spelled_attention, functions.spelled_append_rows)
+MODERN = Dialect("modern", 24, 24, functions.cached_attention, functions.write_rows, functions.append_rows)
+CLASSIC = Dialect("classic", 20, 21, functions.spelled_attention, functions.spelled_write_rows, functions.spelled_append_rows)
 DIALECTS = {dialect.name: dialect for dialect in (MODERN, CLASSIC)}
 
 

@@ -184,36 +184,42 @@ def cached_attention(opset: int, mask: Mask = "bool") -> FunctionProto:
     return _portable_attention(_ATTENTION, opset)
 
 
-# Where the new rows go: (sequence, head, row) for each of [B, H, L]. With one index into caches flattened to [B H S, Dh]
-# TensorRT-RTX copies every cache three times; so, it copies it once and writes the rows into the copy.
-_SCATTER = """
+# Where the rows `{rows}` [B, H, L, Dh] go, from index `{first}` on: (sequence, head, row). With one index into caches flattened
+# to [B H S, Dh] TensorRT-RTX copies every cache three times; so, it copies it once and writes the rows into the copy.
+_PLACES = """
     zero_0d = Constant <value_int = 0> ()
     one_0d = Constant <value_int = 1> ()
     one = Constant <value_ints = [1]> ()
     after_sequence = Constant <value_ints = [1, 2, 3]> ()
     around_head = Constant <value_ints = [0, 2, 3]> ()
     around_row = Constant <value_ints = [1, 3]> ()
-    batch_1d = Shape <start = 0, end = 1> (key)
+    batch_1d = Shape <start = 0, end = 1> ({rows})
     batch = Squeeze (batch_1d, zero)
-    head_count = Squeeze (heads_1d, zero)
-    new_rows_1d = Shape <start = 2, end = 3> (key)
+    head_count_1d = Shape <start = 1, end = 2> ({rows})
+    head_count = Squeeze (head_count_1d, zero)
+    new_rows_1d = Shape <start = 2, end = 3> ({rows})
     new_rows = Squeeze (new_rows_1d, zero)
     sequence_range = Range (zero_0d, batch, one_0d)
     head_range = Range (zero_0d, head_count, one_0d)
     row_range = Range (zero_0d, new_rows, one_0d)
-    first_row = Unsqueeze (position, one)
+    first_row = Unsqueeze ({first}, one)
     row_numbers = Add (first_row, row_range)
     sequence_column = Unsqueeze (sequence_range, after_sequence)
     head_column = Unsqueeze (head_range, around_head)
     row_column = Unsqueeze (row_numbers, around_row)
-    column_shape = Concat <axis = 0> (batch_1d, heads_1d, new_rows_1d, one)
+    column_shape = Concat <axis = 0> (batch_1d, head_count_1d, new_rows_1d, one)
     sequence_places = Expand (sequence_column, column_shape)
     head_places = Expand (head_column, column_shape)
     row_places = Expand (row_column, column_shape)
     places = Concat <axis = 3> (sequence_places, head_places, row_places)
+"""
+_SCATTER = (
+    _PLACES.format(rows="key", first="position")
+    + """
     present_key = ScatterND (past_key, places, key)
     present_value = ScatterND (past_value, places, value)
 """
+)
 # The query is scaled before the product, which could leave the range of fp16 if it were scaled after it.
 _SCORES = """
     scale = Constant <value_float: float = @scale> ()
@@ -250,6 +256,23 @@ def _portable_attention(body: str, opset: int) -> FunctionProto:
     return _function("CachedAttention", "heads, scale", inputs, outputs, _SPLIT_HEADS + body + _JOIN_HEADS, opset)
 
 
+_WRITE = """
+    present = TensorScatter <axis = 2, mode = "linear"> (past, rows, start)
+"""
+
+
+def write_rows(opset: int) -> FunctionProto:
+    """`WriteRows(past [B, H, S, W], rows [B, H, n, W], start [B]) -> present [B, H, S, W]`: rows from index `start` are new."""
+    return _function("WriteRows", "", ("past", "rows", "start"), "present", _WRITE, opset)
+
+
+def spelled_write_rows(opset: int) -> FunctionProto:
+    """As `write_rows`, with ScatterND; TensorRT writes the whole cache to new memory, ONNX Runtime the new rows in place."""
+    body = "zero = Constant <value_ints = [0]> ()" + _PLACES.format(rows="rows", first="start")
+    body += "present = ScatterND (past, places, rows)"
+    return _function("WriteRows", "", ("past", "rows", "start"), "present", body, opset)
+
+
 _APPEND = """
     axis1 = Constant <value_ints = [1]> ()
     head = Unsqueeze (appended, axis1)
@@ -262,36 +285,15 @@ def append_rows(opset: int) -> FunctionProto:
     return _function("AppendRows", "", ("log", "appended", "start"), "present", _APPEND, opset)
 
 
-# (sequence, 0, row) for each of [B, L].
-_SPELLED_APPEND = """
-    zero = Constant <value_ints = [0]> ()
-    zero_0d = Constant <value_int = 0> ()
-    one_0d = Constant <value_int = 1> ()
-    one = Constant <value_ints = [1]> ()
-    batch_1d = Shape <start = 0, end = 1> (appended)
-    batch = Squeeze (batch_1d, zero)
-    new_rows_1d = Shape <start = 1, end = 2> (appended)
-    new_rows = Squeeze (new_rows_1d, zero)
-    sequence_range = Range (zero_0d, batch, one_0d)
-    row_range = Range (zero_0d, new_rows, one_0d)
-    first_row = Unsqueeze (start, one)
-    row_numbers = Add (first_row, row_range)
-    after_sequence = Constant <value_ints = [1, 2]> ()
-    after_row = Constant <value_ints = [2]> ()
-    sequence_column = Unsqueeze (sequence_range, after_sequence)
-    row_column = Unsqueeze (row_numbers, after_row)
-    column_shape = Concat <axis = 0> (batch_1d, new_rows_1d, one)
-    sequence_places = Expand (sequence_column, column_shape)
-    head_places = Expand (zero, column_shape)
-    row_places = Expand (row_column, column_shape)
-    places = Concat <axis = 2> (sequence_places, head_places, row_places)
-    present = ScatterND (log, places, appended)
-"""
-
-
 def spelled_append_rows(opset: int) -> FunctionProto:
     """As `append_rows`, with ScatterND; into new memory, not in place."""
-    return _function("AppendRows", "", ("log", "appended", "start"), "present", _SPELLED_APPEND, opset)
+    body = """
+    zero = Constant <value_ints = [0]> ()
+    axis1 = Constant <value_ints = [1]> ()
+    head = Unsqueeze (appended, axis1)
+"""
+    body += _PLACES.format(rows="head", first="start") + "present = ScatterND (log, places, head)"
+    return _function("AppendRows", "", ("log", "appended", "start"), "present", body, opset)
 
 
 # Attributes and inputs that all uses of the kernel share.

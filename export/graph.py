@@ -9,15 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx import FunctionProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from ..contract import Contract, TensorSpec, contract_of
 from ..errors import ExportError
-from ..models.config import ModelConfig
+from ..models.architecture import Stage
 from ..models.lengthen import Lengthen
 from ..models.shorten import Shorten
-from ..models.stages import Stage
 from . import functions
 from .dialect import MODERN, Dialect
 from .graph_modules import StageGraph
@@ -26,9 +25,10 @@ from .saving import save_graph
 
 # Any sizes serve as examples so long as they differ from 0 and 1, which torch.export would take for constants.
 _EXAMPLE = {"B": 2, "L": 3, "S": 8, "N": 2}
+_LENT = 5  # firings of a stage whose caches are borrowed
 
 
-def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect) -> int:
+def export_stage(stage: Stage, path: Path, dialect: Dialect) -> int:
     """Write a stage's graph to `path` and its weights beside it (`<path>.data`); return the bytes of its weights.
 
     Batch, firings, capacity and the number of logit rows are symbolic.
@@ -36,9 +36,9 @@ def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect
     Raises:
         ExportError: torch could not trace the stage, and the first line of its reason is quoted; or the dialect lacks an op.
     """
-    contract = contract_of(stage.spec, config.dim, config.vocab_size)
+    contract = contract_of(stage.spec)
     model = _traced(stage, contract)
-    for function in _resampling(stage):
+    for function in _own_ops(stage.module, model):
         added = ir.serde.deserialize_function(function)
         model.functions[added.identifier()] = added
     model.opset_imports[functions.DOMAIN] = 1
@@ -50,9 +50,8 @@ def export_stage(stage: Stage, config: ModelConfig, path: Path, dialect: Dialect
 
 def _traced(stage: Stage, contract: Contract) -> ir.Model:
     spec = stage.spec
-    row_inputs = [tensor.name for tensor in spec.inputs]
-    graph = StageGraph(stage.module, row_inputs, spec.uses_position, spec.output == "logits")
-    letters = {letter: Dim(letter, min=1) for letter in _EXAMPLE}
+    graph = StageGraph(stage)
+    letters = {letter: Dim(_symbol(letter), min=1) for letter in _letters(contract)}
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -76,11 +75,27 @@ def _traced(stage: Stage, contract: Contract) -> ir.Model:
     return program.model
 
 
+def _symbol(letter: str) -> str:
+    """What torch may call it: it parses multiples of a letter with sympy, in which `S` is something else."""
+    return "S_own" if letter == "S" else letter.replace(".", "_")
+
+
 def _size(dimension: int | str) -> int:
     if isinstance(dimension, int):
         return dimension
+    factor, letter = _factor_and_letter(dimension)
+    return factor * _EXAMPLE.get(letter, _LENT)
+
+
+def _factor_and_letter(dimension: str) -> tuple[int, str]:
     factor, _, letter = dimension.rpartition("*")
-    return int(factor or 1) * _EXAMPLE[letter]
+    return int(factor or 1), letter
+
+
+def _letters(contract: Contract) -> set[str]:
+    """Of the dimensions of a graph's inputs that are not fixed."""
+    sizes = [size for tensor in contract.inputs for size in tensor.shape if isinstance(size, str)]
+    return {letter for _, letter in map(_factor_and_letter, sizes)}
 
 
 def _example(tensor: TensorSpec) -> Tensor:
@@ -92,18 +107,17 @@ def _dynamic(tensor: TensorSpec, letters: dict[str, Dim]) -> dict[int, Dim]:
     dynamic = {}
     for axis, dimension in enumerate(tensor.shape):
         if isinstance(dimension, str):
-            factor, _, letter = dimension.rpartition("*")
-            dynamic[axis] = int(factor) * letters[letter] if factor else letters[letter]
+            factor, letter = _factor_and_letter(dimension)
+            dynamic[axis] = letters[letter] if factor == 1 else factor * letters[letter]
     return dynamic
 
 
-def _resampling(stage: Stage) -> list[FunctionProto]:
-    """The definitions of `Shorten` and `Lengthen`, where this stage's graph contains them."""
-    found = []
-    if isinstance(stage.module.entry, Shorten):
-        found.append(functions.shorten(stage.module.entry.kind, MODERN.opset))
-    if isinstance(stage.module.exit, Lengthen):
-        found.append(functions.lengthen(stage.module.exit.kind, MODERN.opset))
+def _own_ops(module: nn.Module, model: ir.Model) -> list[FunctionProto]:
+    """The definitions of `Shorten`, `Lengthen` and `WriteRows`, where a stage's graph contains them."""
+    found = [functions.shorten(part.kind, MODERN.opset) for part in module.modules() if isinstance(part, Shorten)]
+    found += [functions.lengthen(part.kind, MODERN.opset) for part in module.modules() if isinstance(part, Lengthen)]
+    if any(node.op_type == "WriteRows" for node in model.graph):
+        found.append(functions.write_rows(MODERN.opset))
     return found
 
 

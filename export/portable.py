@@ -34,7 +34,7 @@ def _engine(bundle: Bundle, entry: StageEntry) -> OnnxRuntimeEngine:
         precision_asked=precision,
         precision_obtained=precision,
         graph_sha256=bundle.manifest.files[entry.graph].sha256,
-        cache_head_dim=entry.spec.head_dim,
+        cache_widths=tuple(cache.width for cache in entry.spec.caches),
         cache_dtype=entry.spec.cache_dtype,
     )
     # Optimised, products of dequantised weights would become kernels that round the activations too.

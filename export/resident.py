@@ -23,22 +23,21 @@ _TIME_MAJOR = (1, 0, 2)
 _DTYPES = {"int64": ir.DataType.INT64, "float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 
 
-def make_resident(model: ir.Model, spec: StageSpec, leads: Mapping[str, int], dim: int, dialect: Dialect) -> None:
+def make_resident(model: ir.Model, spec: StageSpec, leads: Mapping[str, int], dialect: Dialect) -> None:
     """Turn a portable stage graph, in place, into its resident form.
 
     Args:
         model: the graph.
         spec: its stage.
         leads: rows of zeros in front of each stage's log, as `contract.leads_of` gives them.
-        dim: width D of rows.
         dialect: the one that the graph is written in.
     """
     graph = model.graph
-    for tensor in resident_contract_of(spec, dim, vocab_size=0).inputs:
+    for tensor in resident_contract_of(spec).inputs:
         _declare(graph, tensor)
-    for given in spec.inputs:
+    for name, given in zip(spec.names(), spec.inputs, strict=True):
         if given.source is not None:
-            _read_log(graph, given, leads[given.source])
+            _read_log(graph, name, given, leads[given.source])
     if spec.output == "hidden":
         body = ir.serde.deserialize_function(dialect.append_rows(model.opset_imports[""]))
         model.functions[body.identifier()] = body
@@ -57,9 +56,9 @@ def _named(values: Sequence[ir.Value], name: str) -> ir.Value:
     return next(value for value in values if value.name == name)
 
 
-def _read_log(graph: ir.Graph, given: InputSpec, lead: int) -> None:
+def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
     """Firing i reads rows `[i * count - shift, i * count - shift + count)`, which stand `lead` rows further on in the log."""
-    old, label, first = _named(graph.inputs, given.name), f"{given.name}/rows", graph[0]
+    old, label, first = _named(graph.inputs, name), f"{name}/rows", graph[0]
 
     def insert(op: str, inputs: Sequence[ir.Value], part: str, attributes: Attributes | None = None) -> ir.Value:
         return insert_before(first, op, inputs, f"{label}/{part}", attributes)[0]

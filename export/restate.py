@@ -1,7 +1,8 @@
 """Say a stage graph in another dialect, without the model it was exported from.
 
-All that differs between dialects is in the body of `foveal::CachedAttention`. Everything else, the bodies of `Shorten` and
-`Lengthen` included, is in ops whose meaning is the same in every opset that has them: there the imports change, and no node.
+All that differs between dialects is in the bodies of `foveal::CachedAttention` and `foveal::WriteRows`. Everything else, the
+bodies of `Shorten` and `Lengthen` included, is in ops whose meaning is the same in every opset that has them: there the imports
+change, and no node.
 Needs no torch: a bundle that was copied to a Jetson is restated there, for the parser it has.
 """
 
@@ -29,15 +30,25 @@ def restate(model: ir.Model, dialect: Dialect) -> None:
     Raises:
         ExportError: the dialect's opset lacks an op of the graph, or an attribute.
     """
-    opset = dialect.int4_opset if _holds_int4(model) else dialect.opset
+    restate_state(model, dialect, dialect.int4_opset if _holds_int4(model) else dialect.opset)
+    _refuse_newer(model, dialect, model.opset_imports[""])
+
+
+def restate_state(model: ir.Model, dialect: Dialect, opset: int) -> None:
+    """Give what changes state the bodies that a dialect has for it, in an opset of its own or a later one."""
     attentions = cached_attentions(model)
     if attentions:
         mask = attentions[0].inputs[MASK]  # alike for all attentions of a stage
         is_bool = mask is not None and mask.dtype == ir.DataType.BOOL
-        body = ir.serde.deserialize_function(dialect.cached_attention(opset, "bool" if is_bool else "added"))
-        model.functions[body.identifier()] = body
+        _define(model, dialect.cached_attention(opset, "bool" if is_bool else "added"))
+    if any(node.op_type == "WriteRows" for node in model.graph):
+        _define(model, dialect.write_rows(opset))
     set_opset(model, opset)
-    _refuse_newer(model, dialect, opset)
+
+
+def _define(model: ir.Model, body: onnx.FunctionProto) -> None:
+    function = ir.serde.deserialize_function(body)
+    model.functions[function.identifier()] = function
 
 
 def _holds_int4(model: ir.Model) -> bool:

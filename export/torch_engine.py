@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from ..contract import StageSpec
-from ..models.stages import Stage, time_major
+from ..models.architecture import Stage, time_major
+from ..models.cache import StageState
 from ..runtime.rows import Array, Block
 
 
@@ -23,9 +24,9 @@ class TorchEngine:
         """The stage's place in the dataflow."""
         return self.stage.spec
 
-    def bind(self, batch: int, rows: int) -> TorchStage:
+    def bind(self, batch: int, firings: int) -> TorchStage:
         """Allocate zeroed caches."""
-        return TorchStage(self.stage, batch, rows)
+        return TorchStage(self.stage, batch, firings)
 
 
 class TorchStage:
@@ -33,18 +34,20 @@ class TorchStage:
 
     copied_bytes = 0
 
-    def __init__(self, stage: Stage, batch: int, rows: int) -> None:
+    def __init__(self, stage: Stage, batch: int, firings: int) -> None:
         self._stage = stage
-        self._state = stage.module.stack.init_state(batch, rows)
-        pairs = [(cache.keys, cache.values) for cache in self._state.caches]
-        self.caches: Sequence[Array] = [tensor.numpy() for pair in pairs for tensor in pair]
+        self._state = StageState(stage.spec, batch, firings)
+        self.caches: Sequence[Array] = [tensor.numpy() for tensor in self._state.tensors.values()]
+
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """As `BoundStage.borrow`."""
+        lent = zip(self._stage.spec.borrows, caches, strict=True)
+        self._state.lend({given.name: torch.from_numpy(cache) for given, cache in lent})
 
     @torch.no_grad()
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
-        self._state.position = first
-        for cache in self._state.caches:
-            cache.length = first
+        self._state.begin(first)
         rows = [torch.from_numpy(block.array) for block in inputs]
         given = [x if x.dtype == torch.int64 else time_major(x) for x in rows]
         wanted = None if logit_rows is None else torch.from_numpy(logit_rows.array)

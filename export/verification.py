@@ -13,12 +13,11 @@ import numpy.typing as npt
 import torch
 
 from ..bundle import Bundle, ModelInfo, open_bundle
-from ..contract import StageSpec
+from ..contract import CacheSpec, StageSpec
 from ..errors import ConfigError, EquivalenceError
 from ..files import write_atomically
-from ..models.hourglass import Hourglass
-from ..models.loading import load_model
-from ..models.stages import split
+from ..models.architecture import Architecture
+from ..models.readers.loading import load_model
 from ..progress import Progress, silent
 from ..runtime.backends import open_engines
 from ..runtime.decoder import Engines
@@ -80,8 +79,8 @@ class _PairedEngine:
     def __post_init__(self) -> None:
         self.spec = self.reference.spec
 
-    def bind(self, batch: int, rows: int) -> _PairedStage:
-        return _PairedStage(self, self.reference.bind(batch, rows), self.other.bind(batch, rows))
+    def bind(self, batch: int, firings: int) -> _PairedStage:
+        return _PairedStage(self, self.reference.bind(batch, firings), self.other.bind(batch, firings))
 
 
 @dataclass
@@ -95,6 +94,11 @@ class _PairedStage:
     def caches(self) -> Sequence[Array]:
         return self.reference.caches
 
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """Both read the reference's."""
+        self.reference.borrow(caches)
+        self.other.borrow(caches)
+
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         self.reference.run(first, firings, inputs, output, logit_rows)
         answer = np.full_like(output.array, np.nan)
@@ -107,18 +111,19 @@ class _PairedStage:
             return f'stage "{spec.name}", token {spec.fired_by(firing)}, tensor {spec.output}'
 
         comparison.add(answer, output.array, place, axis)
-        for index, (got, expected) in enumerate(zip(self.other.caches, self.reference.caches, strict=True)):
-            name = f"present.{index // 2}.{('key', 'value')[index % 2]}"
-            self._compare_cache(got, expected, name, first, firings)
+        for cache, got, expected in zip(spec.caches, self.other.caches, self.reference.caches, strict=True):
+            self._compare_cache(cache, got, expected, first, firings)
 
-    def _compare_cache(self, got: Array, expected: Array, name: str, first: int, firings: int) -> None:
+    def _compare_cache(self, cache: CacheSpec, got: Array, expected: Array, first: int, firings: int) -> None:
+        """The rows of these firings; all rows of a cache that writes over old ones."""
         spec, width = self.engine.spec, expected.shape[3]
-        rows = slice(first, first + firings)
+        start, stop = (first * cache.rows, (first + firings) * cache.rows) if cache.keeps is None else (0, cache.keeps)
 
         def place(row: int) -> str:
-            return f'stage "{spec.name}", token {spec.fired_by(first + row)}, tensor {name}'
+            where = f"token {spec.fired_by(first + row // cache.rows)}" if cache.keeps is None else f"row {row}"
+            return f'stage "{spec.name}", {where}, tensor present.{cache.name}'
 
-        self.engine.comparison.add(got[:, :, rows, :width], expected[:, :, rows], place, axis=2)
+        self.engine.comparison.add(got[:, :, start:stop, :width], expected[:, :, start:stop], place, axis=2)
 
 
 def verify(
@@ -168,8 +173,8 @@ def verify(
 _Job = Callable[[], list[Check]]
 
 
-def _jobs(bundle: Bundle, model: Hourglass, target: str, ids: Array, expected: Array) -> Iterator[tuple[str, _Job]]:
-    reference = [TorchEngine(stage) for stage in split(model)]
+def _jobs(bundle: Bundle, model: Architecture, target: str, ids: Array, expected: Array) -> Iterator[tuple[str, _Job]]:
+    reference = [TorchEngine(stage) for stage in model.stages()]
     info = bundle.manifest.model
 
     def system(name: str, engines: Engines, chunks: Sequence[int]) -> _Job:
@@ -219,8 +224,9 @@ def _logits_place(start: int, row: int) -> str:
     return f"token {start + row}, tensor logits"
 
 
-def _check_same_model(bundle: Bundle, model: Hourglass, checkpoint: str | Path) -> None:
-    found = (str(model.config.levels), model.config.vocab_size, model.config.dim)
+def _check_same_model(bundle: Bundle, model: Architecture, checkpoint: str | Path) -> None:
+    described = model.describe()
+    found = (described.hierarchy, described.vocab_size, described.dim)
     info = bundle.manifest.model
     expected = (info.hierarchy, info.vocab_size, info.dim)
     if found != expected:
@@ -230,8 +236,9 @@ def _check_same_model(bundle: Bundle, model: Hourglass, checkpoint: str | Path) 
         )
 
 
-def _token_ids(model: Hourglass) -> npt.NDArray[np.int64]:
+def _token_ids(model: Architecture) -> npt.NDArray[np.int64]:
     """Two sequences over at least two whole periods of firing, and a length that is a multiple of nothing."""
-    period = model.config.levels.strides[-1]
-    length = min(model.config.max_positions, max(2 * period + 3, 61))
-    return np.random.default_rng(_SEED).integers(0, model.config.vocab_size, (_BATCH, length))
+    described = model.describe()
+    period = max(stage.spec.stride for stage in model.stages())
+    length = min(described.context, max(2 * period + 3, 61))
+    return np.random.default_rng(_SEED).integers(0, described.vocab_size, (_BATCH, length))

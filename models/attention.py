@@ -6,36 +6,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cache import Cache
-from .config import ModelConfig
+from .config import LayerConfig
 from .rotary import rotate
 
 Rope = tuple[Tensor, Tensor] | None
 
 
-class Attention(nn.Module):
-    """Causal self-attention, scale `head_dim ** -0.5`; `heads * head_dim` need not equal `dim`.
+class Projections(nn.Module):
+    """Queries, keys and values of rows, and the way back; `heads * head_dim` need not equal `dim`.
 
-    One matrix makes queries, keys and values: a decode step is bound by reading weights, and one long read is faster
-    than three short ones. No bias on the way in, one on the way out (lucidrains' layout).
+    One matrix makes all three: a decode step is bound by reading weights, and one long read is faster than three short ones.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
         inner = config.heads * config.head_dim
-        self.qkv = nn.Linear(config.dim, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, config.dim)
-
-    def forward(self, x: Tensor, rope: Rope = None) -> Tensor:
-        """Attend over a whole sequence: `[B, L, D]` -> `[B, L, D]`."""
-        query, key, value = self._project(x, rope)
-        return self._merge(F.scaled_dot_product_attention(query, key, value, is_causal=True))
-
-    def step(self, x: Tensor, cache: Cache, rope: Rope = None) -> Tensor:
-        """Attend from the next rows `[B, L, D]` over everything in `cache`, which grows by L rows."""
-        query, key, value = self._project(x, rope)
-        keys, values, mask = cache.extend(key, value)
-        return self._merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask))
+        self.qkv = nn.Linear(config.dim, 3 * inner, bias=config.qkv_bias)
+        self.out = nn.Linear(inner, config.dim, bias=config.out_bias)
 
     def _project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
         batch, rows, _ = x.shape
@@ -47,3 +35,18 @@ class Attention(nn.Module):
         batch, _, rows, _ = heads.shape
         merged: Tensor = self.out(heads.transpose(1, 2).reshape(batch, rows, self.heads * self.head_dim))
         return merged
+
+
+class Attention(Projections):
+    """Causal self-attention, scale `head_dim ** -0.5`."""
+
+    def forward(self, x: Tensor, rope: Rope = None) -> Tensor:
+        """Attend over a whole sequence: `[B, L, D]` -> `[B, L, D]`."""
+        query, key, value = self._project(x, rope)
+        return self._merge(F.scaled_dot_product_attention(query, key, value, is_causal=True))
+
+    def step(self, x: Tensor, cache: Cache, rope: Rope = None) -> Tensor:
+        """Attend from the next rows `[B, L, D]` over everything in `cache`, which grows by L rows."""
+        query, key, value = self._project(x, rope)
+        keys, values, mask = cache.extend(key, value)
+        return self._merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=mask))

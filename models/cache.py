@@ -6,12 +6,14 @@ models themselves know nothing of graphs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ..contract import StageSpec
 
 
 class Cache(Protocol):
@@ -22,14 +24,16 @@ class Cache(Protocol):
         ...
 
 
-class State(Protocol):
-    """The caches of one stack and the index of the next row."""
+class LayerState(Protocol):
+    """What a `Stack` remembers, and the index of its next row."""
 
     @property
-    def caches(self) -> Sequence[Cache]: ...
+    def caches(self) -> Sequence[Cache]:
+        """Keys and values of a `Stack`'s layers: the caches named `0.key`, `0.value`, `1.key` and so on."""
+        ...
 
     def positions(self, rows: int) -> Tensor:
-        """Indices `[B or 1, rows]` of the next rows at this stack's own rate."""
+        """Indices `[B or 1, rows]` of the next firings, counted from the last reset in a stage that has any."""
         ...
 
     def advance(self, rows: int) -> None:
@@ -37,13 +41,31 @@ class State(Protocol):
         ...
 
 
+class State(LayerState, Protocol):
+    """What a stage remembers, and the index of its next firing."""
+
+    def read(self, name: str) -> Tensor:
+        """One of the stage's caches `[B, H, S, W]`, all its rows, as it was before these firings."""
+        ...
+
+    def write(self, name: str, rows: Tensor, first: Tensor) -> Tensor:
+        """Write rows `[B, H, n, W]` at `[first, first + n)`, `first` int64 `[B or 1]`, into one of the stage's caches, once.
+
+        Returns:
+            The whole cache `[B, H, S, W]`; what lies beyond the rows written so far is to be hidden by a mask.
+        """
+        ...
+
+    def borrowed(self, stage: str, name: str) -> Tensor:
+        """A cache of another stage, `[B, H, S, W]`, all its rows; those that are not there yet are to be hidden by a mask."""
+        ...
+
+
 class KVCache:
     """Preallocated keys and values `[B, H, capacity, D]`, written in place, of which `length` rows count."""
 
-    def __init__(self, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> None:
-        self.keys = like.new_zeros(batch, heads, capacity, head_dim)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values, self.length = keys, values, 0
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         start, rows = self.length, key.shape[2]
@@ -69,3 +91,52 @@ class StackState:
 
     def advance(self, rows: int) -> None:
         self.position += rows
+
+
+class StageState:
+    """State of one stage in eager PyTorch, as `State`.
+
+    Args:
+        spec: what the stage declares; `tensors` are its caches, by name.
+        batch: sequences.
+        firings: room for so many.
+    """
+
+    def __init__(self, spec: StageSpec, batch: int, firings: int) -> None:
+        self.tensors = {
+            cache.name: torch.zeros(batch, cache.heads, cache.length(firings), cache.width) for cache in spec.caches
+        }
+        self._resets, self._position, self._lent = spec.resets, 0, {}  # type: int | None, int, dict[str, Tensor]
+        pairs = ((f"{layer}.key", f"{layer}.value") for layer in range(spec.layers))
+        self.caches = [KVCache(self.tensors[key], self.tensors[value]) for key, value in pairs if key in self.tensors]
+
+    def begin(self, firing: int) -> None:
+        """Let this be the index of the next firing."""
+        self._position = firing if self._resets is None else firing % self._resets
+        for cache in self.caches:
+            cache.length = self._position
+
+    def lend(self, caches: Mapping[str, Tensor]) -> None:
+        """Let these be the caches of other stages, by `BorrowSpec.name`."""
+        self._lent = dict(caches)
+
+    def positions(self, rows: int) -> Tensor:
+        """As `State.positions`."""
+        return torch.arange(self._position, self._position + rows)[None]
+
+    def advance(self, rows: int) -> None:
+        """As `State.advance`: the host says where to begin."""
+
+    def read(self, name: str) -> Tensor:
+        """As `State.read`; a copy, for the cache is written in place."""
+        return self.tensors[name].clone()
+
+    def write(self, name: str, rows: Tensor, first: Tensor) -> Tensor:
+        """As `State.write`; all sequences are at the same row."""
+        start = int(first.flatten()[0])
+        self.tensors[name][:, :, start : start + rows.shape[2]] = rows
+        return self.tensors[name]
+
+    def borrowed(self, stage: str, name: str) -> Tensor:
+        """As `State.borrowed`."""
+        return self._lent[f"borrowed.{stage}.{name}"]

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import write_atomically
+from .architectures import OwnModel, build_model
 from .config import ModelConfig
-from .hourglass import Hourglass
 
 TIED = "head.logits.weight"
 
 
-def save_checkpoint(model: Hourglass, directory: Path, dtype: torch.dtype = torch.float16) -> None:
+def save_checkpoint(model: OwnModel, directory: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write `config.json` and `model.safetensors` (weights in `dtype`, a tied head once only)."""
     tensors = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
     if model.config.tie_embeddings:
@@ -42,8 +42,12 @@ def read_config(directory: Path) -> ModelConfig:
         raise CheckpointError(f"{path} is not a foveal model configuration: {error}") from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Read a `.safetensors` file, or a plain torch `state_dict` through the unpickler that admits tensors only.
+
+    Args:
+        path: the file.
+        entry: what the state_dict is called in files that hold more than that, such as an optimizer's state.
 
     Raises:
         CheckpointError: the file is neither, or is a pickle named `.safetensors`.
@@ -60,6 +64,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} could not be read as a state_dict with weights_only=True ({reason}); "
             "save it again as torch.save(model.state_dict(), path), or as safetensors"
         ) from error
+    if entry is not None and isinstance(loaded, dict) and isinstance(loaded.get(entry), dict):
+        loaded = loaded[entry]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a flat state_dict of name -> tensor")
     return {str(name): value for name, value in loaded.items()}
@@ -79,7 +85,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
-def load_tensors(model: Hourglass, tensors: dict[str, Tensor], where: Path) -> Hourglass:
+def load_tensors(model: OwnModel, tensors: dict[str, Tensor], where: Path) -> OwnModel:
     """Fill `model` with exactly `tensors`, in fp32.
 
     Raises:
@@ -107,8 +113,8 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...
         raise CheckpointError(f"the tensors in {where} do not match the configuration: {shown}")
 
 
-def load_foveal(directory: Path) -> Hourglass:
+def load_foveal(directory: Path) -> OwnModel:
     """Load foveal's own checkpoint directory, weights widened to fp32, in eval mode."""
     config = read_config(directory)
     path = directory / "model.safetensors"
-    return load_tensors(Hourglass(config), read_weights(path), path)
+    return load_tensors(build_model(config), read_weights(path), path)

@@ -8,22 +8,67 @@ import msgspec
 
 from ..errors import ConfigError
 from ..hierarchy import Hierarchy
+from .compaction import Compaction
 
+Architecture = Literal["hourglass", "top-down", "bottom-up", "retina"]
 Positions = Literal["learned", "rotary"]
 Shortening = Literal["average", "linear", "attention", "linear+attention"]
 Upsampling = Literal["repeat", "linear", "attention", "linear+attention"]
 
 
+_REQUIRED = {
+    "hourglass": Hierarchy.require_hourglass,
+    "top-down": Hierarchy.require_descent,
+    "bottom-up": Hierarchy.require_ascent,
+    "retina": Hierarchy.require_one_scale,
+}
+# What an architecture has no other way of: rows of a coarse scale are repeated as they are; pooled keys know no rotation.
+_FIXED = {
+    "bottom-up": {"upsampling": "repeat"},
+    "retina": {"positions": "learned", "shortening": "average", "upsampling": "repeat"},
+}
+
+
+class LayerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes and choices of the Transformer layers of one stack.
+
+    Attributes:
+        norm: of what goes into attention and feed forward: `"layer"`, or `"rms"` as in MEGABYTE-pytorch.
+        activation: exact (erf) GELU, or its tanh approximation as in GPT-2.
+        rotary_base: of rotary positions; None: the stack knows no positions.
+        rotary_dims: how many of a head's dimensions are rotated; None: all.
+        parallel: attention and feed forward read the same input, as in GPT-NeoX.
+    """
+
+    dim: int
+    heads: int
+    head_dim: int
+    ff_dim: int
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    qkv_bias: bool = False
+    out_bias: bool = True
+    rotary_base: float | None = None
+    rotary_dims: int | None = None
+    parallel: bool = False
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sizes and choices of one Hourglass (or, with a single level, one vanilla Transformer).
+    """Sizes and choices of one model of foveal's own: an Hourglass (with a single level: a vanilla Transformer), or one of
+    the multi-scale models in the manner of arXiv 2005.00581.
 
     `"attention"` resampling is lucidrains' form: after averaging (or a linear pooling) each coarse vector attends to its
     own group, and each fine vector receives the attention's value of its coarse vector, then a feed-forward block.
+
+    Attributes:
+        compaction: of a retina model; the usual one if not given.
 
     Raises:
         ConfigError: sizes that contradict each other, or a malformed hierarchy.
     """
 
+    architecture: Architecture = "hourglass"
     hierarchy: str
     vocab_size: int
     dim: int
@@ -38,14 +83,34 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     head_bias: bool = False
     norm_eps: float = 1e-5
     rope_base: float = 10_000.0
+    compaction: Compaction | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        Hierarchy.parse(self.hierarchy)
+        _REQUIRED[self.architecture](Hierarchy.parse(self.hierarchy))
+        for name, choice in _FIXED.get(self.architecture, {}).items():
+            if getattr(self, name) != choice:
+                raise ConfigError(f'{name} of a {self.architecture} model must be "{choice}", got "{getattr(self, name)}"')
+        if self.architecture == "retina" and self.compaction is msgspec.UNSET:
+            msgspec.structs.force_setattr(self, "compaction", Compaction())
+        if self.architecture != "retina" and self.compaction is not msgspec.UNSET:
+            raise ConfigError(f'only a retina model compacts its past, got a compaction and the architecture "{self.architecture}"')
         for name in ("vocab_size", "dim", "heads", "head_dim", "ff_dim", "max_positions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.positions == "rotary" and self.head_dim % 2:
             raise ConfigError(f"rotary positions rotate pairs: head_dim must be even, got {self.head_dim}")
+
+    @property
+    def layer(self) -> LayerConfig:
+        """What every layer is like."""
+        return LayerConfig(
+            dim=self.dim,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            ff_dim=self.ff_dim,
+            norm_eps=self.norm_eps,
+            rotary_base=self.rope_base if self.positions == "rotary" else None,
+        )
 
     @property
     def levels(self) -> Hierarchy:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import LayerConfig
+from .norm import norm_of
 
 
 class FeedForward(nn.Module):
-    """Pre-norm residual two-layer perceptron with exact (erf) GELU: `x + W2 gelu(W1 norm(x))`."""
+    """Pre-norm residual two-layer perceptron: `x + W2 gelu(W1 norm(x))`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+        self.norm = norm_of(config)
         self.up = nn.Linear(config.dim, config.ff_dim)
         self.down = nn.Linear(config.ff_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, L, D]` -> `[B, L, D]`; stateless, so a step is the same call."""
-        y: Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+        return x + self.change(x)
+
+    def change(self, x: Tensor) -> Tensor:
+        """What is added to x."""
+        y: Tensor = self.down(F.gelu(self.up(self.norm(x)), approximate=self.approximate))
         return y

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CapacityError
+from .architecture import Description, Stage
 from .cache import StackState
 from .config import ModelConfig
+from .describe import describe
 from .embed import Embed
 from .head import Head
+from .initialise import initialise
 from .level import Level, LevelState
 from .stack import Stack
+from .stages import split
 
 
 @dataclass
@@ -36,11 +39,24 @@ class Hourglass(nn.Module):
         self.config = config
         hierarchy = config.levels
         self.embed = Embed(config)
-        self.root = Stack(config, hierarchy.depth) if hierarchy.is_vanilla else Level(config, hierarchy)
+        self.root = Stack(config.layer, hierarchy.depth) if hierarchy.is_vanilla else Level(config, hierarchy)
         self.head = Head(config)
         if config.tie_embeddings:
             self.head.logits.weight = self.embed.tokens.weight
-        self._initialise(hierarchy.depth)
+        initialise(self, hierarchy.depth)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.config.vocab_size
+
+    def describe(self) -> Description:
+        """As `Architecture.describe`."""
+        return describe(self.config)
+
+    def stages(self) -> list[Stage]:
+        """As `Architecture.stages`."""
+        return split(self)
 
     def init_state(self, batch: int, capacity: int) -> HourglassState:
         """Empty state for `batch` sequences of at most `capacity` tokens."""
@@ -74,12 +90,3 @@ class Hourglass(nn.Module):
                 f"the model has {self.config.max_positions} learned positions, got a sequence of {tokens} tokens; "
                 "shorten it or start a new one"
             )
-
-    def _initialise(self, depth: int) -> None:
-        """GPT-2's initialisation: N(0, 0.02), residual projections scaled down by the depth."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.dim() >= 2:
-                is_residual = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * depth) if is_residual else 0.02)

@@ -38,12 +38,12 @@ class Level(nn.Module):
     def __init__(self, config: ModelConfig, hierarchy: Hierarchy) -> None:
         super().__init__()
         self.factor, inside = hierarchy.factor, hierarchy.inner
-        self.pre = Stack(config, hierarchy.levels[0].layers)
+        self.pre = Stack(config.layer, hierarchy.levels[0].layers)
         self.shorten = Shorten(config, self.factor)
-        self.inner = Stack(config, inside.levels[0].layers) if inside.is_vanilla else Level(config, inside)
+        self.inner = Stack(config.layer, inside.levels[0].layers) if inside.is_vanilla else Level(config, inside)
         self.lengthen = Lengthen(config, self.factor)
         self.merge = Merge(config)
-        self.post = Stack(config, hierarchy.levels[-1].layers)
+        self.post = Stack(config.layer, hierarchy.levels[-1].layers)
 
     def init_state(self, batch: int, capacity: int) -> LevelState:
         """Empty state for at most `capacity` rows at this level's rate."""

@@ -13,7 +13,7 @@ class Merge(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.feed_forward = FeedForward(config) if config.upsampling.endswith("attention") else None
+        self.feed_forward = FeedForward(config.layer) if config.upsampling.endswith("attention") else None
 
     def forward(self, stream: Tensor, context: Tensor) -> Tensor:
         """Both `[B, L, D]`."""

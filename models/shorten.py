@@ -49,7 +49,7 @@ class Shorten(nn.Module):
         is_attention = config.shortening.endswith("attention")
         self.pool = nn.Linear(factor * config.dim, config.dim) if is_linear else None
         self.attention = GroupAttention(config) if is_attention else None
-        self.feed_forward = FeedForward(config) if is_attention else None
+        self.feed_forward = FeedForward(config.layer) if is_attention else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool every k consecutive rows of `[B, n * k, D]`."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..contract import CacheSpec, layer_caches
 from .block import Block
-from .cache import StackState, State
-from .config import ModelConfig
+from .cache import LayerState, StackState
+from .config import LayerConfig
 from .rotary import Rotary
 
 
 class Stack(nn.Module):
     """`layers` blocks one after the other, without a norm at the end (possibly none at all: then the identity)."""
 
-    def __init__(self, config: ModelConfig, layers: int) -> None:
+    def __init__(self, config: LayerConfig, layers: int) -> None:
         super().__init__()
+        self.config = config
         self.layers = nn.ModuleList(Block(config) for _ in range(layers))
-        self.rotary = Rotary(config.head_dim, config.rope_base) if config.positions == "rotary" and layers else None
+        self.rotary = Rotary(config) if config.rotary_base is not None and layers else None
 
     def init_state(self, batch: int, capacity: int) -> StackState:
         """Empty caches for `batch` sequences of at most `capacity` rows at this rate."""
@@ -30,13 +32,18 @@ class Stack(nn.Module):
             x = layer(x, rope)
         return x
 
-    def step(self, x: Tensor, state: State) -> Tensor:
+    def step(self, x: Tensor, state: LayerState) -> Tensor:
         """The next rows `[B, L, D]`; `state` moves on by L."""
         rope = self.rotary(state.positions(x.shape[1])) if self.rotary else None
         for layer, cache in zip(self._blocks(), state.caches, strict=True):
             x = layer.step(x, cache, rope)
         state.advance(x.shape[1])
         return x
+
+    def caches(self, keeps: int | None = None) -> tuple[CacheSpec, ...]:
+        """Keys and values of the layers, as a stage declares them; those of a stage that resets keep so many rows."""
+        config = self.config
+        return layer_caches(len(self.layers), config.heads, config.head_dim, keeps)
 
     def _blocks(self) -> list[Block]:
         return [layer for layer in self.layers if isinstance(layer, Block)]

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
+from .architecture import Architecture
+from .architectures import build_model
 from .checkpoint import save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
-from .hourglass import Hourglass
 from .text import encode, read_texts, train_tokenizer
 
 Ids = npt.NDArray[np.int64]
@@ -81,7 +82,7 @@ def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: Hourglass, data: Ids, context: int, batch: int = 8, limit: int | None = None) -> float:
+def evaluate(model: Architecture, data: Ids, context: int, batch: int = 8, limit: int | None = None) -> float:
     """Mean loss in nats per token over consecutive windows of `context` tokens (each starts without a past)."""
     windows = (len(data) - 1) // context
     windows = min(windows, limit) if limit else windows
@@ -125,7 +126,7 @@ class Trainer:
                 )
         self.bytes_per_token = sum(len(text.encode()) for text in valid_texts) / len(self.valid_ids)
         torch.manual_seed(settings.seed)
-        self.model = Hourglass(config)
+        self.model = build_model(config)
         decayed = [p for p in self.model.parameters() if p.dim() >= 2]
         plain = [p for p in self.model.parameters() if p.dim() < 2]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]

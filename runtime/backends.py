@@ -67,9 +67,7 @@ def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
         return open_resident_session(path, name, bundle.sidecar("cuda", name).builder, provider, stream)
 
     def engine(spec: StageSpec) -> ResidentOrtEngine:
-        return ResidentOrtEngine(
-            spec, session(spec.name), bundle.sidecar("cuda", spec.name), memory, model.dim, model.vocab_size
-        )
+        return ResidentOrtEngine(spec, session(spec.name), bundle.sidecar("cuda", spec.name), memory)
 
     engines = [engine(entry.spec) for entry in bundle.manifest.stages]
     sampler = None
@@ -77,7 +75,7 @@ def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
         contract = sampler_contract(len(engines), model.vocab_size)
         sampler = ResidentOrtProgram(SAMPLER, session(SAMPLER), contract, memory)
     # Not recorded: whether a run of ONNX Runtime on our stream can be, no GPU has shown.
-    return ResidentEngines(engines, gpu or HostDevice(), model.dim, model.vocab_size, sampler, records=False)
+    return ResidentEngines(engines, gpu or HostDevice(), sampler, records=False)
 
 
 def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> ResidentEngines:
@@ -88,7 +86,7 @@ def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> Resid
 
     def engine(spec: StageSpec) -> TensorRTEngine:
         serialized, sidecar = bundle.engine(target, spec.name).read_bytes(), bundle.sidecar(target, spec.name)
-        return TensorRTEngine(spec, serialized, sidecar, specs, shared, model.dim, model.vocab_size)
+        return TensorRTEngine(spec, serialized, sidecar, specs, shared)
 
     engines = [engine(spec) for spec in specs]
     sampler = None
@@ -96,4 +94,4 @@ def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> Resid
         serialized, sidecar = bundle.engine(target, SAMPLER).read_bytes(), bundle.sidecar(target, SAMPLER)
         contract = sampler_contract(len(specs), model.vocab_size)
         sampler = TensorRTProgram(SAMPLER, serialized, sidecar, contract, {}, shared)
-    return ResidentEngines(engines, device, model.dim, model.vocab_size, sampler, records=graphs)
+    return ResidentEngines(engines, device, sampler, records=graphs)

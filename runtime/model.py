@@ -14,7 +14,7 @@ from .generate import generate_ids
 from .sampling import SamplingParams
 from .session import Session
 from .text import TextStream
-from .threads import fastest_thread_count
+from .threads import fastest_thread_count, overlap_helps
 from .tokenizer import TextTokenizer, load_tokenizer
 
 
@@ -23,6 +23,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, target: str, threads: int, provider: str | None = None) -> None:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
+        self.overlap = False
         self.engines = open_engines(bundle, target, threads, provider)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
@@ -45,7 +46,7 @@ class Model:
             ConfigError: a batch below 1.
             CapacityError: a capacity beyond the model's positions.
         """
-        return Session(self.engines, self.manifest.model, batch, capacity)
+        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap)
 
     def generate(
         self,
@@ -102,7 +103,13 @@ def _pieces(ids: Iterator[int], stream: TextStream) -> Iterator[str]:
         yield piece
 
 
-def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None = None, provider: str | None = None) -> Model:
+def load(
+    bundle: str | Path | Bundle,
+    target: str = "cpu",
+    threads: int | None = None,
+    provider: str | None = None,
+    overlap: bool | None = None,
+) -> Model:
     """Load a bundle's engines.
 
     Args:
@@ -111,6 +118,8 @@ def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None =
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
             measurement on this machine. Only `cpu` engines have threads.
         provider: what `cuda` engines run on: `"cuda"` (None), `"tensorrt"`, `"tensorrt-rtx"`, or `"cpu"` where there is no GPU.
+        overlap: whether `cpu` engines that a decode step does not wait for run beside it in a second thread; None: measured,
+            where the model has such stages.
 
     Raises:
         BundleError: not a bundle, or not whole.
@@ -127,7 +136,14 @@ def load(bundle: str | Path | Bundle, target: str = "cpu", threads: int | None =
             f"{opened.path} has no engines for {target}, only for: {built}; "
             f"add them: foveal build {opened.path} --target {target}"
         )
-    return Model(opened, target, _thread_count(opened, target, threads), provider)
+    model = Model(opened, target, _thread_count(opened, target, threads), provider)
+    if target == "cpu":
+        model.overlap = _overlap_helps(model) if overlap is None else overlap
+    return model
+
+
+def _overlap_helps(model: Model) -> bool:
+    return overlap_helps(lambda overlap: Session(model.engines, model.manifest.model, overlap=overlap))
 
 
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, leads_of
+from ..contract import DRAWS, Limits, StageSpec, leads_of, room_of, vocab_size_of
 from ..errors import CapacityError, ConfigError
+from .calls import run_in_calls
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, Work
 from .engines.resident import Phase, ResidentEngine, ResidentProgram, TimedStage
@@ -42,7 +43,6 @@ class ResidentEngines:
     Args:
         engines: in dataflow order.
         device: that they run on.
-        dim, vocab_size: the model's.
         sampler: what draws tokens there, if the bundle has one.
         records: whether decode steps are recorded, where the device can; else every engine is launched by itself.
     """
@@ -51,12 +51,10 @@ class ResidentEngines:
         self,
         engines: Sequence[ResidentEngine],
         device: Device,
-        dim: int,
-        vocab_size: int,
         sampler: ResidentProgram | None = None,
         records: bool = True,
     ) -> None:
-        self.engines, self.device, self.dim, self.vocab_size = tuple(engines), device, dim, vocab_size
+        self.engines, self.device = tuple(engines), device
         self.specs: Sequence[StageSpec] = [engine.spec for engine in engines]
         self.sampler, self.records = sampler, records and device.has_graphs
 
@@ -93,12 +91,13 @@ class ResidentDecoder:
     def __init__(self, engines: ResidentEngines, tokens: TokenLog, limits: Limits) -> None:
         self.observer: Observer | None = None
         self._specs, self._device, self._limits, self._tokens = engines.specs, engines.device, limits, tokens
-        self._vocab_size, self._index = engines.vocab_size, {spec.name: index for index, spec in enumerate(self._specs)}
+        self._vocab_size, self._index = vocab_size_of(self._specs), {spec.name: index for index, spec in enumerate(self._specs)}
         self._leads = leads_of(self._specs)
         self.fires = {spec.name: 0 for spec in self._specs}
         self.copied_bytes = 0
-        self._states = [self._state(engine, engines.dim) for engine in engines.engines]
-        self._frames = {phase: Frame(self._device, self._specs, phase, limits, engines.vocab_size) for phase in _PHASES}
+        self._ends = [0] * len(self._specs)  # the firing after the last of each stage
+        self._states = [self._state(engine) for engine in engines.engines]
+        self._frames = {phase: Frame(self._device, self._specs, phase, limits, self._vocab_size) for phase in _PHASES}
         self._stages = {phase: [engine.bind(phase, limits.batch) for engine in engines.engines] for phase in _PHASES}
         self._bind_fixed()
         self._sampler, self._unkept = self._open_sampler(engines.sampler), engines.sampler
@@ -124,9 +123,9 @@ class ResidentDecoder:
     def _period(self) -> int:
         return math.lcm(*(spec.stride for spec in self._specs))
 
-    def _state(self, engine: ResidentEngine, dim: int) -> StageState:
+    def _state(self, engine: ResidentEngine) -> StageState:
         sizes = self._limits.sizes(self._specs, engine.spec.name)
-        return StageState(engine, self._device, self._limits.batch, sizes["S"], sizes["R"], dim)
+        return StageState(engine, self._device, self._limits.batch, sizes["S"], sizes["R"])
 
     def _bind_fixed(self) -> None:
         """Bind what stays where it is for the decoder's life."""
@@ -144,21 +143,20 @@ class ResidentDecoder:
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`; more tokens than a call of the engines takes are run in several calls."""
-        logits = np.empty((self._limits.batch, len(wanted), self._vocab_size), np.float32)
-        done = 0
-        for start in range(0, tokens, self._limits.prefill):
-            count = min(self._limits.prefill, tokens - start)
-            here = wanted[(wanted >= start) & (wanted < start + count)] - start
-            answer = self._call(position + start, count, here if len(here) else np.array([count - 1]))
-            logits[:, done : done + len(here)] = answer[:, : len(here)]
-            done += len(here)
-        return logits
+        return run_in_calls(self._call, position, tokens, wanted, self._room)
+
+    def _room(self, position: int) -> int:
+        """Tokens that one call may take from a position on."""
+        return min(self._limits.prefill, room_of(self._specs, position))
 
     def _call(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        asked = len(wanted)
+        wanted = wanted if asked else np.array([tokens - 1])  # engines are built for one row at least
         phase: Phase = "decode" if tokens == 1 else "prefill"
         firings, frame = [spec.firings(position, tokens) for spec in self._specs], self._frames[phase]
-        frame.tell(firings, self._tokens, wanted)
         counts = [len(fired) for fired in firings]
+        self._replay(firings)
+        frame.tell(firings, self._tokens, wanted)
 
         def work() -> None:
             frame.upload()
@@ -171,7 +169,24 @@ class ResidentDecoder:
             work()
         self._device.synchronize()
         self._count(counts)
-        return frame.logits(len(wanted))
+        return frame.logits(len(wanted))[:, :asked]
+
+    def _replay(self, firings: Sequence[range]) -> None:
+        """Run stages that reset again from their last reset, where they do not go on from where they were.
+
+        After a rewind their caches are of other firings; all that they read is in the logs.
+        """
+        for index, (spec, fired) in enumerate(zip(self._specs, firings, strict=True)):
+            if spec.resets is None or not fired:
+                continue
+            missing = range(fired.start - fired.start % spec.resets, fired.start)
+            if missing and fired.start != self._ends[index]:
+                only = [missing if place == index else range(0) for place in range(len(self._specs))]
+                self._frames["prefill"].tell(only, self._tokens, np.zeros(1, np.int64))
+                self._frames["prefill"].upload()
+                self._run_stages("prefill", [len(one) for one in only], 1)
+                self._device.synchronize()
+            self._ends[index] = fired.stop
 
     @property
     def draws(self) -> bool:
@@ -248,6 +263,8 @@ class ResidentDecoder:
         for given in self._specs[index].inputs:
             if given.source is not None:
                 yield f"rows.{given.source}", self._states[self._index[given.source]].newest_log()
+        for borrowed in self._specs[index].borrows:
+            yield borrowed.name, self._states[self._index[borrowed.stage]].lent(borrowed.cache.name)
 
     def _launch(self, kind: str, counts: Sequence[int], work: Work) -> None:
         """Do a decode step as it was recorded; the first of its kind is done as it is, and recorded.
@@ -296,6 +313,7 @@ class ResidentDecoder:
         period = self._period * max(state.sides for state in self._states)
         for position in range(min(period, self._limits.capacity)):
             self._call(position, 1, np.zeros(1, np.int64))
+        self._ends = [-1] * len(self._specs)
         _log.info("%d decode steps are recorded as CUDA graphs", self.recorded)
         self.fires, self.copied_bytes = dict.fromkeys(self.fires, 0), 0
 
@@ -321,7 +339,7 @@ class ResidentDecoder:
         state, spec = self._states[stage], self._specs[stage]
         if state.log is None:
             return None
-        rows = self._leads[spec.name] + len(spec.firings(0, position)) * spec.output_rows
+        rows = self._leads[spec.name] + spec.firings_within(position) * spec.output_rows
         return state.read(state.log, rows)[:, 0].transpose(1, 0, 2)
 
     def write_rows(self, stage: int, rows: Array) -> None:
@@ -336,7 +354,8 @@ class ResidentDecoder:
         return Written(rows, tuple(self._read_caches(state, spec, position) for state, spec in self._paired()))
 
     def _read_caches(self, state: StageState, spec: StageSpec, position: int) -> tuple[Array, ...]:
-        return tuple(state.read(tensor, spec.capacity_rows(position)) for tensor in state.caches)
+        firings = spec.firings_within(position)
+        return tuple(state.read(tensor, cache.length(firings)) for tensor, cache in zip(state.caches, spec.caches, strict=True))
 
     def _paired(self) -> Iterator[tuple[StageState, StageSpec]]:
         return zip(self._states, self._specs, strict=True)
@@ -350,6 +369,7 @@ class ResidentDecoder:
         for state, caches in zip(self._states, written.caches, strict=True):
             for tensor, saved in zip(state.caches, caches, strict=True):
                 state.write(tensor, saved)
+        self._ends = [-1] * len(self._specs)
 
     def close(self) -> None:
         """As `Decoder.close`."""

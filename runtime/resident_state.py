@@ -31,7 +31,7 @@ class StateTensor(NamedTuple):
 class StageState:
     """A stage's keys, values and log of rows. `turn` says which of two buffers is the newer; in place there is one."""
 
-    def __init__(self, engine: ResidentEngine, device: Device, batch: int, cache_rows: int, log_rows: int, dim: int) -> None:
+    def __init__(self, engine: ResidentEngine, device: Device, batch: int, firings: int, log_rows: int) -> None:
         self._device, self.turn, spec = device, 0, engine.spec
         self.sides = 1 if engine.in_place else 2
 
@@ -39,14 +39,14 @@ class StageState:
             nbytes = int(np.prod(shape)) * ITEM_BYTES[dtype]
             return StateTensor(past, present, shape, np.dtype(dtype), tuple(device.allocate(nbytes) for _ in range(self.sides)))
 
-        cache = (batch, spec.heads, cache_rows, engine.cache_head_dim)
-        self.caches = [
-            tensor(f"past_key_values.{layer}.{part}", f"present.{layer}.{part}", cache, engine.cache_dtype)
-            for layer in range(spec.layers)
-            for part in ("key", "value")
-        ]
+        self.caches = []
+        for cache, width in zip(spec.caches, engine.cache_widths, strict=True):
+            shape = (batch, cache.heads, cache.length(firings), width)
+            past, present = f"past_key_values.{cache.name}", f"present.{cache.name}"
+            self.caches.append(tensor(past, present, shape, engine.cache_dtype))
+        self._by_name = {cache.name: made for cache, made in zip(spec.caches, self.caches, strict=True)}
         has_log = spec.output == "hidden"
-        self.log = tensor("past_rows", "present_rows", (batch, 1, log_rows, dim), "float32") if has_log else None
+        self.log = tensor("past_rows", "present_rows", (batch, 1, log_rows, spec.width), "float32") if has_log else None
 
     @property
     def tensors(self) -> list[StateTensor]:
@@ -68,6 +68,10 @@ class StageState:
         for tensor in self.tensors:
             yield tensor.past, self.newest(tensor)
             yield tensor.present, tensor.buffers[(self.turn + 1) % self.sides]
+
+    def lent(self, name: str) -> Buffer:
+        """The buffer of one of its caches, for another stage to read."""
+        return self.newest(self._by_name[name])
 
     def newest(self, tensor: StateTensor) -> Buffer:
         """The buffer that holds everything so far."""

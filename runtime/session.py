@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import ModelInfo
-from ..contract import StageSpec, leads_of
+from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .decoder import Decoder, Engines, Observer, Written
 from .host import HostDecoder
@@ -39,24 +39,36 @@ class Session:
     All state is append-only and addressed by absolute index: the position is the only thing that changes when the session is
     rewound. Use it from one thread. As a context manager it drops its buffers at the end.
 
+    Args:
+        engines: of a model, in the host's memory or on a device.
+        model: what they compute.
+        batch: sequences.
+        capacity: the most tokens of each; None: as many as the engines hold of the model's context.
+        overlap: run stages that a decode step does not wait for in a thread beside the others; in the host's memory only, and
+            of use only with a CPU to spare.
+
     Raises:
         ConfigError: a batch below 1.
         CapacityError: a capacity below 1 or beyond the model's positions.
     """
 
-    def __init__(self, engines: Engines, model: ModelInfo, batch: int = 1, capacity: int | None = None) -> None:
+    def __init__(
+        self, engines: Engines, model: ModelInfo, batch: int = 1, capacity: int | None = None, overlap: bool = False
+    ) -> None:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
-        self.engines, self.model, self.batch = engines, model, batch
+        self.engines, self.model, self.batch, self.overlap = engines, model, batch, overlap
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
-        self.position, self._last = 0, np.zeros(1, np.int64)
+        self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
+        self._vocab_size = vocab_size_of(self.specs)
         self._tokens = _token_log(self.specs, batch, self.capacity)
+        self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
         self.decoder = self._open(engines)
 
     def _open(self, engines: Engines) -> Decoder:
         if isinstance(engines, Sequence):
-            return HostDecoder(engines, self._tokens, self.model.dim, self.model.vocab_size, self.batch, self.capacity)
+            return HostDecoder(engines, self._tokens, self.batch, self.capacity, self.overlap)
         return engines.decoder(self._tokens, self.batch, self.capacity)
 
     def advance(self, ids: npt.ArrayLike, last_only: bool = False) -> npt.NDArray[np.float32]:
@@ -77,10 +89,20 @@ class Session:
         length = tokens.shape[1]
         self._last[0] = length - 1
         wanted = self._last if last_only else np.arange(length)
+        self._begin()
         self._tokens.write(self.position, tokens)
         logits = self.decoder.run(self.position, length, wanted)
-        self.position += length
+        self._go_on(length)
         return logits
+
+    def _begin(self) -> None:
+        """Before the first token: fire what fires ahead of it."""
+        if self.position == 0 and self._begins_ahead:
+            self.decoder.run(BEGINNING, 1, np.empty(0, np.int64))
+
+    def _go_on(self, tokens: int) -> None:
+        self.position += tokens
+        self._reached = max(self._reached, self.position)
 
     @property
     def draws(self) -> bool:
@@ -107,25 +129,34 @@ class Session:
         """
         tokens = self._checked_ids(ids)
         self._check_room(count)
+        self._begin()
         self._tokens.write(self.position, tokens)
         drawn = self.decoder.draw(self.position, count, params, uniform)
         self._tokens.write(self.position + 1, drawn[:, :-1])
-        self.position += count
+        self._go_on(count)
         return drawn
 
     def reset(self) -> None:
         """Start again at position 0."""
-        self.rewind(self.position)
+        self.position = self._reached = 0
 
     def rewind(self, tokens: int) -> None:
         """Forget the last `tokens` tokens, exactly; costs nothing, at any phase.
 
         Raises:
-            InputError: fewer tokens were seen.
+            InputError: fewer tokens were seen, or rows that they need have been compacted since.
         """
         if not 0 <= tokens <= self.position:
             raise InputError(f"can't rewind {tokens} tokens: the session holds {self.position}; give a number between the two")
-        self.position -= tokens
+        position = self.position - tokens
+        if position and self._rewinds is not None and position < self._reached - self._rewinds:
+            raise InputError(
+                f"can't rewind to {position} tokens: the model compacts its past, and of the {self._reached} it has seen "
+                f"it can take back {self._rewinds}; restore a snapshot, or reset the session and append the tokens again"
+            )
+        self.position = position
+        if position == 0:
+            self._reached = 0
 
     def snapshot(self) -> Snapshot:
         """Copy everything written so far."""
@@ -148,11 +179,11 @@ class Session:
             )
         self.decoder.write(snapshot.written)
         self._tokens.write(0, snapshot.tokens)
-        self.position = snapshot.position
+        self.position = self._reached = snapshot.position
 
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
-        forked = Session(self.engines, self.model, self.batch, self.capacity)
+        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap)
         forked.restore(self.snapshot())
         return forked
 
@@ -216,9 +247,9 @@ class Session:
         length = given.shape[1]
         self._check_room(length)
         lowest, highest = (given.item(),) * 2 if given.size == 1 else (int(given.min()), int(given.max()))
-        if lowest < 0 or highest >= self.model.vocab_size:
+        if lowest < 0 or highest >= self._vocab_size:
             wrong = lowest if lowest < 0 else highest
-            raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")
+            raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self._vocab_size}")
         return np.ascontiguousarray(given, np.int64)
 
     def _check_room(self, tokens: int) -> None:

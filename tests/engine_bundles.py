@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from foveal.bundle import SCHEMA_VERSION, Manifest, ModelInfo, StageEntry, list_files, write_manifest
-from foveal.contract import InputSpec, StageSpec
+from foveal.contract import InputSpec, StageSpec, layer_caches
 from foveal.files import sha256_of
 from foveal.runtime.preflight.gpus import Gpu
 from foveal.runtime.preflight.libraries import Installed
@@ -62,7 +62,7 @@ def sidecar(directory: Path, stage: str, target: str, **record: Any) -> EngineSi
         precision_obtained="fp32",
         graph_sha256=sha256_of(directory / f"stages/{stage}.onnx"),
         engine_sha256="" if is_graph else sha256_of(engine(directory, stage, target)),
-        cache_head_dim=8,
+        cache_widths=(8, 8),
         build=None if is_graph else build_record(target, **record),
     )
 
@@ -123,5 +123,12 @@ def _spec(name: str) -> StageSpec:
     tokens = (InputSpec(kind="tokens"),)
     output = "logits" if name == "1.post" else "hidden"
     return StageSpec(
-        name=name, stride=4 if name == "4" else 1, inputs=tokens, output=output, layers=1, heads=1, head_dim=8, parameters=1
+        name=name,
+        stride=4 if name == "4" else 1,
+        inputs=tokens,
+        output=output,
+        width=8,
+        layers=1,
+        caches=layer_caches(1, 1, 8),
+        parameters=1,
     )

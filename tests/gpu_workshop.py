@@ -23,7 +23,7 @@ from foveal.export import build, convert
 from foveal.export.tensorrt.options import PREFILL, EngineOptions
 from foveal.models import SHIPPED, SHIPPED_TEXT
 from foveal.models.hourglass import Hourglass
-from foveal.models.loading import load_model
+from foveal.models.readers.loading import load_model
 from foveal.precision import Plan
 from foveal.progress import silent
 from foveal.runtime.model import load
@@ -105,7 +105,7 @@ class Made:
     def engines_but(self, **changes: Any) -> ResidentEngines:
         """The same, with other arguments of `ResidentEngines`."""
         of = self.engines
-        return ResidentEngines(of.engines, of.device, of.dim, of.vocab_size, **{"sampler": of.sampler, **changes})
+        return ResidentEngines(of.engines, of.device, **{"sampler": of.sampler, **changes})
 
     def session(self, batch: int = 1, engines: ResidentEngines | None = None) -> Session:
         """A session on them."""

@@ -28,7 +28,6 @@ from foveal.export.restate import restate
 from foveal.export.saving import save_graph
 from foveal.export.torch_engine import TorchEngine
 from foveal.models.hourglass import Hourglass
-from foveal.models.stages import split
 from foveal.precision import Plan, ProductPrecision
 from foveal.runtime import backends
 from foveal.runtime.engines.base import Engine
@@ -172,7 +171,7 @@ def _classic(graph: Path) -> Path:
 def defined_engines(precise: Precise, bundle: Bundle) -> Sequence[Engine]:
     """PyTorch stages whose products and tables are rounded as the bundle's sidecars and plan say that they are."""
     engines, plan = [], bundle.manifest.plan
-    stages = split(copy.deepcopy(precise.model))
+    stages = copy.deepcopy(precise.model).stages()
     for stage in stages:
         for product in bundle.sidecar("cpu", stage.spec.name).products:
             place = module_path(product.product.removeprefix(f"{stage.spec.name}/"))
@@ -194,10 +193,10 @@ class PortableEngine:
     def __init__(self, spec: StageSpec, graph: Path) -> None:
         self.spec, self.session = spec, exact_session(graph)
 
-    def bind(self, batch: int, rows: int) -> PortableStage:
+    def bind(self, batch: int, firings: int) -> PortableStage:
         """Zeroed caches as the graph declares them."""
-        shape, layers = (batch, self.spec.heads, rows, self.spec.head_dim), self.spec.layers
-        return PortableStage(self, [np.zeros(shape, self.spec.cache_dtype) for _ in range(2 * layers)])
+        shapes = [(batch, cache.heads, cache.length(firings), cache.width) for cache in self.spec.caches]
+        return PortableStage(self, [np.zeros(shape, self.spec.cache_dtype) for shape in shapes])
 
 
 class PortableStage:
@@ -207,16 +206,21 @@ class PortableStage:
 
     def __init__(self, engine: PortableEngine, caches: Sequence[Array]) -> None:
         self.engine, self.caches = engine, caches
+        self.lent: Sequence[Array] = ()
+
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """As `BoundStage.borrow`."""
+        self.lent = caches
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
         spec = self.engine.spec
         batch = output.array.shape[0 if logit_rows is not None else 1]
-        given = {source.name: block.array for source, block in zip(spec.inputs, inputs, strict=True)}
+        given = {name: block.array for name, block in zip(spec.names(), inputs, strict=True)}
         given |= {"position": np.full(batch, first)} if spec.uses_position else {}
         given |= {"logit_rows": logit_rows.array} if logit_rows is not None else {}
-        names = [f"past_key_values.{layer}.{part}" for layer in range(spec.layers) for part in ("key", "value")]
-        given |= dict(zip(names, self.caches, strict=True))
+        given |= {borrowed.name: lent for borrowed, lent in zip(spec.borrows, self.lent, strict=True)}
+        given |= {f"past_key_values.{cache.name}": past for cache, past in zip(spec.caches, self.caches, strict=True)}
         output.array[...], *present = self.engine.session.run(None, given)
         for cache, new in zip(self.caches, present, strict=True):
             cache[...] = new

@@ -70,7 +70,7 @@ def sidecar_of(spec: StageSpec, target: str, dialect: str, limits: Limits | None
         "precision_obtained": "fp32",
         "graph_sha256": "0" * 64,
         "engine_sha256": f"{spec.name:0<64}",
-        "cache_head_dim": spec.head_dim,
+        "cache_widths": tuple(cache.width for cache in spec.caches),
         "dialect": dialect,
         "limits": limits,
     }
@@ -110,14 +110,14 @@ def ort_engines(
         session: Any = _session(specimen, index, dialect, limits)
         if isinstance(device, CudaDevice) and gpu is not None:
             session = QueuedSession(session, gpu, device.stream)
-        return kind(spec, session, sidecar_of(spec, "cuda", dialect, limits), cpu, model.dim, model.vocab_size)
+        return kind(spec, session, sidecar_of(spec, "cuda", dialect, limits), cpu)
 
     engines = [engine(index, spec) for index, spec in enumerate(specs_of(specimen))]
     sampler: Any = ort.InferenceSession(lowered_sampler(specimen, dialect).model, providers=["CPUExecutionProvider"])
     if isinstance(device, CudaDevice) and gpu is not None:
         sampler = QueuedSession(sampler, gpu, device.stream)
     program = ResidentOrtProgram("sampler", sampler, sampler_contract(len(engines), model.vocab_size), cpu)
-    return ResidentEngines(engines, device, model.dim, model.vocab_size, program)
+    return ResidentEngines(engines, device, program)
 
 
 def tensorrt_engines(
@@ -129,7 +129,7 @@ def tensorrt_engines(
     library: FakeTensorRT | None = None,
 ) -> ResidentEngines:
     """On a fake TensorRT, in the dialect that it takes best."""
-    model, device, written = specimen.bundle.manifest.model, CudaDevice(cudart=gpu.cudart), dialect or DIALECTS[generation]
+    device, written = CudaDevice(cudart=gpu.cudart), dialect or DIALECTS[generation]
     found = (library or FakeTensorRT(generation, gpu)).library
     shared, family, specs = TensorRTRuntime(found, device), family_of(specimen, written, limits), specs_of(specimen)
     engines = [
@@ -139,8 +139,6 @@ def tensorrt_engines(
             sidecar_of(stage.spec, found.target, written, limits),
             specs,
             shared,
-            model.dim,
-            model.vocab_size,
         )
         for index, stage in enumerate(lowered(specimen, written, limits))
     ]
@@ -153,7 +151,7 @@ def tensorrt_engines(
         sampler.sizes,
         shared,
     )
-    return ResidentEngines(engines, device, model.dim, model.vocab_size, program)
+    return ResidentEngines(engines, device, program)
 
 
 def session_of(engines: ResidentEngines, specimen: Specimen, batch: int = 1) -> Session:
@@ -177,5 +175,5 @@ def _unlimited(specimen: Specimen, index: int, dialect: str) -> bytes:
     entry, specs = specimen.bundle.manifest.stages[index], specs_of(specimen)
     model = ir.load(specimen.bundle.file(entry.graph))
     restate(model, dialect_named(dialect))
-    make_resident(model, entry.spec, leads_of(specs), specimen.bundle.manifest.model.dim, dialect_named(dialect))
+    make_resident(model, entry.spec, leads_of(specs), dialect_named(dialect))
     return ir.to_proto(model).SerializeToString()

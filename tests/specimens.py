@@ -11,18 +11,18 @@ import torch
 
 from foveal.bundle import Bundle
 from foveal.export import convert_model
+from foveal.models.architectures import OwnModel, build_model
 from foveal.models.config import ModelConfig
-from foveal.models.hourglass import Hourglass
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDENS = sorted(path.name for path in GOLDEN.iterdir())
 
 
-def random_model(hierarchy: str, seed: int = 0, **choices: Any) -> Hourglass:
+def random_model(hierarchy: str, seed: int = 0, **choices: Any) -> OwnModel:
     """A small model none of whose weights is zero or one, so that no term can vanish unnoticed."""
     sizes = {"vocab_size": 41, "dim": 24, "heads": 3, "head_dim": 8, "ff_dim": 32, "max_positions": 96}
     torch.manual_seed(seed)
-    model = Hourglass(ModelConfig(hierarchy=hierarchy, **{**sizes, **choices})).eval()
+    model = build_model(ModelConfig(hierarchy=hierarchy, **{**sizes, **choices})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -34,7 +34,7 @@ def random_ids(batch: int, length: int, vocab_size: int = 41, seed: int = 0) -> 
     return np.random.default_rng(seed).integers(0, vocab_size, (batch, length))
 
 
-def full_forward(model: Hourglass, ids: np.ndarray) -> np.ndarray:
+def full_forward(model: OwnModel, ids: np.ndarray) -> np.ndarray:
     """Logits of the whole sequence at once."""
     with torch.no_grad():
         return model(torch.from_numpy(ids)).numpy()
@@ -44,12 +44,12 @@ def full_forward(model: Hourglass, ids: np.ndarray) -> np.ndarray:
 class Specimen:
     """A model and the bundle it was converted to."""
 
-    model: Hourglass
+    model: OwnModel
     bundle: Bundle
 
 
 # Between them: every way of resampling, both kinds of positions, factors 2, 3, 4, 5 and 16, nesting, empty stacks, heads whose
-# width the CPU kernel must pad, and a vanilla model.
+# width the CPU kernel must pad, a vanilla model, and one that goes from coarse to fine.
 ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     "nested": ("2@1 1@2 2@8 1@2 2@1", {}),
     "linear": ("1@1 2@5 1@1", {"shortening": "linear", "upsampling": "linear", "positions": "rotary"}),
@@ -60,6 +60,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "wide": ("1@1 1@16 1@1", {"upsampling": "linear", "tie_embeddings": False, "head_bias": True}),
     "vanilla": ("3@1", {}),
+    "top-down": ("1@8 1@4 2@1", {"architecture": "top-down"}),
 }
 
 

@@ -19,7 +19,7 @@ from foveal.export.tensorrt.compile import products_in
 from foveal.export.tensorrt.family import Family, family_of
 from foveal.export.tensorrt.layers import ExecutedProduct, executed_products
 from foveal.export.tensorrt.options import EngineOptions
-from foveal.models.loading import load_model
+from foveal.models.readers.loading import load_model
 from foveal.precision import ProductPrecision
 
 CHECKPOINTS = Path(__file__).parent.parent / "models" / "checkpoints"

@@ -35,7 +35,7 @@ def test_a_whole_bundle_opens(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert [entry.spec.name for entry in opened.manifest.stages] == ["1.pre", "3", "1.post"]
     assert opened.total_bytes() == sum(entry.bytes for entry in opened.manifest.files.values())
-    assert opened.sidecar("cpu", "3").cache_head_dim == 16  # 10, widened to the kernel's step of 8
+    assert opened.sidecar("cpu", "3").cache_widths == (16,) * 4  # 10, widened to the kernel's step of 8
 
 
 def test_another_directory_is_no_bundle(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def _batch(limits: Limits, rows: int) -> Bounds:
 
 def most_firings(spec: StageSpec, limits: Limits) -> int:
     """The most often that one call can fire a stage, at whatever phase it begins, and within its capacity."""
-    return min(spec.most_firings(limits.prefill), spec.capacity_rows(limits.capacity))
+    return min(spec.most_firings(limits.prefill), spec.capacity_firings(limits.capacity))
 
 
 def shapes(contract: Contract, sizes: Mapping[str, int], profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:

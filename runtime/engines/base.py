@@ -14,7 +14,7 @@ class BoundStage(Protocol):
 
     @property
     def caches(self) -> Sequence[Array]:
-        """Keys and values of each layer, `[B, H, S, Dh]`, updated in place by `run`; axis 2 counts firings."""
+        """The stage's caches `[B, H, rows, W]` in the order of its specification, updated in place by `run`."""
         ...
 
     @property
@@ -22,13 +22,18 @@ class BoundStage(Protocol):
         """Bytes of state the host has copied so far because the engine could not work in place."""
         ...
 
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """Read from now on these caches of other stages, in the order of the stage's `borrows`."""
+        ...
+
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """Run firings `[first, first + firings)`.
 
         Args:
-            first: index of the first firing, which is the position of its row in the caches.
+            first: index of the first firing.
             firings: how many, at least 1.
-            inputs: one block per input of the stage, in its order: ids int64 `[B, firings]`, or rows `[count * firings, B, D]`.
+            inputs: one block per input of the stage, in its order: ids int64 `[B, count * firings]` or rows
+                `[count * firings, B, D]`.
             output: where to write: rows `[output_rows * firings, B, D]`, or logits `[B, N, V]`.
             logit_rows: int64 `[N]`, for the stage that gives logits.
         """
@@ -41,6 +46,6 @@ class Engine(Protocol):
     @property
     def spec(self) -> StageSpec: ...
 
-    def bind(self, batch: int, rows: int) -> BoundStage:
-        """Allocate zeroed caches of `rows` rows for `batch` sequences."""
+    def bind(self, batch: int, firings: int) -> BoundStage:
+        """Allocate zeroed caches for `batch` sequences and so many firings."""
         ...

@@ -17,13 +17,13 @@ class FakeEngine:
     window, a missed firing or a stale cache shows in the logits.
     """
 
-    def __init__(self, spec: StageSpec, dim: int, vocab_size: int) -> None:
-        self.spec, self.dim, self.vocab_size = spec, dim, vocab_size
+    def __init__(self, spec: StageSpec, dim: int) -> None:
+        self.spec, self.dim = spec, dim
         self.fired: list[int] = []
 
-    def bind(self, batch: int, rows: int) -> FakeStage:
-        """Caches of the same shape as a real engine's, of which the first layer's keys hold the mixes."""
-        return FakeStage(self, batch, rows)
+    def bind(self, batch: int, firings: int) -> FakeStage:
+        """One cache, for the mixes, whatever the stage declares."""
+        return FakeStage(self, batch, firings)
 
 
 class FakeStage:
@@ -31,9 +31,12 @@ class FakeStage:
 
     copied_bytes = 0
 
-    def __init__(self, engine: FakeEngine, batch: int, rows: int) -> None:
+    def __init__(self, engine: FakeEngine, batch: int, firings: int) -> None:
         self.engine = engine
-        self.caches: Sequence[Array] = [np.zeros((batch, 1, rows, engine.dim), np.float64)]
+        self.caches: Sequence[Array] = [np.zeros((batch, 1, firings, engine.dim), np.float64)]
+
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """As `BoundStage.borrow`: it makes nothing of them."""
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
@@ -44,7 +47,7 @@ class FakeStage:
         sums = np.cumsum(memory[:, : first + firings], axis=1)[:, first:]  # [B, L, D]
         y = np.sin(sums + mixed)
         if logit_rows is not None:
-            spread = np.arange(1, engine.vocab_size + 1) / engine.vocab_size
+            spread = np.arange(1, spec.width + 1) / spec.width
             output.array[...] = (y.sum(-1, keepdims=True) * spread)[:, logit_rows.array]
         else:
             slots = np.arange(1, spec.output_rows + 1)[:, None]

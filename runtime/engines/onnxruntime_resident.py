@@ -36,10 +36,10 @@ class ResidentOrtEngine(ResidentOrtProgram):
 
     in_place = True
 
-    def __init__(self, spec: StageSpec, session: Any, sidecar: EngineSidecar, device: Any, dim: int, vocab_size: int) -> None:
-        super().__init__(spec.name, session, resident_contract_of(spec, dim, vocab_size), device)
+    def __init__(self, spec: StageSpec, session: Any, sidecar: EngineSidecar, device: Any) -> None:
+        super().__init__(spec.name, session, resident_contract_of(spec), device)
         self.spec, self.limits = spec, sidecar.limits
-        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
+        self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
 
 
 class ResidentOrtStage:

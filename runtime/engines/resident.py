@@ -55,7 +55,7 @@ class ResidentEngine(ResidentProgram, Protocol):
         spec: the stage.
         limits: the largest shapes it takes; None: any, and its caches are as long as a session asks for.
         in_place: whether a cache may be read and written at the same address; else two take turns.
-        cache_head_dim, cache_dtype: of keys and values, as it keeps them.
+        cache_widths, cache_dtype: of its caches, as it keeps them.
     """
 
     @property
@@ -65,6 +65,6 @@ class ResidentEngine(ResidentProgram, Protocol):
     @property
     def in_place(self) -> bool: ...
     @property
-    def cache_head_dim(self) -> int: ...
+    def cache_widths(self) -> tuple[int, ...]: ...
     @property
     def cache_dtype(self) -> str: ...

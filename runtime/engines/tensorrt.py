@@ -167,15 +167,13 @@ class TensorRTEngine(TensorRTProgram):
         sidecar: EngineSidecar,
         stages: Sequence[StageSpec],
         shared: TensorRTRuntime,
-        dim: int,
-        vocab_size: int,
     ) -> None:
         self.spec, self.name, self.sidecar = spec, spec.name, sidecar
         if sidecar.limits is None:
             self._refuse("limits in its sidecar", "none", "those it was built for")
         self.limits: Limits = sidecar.limits
-        self.cache_head_dim, self.cache_dtype = sidecar.cache_head_dim, str(sidecar.cache_dtype)
-        contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype), dim, vocab_size)
+        self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
+        contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype))
         super().__init__(spec.name, serialized, sidecar, contract, self.limits.sizes(stages, spec.name), shared)
         self.in_place = self._updates_in_place()
 

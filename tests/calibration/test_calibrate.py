@@ -22,7 +22,6 @@ from foveal.calibration import Calibration, CalibrationSettings, calibrate
 from foveal.calibration.calibrate import FLOOR
 from foveal.models.attention import Attention
 from foveal.models.hourglass import Hourglass
-from foveal.models.stages import split
 
 CONTEXT = 96
 STRIDES = {"1.pre": 1, "2.pre": 2, "4": 4, "2.post": 2, "1.post": 1}
@@ -99,7 +98,7 @@ def test_ranges_are_those_of_the_full_forward(nested: Specimen, found: Calibrati
 def linear_rows(model: Hourglass, products: list[str], windows: list[Tensor]) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Inputs and results `[rows, ...]` of each product, window by window."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    stages = {stage.spec.name: stage.module for stage in split(model)}
+    stages = {stage.spec.name: stage.module for stage in model.stages()}
     hooks = []
     for name in products:
         stage, _, place = name.partition("/")
@@ -130,7 +129,7 @@ def test_cache_ranges_are_those_of_rotated_keys(
         for window in windows_of(text):
             nested.model(window)
     assert set(found.caches) == {"1.pre/attention/0", "4/attention/0"}
-    for stage in (stage for stage in split(nested.model) if stage.spec.layers):
+    for stage in (stage for stage in nested.model.stages() if stage.spec.layers):
         attention = stage.module.get_submodule("stack.layers.0.attention")
         keys, values = np.array(seen[attention]).max(axis=0)
         ranges = found.caches[f"{stage.spec.name}/attention/0"]

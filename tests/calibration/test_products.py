@@ -11,7 +11,6 @@ from specimens import Specimen
 from torch import nn
 
 from foveal.calibration.products import Product, expose_products, find_attentions, find_products
-from foveal.models.stages import split
 
 LAYER = ("attention/qkv", "attention/out", "feed_forward/up", "feed_forward/down")
 PRODUCTS = {
@@ -35,7 +34,7 @@ def exposed(nested: Specimen, stage: str, engine: bool) -> ir.Model:
 def linear(nested: Specimen, product: Product) -> nn.Linear:
     """The module of a product."""
     stage, _, place = product.name.partition("/")
-    modules = {stage.spec.name: stage.module for stage in split(nested.model)}
+    modules = {stage.spec.name: stage.module for stage in nested.model.stages()}
     found = modules[stage].get_submodule(module_path(place))
     assert isinstance(found, nn.Linear)
     return found

@@ -18,7 +18,6 @@ from foveal.export import build, conversion, convert_model, verify
 from foveal.export.dialect import DIALECTS
 from foveal.export.graph import export_stage
 from foveal.models.checkpoint import save_checkpoint
-from foveal.models.stages import split
 
 
 def chunks(length: int, seed: int) -> Sequence[int]:
@@ -48,7 +47,7 @@ def test_every_graph_is_its_contract(name: str, zoo: Zoo) -> None:
     for entry in bundle.manifest.stages:
         path = bundle.file(entry.graph)
         onnx.checker.check_model(str(path), full_check=True)
-        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec, model.dim, model.vocab_size)
+        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec)
         for values, tensors in ((graph.input, contract.inputs), (graph.output, contract.outputs)):
             assert [value.name for value in values] == [tensor.name for tensor in tensors]
             for value, tensor in zip(values, tensors, strict=True):
@@ -170,7 +169,7 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
 def test_a_stage_that_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage and the exporter's first line."""
     model = random_model("1@1")
-    (stage,) = split(model)
+    (stage,) = model.stages()
 
     def fail(*_: object) -> None:
         raise RuntimeError("no logits today")

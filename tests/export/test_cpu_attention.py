@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveal.contract import InputSpec, StageSpec
+from foveal.contract import InputSpec, StageSpec, layer_caches
 from foveal.errors import BuildError
 from foveal.export.compile import compile_stage
 from foveal.export.cpu import OPSET, OPSET_INT8_CACHES
@@ -34,9 +34,9 @@ def stage(head_dim: int, layers: int = 1) -> StageSpec:
         stride=1,
         inputs=(InputSpec(kind="tokens"),),
         output="hidden",
+        width=HEADS * head_dim,
         layers=layers,
-        heads=HEADS,
-        head_dim=head_dim,
+        caches=layer_caches(layers, HEADS, head_dim),
         parameters=0,
     )
 

@@ -22,7 +22,7 @@ def resident(bundle: Bundle, entry: StageEntry, dialect: str = "modern") -> ir.M
     """A stage of a bundle in its resident form."""
     model, stages = ir.load(bundle.file(entry.graph)), [other.spec for other in bundle.manifest.stages]
     restate(model, DIALECTS[dialect])
-    make_resident(model, entry.spec, leads_of(stages), bundle.manifest.model.dim, DIALECTS[dialect])
+    make_resident(model, entry.spec, leads_of(stages), DIALECTS[dialect])
     return model
 
 
@@ -31,9 +31,8 @@ def resident(bundle: Bundle, entry: StageEntry, dialect: str = "modern") -> ir.M
 def test_the_graph_is_its_contract(name: str, dialect: str, zoo: Zoo, tmp_path: Path) -> None:
     """Inputs, outputs and their shapes are those of `resident_contract_of`, and the graph is valid ONNX."""
     bundle = zoo[name].bundle
-    info = bundle.manifest.model
     for entry in bundle.manifest.stages:
-        model, contract = resident(bundle, entry, dialect), resident_contract_of(entry.spec, info.dim, info.vocab_size)
+        model, contract = resident(bundle, entry, dialect), resident_contract_of(entry.spec)
         for values, tensors in ((model.graph.inputs, contract.inputs), (model.graph.outputs, contract.outputs)):
             found = {value.name: [str(size) for size in value.shape or ()] for value in values}
             assert found == {tensor.name: [str(size) for size in tensor.shape] for tensor in tensors}
@@ -78,4 +77,4 @@ def test_a_graph_that_does_not_end_in_rows(zoo: Zoo) -> None:
     hidden = bundle.manifest.stages[0].spec
     spec = type(hidden)(**{**{name: getattr(hidden, name) for name in hidden.__struct_fields__}, "output": "hidden"})
     with pytest.raises(TypeError, match="expected a stage graph to end with a transposition to time-major rows, got MatMul"):
-        make_resident(model, spec, {"1": 0}, bundle.manifest.model.dim, MODERN)
+        make_resident(model, spec, {"1": 0}, MODERN)

@@ -148,9 +148,9 @@ def test_every_sequence_has_a_position_of_its_own(zoo: Zoo) -> None:
     bundle = zoo["vanilla"].bundle
     (engine,) = classic_engines(bundle)
     spec, rng = engine.spec, np.random.default_rng(0)
-    shape = (3, spec.heads, 20, spec.head_dim)
-    names = [f"past_key_values.{layer}.{part}" for layer in range(spec.layers) for part in ("key", "value")]
-    given = {name: rng.standard_normal(shape, np.float32) for name in names}
+    names = [f"past_key_values.{cache.name}" for cache in spec.caches]
+    shapes = [(3, cache.heads, 20, cache.width) for cache in spec.caches]
+    given = {name: rng.standard_normal(shape, np.float32) for name, shape in zip(names, shapes, strict=True)}
     given |= {"input_ids": random_ids(3, 4), "position": np.array([0, 5, 16]), "logit_rows": np.array([1, 3])}
     together = engine.session.run(None, given)
     for sequence in range(3):

@@ -29,7 +29,6 @@ from foveal.bundle import Bundle
 from foveal.contract import contract_of
 from foveal.export.quantise import block_for, by_block, by_column
 from foveal.export.write_precision import WrittenStage, write_precision
-from foveal.models.stages import split
 from foveal.precision import Plan, ProductPrecision
 
 # A value that lies on the border of two steps may fall to either side; ONNX Runtime keeps sums between fp16 nodes in fp32.
@@ -62,7 +61,7 @@ def test_every_graph_is_its_contract(precision: str, name: str, precise: Precisi
     for entry in bundle.manifest.stages:
         path = bundle.file(entry.graph)
         onnx.checker.check_model(str(path), full_check=True)
-        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec, model.dim, model.vocab_size)
+        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec)
         for values, tensors in ((graph.input, contract.inputs), (graph.output, contract.outputs)):
             assert [value.name for value in values] == [tensor.name for tensor in tensors]
             for value, tensor in zip(values, tensors, strict=True):
@@ -153,7 +152,7 @@ def test_blocks_of_rows_have_their_scales(name: str, precise: PrecisionZoo) -> N
 def fp32_weight(precise: Precise, product: ProductPrecision) -> np.ndarray:
     """A product's weight in the fp32 model."""
     stage, _, name = product.product.partition("/")
-    module = next(stage_ for stage_ in split(precise.model) if stage_.spec.name == stage).module
+    module = next(stage_ for stage_ in precise.model.stages() if stage_.spec.name == stage).module
     weight = module.get_submodule(module_path(name)).weight
     assert isinstance(weight, Tensor)
     return weight.detach().numpy().T

@@ -16,7 +16,7 @@ from specimens import full_forward, random_ids, random_model
 from foveal import CheckpointError
 from foveal.models import SHIPPED
 from foveal.models.checkpoint import read_weights, save_checkpoint
-from foveal.models.loading import load_model
+from foveal.models.readers.loading import load_model
 
 
 def test_a_checkpoint_is_the_model(tmp_path: Path) -> None:

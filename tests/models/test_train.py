@@ -13,7 +13,7 @@ from specimens import random_model
 from foveal import CheckpointError, ConfigError
 from foveal.models.compute import multiply_adds_per_token
 from foveal.models.config import ModelConfig
-from foveal.models.loading import load_model
+from foveal.models.readers.loading import load_model
 from foveal.models.text import encode, read_texts, train_tokenizer
 from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
 

@@ -133,7 +133,7 @@ def test_what_it_refuses(zoo: Zoo, gpu: FakeGpu) -> None:
 def test_engines_without_a_sampler(zoo: Zoo) -> None:
     """As bundles of before it have them."""
     engines = ort_engines(zoo["vanilla"], "modern")
-    without = ResidentEngines(engines.engines, engines.device, engines.dim, engines.vocab_size)
+    without = ResidentEngines(engines.engines, engines.device)
     session = session_of(without, zoo["vanilla"])
     assert not session.draws
     with pytest.raises(ConfigError, match="these engines draw no tokens on the device; draw them on the host"):

@@ -403,10 +403,9 @@ class TestFrame:
     """What the host tells the engines of a call."""
 
     SPECS = (
-        StageSpec(name="16", stride=16, fires="close", inputs=(InputSpec(kind="tokens", count=16),), output="hidden", layers=1,
-                  heads=1, head_dim=8, parameters=0),
-        StageSpec(name="1", stride=1, inputs=(InputSpec(kind="tokens"),), output="logits", layers=1, heads=1, head_dim=8,
-                  parameters=0),
+        StageSpec(name="16", stride=16, fires="close", inputs=(InputSpec(kind="tokens", count=16),), output="hidden", width=8,
+                  layers=1, parameters=0),
+        StageSpec(name="1", stride=1, inputs=(InputSpec(kind="tokens"),), output="logits", width=3, layers=1, parameters=0),
     )  # fmt: skip
 
     def test_has_room_for_the_firings_of_any_phase(self) -> None:

@@ -17,9 +17,8 @@ from specimens import ZOO, Zoo, full_forward, random_ids, random_model
 
 from foveal import CapacityError, ConfigError, InputError
 from foveal.bundle import ModelInfo
-from foveal.contract import InputSpec, StageSpec
+from foveal.contract import CacheSpec, InputSpec, StageSpec
 from foveal.export.torch_engine import TorchEngine
-from foveal.models.stages import split
 from foveal.runtime.backends import cpu_engines
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine
@@ -45,9 +44,10 @@ def info(**changes: Any) -> ModelInfo:
 
 
 def stage(name: str, stride: int, inputs: Sequence[InputSpec], **changes: Any) -> StageSpec:
-    """A stage of one layer."""
-    fields = {"output": "hidden", "layers": 1, "heads": 1, "head_dim": DIM, "parameters": 0}
-    return StageSpec(name=name, stride=stride, inputs=tuple(inputs), **{**fields, **changes})
+    """A stage with the one cache that a `FakeEngine` has."""
+    fields = {"output": "hidden", "layers": 1, "caches": (CacheSpec(name="mix", heads=1, width=DIM),), "parameters": 0}
+    width = VOCABULARY if changes.get("output") == "logits" else DIM
+    return StageSpec(name=name, stride=stride, inputs=tuple(inputs), width=width, **{**fields, **changes})
 
 
 def fake_hourglass(k: int, inner: int) -> list[Engine]:
@@ -62,7 +62,7 @@ def fake_hourglass(k: int, inner: int) -> list[Engine]:
             "1.post", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k.post")], output="logits"
         ),
     ]
-    return [FakeEngine(spec, DIM, VOCABULARY) for spec in specs]
+    return [FakeEngine(spec, DIM) for spec in specs]
 
 
 def fake_top_down(k: int) -> list[Engine]:
@@ -71,7 +71,7 @@ def fake_top_down(k: int) -> list[Engine]:
         stage("k", k, [InputSpec(kind="tokens", count=k)], fires="close", output_rows=k),
         stage("1", 1, [InputSpec(kind="tokens"), InputSpec(kind="context", source="k", shift=k)], output="logits"),
     ]
-    return [FakeEngine(spec, DIM, VOCABULARY) for spec in specs]
+    return [FakeEngine(spec, DIM) for spec in specs]
 
 
 def chunks_of(length: int) -> st.SearchStrategy[list[int]]:
@@ -153,7 +153,7 @@ def test_any_hierarchy_in_any_chunks_is_the_full_forward(
     model = random_model(hierarchy, shortening=shortening, upsampling=upsampling)
     batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 60))
     ids = random_ids(batch, length)
-    session = Session([TorchEngine(stage) for stage in split(model)], info(dim=model.config.dim), batch)
+    session = Session([TorchEngine(stage) for stage in model.stages()], info(dim=model.config.dim), batch)
     session.advance(random_ids(batch, data.draw(st.integers(1, 30)), seed=9))
     session.reset()
     logits = run(session, ids, data.draw(chunks_of(length)))

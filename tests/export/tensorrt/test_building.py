@@ -27,7 +27,7 @@ def saved(path: Path, text: str, **weights: np.ndarray) -> LoweredStage:
     """A graph, from ONNX's text form, with its weights, as a stage that is ready to be parsed."""
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 24]> {text}')
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
-    spec = StageSpec(name="g", stride=1, inputs=(), output="hidden", layers=0, heads=1, head_dim=1, parameters=0)
+    spec = StageSpec(name="g", stride=1, inputs=(), output="hidden", width=1, layers=0, parameters=0)
     contract = Contract((TensorSpec("x", "float32", ("B", 8), ""),), ())
     return LoweredStage(spec, path, model.SerializeToString(), contract, {})
 

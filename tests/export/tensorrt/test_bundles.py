@@ -87,7 +87,8 @@ def test_sidecars_say_all_there_is_to_say(bundle: Bundle) -> None:
         assert sidecar.limits == Limits(batch=2, capacity=64, prefill=64)
         assert sidecar.graph_sha256 == sha256_of(made.file(entry.graph))
         assert sidecar.engine_sha256 == sha256_of(engine)
-        assert (sidecar.cache_head_dim, sidecar.cache_dtype) == (entry.spec.head_dim, entry.spec.cache_dtype)
+        assert sidecar.cache_widths == tuple(cache.width for cache in entry.spec.caches)
+        assert sidecar.cache_dtype == entry.spec.cache_dtype
         assert {(product.asked, product.obtained, product.reason) for product in sidecar.products} == {("fp32", "fp32", "")}
         assert all(product.kernel for product in sidecar.products)
         assert record is not None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from foveal.contract import InputSpec, Limits, StageSpec, resident_contract_of
+from foveal.contract import InputSpec, Limits, StageSpec, layer_caches, resident_contract_of
 from foveal.export.tensorrt.profiles import Bounds, Profile, most_firings, profiles_of, shapes
 
 
 def stage(stride: int, **choices: object) -> StageSpec:
     """A stage that reads four rows of stage 1 at each firing."""
-    inputs = (InputSpec(kind="window", source="1", count=4, shift=3),)
-    settings = {"inputs": inputs, "output": "hidden", "layers": 1, "heads": 2, "head_dim": 8, "parameters": 0, **choices}
-    return StageSpec(name=str(stride), stride=stride, **settings)  # type: ignore[arg-type]
+    inputs = (InputSpec(kind="window", source="1", count=4, shift=3, width=16),)
+    settings = {"inputs": inputs, "output": "hidden", "width": 16, "layers": 1, "caches": layer_caches(1, 2, 8), "parameters": 0}
+    return StageSpec(name=str(stride), stride=stride, **{**settings, **choices})  # type: ignore[arg-type]
 
 
 ONE = Bounds(1, 1, 1)
@@ -49,13 +49,13 @@ def test_a_prefill_may_begin_at_any_phase(stride: int, fires: str, prefill: int,
     spec = stage(stride, fires=fires)
     assert most_firings(spec, Limits(capacity=128, prefill=prefill)) == most
     assert most == max(len(spec.firings(start, prefill)) for start in range(stride))
-    assert most_firings(spec, Limits(capacity=8, prefill=8)) <= spec.capacity_rows(8)
+    assert most_firings(spec, Limits(capacity=8, prefill=8)) <= spec.capacity_firings(8)
 
 
 def test_every_input_has_its_shapes() -> None:
     """Letters of fixed sizes are numbers; the others are within the profile's bounds."""
     spec, limits = stage(4), Limits(batch=3, capacity=64, prefill=32)
-    found = shapes(resident_contract_of(spec, 16, 100), {"S": 16, "R": 19, "R.1": 67}, profiles_of(spec, limits)[1])
+    found = shapes(resident_contract_of(spec), {"S": 16, "R": 19, "R.1": 67}, profiles_of(spec, limits)[1])
     assert found == {
         "position": ((1,), (3,), (3,)),
         "offsets": ((1,), (8,), (8,)),

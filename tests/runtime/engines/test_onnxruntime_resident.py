@@ -51,7 +51,7 @@ def bound_stage(zoo: Zoo, session: Any, limits: Limits | None = LIMITS) -> Resid
     """The last stage of a specimen, with a buffer for every tensor."""
     stage, model = lowered(zoo["linear"], "modern")[-1], zoo["linear"].bundle.manifest.model
     sidecar = sidecar_of(stage.spec, "cuda", "modern", limits)
-    engine = ResidentOrtEngine(stage.spec, session, sidecar, memory_of("cpu"), model.dim, model.vocab_size)
+    engine = ResidentOrtEngine(stage.spec, session, sidecar, memory_of("cpu"))
     bound = engine.bind("prefill", 2)
     sizes = {"S": 96, "R": 96, "R.1.pre": 100, "R.5": 100, "B": 2, "L": 5, "N": 5}
     for tensor in (*engine.contract.inputs, *engine.contract.outputs):

@@ -45,7 +45,7 @@ def open_session(zoo: Zoo, library: FakeTensorRT) -> Session:
 
 def open_engine(zoo: Zoo, library: FakeTensorRT, serialized: bytes | None = None, **sidecar: Any) -> TensorRTEngine:
     """The first stage's engine."""
-    specs, dialect, model = specs_of(zoo[NAME]), DIALECTS[library.generation], zoo[NAME].bundle.manifest.model
+    specs, dialect = specs_of(zoo[NAME]), DIALECTS[library.generation]
     stage = lowered(zoo[NAME], dialect)[0]
     return TensorRTEngine(
         stage.spec,
@@ -53,8 +53,6 @@ def open_engine(zoo: Zoo, library: FakeTensorRT, serialized: bytes | None = None
         sidecar_of(stage.spec, library.library.target, dialect, sidecar.pop("limits", LIMITS), **sidecar),
         specs,
         TensorRTRuntime(library.library, CudaDevice(cudart=library.gpu.cudart)),
-        model.dim,
-        model.vocab_size,
     )
 
 
@@ -408,7 +406,7 @@ class TestTheRealLibraries:
 
     def test_refuse_what_is_no_engine(self, gpu: FakeGpu) -> None:
         """TensorRT-RTX itself, which needs no GPU to see that."""
-        spec = StageSpec(name="1", stride=1, inputs=(), output="logits", layers=1, heads=1, head_dim=8, parameters=0)
+        spec = StageSpec(name="1", stride=1, inputs=(), output="logits", width=8, layers=1, parameters=0)
         shared = TensorRTRuntime(library_of("tensorrt-rtx"), CudaDevice(cudart=gpu.cudart))
         with pytest.raises(
             EngineMismatchError, match=r'TensorRT-RTX 1\..* can\'t load the engine of stage "1", .*: IRuntime::'

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from specimens import GOLDEN, GOLDENS, full_forward
 
 from foveal import CheckpointError, ConfigError
-from foveal.models.loading import load_model
-from foveal.models.lucidrains import config_from_kwargs, from_state_dict
+from foveal.models.readers.loading import load_model
+from foveal.models.readers.lucidrains import config_from_kwargs, from_state_dict
 
 original.math = math  # the package forgets to import it: any length that is no multiple of the factor fails otherwise
 

@@ -16,11 +16,11 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
-from ..hierarchy import Hierarchy
-from .checkpoint import check_tensors, read_weights
-from .config import ModelConfig, Shortening, Upsampling
-from .hourglass import Hourglass
+from ...errors import CheckpointError, ConfigError
+from ...hierarchy import Hierarchy
+from ..checkpoint import check_tensors, read_weights
+from ..config import ModelConfig, Shortening, Upsampling
+from ..hourglass import Hourglass
 
 CLASS = "HourglassTransformerLM"
 FF_MULT = 4  # fixed in the package

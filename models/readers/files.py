@@ -1,0 +1,52 @@
+"""The file of weights of a checkpoint whose layout does not say how it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ...errors import CheckpointError
+
+USUAL = "model.safetensors"
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Files that may hold a checkpoint's weights: the path itself, or the directory's `model.safetensors`, or all of that kind."""
+    if path.is_file():
+        return [path]
+    if (path / USUAL).is_file():
+        return [path / USUAL]
+    return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file()) if path.is_dir() else []
+
+
+def weight_file(path: Path) -> Path:
+    """The one file of weights; raises CheckpointError if there are none or several."""
+    files = weight_files(path)
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise CheckpointError(
+            f"{path} has {len(files)} files of weights ({found}), expected one; give the path of the file itself"
+        )
+    return files[0]
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of a file's tensors, which are not read; those under `model`, if it holds more than weights.
+
+    Nothing if the file can't be looked into: reading it in earnest says why.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                return set(file.keys())
+        except SafetensorError:
+            return set()
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # whatever a file of another kind provokes
+        return set()
+    inside = loaded.get("model", loaded) if isinstance(loaded, dict) else {}
+    return {str(name) for name in inside} if isinstance(inside, dict) else set()

@@ -1,0 +1,105 @@
+"""Any checkpoint foveal knows, recognised by what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import CheckpointError
+from ..architecture import Architecture
+from ..checkpoint import load_foveal
+from .lucidrains import is_lucidrains, load_lucidrains
+
+Config = dict[str, Any]
+
+
+class Layout(NamedTuple):
+    """One way in which checkpoints are laid out.
+
+    Attributes:
+        name: as manifests and messages have it.
+        sign: what it is recognised by, in a few words.
+        recognises: whether a directory with this `config.json` (empty: it has none) is laid out so.
+        load: reads one, in eval mode, fp32; raises CheckpointError or ConfigError.
+    """
+
+    name: str
+    sign: str
+    recognises: Callable[[Config, Path], bool]
+    load: Callable[[Path, Config], Architecture]
+
+
+LAYOUTS = (
+    Layout(
+        "foveal",
+        'a "hierarchy"',
+        lambda config, _: "hierarchy" in config and "class" not in config,
+        lambda path, _: load_foveal(path),
+    ),
+    Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
+)
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model in eval mode, fp32; the tokenizer that lay beside it; and whose layout it was."""
+
+    model: Architecture
+    tokenizer_path: Path | None
+    source_format: str
+
+
+def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
+    """Load a checkpoint directory, or a file of weights that says enough by itself, of any layout foveal knows.
+
+    Raises:
+        CheckpointError: nothing there, or a layout that is none of these, or several; the message says what was found.
+        ConfigError: a configuration that can't be decoded incrementally.
+    """
+    path = Path(checkpoint)
+    config = _read_config(path)
+    layout = _layout_of(path, config)
+    tokenizer = (path if path.is_dir() else path.parent) / "tokenizer.json"
+    return LoadedCheckpoint(layout.load(path, config), tokenizer if tokenizer.is_file() else None, layout.name)
+
+
+def _layout_of(path: Path, config: Config) -> Layout:
+    found = [layout for layout in LAYOUTS if layout.recognises(config, path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(
+            f"{path} looks like several layouts: {' and like '.join(f'{x.name} ({x.sign})' for x in found)}; "
+            "leave in config.json what belongs to one of them"
+        )
+    signs = "; ".join(f"{layout.name}: {layout.sign}" for layout in LAYOUTS)
+    raise CheckpointError(f"{path} is of no layout foveal knows: got {_seen(path, config)}; expected one of: {signs}")
+
+
+def _seen(path: Path, config: Config) -> str:
+    if config:
+        kind = f' and class "{config["class"]}"' if "class" in config else ""
+        return f"a config.json with the keys {sorted(config)}{kind}"
+    if path.is_file():
+        return f"the file {path.name}"
+    names = sorted(file.name for file in path.iterdir())
+    return f"no config.json, and {', '.join(names[:8]) if names else 'no files at all'}"
+
+
+def _read_config(path: Path) -> Config:
+    """The checkpoint's `config.json`; empty if it has none."""
+    if not path.exists():
+        raise CheckpointError(f"no checkpoint at {path}; expected a directory with config.json and weights")
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")
+    return config
