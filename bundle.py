@@ -107,10 +107,14 @@ class Bundle:
 
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
         """Bytes that one firing of a stage adds to the caches of its engine; some keep a fixed number of rows."""
+        row_bytes = self.cache_row_bytes(target, stage)
+        return sum(cache.rows * row_bytes[cache.name] for cache in stage.caches if cache.keeps is None)
+
+    def cache_row_bytes(self, target: str, stage: StageSpec) -> dict[str, int]:
+        """Bytes of one row of each cache of a stage, all heads, as its engine keeps them."""
         sidecar = self.sidecar(target, stage.name)
         item = ITEM_BYTES[sidecar.cache_dtype]
-        widths = zip(stage.caches, sidecar.cache_widths, strict=True)
-        return sum(cache.heads * cache.rows * width * item for cache, width in widths if cache.keeps is None)
+        return {c.name: c.heads * width * item for c, width in zip(stage.caches, sidecar.cache_widths, strict=True)}
 
     def total_bytes(self) -> int:
         """Bytes of all files the manifest names."""

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from ..contract import StageSpec
 from ..runtime.engines.base import Engine
@@ -43,16 +44,23 @@ def measure_round(session: Session, load: Load, samples: DecodeSamples | None) -
     began = time.perf_counter_ns()
     logits = session.advance(prompt, last_only=True)
     ttft = time.perf_counter_ns() - began
+    measure_steps(session, logits[:, 0].argmax(-1)[:, None], load.new_tokens, samples)
+    if samples is not None:
+        samples.ttft_ns.append(ttft)
+
+
+def measure_steps(session: Session, ids: npt.NDArray[np.int64], new_tokens: int, samples: DecodeSamples | None) -> None:
+    """Append `ids` `[B, 1]` and then greedily, step by step; appends to `samples` unless it is a warm-up (None)."""
     copied = session.copied_bytes
     steps, positions = [], []
-    for _ in range(load.new_tokens):
+    for _ in range(new_tokens):
         positions.append(session.position)
         began = time.perf_counter_ns()
-        logits = session.advance(logits[:, 0].argmax(-1)[:, None], last_only=True)
+        logits = session.advance(ids, last_only=True)
+        ids = logits[:, 0].argmax(-1)[:, None]
         steps.append(time.perf_counter_ns() - began)
     if samples is None:
         return
-    samples.ttft_ns.append(ttft)
     samples.itl_ns += steps
     samples.tokens += positions
     samples.round_tokens_per_s.append(session.batch * len(steps) / (sum(steps) * 1e-9))

@@ -66,7 +66,7 @@ class EagerModel:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             layer_equivalents=levels.layer_equivalents,
             threads=self.threads,
-            latency=latency_of(kept, levels.strides, kept.tokens[0]),
+            latency=latency_of(kept, [stage.spec for stage in model.stages()], kept.tokens[0]),
             fires={},
             copied_bytes_per_step=None,
             host_us_per_step=None,

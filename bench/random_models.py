@@ -9,34 +9,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calibration.settings import CalibrationSettings
+from ..errors import ConfigError
+from ..hierarchy import Hierarchy
 from ..progress import Progress
 from .eager import EagerModel
 
 if TYPE_CHECKING:
-    from ..models.hourglass import Hourglass
+    from ..models.architectures import OwnModel
+    from ..models.config import Architecture, Positions
 
 CALIBRATION_TOKENS = 16_384  # random weights do not deserve more
 
 
 @dataclass(frozen=True)
 class RandomModels:
-    """Sizes that all models of one benchmark share; `context` is their number of learned positions."""
+    """Sizes that all models of one benchmark share; `context` is their number of learned positions.
+
+    A retina model has learned positions always: it has no other way.
+    """
 
     dim: int
     heads: int
     ff_dim: int
     vocab_size: int
     context: int
+    positions: Positions = "learned"
 
-    def build(self, hierarchy: str) -> Hourglass:
-        """A model of random weights, the same at every call."""
+    def build(self, hierarchy: str, architecture: Architecture | None = None) -> OwnModel:
+        """A model of random weights, the same at every call; None: of the architecture that has its levels in this order.
+
+        Raises:
+            ConfigError: a malformed hierarchy, or one that the architecture can't have.
+        """
         import torch
 
+        from ..models.architectures import build_model
         from ..models.config import ModelConfig
-        from ..models.hourglass import Hourglass
 
         torch.manual_seed(0)
+        chosen = architecture_of(hierarchy) if architecture is None else architecture
         config = ModelConfig(
+            architecture=chosen,
             hierarchy=hierarchy,
             vocab_size=self.vocab_size,
             dim=self.dim,
@@ -44,8 +57,9 @@ class RandomModels:
             head_dim=self.dim // self.heads,
             ff_dim=self.ff_dim,
             max_positions=self.context,
+            positions="learned" if chosen == "retina" else self.positions,
         )
-        return Hourglass(config).eval()
+        return build_model(config).eval()
 
     def convert(
         self,
@@ -71,6 +85,30 @@ class RandomModels:
         return paths
 
     def eager(self, hierarchies: Sequence[str], threads: int | None) -> list[EagerModel]:
-        """The same models for PyTorch, on so many threads (None: all CPUs)."""
+        """The same models for PyTorch, on so many threads (None: all CPUs).
+
+        Raises:
+            ConfigError: other models than Hourglass and vanilla ones, which have no decoding of their own in PyTorch.
+        """
+        for hierarchy in hierarchies:
+            if architecture_of(hierarchy) != "hourglass":
+                raise ConfigError(
+                    f'only Hourglass and vanilla models can be decoded with PyTorch\'s own caches, got "{hierarchy}"; '
+                    "leave --eager out"
+                )
         count = threads or len(os.sched_getaffinity(0))
         return [EagerModel(f"{hierarchy} (PyTorch)", self.build(hierarchy), count) for hierarchy in hierarchies]
+
+
+def architecture_of(hierarchy: str) -> Architecture:
+    """The architecture that has levels in this order; palindromes, and what is malformed, are an Hourglass's.
+
+    Raises:
+        ConfigError: an entry that is not layers@factor.
+    """
+    strides = [level.stride for level in Hierarchy.parse(hierarchy).levels]
+    if strides == strides[::-1]:
+        return "hourglass"
+    if strides == sorted(strides, reverse=True):
+        return "top-down"
+    return "bottom-up" if strides[:-1] == sorted(strides[:-1]) else "hourglass"

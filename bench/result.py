@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from ..contract import StageSpec
 from .decode import DecodeSamples
 from .environment import Environment
 from .power.result import PowerResult, PowerSetup
@@ -112,11 +113,11 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     power_missing: str | None = None
 
 
-def latency_of(samples: DecodeSamples, strides: Sequence[int], prompt_tokens: int) -> LatencyResult:
-    """Summarise a model's samples; a step is a firing one when any stage of a stride above 1 fires in it."""
-    coarse = sorted({stride for stride in strides if stride > 1})
+def latency_of(samples: DecodeSamples, stages: Sequence[StageSpec], prompt_tokens: int) -> LatencyResult:
+    """Summarise a model's samples; a step is a firing one when its token fires any stage of a stride above 1."""
+    coarse = [stage for stage in stages if stage.stride > 1]
     itl_ms = [ns / NS_PER_MS for ns in samples.itl_ns]
-    fires = [any(token % stride == 0 for stride in coarse) for token in samples.tokens]
+    fires = [any(stage.firings(token, 1) for stage in coarse) for token in samples.tokens]
     return LatencyResult(
         ttft_ms=summarise([ns / NS_PER_MS for ns in samples.ttft_ns], "ms"),
         itl_ms=summarise(itl_ms, "ms"),

@@ -34,6 +34,7 @@ from .result import (
     StageResult,
     latency_of,
 )
+from .roofline import bytes_per_token
 from .statistics import NS_PER_MS, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
@@ -137,7 +138,6 @@ def _model_result(
     model: Model, session: Session, work: Load, kept: DecodeSamples, bandwidth: float, power: PowerResult | None
 ) -> ModelResult:
     info = model.manifest.model
-    strides = [entry.spec.stride for entry in model.manifest.stages]
     stage_ns = measure_stages(session, work)
     return ModelResult(
         name=model.bundle.path.name,
@@ -148,7 +148,7 @@ def _model_result(
         parameters=info.parameters,
         layer_equivalents=info.layer_equivalents,
         threads=model.threads,
-        latency=latency_of(kept, strides, work.prompt_tokens),
+        latency=latency_of(kept, [entry.spec for entry in model.manifest.stages], work.prompt_tokens),
         fires={name: len(ns) for name, ns in stage_ns.items()},
         copied_bytes_per_step=kept.copied_bytes_per_step,
         host_us_per_step=_host_us(model, work),
@@ -185,21 +185,16 @@ def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int
 
 
 def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -> RooflineResult:
-    weights = cache = 0.0
-    for entry in model.manifest.stages:
-        spec = entry.spec
-        weights += (entry.weight_bytes - entry.table_bytes) / spec.stride
-        used_rows = (work.prompt_tokens + work.new_tokens / 2) / spec.stride
-        cache += used_rows * model.bundle.cache_bytes_per_row(model.target, spec) / spec.stride
-    achieved = (weights + cache) * tokens_per_s / 1e9
+    read = bytes_per_token(model.bundle, model.target, work.prompt_tokens, work.new_tokens)
+    achieved = read.total * tokens_per_s / 1e9
     return RooflineResult(
-        weight_bytes_per_token=weights,
-        cache_bytes_per_token=cache,
+        weight_bytes_per_token=read.weights,
+        cache_bytes_per_token=read.caches,
         memory_bandwidth_gb_s=bandwidth,
         achieved_gb_s=achieved,
-        achieved_weights_gb_s=weights * tokens_per_s / 1e9,
+        achieved_weights_gb_s=read.weights * tokens_per_s / 1e9,
         share=achieved / bandwidth,
-        weights_share=weights * tokens_per_s / 1e9 / bandwidth,
+        weights_share=read.weights * tokens_per_s / 1e9 / bandwidth,
     )
 
 

@@ -45,13 +45,13 @@ def compare_cuts(
         stage: its name; the other arguments are those of `compare`.
 
     Raises:
-        ConfigError: no such stage; else as `compare`.
+        ConfigError: no such stage, or one that is not a stack of layers; else as `compare`.
         BuildError: a target refuses a prefix.
     """
     pair = pair_of(bundle, targets, other, provider)
-    spec, report = _spec_of(pair[0].bundle, stage), on_progress or silent
+    entry, report = _entry_of(pair[0].bundle, stage), on_progress or silent
     allowed, ids = tolerance_for(pair, tolerance), token_ids(pair[0].bundle, texts, tokens)
-    cuts: list[Cut | None] = [*cuts_of(spec), None]
+    cuts: list[Cut | None] = [*cuts_of(entry.spec, pair[0].bundle.file(entry.graph)), None]
     found: list[Difference] = []
     for index, cut in enumerate(cuts):
         name = f"{stage}/exit" if cut is None else cut.name
@@ -65,11 +65,11 @@ def compare_cuts(
     return report_of(pair, ids, allowed, found, inside=stage)
 
 
-def _spec_of(bundle: Bundle, stage: str) -> StageSpec:
-    specs = {entry.spec.name: entry.spec for entry in bundle.manifest.stages}
-    if stage not in specs:
-        raise ConfigError(f'{bundle.path} has no stage "{stage}"; expected one of {", ".join(specs)}')
-    return specs[stage]
+def _entry_of(bundle: Bundle, stage: str) -> StageEntry:
+    entries = {entry.spec.name: entry for entry in bundle.manifest.stages}
+    if stage not in entries:
+        raise ConfigError(f'{bundle.path} has no stage "{stage}"; expected one of {", ".join(entries)}')
+    return entries[stage]
 
 
 def cut_system(system: System, stage: str, cut: Cut | None, directory: Path) -> System:

@@ -43,7 +43,8 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     opset = OPSET_INT8_CACHES if cache_scales else OPSET
     restate_state(model, CLASSIC, opset)
     lower_products(model)
-    count_rows(model)
+    if uses_kernel(stage) or not stage.caches:
+        count_rows(model)
     if uses_kernel(stage):
         lower_attention(model, stage, opset, cache_scales)
     RemoveUnusedNodesPass()(model)

@@ -33,7 +33,10 @@ def counter(model: ir.Model, name: str) -> ir.Value:
 
 
 def count_rows(model: ir.Model) -> None:
-    """Replace every `position[:, None] + arange(L)` by `rows`; sequences of a batch advance together."""
+    """Replace every `position[:, None] + arange(L)` by `rows`, one for all sequences of a batch, which advance together.
+
+    Only where what reads it broadcasts, as tables and rotations do.
+    """
     for node in [node for node in model.graph if node.op_type == "Add"]:
         if any(_is_position_column(value) for value in node.inputs):
             rows = counter(model, "rows")

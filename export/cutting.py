@@ -14,8 +14,9 @@ import msgspec
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..contract import StageSpec
+from ..contract import CacheSpec, StageSpec
 from ..errors import ConfigError
+from .cpu_attention import is_kept_by_layer
 from .edit import caches_of
 from .saving import save_graph
 
@@ -31,8 +32,27 @@ class Cut(NamedTuple):
     layers: int
 
 
-def cuts_of(spec: StageSpec) -> Iterator[Cut]:
-    """The cuts of a stage in dataflow order, named after places in its graph; its end is not one of them."""
+def cuts_of(spec: StageSpec, graph: Path) -> list[Cut]:
+    """The cuts of a stage in dataflow order, named after places in its graph; its end is not one of them.
+
+    Raises:
+        ConfigError: the graph is not that of a stack of layers, each of which hands what it gives to the next (`StackStage`).
+    """
+    cuts = list(_cuts(spec))
+    names = {node.name for node in ir.load(graph).graph}
+    if any(cut.node not in names for cut in cuts) or not all(map(is_kept_by_layer, map(_growing, spec.caches))):
+        raise ConfigError(
+            f"stage \"{spec.name}\" can't be cut: it is not a stack of layers; compare whole stages, without cuts"
+        )
+    return cuts
+
+
+def _growing(cache: CacheSpec) -> CacheSpec:
+    """The caches of a stage that resets are those of layers all the same."""
+    return msgspec.structs.replace(cache, keeps=None)
+
+
+def _cuts(spec: StageSpec) -> Iterator[Cut]:
     for layer in range(spec.layers):
         place = f"{spec.name}/stack/layers/{layer}"
         if layer == 0:
@@ -55,9 +75,10 @@ def write_prefix(source: Path, target: Path, spec: StageSpec, cut: Cut) -> tuple
     """
     model = ir.load(source)
     graph = model.graph
-    _end_with(graph, _value(model, cut))
-    caches = {f"{kind}.{layer}" for kind in ("past_key_values", "present") for layer in range(cut.layers)}
-    dropped = [value for value in caches_of(model) if (value.name or "").rpartition(".")[0] not in caches]
+    width = _end_with(graph, _value(model, cut))
+    kept = tuple(cache for cache in spec.caches if int(cache.name.partition(".")[0]) < cut.layers)
+    names = {f"{kind}.{cache.name}" for kind in ("past_key_values", "present") for cache in kept}
+    dropped = [value for value in caches_of(model) if value.name not in names]
     _measure_kept_cache(graph, dropped)
     for value in dropped:
         (graph.inputs if value.is_graph_input() else graph.outputs).remove(value)
@@ -69,7 +90,9 @@ def write_prefix(source: Path, target: Path, spec: StageSpec, cut: Cut) -> tuple
         spec,
         output="hidden",
         output_rows=1,
+        width=width,
         layers=cut.layers,
+        caches=kept,
         uses_position=any(value.name == "position" for value in graph.inputs),
     )
     return prefix, frozenset(node.name or "" for node in graph)
@@ -86,16 +109,19 @@ def _value(model: ir.Model, cut: Cut) -> ir.Value:
     )
 
 
-def _end_with(graph: ir.Graph, value: ir.Value) -> None:
-    """Make rows `[B, L, D]` the graph's first output, time-major as between all stages."""
+def _end_with(graph: ir.Graph, value: ir.Value) -> int:
+    """Make rows `[B, L, D]` the graph's first output, time-major as between all stages; returns D."""
     old = graph.outputs[0]
     end = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", _TIME_MAJOR)], name="cut/Transpose")
     (hidden,) = end.outputs
     old.name, hidden.name = f"{old.name}_of_the_stage", "hidden"
     width = value.shape[-1] if value.shape is not None else None
+    if not isinstance(width, int):
+        raise TypeError(f"expected rows of a fixed width at a cut, got {width} in {value.name}")
     hidden.shape, hidden.type = ir.Shape(["L", "B", width]), ir.TensorType(ir.DataType.FLOAT)
     graph.append(end)
     graph.outputs[0] = hidden
+    return width
 
 
 def _measure_kept_cache(graph: ir.Graph, dropped: list[ir.Value]) -> None:

@@ -83,12 +83,12 @@ def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
 
 def _replace_time_major(old: ir.Value, rows: ir.Value, label: str) -> None:
     """Let readers of time-major `[N, B, D]` read batch-major `[B, N, D]`; what they turned needs no turning any more."""
-    for node, index in list(old.uses()):
+    for number, (node, index) in enumerate(list(old.uses())):
         if _is_time_major(node):
             for reader, place in list(node.outputs[0].uses()):
                 reader.replace_input_with(place, rows)
         else:
-            (turned,) = insert_before(node, "Transpose", [rows], f"{label}/turned_{index}", {"perm": _TIME_MAJOR})
+            (turned,) = insert_before(node, "Transpose", [rows], f"{label}/turned_{number}", {"perm": _TIME_MAJOR})
             node.replace_input_with(index, turned)
 
 

@@ -128,12 +128,12 @@ class _PairedStage:
 
 def verify(
     bundle: str | Path | Bundle,
-    checkpoint: str | Path,
+    checkpoint: str | Path | Architecture,
     target: str = "cpu",
     *,
     on_progress: Progress | None = None,
 ) -> VerifyReport:
-    """Compare a bundle with the checkpoint it was made from, teacher-forced, at every phase and in several chunkings.
+    """Compare a bundle with the checkpoint, or the model in memory, it was made from, teacher-forced, at every phase and in several chunkings.
 
     In order: the model cut into stages, each portable ONNX graph, each engine of `target` (both fed with PyTorch's own rows),
     and the running system's logits. The report is also written to `reports/verify.json` in the bundle.
@@ -149,8 +149,9 @@ def verify(
             f"{opened.path} is {opened.manifest.precision}, expected fp32: other precisions differ from PyTorch on purpose; "
             "measure by how much with `foveal eval BUNDLE --against FP32_BUNDLE --text FILE`"
         )
-    model = load_model(checkpoint).model
-    _check_same_model(opened, model, checkpoint)
+    model = load_model(checkpoint).model if isinstance(checkpoint, str | Path) else checkpoint
+    source = str(checkpoint) if isinstance(checkpoint, str | Path) else f"the {model.describe().architecture} in memory"
+    _check_same_model(opened, model, source)
     ids = _token_ids(model)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids)).numpy()
@@ -162,7 +163,7 @@ def verify(
         checks.extend(job())
     report("done", len(jobs), len(jobs))
     result = VerifyReport(
-        bundle=str(opened.path), checkpoint=str(checkpoint), tokens=ids.shape[1], batch=ids.shape[0], checks=tuple(checks)
+        bundle=str(opened.path), checkpoint=source, tokens=ids.shape[1], batch=ids.shape[0], checks=tuple(checks)
     )
     write_atomically(
         opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
@@ -224,14 +225,14 @@ def _logits_place(start: int, row: int) -> str:
     return f"token {start + row}, tensor logits"
 
 
-def _check_same_model(bundle: Bundle, model: Architecture, checkpoint: str | Path) -> None:
+def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
     described = model.describe()
     found = (described.hierarchy, described.vocab_size, described.dim)
     info = bundle.manifest.model
     expected = (info.hierarchy, info.vocab_size, info.dim)
     if found != expected:
         raise EquivalenceError(
-            f"{checkpoint} is another model than {bundle.path} was made from: got hierarchy, vocabulary and width {found}, "
+            f"{source} is another model than {bundle.path} was made from: got hierarchy, vocabulary and width {found}, "
             f"expected {expected}; give the checkpoint that was converted"
         )
 

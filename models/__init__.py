@@ -1,8 +1,45 @@
 """PyTorch models, the checkpoints that come with foveal, and readers of other people's."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .architecture import Architecture, Description, Stage, StageModule, count_parameters
+    from .cache import State
+    from .stages import StackStage, stack_stage
 
 SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "vanilla")}
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
 SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.txt" for name in ("calibration", "evaluation")}
 """English prose: some the checkpoints were trained on, to calibrate with, and some they were not, to measure losses on."""
+
+_PLACES = {
+    "Architecture": ".architecture",
+    "Description": ".architecture",
+    "StackStage": ".stages",
+    "Stage": ".architecture",
+    "StageModule": ".architecture",
+    "State": ".cache",
+    "count_parameters": ".architecture",
+    "stack_stage": ".stages",
+}
+__all__ = [
+    "SHIPPED",
+    "SHIPPED_TEXT",
+    "Architecture",
+    "Description",
+    "StackStage",
+    "Stage",
+    "StageModule",
+    "State",
+    "count_parameters",
+    "stack_stage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a model of your own needs, and torch with it, when it is first asked for."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,14 @@
 """Block Transformer: a GPT-NeoX tower over blocks of tokens, and one inside each block (arXiv 2406.02657).
 
-Ho et al., "Block Transformer: Global-to-Local Language Modeling for Fast Inference", github.com/itsnamgyu/block-transformer (MIT),
-`model/`, in the form of its main models: a block of P tokens is the vectors of a small table laid side by side; what the block
-decoder makes of it is expanded into E prefixes, which stand in front of the next block's tokens in the token decoder. The last
-prefix gives the logits of the block's first token.
+Ho et al., "Block Transformer: Global-to-Local Language Modeling for Fast Inference", `model/` of
+github.com/itsnamgyu/block-transformer (MIT), in the form of its main models: a block of P tokens is the vectors of a small
+table laid side by side; what the block decoder makes of it is expanded into E prefixes, which stand in front of the next
+block's tokens in the token decoder. The last prefix gives the logits of the block's first token.
 
-What the original does to ids, and not to logits, is up to who gives the ids: it pads a text to whole blocks on the left with
-id 0 (at generation also with what its tokenizer says), and nothing predicts the first block, which always is given. We let the
-expansion of a zero vector stand before it.
+What the original does to ids, and not to logits, is up to who gives the ids. It pads a prompt on the left to whole blocks with
+its padding id, whose vector is looked up like any other; in training it did so with the first block of a text too. A block of
+nothing but padding is hidden from the block decoder there, and not here: give none. Nothing predicts the first block, which
+always is given; we let the expansion of a zero vector stand before it.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class TokenStage(nn.Module):
         self.tokens, self.expand, self.stack, self.head = tokens, expand, stack, head
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
-        """As `StageModule`; inputs are ids `[B, L]` and rows of the block decoder `[B, L, D]`, all of which are of one block."""
+        """As `StageModule`; inputs are ids `[B, L]` and rows of the block decoder `[B, L, D]`, all of them of one block."""
         ids, context = inputs
         prefixes = self.expand(context[:, :1])  # [B, E, D']
         opens = (state.positions(ids.shape[1]) == 0)[:, :, None]

@@ -45,7 +45,10 @@ class State(LayerState, Protocol):
     """What a stage remembers, and the index of its next firing."""
 
     def read(self, name: str) -> Tensor:
-        """One of the stage's caches `[B, H, S, W]`, all its rows, as it was before these firings."""
+        """One of the stage's caches `[B, H, S, W]`, all its rows, from before these firings.
+
+        Engines write in place: a row that this call writes over may be read as it was or as it becomes, so do not use those.
+        """
         ...
 
     def write(self, name: str, rows: Tensor, first: Tensor) -> Tensor:

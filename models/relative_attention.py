@@ -151,7 +151,7 @@ class RelativeAttention(nn.Module):
     def table(self, queries: int) -> Tensor:
         """R at all distances that the first so many queries see, `[H, Dh, n]`."""
         sinusoids = self.attend.distances.sinusoids(self.attend.distances.count(queries), self.position.in_features)
-        projected = self.position(sinusoids.to(self.position.weight))
+        projected: Tensor = self.position(sinusoids.to(self.position.weight))
         return projected.view(-1, self.attend.heads, self.attend.head_dim).permute(1, 2, 0).contiguous()
 
 

@@ -100,7 +100,7 @@ class HostDecoder:
             rows = firings.start + wanted
             is_here = (rows >= part.start) & (rows < part.stop)
             if step.output is not None or is_here.any() or part.stop == firings.stop:
-                here = logits[:, is_here]
+                here = np.ascontiguousarray(logits[:, is_here])  # numpy picks columns into another layout
                 self._fire(step, part, rows[is_here] - part.start, here)
                 logits[:, is_here] = here
 

@@ -143,17 +143,34 @@ class ResidentDecoder:
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`; more tokens than a call of the engines takes are run in several calls."""
-        return run_in_calls(self._call, position, tokens, wanted, self._room)
+        needed = self._needed_from(position, tokens, wanted)
+
+        def call(start: int, count: int, here: Ids) -> npt.NDArray[np.float32]:
+            return self._call(start, count, here, needed)
+
+        return run_in_calls(call, position, tokens, wanted, self._room)
+
+    def _needed_from(self, position: int, tokens: int, wanted: Ids) -> int:
+        """The first firing that is needed of the stage that gives logits: with those wanted, all that its period remembers."""
+        spec = self._specs[-1]
+        fired = spec.firings(position, tokens)
+        if spec.resets is None or not fired:
+            return 0
+        first = fired.start + int(wanted[0]) if len(wanted) else fired.stop - 1
+        return first - first % spec.resets
 
     def _room(self, position: int) -> int:
         """Tokens that one call may take from a position on."""
         return min(self._limits.prefill, room_of(self._specs, position))
 
-    def _call(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _call(self, position: int, tokens: int, wanted: Ids, needed: int = 0) -> npt.NDArray[np.float32]:
+        """One call of the engines; of the stage that gives logits none, if what is `needed` of it comes later."""
         asked = len(wanted)
         wanted = wanted if asked else np.array([tokens - 1])  # engines are built for one row at least
         phase: Phase = "decode" if tokens == 1 else "prefill"
         firings, frame = [spec.firings(position, tokens) for spec in self._specs], self._frames[phase]
+        if firings[-1].stop <= needed:
+            self._ends[-1], firings[-1] = firings[-1].stop, range(0)
         counts = [len(fired) for fired in firings]
         self._replay(firings)
         frame.tell(firings, self._tokens, wanted)
@@ -180,13 +197,19 @@ class ResidentDecoder:
             if spec.resets is None or not fired:
                 continue
             missing = range(fired.start - fired.start % spec.resets, fired.start)
-            if missing and fired.start != self._ends[index]:
-                only = [missing if place == index else range(0) for place in range(len(self._specs))]
-                self._frames["prefill"].tell(only, self._tokens, np.zeros(1, np.int64))
-                self._frames["prefill"].upload()
-                self._run_stages("prefill", [len(one) for one in only], 1)
-                self._device.synchronize()
+            if fired.start != self._ends[index]:
+                most = spec.most_firings(self._limits.prefill)
+                for start in range(missing.start, missing.stop, most):
+                    self._run_again(index, range(start, min(start + most, missing.stop)))
             self._ends[index] = fired.stop
+
+    def _run_again(self, index: int, fired: range) -> None:
+        """Run one stage alone, for what it remembers."""
+        only = [fired if place == index else range(0) for place in range(len(self._specs))]
+        self._frames["prefill"].tell(only, self._tokens, np.zeros(1, np.int64))
+        self._frames["prefill"].upload()
+        self._run_stages("prefill", [len(one) for one in only], 1)
+        self._device.synchronize()
 
     @property
     def draws(self) -> bool:
@@ -211,6 +234,7 @@ class ResidentDecoder:
     ) -> Ids:
         """As `draw`, of no more tokens than the sampler is given numbers for; `last` was drawn before, if any was."""
         frame = self._frames["decode"]
+        self._replay([spec.firings(position, len(uniform)) for spec in self._specs])
         frame.tell([spec.firings(position, 1) for spec in self._specs], self._tokens, np.zeros(1, np.int64))
         frame.tell_ahead(position, last)
         frame.upload()

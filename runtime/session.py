@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import ModelInfo
-from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of, vocab_size_of
+from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
 from .decoder import Decoder, Engines, Observer, Written
 from .host import HostDecoder
@@ -20,9 +20,13 @@ from .sampling import SamplingParams
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of everything a session had written up to `position`; opaque, restorable into any session of the same shape."""
+    """A copy of everything a session had written up to `position`; opaque, restorable into any session of the same shape.
+
+    `reached` is how far the session had gone before it was rewound, which limits how far back the copy can go.
+    """
 
     position: int
+    reached: int
     batch: int
     tokens: Array
     written: Written
@@ -61,7 +65,7 @@ class Session:
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
-        self._vocab_size = vocab_size_of(self.specs)
+        self._vocab_size = model.vocab_size
         self._tokens = _token_log(self.specs, batch, self.capacity)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
         self.decoder = self._open(engines)
@@ -160,7 +164,7 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Copy everything written so far."""
-        return Snapshot(self.position, self.batch, self.tokens.copy(), self.decoder.read(self.position))
+        return Snapshot(self.position, self._reached, self.batch, self.tokens.copy(), self.decoder.read(self.position))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back (or forward) to a snapshot of a session of the same model and batch.
@@ -179,7 +183,7 @@ class Session:
             )
         self.decoder.write(snapshot.written)
         self._tokens.write(0, snapshot.tokens)
-        self.position = self._reached = snapshot.position
+        self.position, self._reached = snapshot.position, snapshot.reached
 
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""

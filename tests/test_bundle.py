@@ -105,7 +105,7 @@ def test_a_linked_directory(bundle: Path, tmp_path: Path) -> None:
 def test_another_schema_version(bundle: Path) -> None:
     """Both versions are named."""
     edit(bundle, lambda manifest: manifest.update(schema_version=99))
-    with pytest.raises(BundleError, match="has schema version 99, this foveal reads 1; convert the checkpoint again"):
+    with pytest.raises(BundleError, match="has schema version 99, this foveal reads 2; convert the checkpoint again"):
         open_bundle(bundle)
 
 

@@ -47,8 +47,10 @@ def _batch(limits: Limits, rows: int) -> Bounds:
 
 
 def most_firings(spec: StageSpec, limits: Limits) -> int:
-    """The most often that one call can fire a stage, at whatever phase it begins, and within its capacity."""
-    return min(spec.most_firings(limits.prefill), spec.capacity_firings(limits.capacity))
+    """The most often that one call can fire a stage, at whatever phase it begins, within its capacity, a page and a period."""
+    tokens = limits.prefill if spec.page is None else min(limits.prefill, spec.page)
+    most = min(spec.most_firings(tokens), spec.capacity_firings(limits.capacity))
+    return most if spec.resets is None else min(most, spec.resets)
 
 
 def shapes(contract: Contract, sizes: Mapping[str, int], profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:

@@ -1,7 +1,7 @@
 """Reader of Block Transformer checkpoints (github.com/itsnamgyu/block-transformer): `model.safetensors` of two GPT-NeoX towers.
 
-Sizes come from the shapes of the tensors; their files have no `config.json`. What shapes do not tell (heads, rotary dimensions) is
-that of `EleutherAI/pythia-410m-deduped`, which every published model takes over; a `config.json` beside the weights may say
+Sizes come from the shapes of the tensors; their files have no `config.json`. What shapes do not tell (heads, rotary dimensions)
+is that of `EleutherAI/pythia-410m-deduped`, which every published model takes over; a `config.json` beside the weights may say
 otherwise, with the keys of the project's `conf/trainer/*.yaml`.
 """
 
@@ -178,7 +178,8 @@ def _layers(ours: str, tower: str, config: LayerConfig, layers: int) -> Iterator
 
 def _by_part(rows: Tensor, heads: int) -> Tensor:
     """Rows of `query_key_value`, which stand head by head, each with its query, key and value, to all queries first."""
-    return rows.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    parts = rows.reshape(heads, 3, rows.shape[0] // (3 * heads), *rows.shape[1:])
+    return parts.transpose(0, 1).reshape(rows.shape)
 
 
 def _matrix_of_convolution(weight: Tensor) -> Tensor:

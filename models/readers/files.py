@@ -14,7 +14,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Files that may hold a checkpoint's weights: the path itself, or the directory's `model.safetensors`, or all of that kind."""
+    """Files that may hold a checkpoint's weights: the path itself, its `model.safetensors`, or all called like weights."""
     if path.is_file():
         return [path]
     if (path / USUAL).is_file():

@@ -1,7 +1,7 @@
 """Arrays out of a pickle, without running anything that the pickle asks for.
 
-A pickle is a program that may call whatever can be imported. The unpickler here imports nothing: the few names that numpy's arrays
-are pickled with stand for functions of this module, made anew for every file; any other name is refused.
+A pickle is a program that may call whatever can be imported. The unpickler here imports nothing: the few names that numpy's
+arrays are pickled with stand for functions of this module, made anew for every file; any other name is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +41,11 @@ def read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path} could not be read as a pickle of arrays: {reason}") from error
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> BinaryIO:
     """A file to read, decompressed if it is gzipped."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == _GZIP
-    return gzip.open(path) if is_gzip else path.open("rb")
+    return cast(BinaryIO, gzip.open(path)) if is_gzip else path.open("rb")
 
 
 class PickledArray:
@@ -89,7 +89,7 @@ def _array(data: bytes | bytearray, kind: _Type, shape: tuple[int, ...], order: 
 class _Unpickler(pickle.Unpickler):
     """Admits the names below and no other."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream)
         self._admitted = _stand_ins()
 
@@ -97,8 +97,8 @@ class _Unpickler(pickle.Unpickler):
         found = self._admitted.get((module.replace("numpy._core", "numpy.core"), name))
         if found is None:
             raise CheckpointError(
-                f"wants to import {module}.{name}, which only a pickle of other things than arrays needs; nothing of it was run. "
-                "If you trust the file, load it where it was made and save the arrays alone"
+                f"wants to import {module}.{name}, expected a pickle of arrays and containers alone; it was not imported. "
+                "If you trust the file, load it where it was made and save the arrays by themselves"
             )
         return found
 

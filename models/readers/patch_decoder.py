@@ -151,4 +151,3 @@ def _transposed(ours: str, theirs: str, inputs: int, outputs: int) -> Iterator[t
     """A `Conv1D` of GPT-2, whose matrix is [inputs, outputs]."""
     yield f"{ours}.weight", Original(f"{theirs}.weight", (inputs, outputs), torch.t)
     yield f"{ours}.bias", Original(f"{theirs}.bias", (outputs,))
-

@@ -1,8 +1,8 @@
 """Reader of google/trax's `HourglassLM` checkpoints (commit 7c189c2c, Apache-2.0).
 
-trax saves arrays without names and nothing of the model's arguments, so that a `config.json` must say these. Arrays are read from
-`model.weights.npy.gz`, where trax has put them since March 2021; from `model.pkl.gz`, as before, and as `save_to_file` does; or
-from a `model.safetensors` in which they have names (models/readers/trax_order.py).
+trax saves arrays without names and nothing of the model's arguments, so that a `config.json` must say these. Arrays are read
+from `model.weights.npy.gz`, where trax's training now puts them; from `model.pkl.gz`, as it did before, and as `save_to_file`
+does; or from a `model.safetensors` in which they have names (models/readers/trax_order.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .trax_weights import model_of
 
 CLASS = "HourglassLM"
 CONTEXT = 2048
-"""Tokens of a training sequence in trax's configurations for enwik8 and wiki40b: the context unless config.json says another."""
+"""The context unless config.json says another: a training sequence in trax's configurations for enwik8 and wiki40b."""
 NPY, PICKLES = ".weights.npy.gz", (".pkl.gz", ".pkl")
 WEIGHT_FILES = ("model.safetensors", f"model{NPY}", *(f"model{ending}" for ending in PICKLES))
 EXAMPLE = (

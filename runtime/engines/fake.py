@@ -11,7 +11,7 @@ from ..rows import Array, Block
 
 
 class FakeEngine:
-    """Mixes each firing's inputs, remembers the mix in its caches and gives back a running sum; counts its firings.
+    """Mixes each firing's inputs, remembers the mix in its cache and gives back the sum since the last reset; counts its firings.
 
     Every output depends on every input row, on the order of rows within a window and on all earlier firings, so a wrong
     window, a missed firing or a stale cache shows in the logits.
@@ -22,7 +22,7 @@ class FakeEngine:
         self.fired: list[int] = []
 
     def bind(self, batch: int, firings: int) -> FakeStage:
-        """One cache, for the mixes, whatever the stage declares."""
+        """As `Engine.bind`; the stage must declare one cache, for the mixes."""
         return FakeStage(self, batch, firings)
 
 
@@ -33,7 +33,8 @@ class FakeStage:
 
     def __init__(self, engine: FakeEngine, batch: int, firings: int) -> None:
         self.engine = engine
-        self.caches: Sequence[Array] = [np.zeros((batch, 1, firings, engine.dim), np.float64)]
+        (cache,) = engine.spec.caches
+        self.caches: Sequence[Array] = [np.zeros((batch, 1, cache.length(firings), engine.dim), np.float64)]
 
     def borrow(self, caches: Sequence[Array]) -> None:
         """As `BoundStage.borrow`: it makes nothing of them."""
@@ -43,8 +44,9 @@ class FakeStage:
         engine, spec = self.engine, self.engine.spec
         mixed = sum(self._mix(block.array, spec.inputs[i].kind == "tokens", firings) for i, block in enumerate(inputs))
         memory = self.caches[0][:, 0]
-        memory[:, first : first + firings] = mixed
-        sums = np.cumsum(memory[:, : first + firings], axis=1)[:, first:]  # [B, L, D]
+        start = first if spec.resets is None else first % spec.resets
+        memory[:, start : start + firings] = mixed
+        sums = np.cumsum(memory[:, : start + firings], axis=1)[:, start:]  # [B, L, D]
         y = np.sin(sums + mixed)
         if logit_rows is not None:
             spread = np.arange(1, spec.width + 1) / spec.width

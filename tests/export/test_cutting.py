@@ -15,15 +15,16 @@ from specimens import Zoo, random_ids
 from torch import nn
 
 from foveal import ConfigError, EquivalenceError
-from foveal.bundle import Bundle
-from foveal.contract import StageSpec, contract_of
+from foveal.bundle import Bundle, StageEntry
+from foveal.contract import contract_of
 from foveal.export import compare, compare_cuts
 from foveal.export.comparing_cuts import cut_system
-from foveal.export.cutting import cuts_of, write_prefix
+from foveal.export.cutting import Cut, cuts_of, write_prefix
 from foveal.export.forcing import record
 from foveal.export.systems import System
 from foveal.export.torch_engine import TorchEngine
-from foveal.models.stages import Stage, StageModule, split
+from foveal.models.architecture import Stage
+from foveal.models.stages import StackStage
 from foveal.precision import Plan
 from foveal.runtime.session import Session
 
@@ -32,31 +33,32 @@ TOKENS = 37
 
 def test_cuts_are_named_after_places(zoo: Zoo) -> None:
     """Two for each layer, and what comes in front of the first; a stage without layers has none."""
-    specs = {entry.spec.name: entry.spec for entry in zoo["nested"].bundle.manifest.stages}
-    assert [cut.name for cut in cuts_of(specs["8"])] == [
+    cuts = _cuts(zoo["nested"].bundle, "8")
+    assert [cut.name for cut in cuts] == [
         "8/entry",
         "8/stack/layers/0/attention",
         "8/stack/layers/0/feed_forward",
         "8/stack/layers/1/attention",
         "8/stack/layers/1/feed_forward",
     ]
-    assert [cut.layers for cut in cuts_of(specs["8"])] == [0, 1, 1, 2, 2]
-    empty = zoo["empty stacks"].bundle.manifest.stages[0].spec
-    assert list(cuts_of(empty)) == []
+    assert [cut.layers for cut in cuts] == [0, 1, 1, 2, 2]
+    assert _cuts(zoo["empty stacks"].bundle, "1.pre") == []
 
 
 @pytest.mark.parametrize(("name", "stage"), [("nested", "8"), ("nested", "1.post"), ("linear", "1.pre"), ("attention", "3")])
 def test_a_prefix_is_a_stage(name: str, stage: str, zoo: Zoo, tmp_path: Path) -> None:
     """Its graph has the inputs and outputs that a stage of so many layers has, and nothing else as an output."""
     bundle = zoo[name].bundle
-    entry = next(entry for entry in bundle.manifest.stages if entry.spec.name == stage)
-    for cut in cuts_of(entry.spec):
+    entry = _entry(bundle, stage)
+    for cut in _cuts(bundle, stage):
         spec, nodes = write_prefix(bundle.file(entry.graph), tmp_path / "prefix.onnx", entry.spec, cut)
         graph = ir.load(tmp_path / "prefix.onnx").graph
-        contract = contract_of(spec, bundle.manifest.model.dim, bundle.manifest.model.vocab_size)
+        contract = contract_of(spec)
         assert [value.name for value in graph.inputs] == [tensor.name for tensor in contract.inputs]
         assert [value.name for value in graph.outputs] == [tensor.name for tensor in contract.outputs]
         assert nodes == {node.name for node in graph}
+        shapes = {value.name: [str(size) for size in value.shape or ()] for value in graph.outputs}
+        assert shapes == {tensor.name: [str(size) for size in tensor.shape] for tensor in contract.outputs}
         assert sum(name.endswith("CachedAttention") or "CachedAttention_" in name for name in nodes) == cut.layers
 
 
@@ -65,17 +67,16 @@ def test_a_prefix_is_a_stage(name: str, stage: str, zoo: Zoo, tmp_path: Path) ->
 def test_a_prefix_computes_what_its_layers_do(name: str, stage: str, zoo: Zoo, tmp_path: Path) -> None:
     """Against the layers in PyTorch, for the entry and every feed forward; the portable graph and the engine."""
     specimen, ids = zoo[name], random_ids(1, TOKENS)
-    stages = split(specimen.model)
+    stages = specimen.model.stages()
     index = [found.spec.name for found in stages].index(stage)
-    spec = stages[index].spec
-    for cut in cuts_of(spec):
+    for cut in _cuts(specimen.bundle, stage):
         if cut.name.endswith("/attention"):
             continue
         for target in ("portable", "cpu"):
             system = cut_system(System(specimen.bundle, target), stage, cut, tmp_path / f"{target}{cut.name.replace('/', '_')}")
             prefix = system.bundle.manifest.stages[-1].spec
             module = stages[index].module
-            truncated = StageModule(module.entry, _first(module.stack, cut.layers), nn.Identity())
+            truncated = StackStage(module.entry, _first(module.stack, cut.layers), nn.Identity())
             engines = [TorchEngine(found) for found in (*stages[:index], Stage(prefix, truncated))]
             with torch.no_grad():
                 expected = record(Session(engines, specimen.bundle.manifest.model, 1, TOKENS), ids, [1] * TOKENS)
@@ -105,7 +106,7 @@ def test_the_first_layer_that_differs(product: str, cut: str, zoo: Zoo, tmp_path
     wrong = with_wrong_weight(good, "stages/8.onnx", tmp_path / "wrong", product)
     report = compare_cuts(good, "8", ["cpu"], other=wrong)
     names = list(dict.fromkeys(found.name for found in report.stages))
-    assert names == [*(found.name for found in cuts_of(_spec(good, "8"))), "8/exit"]
+    assert names == [*(found.name for found in _cuts(good, "8")), "8/exit"]
     failed = {found.name for found in report.stages if found.where is not None}
     assert failed == set(names[names.index(cut) :])
     assert all(found.max_error == 0 for found in report.stages if found.name not in failed)
@@ -153,13 +154,17 @@ def test_what_can_t_be_cut(zoo: Zoo, tmp_path: Path) -> None:
     bundle = zoo["nested"].bundle
     with pytest.raises(ConfigError, match='has no stage "16"; expected one of 1.pre, 2.pre, 8, 2.post, 1.post'):
         compare_cuts(bundle, "16")
-    spec = _spec(bundle, "8")
-    cut = next(cuts_of(spec))._replace(node="8/nowhere")
+    cut = _cuts(bundle, "8")[0]._replace(node="8/nowhere")
     with pytest.raises(
         ConfigError, match='the stage graph has no node "8/nowhere", so it can\'t be cut at 8/entry; convert the'
     ):
-        write_prefix(bundle.file("stages/8.onnx"), tmp_path / "x.onnx", spec, cut)
+        write_prefix(bundle.file("stages/8.onnx"), tmp_path / "x.onnx", _entry(bundle, "8").spec, cut)
 
 
-def _spec(bundle: Bundle, stage: str) -> StageSpec:
-    return next(entry.spec for entry in bundle.manifest.stages if entry.spec.name == stage)
+def _entry(bundle: Bundle, stage: str) -> StageEntry:
+    return next(entry for entry in bundle.manifest.stages if entry.spec.name == stage)
+
+
+def _cuts(bundle: Bundle, stage: str) -> list[Cut]:
+    entry = _entry(bundle, stage)
+    return cuts_of(entry.spec, bundle.file(entry.graph))

@@ -3,8 +3,8 @@
     python make_block_transformer.py CLONE
 
 Needs torch and transformers 4.39.3, and a clone of github.com/itsnamgyu/block-transformer (17842dd). `logits` are those of the
-original's forward on whole blocks, `[batch, block - 1, place]`: they predict the tokens of all blocks but the first. `greedy_ids`
-are what its own `generate` gives for the prompt `greedy_prompt`, of whole blocks; it holds the prompt too.
+original's forward on whole blocks, `[batch, block - 1, place]`: they predict the tokens of all blocks but the first.
+`greedy_ids` are what its own `generate` gives for the prompt `greedy_prompt`, of whole blocks; they begin with the prompt.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,10 +45,11 @@ def info(**changes: Any) -> ModelInfo:
 
 
 def stage(name: str, stride: int, inputs: Sequence[InputSpec], **changes: Any) -> StageSpec:
-    """A stage with the one cache that a `FakeEngine` has."""
+    """A stage with the one cache that a `FakeEngine` has, among others that give rows of one width."""
+    read = tuple(given if given.source is None else msgspec.structs.replace(given, width=DIM) for given in inputs)
     fields = {"output": "hidden", "layers": 1, "caches": (CacheSpec(name="mix", heads=1, width=DIM),), "parameters": 0}
     width = VOCABULARY if changes.get("output") == "logits" else DIM
-    return StageSpec(name=name, stride=stride, inputs=tuple(inputs), width=width, **{**fields, **changes})
+    return StageSpec(name=name, stride=stride, inputs=read, width=width, **{**fields, **changes})
 
 
 def fake_hourglass(k: int, inner: int) -> list[Engine]:

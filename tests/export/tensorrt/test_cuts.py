@@ -30,9 +30,9 @@ def specimen(precise: PrecisionZoo, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_prefixes_are_built_as_the_stage_was(specimen: Bundle, tmp_path: Path) -> None:
     """With its limits and its precisions; kernels are added from cut to cut, and the whole stage is the stage's own engine."""
-    spec = next(entry.spec for entry in specimen.manifest.stages if entry.spec.name == "2")
+    entry = next(entry for entry in specimen.manifest.stages if entry.spec.name == "2")
     kernels, products = [], []
-    for index, cut in enumerate((*cuts_of(spec), None)):
+    for index, cut in enumerate((*cuts_of(entry.spec, specimen.file(entry.graph)), None)):
         built = cut_system(System(specimen, TARGET), "2", cut, tmp_path / str(index)).bundle
         sidecar = built.sidecar(TARGET, "2")
         assert sidecar.limits == specimen.sidecar(TARGET, "2").limits

@@ -1,0 +1,314 @@
+"""Programs of stages in a few lines of numpy, of every kind that stages can be; on the host, on a device, and what they mean.
+
+All stages compute what `FakeEngine` does. `meaning` is the same once more, token by token and with nothing kept that a stage
+forgets: what holds against it holds of the interpreters, whatever stages compute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from foveal.bundle import ModelInfo
+from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of
+from foveal.runtime.device import Buffer, HostDevice
+from foveal.runtime.engines.base import Engine
+from foveal.runtime.engines.fake import FakeEngine, FakeStage
+from foveal.runtime.engines.resident import Phase
+from foveal.runtime.resident import ResidentEngines
+from foveal.runtime.rows import Array, Block
+
+DIM, VOCABULARY, CAPACITY = 5, 41, 96
+Program = tuple[StageSpec, ...]
+
+
+def info(**changes: Any) -> ModelInfo:
+    """A model's description."""
+    fields = {
+        "architecture": "test",
+        "source_format": "test",
+        "hierarchy": "1@1",
+        "vocab_size": VOCABULARY,
+        "dim": DIM,
+        "max_positions": CAPACITY,
+        "context": CAPACITY,
+        "parameters": 0,
+        "layer_equivalents": 1.0,
+    }
+    return ModelInfo(**{**fields, **changes})
+
+
+def stage(name: str, stride: int, inputs: Sequence[InputSpec], **changes: Any) -> StageSpec:
+    """A stage with the one cache that a `FakeEngine` has, among others that give rows of one width."""
+    read = tuple(given if given.source is None else msgspec.structs.replace(given, width=DIM) for given in inputs)
+    cache = CacheSpec(name="mix", heads=1, width=DIM, keeps=changes.get("resets"))
+    fields = {"output": "hidden", "layers": 1, "caches": (cache,), "parameters": 0}
+    width = VOCABULARY if changes.get("output") == "logits" else DIM
+    return StageSpec(name=name, stride=stride, inputs=read, width=width, **{**fields, **changes})
+
+
+TOKENS = InputSpec(kind="tokens")
+
+
+def hourglass(k: int, inner: int) -> Program:
+    """Three scales, of strides 1, k and k * inner, firing when a token opens a group."""
+    stream, context = InputSpec(kind="stream", source="k.pre"), InputSpec(kind="context", source="deep")
+    fine, coarse = InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k.post")
+    return (
+        stage("1.pre", 1, [TOKENS]),
+        stage("k.pre", k, [InputSpec(kind="window", source="1.pre", count=k, shift=k - 1)]),
+        stage("deep", k * inner, [InputSpec(kind="window", source="k.pre", count=inner, shift=inner - 1)], output_rows=inner),
+        stage("k.post", k, [stream, context], output_rows=k),
+        stage("1.post", 1, [fine, coarse], output="logits"),
+    )
+
+
+def top_down(k: int) -> Program:
+    """Coarse first, from tokens alone: fires when a group is complete and serves the next group."""
+    return (
+        stage("k", k, [InputSpec(kind="tokens", count=k)], fires="close", output_rows=k),
+        stage("1", 1, [TOKENS, InputSpec(kind="context", source="k", shift=k)], output="logits"),
+    )
+
+
+def ahead(k: int, inner: int, **fine: Any) -> Program:
+    """Two coarse scales that work before the first token of their group, on the groups before it.
+
+    Each reads the rows of the group before its own, of which there are none at the beginning.
+    """
+    both = k * inner
+    return (
+        stage("1.pre", 1, [TOKENS]),
+        stage("deep", both, [InputSpec(kind="tokens", count=both, shift=both)], fires="ahead", output_rows=inner),
+        stage(
+            "k",
+            k,
+            [InputSpec(kind="window", source="1.pre", count=k, shift=k), InputSpec(kind="context", source="deep")],
+            fires="ahead",
+            output_rows=k,
+        ),
+        stage("1", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k")], output="logits", **fine),
+    )
+
+
+def forgetful(k: int, inner: int, periods: int = 1) -> Program:
+    """The same, with a fine stage that remembers so many groups and no more, and a coarse one that remembers `inner` firings."""
+    program = ahead(k, inner, resets=k * periods)
+    coarse = stage("k", k, program[2].inputs, fires="ahead", output_rows=k, resets=inner)
+    return (*program[:2], coarse, program[3])
+
+
+def borrowing(k: int) -> Program:
+    """A fine stage that reads what a coarse one remembers, and no row that it gives."""
+    coarse = stage("k", k, [InputSpec(kind="tokens", count=k, shift=k - 1)])
+    return (coarse, stage("1", 1, [TOKENS], borrows=(BorrowSpec(stage="k", cache=coarse.caches[0]),), output="logits"))
+
+
+def paged(k: int, page: int, rewinds: int | None = None) -> Program:
+    """One whose calls must not cross multiples of a page."""
+    coarse, fine = top_down(k)
+    return (msgspec.structs.replace(coarse, page=page, rewinds=rewinds), fine)
+
+
+def host_engines(program: Program) -> list[Engine]:
+    """Fakes of its stages."""
+    return [LendingEngine(spec, DIM, program) if spec.borrows else FakeEngine(spec, DIM) for spec in program]
+
+
+def _lent(spec: StageSpec, lender: StageSpec, caches: Array, first: int, firings: int) -> Array:
+    """What a borrower makes of a cache `[B, 1, S, D]`: for each of its firings the sum of the rows there are by then."""
+    sums = np.concatenate([np.zeros_like(caches[:, 0, :1]), np.cumsum(caches[:, 0], axis=1, dtype=np.float64)], 1)
+    by_then = [lender.firings_within(spec.fired_by(firing) + 1) for firing in range(first, first + firings)]
+    return sums[:, by_then]
+
+
+class LendingEngine(FakeEngine):
+    """A `FakeEngine` that adds what it borrows to its mixes."""
+
+    def __init__(self, spec: StageSpec, dim: int, program: Program) -> None:
+        super().__init__(spec, dim)
+        self.lenders = [next(other for other in program if other.name == given.stage) for given in spec.borrows]
+
+    def bind(self, batch: int, firings: int) -> LendingStage:
+        """As `FakeEngine.bind`."""
+        return LendingStage(self, batch, firings)
+
+
+class LendingStage(FakeStage):
+    """A `LendingEngine` with its caches."""
+
+    def __init__(self, engine: LendingEngine, batch: int, firings: int) -> None:
+        super().__init__(engine, batch, firings)
+        self.lenders, self.lent = engine.lenders, ()  # type: list[StageSpec], Sequence[Array]
+
+    def borrow(self, caches: Sequence[Array]) -> None:
+        """As `BoundStage.borrow`."""
+        self.lent = caches
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `BoundStage.run`."""
+        self.first = first
+        super().run(first, firings, inputs, output, logit_rows)
+
+    def _mix(self, rows: Array, is_tokens: bool, firings: int) -> Array:
+        mixed = super()._mix(rows, is_tokens, firings)
+        for lender, cache in zip(self.lenders, self.lent, strict=True):
+            mixed = mixed + _lent(self.engine.spec, lender, cache, self.first, firings)
+        return mixed
+
+
+class FakeResidentEngine:
+    """As `ResidentEngine`, on a `HostDevice`; in place, or with caches that take turns. Remembers its calls.
+
+    Its caches are twice as wide as the stage says: behind every number in fp32 stands what that lacks of the number.
+    """
+
+    cache_dtype = "float32"
+
+    def __init__(self, spec: StageSpec, program: Program, limits: Limits | None, in_place: bool) -> None:
+        self.spec, self.program, self.limits, self.in_place = spec, program, limits, in_place
+        self.cache_widths = tuple(2 * cache.width for cache in spec.caches)
+        self.calls: list[range] = []
+
+    @property
+    def fired(self) -> list[int]:
+        """All firings so far, in order."""
+        return [firing for call in self.calls for firing in call]
+
+    def bind(self, phase: Phase, batch: int) -> FakeResidentStage:
+        """As `ResidentProgram.bind`."""
+        return FakeResidentStage(self, phase, batch)
+
+    def keep_compiled(self) -> None:
+        """As `ResidentProgram.keep_compiled`."""
+
+
+class FakeResidentStage:
+    """A `FakeResidentEngine` bound to addresses."""
+
+    def __init__(self, engine: FakeResidentEngine, phase: Phase, batch: int) -> None:
+        self.engine, self.phase, self.batch, self.buffers = engine, phase, batch, {}  # type: Any, Phase, int, dict[str, Buffer]
+
+    def bind(self, tensor: str, buffer: Buffer) -> None:
+        """As `ResidentStage.bind`."""
+        self.buffers[tensor] = buffer
+
+    def check_recordable(self) -> None:
+        """As `ResidentStage.check_recordable`."""
+
+    def run(self, firings: int, wanted: int) -> None:
+        """As `ResidentStage.run`."""
+        engine, spec, batch = self.engine, self.engine.spec, self.batch
+        most = 1 if self.phase == "decode" else spec.most_firings(engine.limits.prefill) if engine.limits else firings
+        assert firings <= most, f"stage {spec.name} is built for {most} firings at once, got {firings}"
+        first = int(self._read("position", (batch,), np.int64)[0])
+        engine.calls.append(range(first, first + firings))
+        mixed = sum(self._mixed(given, first, firings) for given in spec.inputs)
+        for borrowed in spec.borrows:
+            lender = next(other for other in engine.program if other.name == borrowed.stage)
+            mixed = mixed + _lent(spec, lender, _whole(self._log(borrowed.name, 2 * DIM)), first, firings)
+        start = first if spec.resets is None else first % spec.resets
+        memory = self._advance("past_key_values.mix", "present.mix", 2 * DIM)
+        memory[:, 0, start : start + firings] = _halves(mixed)
+        sums = np.cumsum(_whole(memory)[:, 0, : start + firings], axis=1)[:, start:]
+        y = np.sin(sums + mixed)
+        if spec.output == "logits":
+            rows = self._read("logit_rows", (wanted,), np.int64)
+            spread = np.arange(1, spec.width + 1) / spec.width
+            self._read("logits", (batch, wanted, spec.width), np.float32)[...] = (y.sum(-1, keepdims=True) * spread)[:, rows]
+        else:
+            slots = np.arange(1, spec.output_rows + 1)[:, None]
+            place = leads_of(engine.program)[spec.name] + first * spec.output_rows
+            log = self._advance("past_rows", "present_rows", DIM)
+            log[:, 0, place : place + firings * spec.output_rows] = (y[:, :, None] * slots).reshape(batch, -1, DIM)
+
+    def _mixed(self, given: InputSpec, first: int, firings: int) -> Array:
+        count = given.count * firings
+        if given.source is None:
+            rows = np.repeat(self._read("input_ids", (self.batch, count), np.int64)[:, :, None] + 1.0, DIM, axis=2)
+        else:
+            assert self._read("offsets", (firings,), np.int64).tolist() == list(range(firings))
+            place = leads_of(self.engine.program)[given.source] + first * given.count - given.shift
+            rows = self._log(f"rows.{given.source}", DIM)[:, 0, place : place + count]
+        weights = np.cos(np.arange(1, given.count + 1))
+        return np.einsum("bnkd,k->bnd", rows.reshape(self.batch, firings, given.count, DIM).astype(np.float64), weights)
+
+    def _advance(self, past: str, present: str, width: int) -> Array:
+        """What is to be written, with all of the past in it."""
+        old, new = self._log(past, width), self._log(present, width)
+        assert (self.buffers[past].address == self.buffers[present].address) == self.engine.in_place
+        if not self.engine.in_place:
+            new[...] = old
+        return new
+
+    def _log(self, name: str, width: int) -> Array:
+        rows = self.buffers[name].nbytes // (4 * self.batch * width)
+        return self._read(name, (self.batch, 1, rows, width), np.float32)
+
+    def _read(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The tensor itself, where it stands."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffer = self.buffers[name]
+        assert nbytes <= buffer.nbytes, f"{name} has {buffer.nbytes} bytes, asked for {nbytes}"
+        return np.frombuffer((ctypes.c_char * nbytes).from_address(buffer.address), dtype).reshape(shape)
+
+
+def _halves(numbers: Array) -> Array:
+    """`[..., D]` -> `[..., 2 * D]`, fp32."""
+    rounded = numbers.astype(np.float32)
+    return np.concatenate([rounded, (numbers - rounded).astype(np.float32)], -1)
+
+
+def _whole(halves: Array) -> Array:
+    """`[..., 2 * D]` -> `[..., D]`."""
+    rounded, rest = np.split(halves.astype(np.float64), 2, -1)
+    return rounded + rest
+
+
+def resident_engines(
+    program: Program, in_place: bool = True, limits: Limits | None = Limits(batch=2, capacity=CAPACITY, prefill=7)
+) -> ResidentEngines:
+    """Fakes of its stages in the memory of a device; a prefill is so short that most chunks are run in several calls."""
+    return ResidentEngines([FakeResidentEngine(spec, program, limits, in_place) for spec in program], HostDevice())
+
+
+def meaning(program: Program, ids: Array) -> Array:
+    """Logits `[B, L, V]` of ids `[B, L]`, worked out token by token, firing by firing and row by row."""
+    batch, length = ids.shape
+    rows: dict[str, list[Array]] = {spec.name: [] for spec in program}
+    mixes: dict[str, list[Array]] = {spec.name: [] for spec in program}
+    logits = []
+
+    def row(source: str | None, index: int) -> Array:
+        if source is None:
+            return np.repeat((ids[:, index : index + 1] if index >= 0 else np.zeros((batch, 1))) + 1.0, DIM, 1)
+        return rows[source][index] if index >= 0 else np.zeros((batch, DIM))
+
+    for token in range(BEGINNING, length):
+        for spec in program:
+            if not _fires(spec, token):
+                continue
+            firing, remembered = len(mixes[spec.name]), mixes[spec.name]
+            mix = sum(
+                np.cos(place + 1) * row(given.source, firing * given.count - given.shift + place)
+                for given in spec.inputs
+                for place in range(given.count)
+            )
+            mix = sum((sum(mixes[borrowed.stage]) for borrowed in spec.borrows), mix)
+            remembered.append(mix)
+            begin = 0 if spec.resets is None else firing - firing % spec.resets
+            y = np.sin(sum(remembered[begin:]) + mix)
+            if spec.output == "logits":
+                logits.append(y.sum(-1, keepdims=True) * np.arange(1, spec.width + 1) / spec.width)
+            rows[spec.name] += [y * (slot + 1) for slot in range(spec.output_rows)]
+    return np.stack(logits, 1)
+
+
+def _fires(spec: StageSpec, token: int) -> bool:
+    if spec.fires == "open":
+        return token >= 0 and token % spec.stride == 0
+    return (token + 1) % spec.stride == 0 and (token >= 0 or spec.fires == "ahead")
