@@ -56,7 +56,7 @@ class Hierarchy:
         return self
 
     def require_ascent(self) -> Hierarchy:
-        """Itself, if the factors grow from 1 by whole factors and end with 1, as in bottom-up models; else raises ConfigError."""
+        """Itself, if the factors grow from 1 by whole factors and end with 1, as bottom-up; else raises ConfigError."""
         factors = [level.stride for level in self.levels]
         if len(factors) < 3 or factors[0] != 1 or factors[-1] != 1:
             raise self._error(f"factors must start at 1, grow, and end with 1, got {factors}", _BOTTOM_UP)

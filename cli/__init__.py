@@ -8,12 +8,14 @@ import typer
 
 from ..errors import FovealError
 from .bench import bench
+from .bench_claims import claims
 from .bisect import bisect
 from .build import build
 from .calibrate import calibrate
 from .check import check
 from .compare import compare
 from .convert import convert
+from .default_group import DEFAULT, DefaultGroup
 from .demo import demo
 from .doctor import doctor
 from .eval import evaluate
@@ -29,9 +31,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, bench, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
+benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory's speed that is reached.")
+benches.command(DEFAULT, epilog="The article's claims: foveal bench claims --help")(bench)
+benches.command()(claims)
+app.add_typer(benches, name="bench")
 
 
 def main() -> None:

@@ -41,9 +41,7 @@ def cuts_of(spec: StageSpec, graph: Path) -> list[Cut]:
     cuts = list(_cuts(spec))
     names = {node.name for node in ir.load(graph).graph}
     if any(cut.node not in names for cut in cuts) or not all(map(is_kept_by_layer, map(_growing, spec.caches))):
-        raise ConfigError(
-            f"stage \"{spec.name}\" can't be cut: it is not a stack of layers; compare whole stages, without cuts"
-        )
+        raise ConfigError(f'stage "{spec.name}" can\'t be cut: it is not a stack of layers; compare whole stages, without cuts')
     return cuts
 
 

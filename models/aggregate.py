@@ -9,7 +9,7 @@ from .config import ModelConfig
 
 
 class Aggregate(nn.Module):
-    """`x + attention`, where a token attends to its own row and to the newest row of every coarser scale: a softmax over scales.
+    """`x + attention`: a token attends to its own row and to the newest row of every coarser scale, a softmax over scales.
 
     Each scale's rows go through a layer norm of their own, whose bias tells the scales apart; one projection makes keys and
     values of all of them, so that its weights are read once. The query is made of the normed row of the token.

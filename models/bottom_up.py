@@ -59,7 +59,7 @@ class BottomUpScale(nn.Module):
         self.repeat = Lengthen(config, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows of the finer scale `[B, n, D]` -> `[B, ceil(n / factor), D]`, row i of the group that ends with row i * factor."""
+        """Rows of the finer scale `[B, n, D]` -> `[B, ceil(n / factor), D]`; group i ends with row i * factor."""
         groups = -(-x.shape[1] // self.factor)
         shifted = F.pad(x, (0, 0, self.factor - 1, 0))[:, : groups * self.factor]
         y: Tensor = self.stack(self.shorten(shifted))
@@ -97,14 +97,14 @@ class BottomUp(nn.Module):
         pre = StackStage(self.embed, self.pre, nn.Identity())
         found = [stack_stage("1.pre", 1, (InputSpec(kind="tokens"),), pre, width)]
         copies = 1  # of each row that the stage found last gives
-        for scale in self.coarse:
+        for scale in self._scales():
             source, stride = found[-1].spec.name, scale.stride
             window = InputSpec(kind="window", source=source, count=stride, shift=stride - copies, width=width)
             module = StackStage(ShortenCopies(copies, scale.shorten), scale.stack, scale.repeat)
             found.append(stack_stage(str(stride), stride, (window,), module, width, output_rows=stride))
             copies = stride
         stream = InputSpec(kind="stream", source="1.pre", width=width)
-        context = (InputSpec(kind="context", source=str(scale.stride), width=width) for scale in self.coarse)
+        context = (InputSpec(kind="context", source=str(scale.stride), width=width) for scale in self._scales())
         post = StackStage(self.aggregate, self.post, self.head)
         return [*found, stack_stage("1.post", 1, (stream, *context), post, config.vocab_size)]
 
@@ -113,8 +113,11 @@ class BottomUp(nn.Module):
         length = ids.shape[1]
         rows = fine = self.pre(self.embed(ids, torch.arange(length, device=ids.device)[None]))
         seen = []
-        for scale in self.coarse:
+        for scale in self._scales():
             rows = scale(rows)
             seen.append(scale.repeat(rows)[:, :length])
         y: Tensor = self.head(self.post(self.aggregate(fine, *seen)))
         return y
+
+    def _scales(self) -> list[BottomUpScale]:
+        return [scale for scale in self.coarse if isinstance(scale, BottomUpScale)]

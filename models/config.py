@@ -93,7 +93,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.architecture == "retina" and self.compaction is msgspec.UNSET:
             msgspec.structs.force_setattr(self, "compaction", Compaction())
         if self.architecture != "retina" and self.compaction is not msgspec.UNSET:
-            raise ConfigError(f'only a retina model compacts its past, got a compaction and the architecture "{self.architecture}"')
+            raise ConfigError(f'only a retina model compacts its past, got a compaction for architecture "{self.architecture}"')
         for name in ("vocab_size", "dim", "heads", "head_dim", "ff_dim", "max_positions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

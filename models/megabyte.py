@@ -8,13 +8,12 @@ anew in every patch of the next coarser one.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architecture import Description, Stage
 from .megabyte_config import MegabyteConfig
-from .megabyte_scale import CoarseScale, FineScale, Scale
+from .megabyte_scale import CoarseScale, FineScale
 from .megabyte_stages import coarse_stage, fine_stage
 
 
@@ -43,7 +42,7 @@ class Megabyte(nn.Module):
     def stages(self) -> list[Stage]:
         """As `Architecture.stages`: one per scale, named after its stride, coarse first."""
         found: list[Stage] = []
-        for scale in self.coarse:
+        for scale in self._coarse():
             found.append(coarse_stage(scale, found[-1].spec if found else None))
         return [*found, fine_stage(self.fine, found[-1].spec if found else None)]
 
@@ -60,3 +59,6 @@ class Megabyte(nn.Module):
             context = scale(padded, context)
         y: Tensor = self.fine(padded, context)
         return y[:, :length]
+
+    def _coarse(self) -> list[CoarseScale]:
+        return [scale for scale in self.coarse if isinstance(scale, CoarseScale)]

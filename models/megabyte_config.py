@@ -47,7 +47,7 @@ class MegabyteConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if min(self.dims) < 2:
             raise ConfigError(f"token shift halves every vector: widths must be at least 2, got {min(self.dims)}")
         if self.lengths[0] < 1 or min(self.lengths[1:], default=2) < 2:
-            raise ConfigError(f"a scale inside another has at least 2 rows for each of its rows, got lengths {list(self.lengths)}")
+            raise ConfigError(f"a scale inside another has at least 2 rows for each of its, got lengths {list(self.lengths)}")
         if min(self.depths) < 0 or not any(self.depths):
             raise ConfigError(f"there must be layers, got depths {list(self.depths)}")
         if self.rotary and self.head_dim % 2:

@@ -62,7 +62,8 @@ class CoarseScale(Scale):
 
     def exit(self, x: Tensor) -> Tensor:
         """`[B, n, D]` -> rows of the finer scale `[B, factor * n, D']`."""
-        return self.down(self.norm(x)).unflatten(2, (self.factor, self.finer_dim)).flatten(1, 2)
+        y: Tensor = self.down(self.norm(x))  # [B, n, factor * D']
+        return y.view(x.shape[0], x.shape[1] * self.factor, self.finer_dim)
 
     def forward(self, ids: Tensor, context: Tensor | None) -> Tensor:
         """Ids `[B, L]`, whole patches, and what the coarser scale hands down -> one row per patch of the finer scale.

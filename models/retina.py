@@ -46,12 +46,12 @@ class Retina(nn.Module):
         return describe(self.config)
 
     def stages(self) -> list[Stage]:
-        """As `Architecture.stages`: `compact`, which has no weights and fires when a page begins, and `1`, which is the model."""
+        """As `Architecture.stages`: `compact`, which has no weights and fires when a page begins, and `1`, all the rest."""
         layers = [layer for layer in self.layers if isinstance(layer, RetinaBlock)]
         return retina_stages(self.embed, layers, self.head, self.config.layer, self.compaction)
 
     def kv_rows(self, tokens: int) -> int:
-        """Rows of keys, and as many of values, that each layer keeps for so many tokens; a vanilla layer keeps one per token."""
+        """Rows of keys, and as many of values, that each layer keeps for so many tokens; a vanilla one keeps one per token."""
         return self.compaction.kept_rows(tokens)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Layers(nn.Module):
         positions = state.positions(inputs[0].shape[1])
         x = self.embed(inputs[0], positions)
         masks: list[Tensor] | None = None
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._blocks()):
             query, key, value = layer.attention.project(layer.norm(x))
             first = positions[:, 0] % (FINE_PAGES * self.compaction.page)
             keys = self._rows(state, f"{number}.key", key, first)
@@ -74,6 +74,9 @@ class Layers(nn.Module):
             x = x.index_select(1, logit_rows)
         y: Tensor = self.head(x)
         return y
+
+    def _blocks(self) -> list[RetinaBlock]:
+        return [layer for layer in self.layers if isinstance(layer, RetinaBlock)]
 
     def _rows(self, state: State, name: str, rows: Tensor, first: Tensor) -> list[Tensor]:
         """All keys or values of a layer: fine ones, the new rows among them, and those of each pooling."""
@@ -103,50 +106,43 @@ def _pooled(name: str, past: Periphery) -> str:
     return f"{name}.{past.pooling}"
 
 
-def retina_stages(embed: Embed, layers: Sequence[RetinaBlock], head: Head, config: LayerConfig, compaction: Compaction) -> list[Stage]:
+def retina_stages(
+    embed: Embed, layers: Sequence[RetinaBlock], head: Head, config: LayerConfig, compaction: Compaction
+) -> list[Stage]:
     """`compact` and `1`, which share the weights given."""
-    size, count = compaction.page, len(layers)
-    fine = layer_caches(count, config.heads, config.head_dim, FINE_PAGES * size)
-    pooled = tuple(
-        CacheSpec(
-            name=_pooled(name, past),
-            heads=config.heads,
-            width=config.head_dim,
-            rows=past.rows,
-            keeps=None if past.pages is None else past.pages * past.rows,
-        )
-        for name in _names(count)
-        for past in compaction.peripheries
+    fine = layer_caches(len(layers), config.heads, config.head_dim, FINE_PAGES * compaction.page)
+    pooled = tuple(_pooled_cache(config, name, past) for name in _names(len(layers)) for past in compaction.peripheries)
+    tokens = (InputSpec(kind="tokens"),)
+    compact = StageSpec(
+        name=COMPACT,
+        stride=compaction.page,
+        inputs=tokens,
+        output="hidden",
+        width=1,
+        layers=0,
+        caches=pooled,
+        borrows=tuple(BorrowSpec(stage=LAYERS, cache=cache) for cache in fine),
+        parameters=0,
+        page=compaction.page,
+        rewinds=compaction.rewinds,
     )
-    compact, module = Compact(compaction, count), Layers(embed, layers, head, compaction)
-    shared = {"page": size, "rewinds": compaction.rewinds, "inputs": (InputSpec(kind="tokens"),)}
-    return [
-        Stage(
-            StageSpec(
-                name=COMPACT,
-                stride=size,
-                output="hidden",
-                width=1,
-                layers=0,
-                caches=pooled,
-                borrows=tuple(BorrowSpec(stage=LAYERS, cache=cache) for cache in fine),
-                parameters=0,
-                **shared,
-            ),
-            compact,
-        ),
-        Stage(
-            StageSpec(
-                name=LAYERS,
-                stride=1,
-                output="logits",
-                width=head.logits.out_features,
-                layers=count,
-                caches=fine,
-                borrows=tuple(BorrowSpec(stage=COMPACT, cache=cache) for cache in pooled),
-                parameters=count_parameters(module),
-                **shared,
-            ),
-            module,
-        ),
-    ]
+    module = Layers(embed, layers, head, compaction)
+    rest = StageSpec(
+        name=LAYERS,
+        stride=1,
+        inputs=tokens,
+        output="logits",
+        width=head.logits.out_features,
+        layers=len(layers),
+        caches=fine,
+        borrows=tuple(BorrowSpec(stage=COMPACT, cache=cache) for cache in pooled),
+        parameters=count_parameters(module),
+        page=compaction.page,
+        rewinds=compaction.rewinds,
+    )
+    return [Stage(compact, Compact(compaction, len(layers))), Stage(rest, module)]
+
+
+def _pooled_cache(config: LayerConfig, name: str, past: Periphery) -> CacheSpec:
+    keeps = None if past.pages is None else past.pages * past.rows
+    return CacheSpec(name=_pooled(name, past), heads=config.heads, width=config.head_dim, rows=past.rows, keeps=keeps)

@@ -154,7 +154,7 @@ class ResidentDecoder:
         """The first firing that is needed of the stage that gives logits: with those wanted, all that its period remembers."""
         spec = self._specs[-1]
         fired = spec.firings(position, tokens)
-        if spec.resets is None or not fired:
+        if spec.output != "logits" or spec.resets is None or not fired:
             return 0
         first = fired.start + int(wanted[0]) if len(wanted) else fired.stop - 1
         return first - first % spec.resets
@@ -170,7 +170,7 @@ class ResidentDecoder:
         phase: Phase = "decode" if tokens == 1 else "prefill"
         firings, frame = [spec.firings(position, tokens) for spec in self._specs], self._frames[phase]
         if firings[-1].stop <= needed:
-            self._ends[-1], firings[-1] = firings[-1].stop, range(0)
+            self._ends[-1], firings[-1] = -1, range(0)
         counts = [len(fired) for fired in firings]
         self._replay(firings)
         frame.tell(firings, self._tokens, wanted)

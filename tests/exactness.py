@@ -139,7 +139,7 @@ def kept_by(session: Session) -> Iterator[Kept]:
     for spec, state in zip(session.specs, decoder_of(session)._states, strict=True):
 
         def firings(position: int, spec=spec) -> int:
-            return len(spec.firings(0, position))
+            return spec.firings_within(position)
 
         def log_rows(position: int, spec=spec, firings=firings) -> int:
             return leads[spec.name] + firings(position) * spec.output_rows

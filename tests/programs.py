@@ -7,22 +7,31 @@ forgets: what holds against it holds of the interpreters, whatever stages comput
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 
 from foveal.bundle import ModelInfo
-from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of
+from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of, sampler_contract
+from foveal.export.sampler import sampler_graph
 from foveal.runtime.device import Buffer, HostDevice
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine, FakeStage
+from foveal.runtime.engines.onnxruntime_library import memory_of
+from foveal.runtime.engines.onnxruntime_resident import ResidentOrtProgram
 from foveal.runtime.engines.resident import Phase
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import Array, Block
 
 DIM, VOCABULARY, CAPACITY = 5, 41, 96
+LIMITS = Limits(batch=2, capacity=CAPACITY, prefill=7)
+"""A prefill so short that most chunks are run in several calls."""
+
 Program = tuple[StageSpec, ...]
 
 
@@ -75,15 +84,18 @@ def top_down(k: int) -> Program:
     )
 
 
-def ahead(k: int, inner: int, **fine: Any) -> Program:
+def ahead(k: int, inner: int, reads_rows: bool = False, **fine: Any) -> Program:
     """Two coarse scales that work before the first token of their group, on the groups before it.
 
-    Each reads the rows of the group before its own, of which there are none at the beginning.
+    Each reads the tokens or rows of the group before its own, of which there are none at the beginning.
     """
     both = k * inner
+    before = {"count": both, "shift": both}
+    context = InputSpec(kind="context", source="k")
+    group = InputSpec(kind="window", source="1.pre", **before) if reads_rows else InputSpec(kind="tokens", **before)
     return (
         stage("1.pre", 1, [TOKENS]),
-        stage("deep", both, [InputSpec(kind="tokens", count=both, shift=both)], fires="ahead", output_rows=inner),
+        stage("deep", both, [group], fires="ahead", output_rows=inner),
         stage(
             "k",
             k,
@@ -91,13 +103,13 @@ def ahead(k: int, inner: int, **fine: Any) -> Program:
             fires="ahead",
             output_rows=k,
         ),
-        stage("1", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k")], output="logits", **fine),
+        stage("1", 1, [InputSpec(kind="stream", source="1.pre"), context], output="logits", **fine),
     )
 
 
-def forgetful(k: int, inner: int, periods: int = 1) -> Program:
-    """The same, with a fine stage that remembers so many groups and no more, and a coarse one that remembers `inner` firings."""
-    program = ahead(k, inner, resets=k * periods)
+def forgetful(k: int, inner: int, periods: int = 1, reads_rows: bool = False) -> Program:
+    """The same, with a fine stage that remembers so many groups and no more, and a coarse one so many firings: `inner`."""
+    program = ahead(k, inner, reads_rows, resets=k * periods)
     coarse = stage("k", k, program[2].inputs, fires="ahead", output_rows=k, resets=inner)
     return (*program[:2], coarse, program[3])
 
@@ -269,11 +281,17 @@ def _whole(halves: Array) -> Array:
     return rounded + rest
 
 
-def resident_engines(
-    program: Program, in_place: bool = True, limits: Limits | None = Limits(batch=2, capacity=CAPACITY, prefill=7)
-) -> ResidentEngines:
-    """Fakes of its stages in the memory of a device; a prefill is so short that most chunks are run in several calls."""
-    return ResidentEngines([FakeResidentEngine(spec, program, limits, in_place) for spec in program], HostDevice())
+def resident_engines(program: Program, in_place: bool = True, limits: Limits | None = LIMITS) -> ResidentEngines:
+    """Fakes of its stages in the memory of a device. The sampler is the real one, on ONNX Runtime."""
+    engines = [FakeResidentEngine(spec, program, limits, in_place) for spec in program]
+    session = ort.InferenceSession(_sampler(len(program)), providers=["CPUExecutionProvider"])
+    sampler = ResidentOrtProgram("sampler", session, sampler_contract(len(program), VOCABULARY), memory_of("cpu"))
+    return ResidentEngines(engines, HostDevice(), sampler)
+
+
+@functools.cache
+def _sampler(stages: int) -> bytes:
+    return ir.to_proto(sampler_graph(stages, VOCABULARY)).SerializeToString()
 
 
 def meaning(program: Program, ids: Array) -> Array:
@@ -304,7 +322,7 @@ def meaning(program: Program, ids: Array) -> Array:
             y = np.sin(sum(remembered[begin:]) + mix)
             if spec.output == "logits":
                 logits.append(y.sum(-1, keepdims=True) * np.arange(1, spec.width + 1) / spec.width)
-            rows[spec.name] += [y * (slot + 1) for slot in range(spec.output_rows)]
+            rows[spec.name] += [(y * (slot + 1)).astype(np.float32) for slot in range(spec.output_rows)]
     return np.stack(logits, 1)
 
 

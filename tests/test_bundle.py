@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from specimens import Zoo
 
@@ -163,3 +164,51 @@ def test_unknown_targets(bundle: Path) -> None:
     edit(bundle, lambda m: m.update(engines={}, files={k: v for k, v in m["files"].items() if "engines" not in k}))
     with pytest.raises(ConfigError, match="has no engines for cpu, only for: none"):
         load(bundle)
+
+
+def test_a_stage_that_reads_rows_of_another_width(bundle: Path) -> None:
+    """Both widths and both stages are named."""
+    edit(bundle, lambda manifest: manifest["stages"][1]["spec"]["inputs"][0].update(width=25))
+    with pytest.raises(
+        BundleError, match=r'stage "3" of .* reads rows of width 25 from "1\.pre", which gives them 24 wide; convert the'
+    ):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [("3", {"heads": 4}), ("3", {"width": 11}), ("3", {"name": "2.key"}), ("5", {}), ("3", {"keeps": 8})],
+)
+def test_a_stage_that_borrows_what_is_not_there(bundle: Path, stage: str, changes: dict[str, object]) -> None:
+    """Another stage, or another cache than the stage has; the cache is named."""
+
+    def borrow(manifest: dict[str, Any]) -> None:
+        cache = {**manifest["stages"][1]["spec"]["caches"][0], **changes}
+        manifest["stages"][2]["spec"]["borrows"] = [{"stage": stage, "cache": cache}]
+
+    edit(bundle, borrow)
+    name = changes.get("name", "0.key")
+    with pytest.raises(BundleError, match=rf'stage "1\.post" of .* borrows {name} of "{stage}", which has no such cache; con'):
+        open_bundle(bundle)
+
+
+def test_a_stage_that_borrows_what_is_there(bundle: Path) -> None:
+    """A cache as its stage declares it."""
+
+    def borrow(manifest: dict[str, Any]) -> None:
+        manifest["stages"][2]["spec"]["borrows"] = [{"stage": "3", "cache": manifest["stages"][1]["spec"]["caches"][1]}]
+
+    edit(bundle, borrow)
+    (borrowed,) = open_bundle(bundle).manifest.stages[2].spec.borrows
+    assert borrowed.name == "borrowed.3.0.value"
+
+
+def test_bytes_of_the_caches_that_grow(bundle: Path) -> None:
+    """A firing adds a row to each, as wide as the engine keeps it; a cache that keeps so many rows grows no further."""
+    opened = open_bundle(bundle)
+    spec = opened.manifest.stages[1].spec
+    assert opened.cache_bytes_per_row("cpu", spec) == 2 * 2 * 3 * 16 * 4  # layers, keys and values, heads, width, bytes
+    kept = [msgspec.structs.replace(cache, keeps=8) for cache in spec.caches[:2]]
+    several = msgspec.structs.replace(spec.caches[2], rows=5)
+    changed = msgspec.structs.replace(spec, caches=(*kept, several, spec.caches[3]))
+    assert opened.cache_bytes_per_row("cpu", changed) == (5 + 1) * 3 * 16 * 4

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from foveal.contract import (
     BEGINNING,
+    BorrowSpec,
+    CacheSpec,
     Fires,
     InputSpec,
     Limits,
@@ -17,8 +19,12 @@ from foveal.contract import (
     contract_of,
     layer_caches,
     leads_of,
+    page_of,
     resident_contract_of,
+    rewinds_of,
+    room_of,
     size_of,
+    vocab_size_of,
 )
 
 rules = st.sampled_from(["open", "close", "ahead"])
@@ -36,7 +42,9 @@ def fires_at(token: int, stride: int, rule: Fires) -> bool:
 
     The token before the first is the beginning, -1.
     """
-    return token >= 0 and token % stride == 0 if rule == "open" else (token + 1) % stride == 0 and (token >= 0 or rule == "ahead")
+    if rule == "open":
+        return token >= 0 and token % stride == 0
+    return (token + 1) % stride == 0 and (token >= 0 or rule == "ahead")
 
 
 @given(st.integers(1, 17), st.integers(BEGINNING, 200), st.integers(1, 100), rules)
@@ -147,3 +155,124 @@ def test_the_resident_form_keeps_rows_in_logs() -> None:
 def test_sizes_of_dimensions(dimension: int | str, expected: int) -> None:
     """Letters that are not given are -1, as engine libraries have it."""
     assert size_of(dimension, {"L": 3}) == expected
+
+
+@given(st.integers(1, 17), st.integers(0, 100), rules)
+def test_firings_within_some_tokens(stride: int, tokens: int, rule: Fires) -> None:
+    """Those of the beginning, where there is no token, are among them."""
+    assert stage(stride, rule).firings_within(tokens) == sum(fires_at(t, stride, rule) for t in range(BEGINNING, tokens))
+    assert stage(stride, rule).capacity_firings(tokens) == max(stage(stride, rule).firings_within(tokens), 1)
+
+
+def test_the_first_firing_ahead_is_before_the_first_token() -> None:
+    """And the next with the last token of the first group."""
+    spec = stage(4, "ahead")
+    assert [spec.fired_by(firing) for firing in range(3)] == [BEGINNING, 3, 7]
+    assert [spec.firings_within(tokens) for tokens in (0, 3, 4, 8)] == [1, 1, 2, 3]
+    assert list(spec.firings(0, 4)) == [1]
+
+
+def test_two_inputs_of_a_kind_have_names_of_their_own() -> None:
+    """In the portable form the source is part of the name; in the resident form both are logs."""
+    contexts = [InputSpec(kind="context", source=source, width=width) for source, width in (("4", 24), ("16", 32))]
+    spec = stage(inputs=(InputSpec(kind="tokens"), *contexts))
+    assert spec.names() == ["input_ids", "context.4", "context.16"]
+    assert [tensor.name for tensor in contract_of(spec).inputs][:3] == spec.names()
+    assert {tensor.name: tensor.shape for tensor in contract_of(spec).inputs}["context.16"] == ("L", "B", 32)
+    shapes = {tensor.name: tensor.shape for tensor in resident_contract_of(spec).inputs}
+    assert shapes["rows.4"] == ("B", 1, "R.4", 24)
+    assert shapes["rows.16"] == ("B", 1, "R.16", 32)
+    assert "context.4" not in shapes
+
+
+def test_one_source_read_twice_is_one_log() -> None:
+    """A window and the newest row of the same stage."""
+    twice = (
+        InputSpec(kind="window", source="1", count=4, shift=3, width=24),
+        InputSpec(kind="stream", source="1", width=24),
+    )
+    spec = stage(4, inputs=twice)
+    assert spec.names() == ["window", "stream"]
+    assert [tensor.name for tensor in resident_contract_of(spec).inputs].count("rows.1") == 1
+
+
+def test_caches_of_any_kind() -> None:
+    """One row per firing, or several, or so many and no more; of any width."""
+    caches = (
+        CacheSpec(name="shift", heads=1, width=24),
+        CacheSpec(name="keys", heads=2, width=8, rows=4),
+        CacheSpec(name="ring", heads=3, width=5, keeps=7),
+    )
+    contract = contract_of(stage(caches=caches, layers=0))
+    shapes = {tensor.name: tensor.shape for tensor in contract.outputs}
+    assert shapes["present.shift"] == ("B", 1, "S", 24)
+    assert shapes["present.keys"] == ("B", 2, "4*S", 8)
+    assert shapes["present.ring"] == ("B", 3, 7, 5)
+    assert [[cache.length(firings) for firings in (0, 3)] for cache in caches] == [[1, 3], [1, 12], [7, 7]]
+
+
+def test_borrowed_caches_are_inputs_only() -> None:
+    """As long as their stage's, which has a letter of its own."""
+    lender = stage(4, name="4", caches=layer_caches(1, heads=2, width=8))
+    borrows = tuple(BorrowSpec(stage="4", cache=cache) for cache in lender.caches)
+    borrower = stage(name="1", borrows=borrows, caches=(), layers=0)
+    for contract in (contract_of(borrower), resident_contract_of(borrower)):
+        shapes = {tensor.name: tensor.shape for tensor in contract.inputs}
+        assert shapes["borrowed.4.0.key"] == shapes["borrowed.4.0.value"] == ("B", 2, "S.4", 8)
+        assert not any("borrowed" in tensor.name for tensor in contract.outputs)
+    assert Limits(capacity=30, prefill=8).sizes([lender, borrower], "1") == {"S": 30, "S.4": 8, "R": 30}
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(1, 60)), min_size=1, max_size=4), st.integers(0, 200), st.integers(1, 200))
+def test_a_call_that_crosses_no_multiple_of_the_page_crosses_none_of_any_stage(
+    pages: list[int | None], start: int, tokens: int
+) -> None:
+    """The page of a model divides all of its stages'."""
+    page = page_of([stage(page=each) for each in pages])
+    assert (page is None) == (set(pages) == {None})
+    if page is not None and start // page == (start + tokens - 1) // page:
+        assert all(start // each == (start + tokens - 1) // each for each in pages if each is not None)
+
+
+resetting = st.builds(
+    lambda stride, rule, resets, page: stage(stride, rule, resets=resets, page=page),
+    st.integers(1, 9),
+    rules,
+    st.one_of(st.none(), st.integers(1, 7)),
+    st.one_of(st.none(), st.integers(1, 24)),
+)
+
+
+@given(st.lists(resetting, min_size=1, max_size=4), st.integers(BEGINNING, 150))
+def test_there_is_room_up_to_the_next_page_or_reset(stages: list[StageSpec], position: int) -> None:
+    """At least for one token; so many cross nothing, and one more does, or would begin a call with what follows a reset."""
+
+    def crosses(tokens: int) -> bool:
+        end = position + tokens
+        fired = [(spec, spec.firings(position, tokens)) for spec in stages if spec.resets is not None]
+        inside = any(f.start // s.resets != (f.stop - 1) // s.resets for s, f in fired if f and s.resets)
+        return inside or any(s.page is not None and position // s.page != (end - 1) // s.page for s in stages)
+
+    room = room_of(stages, position)
+    if all(spec.resets is None and spec.page is None for spec in stages):
+        assert room > 10**9
+        return
+    assert room >= 1
+    assert not crosses(room)
+    begins = any(
+        spec.resets is not None and any(firing % spec.resets == 0 for firing in spec.firings(position + room, 1))
+        for spec in stages
+    )
+    pages = page_of(stages)
+    assert crosses(room + 1) or begins or (pages is not None and (position + room) % pages == 0)
+
+
+def test_the_least_that_can_be_taken_back_counts() -> None:
+    """Of all stages; all of it if none says anything."""
+    assert rewinds_of([stage(), stage()]) is None
+    assert rewinds_of([stage(rewinds=9), stage(), stage(rewinds=4)]) == 4
+
+
+def test_the_vocabulary_is_the_width_of_the_logits() -> None:
+    """Of the last stage."""
+    assert vocab_size_of([stage(), stage(output="logits", width=41)]) == 41

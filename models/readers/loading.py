@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 from ...errors import CheckpointError
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
+from .block_transformer import is_block_transformer, load_block_transformer
 from .lucidrains import is_lucidrains, load_lucidrains
+from .megabyte import is_megabyte, load_megabyte
+from .patch_decoder import is_patch_decoder, load_patch_decoder
+from .trax import is_trax, load_trax
 
 Config = dict[str, Any]
 
@@ -32,14 +36,17 @@ class Layout(NamedTuple):
     load: Callable[[Path, Config], Architecture]
 
 
+def _is_foveal(config: Config, _path: Path) -> bool:
+    return "hierarchy" in config and "class" not in config
+
+
 LAYOUTS = (
-    Layout(
-        "foveal",
-        'a "hierarchy"',
-        lambda config, _: "hierarchy" in config and "class" not in config,
-        lambda path, _: load_foveal(path),
-    ),
+    Layout("foveal", 'a "hierarchy"', _is_foveal, lambda path, _: load_foveal(path)),
     Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
+    Layout("trax", 'the class "HourglassLM", or kwargs with "vanilla_layers"', is_trax, load_trax),
+    Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
+    Layout("patch-decoder", "the weights of NotaGen or bGPT, named patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
+    Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
 )
 
 

@@ -1,7 +1,7 @@
 """Reader of lucidrains' `MEGABYTE` checkpoints (MEGABYTE-pytorch 0.3.6, MIT).
 
-The package's model is a `Megabyte` with other names. Its lists of token embeddings run from fine to coarse, all others from coarse
-to fine. One projection makes queries, another keys and values. The rotation's frequencies are saved too; they are checked.
+The package's model is a `Megabyte` with other names. Its list of token embeddings runs from fine to coarse, all others run from
+coarse to fine. One projection makes queries, another keys and values. The frequencies of rotation are saved too, and checked.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _check_frequencies(found: Tensor, config: MegabyteConfig, what: str) -> None
     expected = Rotary(config.layer(0)).inverse_frequency
     rounding = 8 * torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
     if not torch.allclose(found.float(), expected, rtol=max(rounding, 1e-5), atol=1e-7):
-        raise CheckpointError(f"{what} are not the frequencies of rotary positions with base 10000, the only ones the package has")
+        raise CheckpointError(f"{what} are not the frequencies of rotary positions of base 10000, the only ones it has")
 
 
 Names = Iterator[tuple[str, tuple[str, ...]]]

@@ -11,7 +11,7 @@ from ..rows import Array, Block
 
 
 class FakeEngine:
-    """Mixes each firing's inputs, remembers the mix in its cache and gives back the sum since the last reset; counts its firings.
+    """Mixes each firing's inputs, remembers the mix in its cache and gives back a sum since the last reset; counts its firings.
 
     Every output depends on every input row, on the order of rows within a window and on all earlier firings, so a wrong
     window, a missed firing or a stale cache shows in the logits.

@@ -43,7 +43,6 @@ def test_the_stored_logits_come_out_of_the_engines(name: str, tmp_path: Path) ->
 def test_every_graph_is_its_contract(name: str, zoo: Zoo) -> None:
     """Names, types and shapes, with batch, rows and capacity symbolic; the checker has nothing to say."""
     bundle = zoo[name].bundle
-    model = bundle.manifest.model
     for entry in bundle.manifest.stages:
         path = bundle.file(entry.graph)
         onnx.checker.check_model(str(path), full_check=True)

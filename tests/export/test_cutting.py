@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 from broken_bundles import with_wrong_weight
 from precisions import PrecisionZoo, needs_opset_24
-from specimens import Zoo, random_ids
+from specimens import Zoo, random_ids, random_model
 from torch import nn
 
 from foveal import ConfigError, EquivalenceError
 from foveal.bundle import Bundle, StageEntry
-from foveal.contract import contract_of
-from foveal.export import compare, compare_cuts
+from foveal.contract import CacheSpec, contract_of
+from foveal.export import compare, compare_cuts, convert_model
 from foveal.export.comparing_cuts import cut_system
 from foveal.export.cutting import Cut, cuts_of, write_prefix
 from foveal.export.forcing import record
@@ -159,6 +160,30 @@ def test_what_can_t_be_cut(zoo: Zoo, tmp_path: Path) -> None:
         ConfigError, match='the stage graph has no node "8/nowhere", so it can\'t be cut at 8/entry; convert the'
     ):
         write_prefix(bundle.file("stages/8.onnx"), tmp_path / "x.onnx", _entry(bundle, "8").spec, cut)
+
+
+def test_what_is_no_stack_of_layers(zoo: Zoo, tmp_path: Path) -> None:
+    """Another module has other places; a stack that remembers more than its layers do is none either. Nothing is built."""
+    model = random_model("2@1", architecture="retina")
+    bundle = convert_model(model, tmp_path / "retina")
+    error = 'stage "{}" can\'t be cut: it is not a stack of layers; compare whole stages, without cuts'
+    with pytest.raises(ConfigError, match=error.format("1")):
+        compare_cuts(bundle, "1")
+    entry = _entry(zoo["nested"].bundle, "8")
+    caches = (*entry.spec.caches, CacheSpec(name="shift", heads=1, width=24))
+    with pytest.raises(ConfigError, match=error.format("8")):
+        cuts_of(msgspec.structs.replace(entry.spec, caches=caches), zoo["nested"].bundle.file(entry.graph))
+
+
+def test_a_stack_that_resets_is_cut_like_others(zoo: Zoo, tmp_path: Path) -> None:
+    """A prefix keeps what its layers do: a coarse stage of the zoo, said to reset."""
+    bundle = zoo["nested"].bundle
+    entry = _entry(bundle, "8")
+    kept = tuple(msgspec.structs.replace(cache, keeps=4) for cache in entry.spec.caches)
+    spec = msgspec.structs.replace(entry.spec, caches=kept, resets=4)
+    for cut in cuts_of(spec, bundle.file(entry.graph)):
+        prefix, _ = write_prefix(bundle.file(entry.graph), tmp_path / "prefix.onnx", spec, cut)
+        assert (prefix.caches, prefix.resets) == (kept[: 2 * cut.layers], 4)
 
 
 def _entry(bundle: Bundle, stage: str) -> StageEntry:

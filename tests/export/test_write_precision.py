@@ -57,7 +57,6 @@ def test_a_portable_graph_is_the_model_with_rounded_products(
 def test_every_graph_is_its_contract(precision: str, name: str, precise: PrecisionZoo) -> None:
     """Names, types and shapes are those of the fp32 graph but for the caches' dtype; the checker has nothing to say."""
     bundle = precise[name].build(Plan(default=precision, cache="fp32"))
-    model = bundle.manifest.model
     for entry in bundle.manifest.stages:
         path = bundle.file(entry.graph)
         onnx.checker.check_model(str(path), full_check=True)

@@ -1,7 +1,6 @@
 """Makes the small MEGABYTE goldens with the package itself (`megabyte_16x4` was made likewise, with seed 5).
 
-    pip install MEGABYTE-pytorch==0.3.6 safetensors numpy
-    python make_megabyte.py
+Run it where `pip install MEGABYTE-pytorch==0.3.6 safetensors numpy` has been done.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_a_token_changes_logits_from_its_own_on(place: int) -> None:
 
 
 def test_the_first_inner_patch_sees_nothing_of_the_outer_context() -> None:
-    """The start row of an inner scale gets no coarse term, so that after a new outer patch the past is out of sight for a while."""
+    """The start row of an inner scale gets no coarse term: at first a new outer patch has no past."""
     model, ids = random_model(4, 3, 5), random_ids(1, 60)
     changed = ids.copy()
     changed[0, :15] = (changed[0, :15] + 1) % 41  # the first outer patch, all of it
@@ -128,7 +128,7 @@ def test_token_shift_moves_the_second_half_of_every_row_to_the_next() -> None:
 
 
 def test_what_its_stages_read() -> None:
-    """The patch before a firing, and the row handed down for that patch; the fine one a token, and the row handed down for it."""
+    """The patch before a firing, and the row handed down for it; the fine one a token, and the row handed down for that."""
     outer, inner, fine = (stage.spec for stage in random_model(4, 3, 5).stages())
     assert outer.inputs == (InputSpec(kind="tokens", count=15, shift=15),)
     assert inner.inputs == (
@@ -140,7 +140,7 @@ def test_what_its_stages_read() -> None:
 
 
 def test_when_its_stages_fire() -> None:
-    """Coarse ones before the first token and when a patch is complete, so that they may run beside the fine step; inner ones reset."""
+    """Coarse ones before the first token and with the last one of each patch, so that no step waits; inner ones reset."""
     specs = [stage.spec for stage in random_model(4, 3, 5).stages()]
     assert [(spec.name, spec.stride, spec.fires, spec.resets) for spec in specs] == [
         ("15", 15, "ahead", None),
@@ -166,7 +166,8 @@ def test_stages_share_the_models_weights() -> None:
 def test_what_it_says_of_itself() -> None:
     """Layers and strides, coarse first; a limit only where there are tables of positions."""
     described = random_model(4, 3, 5).describe()
-    assert (described.architecture, described.hierarchy, described.vocab_size, described.dim) == ("megabyte", "2@15 1@5 2@1", 41, 17)
+    assert (described.architecture, described.hierarchy) == ("megabyte", "2@15 1@5 2@1")
+    assert (described.vocab_size, described.dim) == (41, 17)
     assert (described.max_positions, described.context) == (None, 60)
     assert random_model(4, 3, 5, learned_positions=True).describe().max_positions == 60
 
@@ -178,7 +179,7 @@ def test_what_it_says_of_itself() -> None:
         ({"lengths": (), "dims": (), "depths": ()}, "got 0 dims, 0 depths, 0 lengths"),
         ({"heads": 0}, "heads must be at least 1, got 0"),
         ({"dims": (24, 1)}, "widths must be at least 2, got 1"),
-        ({"lengths": (4, 1)}, r"at least 2 rows for each of its rows, got lengths \[4, 1\]"),
+        ({"lengths": (4, 1)}, r"at least 2 rows for each of its, got lengths \[4, 1\]"),
         ({"lengths": (0, 4)}, r"got lengths \[0, 4\]"),
         ({"depths": (0, 0)}, r"there must be layers, got depths \[0, 0\]"),
         ({"head_dim": 7}, "rotary positions rotate pairs: head_dim must be even, got 7"),
@@ -192,7 +193,7 @@ def test_sizes_that_mean_nothing(changes: dict[str, Any], reason: str) -> None:
 
 def test_its_engines_give_the_same_logits(tmp_path: Path) -> None:
     """Converted for the CPU, in any chunks."""
-    model = random_model(4, 3, 5, learned_positions=True)
+    model = random_model(4, 3, 5, depths=(1, 1, 1), learned_positions=True)
     bundle = convert_model(model, tmp_path / "bundle")
     ids = random_ids(2, 60)
     session = Session(cpu_engines(bundle), bundle.manifest.model, batch=2)

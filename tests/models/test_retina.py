@@ -16,11 +16,10 @@ from torch_sessions import logits_of, torch_session
 
 from foveal import ConfigError, InputError
 from foveal.export import convert_model
-from foveal.models.architectures import OwnModel
 from foveal.models.checkpoint import save_checkpoint
 from foveal.models.compaction import Compaction, Periphery
-from foveal.models.retina import Retina
 from foveal.models.readers.loading import load_model
+from foveal.models.retina import Retina
 from foveal.runtime.backends import open_engines
 from foveal.runtime.session import Session
 
@@ -86,43 +85,38 @@ def test_no_token_changes_the_logits_before_it(model: Retina, data: st.DataObjec
 @pytest.mark.parametrize(
     ("first", "second", "is_seen"),
     [
-        (90, 91, True),
-        (80, 81, True),
+        (79, 80, True),
         (78, 79, False),
         (77, 78, True),
         (72, 73, False),
-        (68, 71, False),
         (71, 72, True),
-        (56, 59, False),
+        (68, 71, False),
         (59, 60, True),
+        (56, 59, False),
+        (55, 56, True),
         (48, 55, False),
         (47, 48, True),
         (0, 7, False),
-        (7, 8, True),
     ],
 )
-def test_the_order_of_distant_words_is_not_seen(first: int, second: int, is_seen: bool) -> None:
-    """One layer without positions can tell two words that change places only if they are not pooled together: fewer the nearer.
-
-    Of words in neighbouring groups it sees which is in which only where the two groups differ in what else they hold, and in
-    how many words share a row: so one of two groups is at another pooling, or all words are put into another order.
-    """
+def test_the_order_of_words_that_share_a_row_is_not_seen(first: int, second: int, is_seen: bool) -> None:
+    """One layer, without positions: two words that change places are told apart only if they are pooled into different rows."""
     model = retina("1@1")
     with torch.no_grad():
         assert model.embed.positions is not None
         model.embed.positions.weight.zero_()
     ids = random_ids(1, 93)
-    ids[0, first], ids[0, second] = 3, 5
+    ids[0, [first, second]] = 3, 5
     other = ids.copy()
-    other[0, first], other[0, second] = 5, 3
+    other[0, [first, second]] = 5, 3
     change = np.abs(logits_of(model, ids) - logits_of(model, other))[0, 92].max()
-    assert (change > 1e-3) == is_seen or (not is_seen and change < TOLERANCE)
+    assert change > 1e-4 if is_seen else change < TOLERANCE
 
 
 @pytest.mark.parametrize("reached", range(1, 60))
 def test_a_page_and_a_token_can_be_taken_back_from_anywhere(reached: int) -> None:
     """Their rows, and the pooled rows that stood for what is older, are all still there."""
-    model = retina("2@1", reached)
+    model = retina("1@1")
     session, ids = torch_session(model), random_ids(1, 90)
     session.advance(ids[:, :reached])
     session.rewind(min(reached, 9))
@@ -171,9 +165,9 @@ def test_the_memory_that_it_needs_is_reported(tokens: int) -> None:
     """In rows of keys of one layer, as the session allocates them."""
     model = retina()
     session = torch_session(model, capacity=tokens)
-    keys = 3 * 8 * 4 * model.kv_rows(tokens)  # heads, width, bytes
-    rows = sum(session.output_rows(name).nbytes for name in ("compact",))
-    assert session.state_bytes["1"] + session.state_bytes["compact"] - rows == pytest.approx(2 * 2 * keys, abs=4 * 13)
+    caches = 2 * 2 * 3 * 8 * 4 * model.kv_rows(tokens)  # layers, keys and values, heads, width, bytes
+    pages = 4 * -(-tokens // 8)  # a number for each, which nobody reads
+    assert session.state_bytes["1"] + session.state_bytes["compact"] == caches + pages
 
 
 def test_memory_grows_by_a_row_for_64_tokens() -> None:
@@ -215,7 +209,7 @@ def test_sizes_that_do_not_divide_each_other(sizes: dict[str, Any], reason: str)
         ("2@1 2@4 2@1", {}, r'one level, at factor 1, got \[1, 4, 1\]; write for instance "6@1"'),
         ("2@1", {"positions": "rotary"}, 'positions of a retina model must be "learned", got "rotary"'),
         ("2@1", {"shortening": "linear"}, 'shortening of a retina model must be "average", got "linear"'),
-        ("2@1", {"architecture": "hourglass"}, 'only a retina model compacts its past, got a compaction and the architecture "h'),
+        ("2@1", {"architecture": "hourglass"}, 'got a compaction for architecture "hourglass"'),
     ],
 )
 def test_choices_that_it_does_not_have(hierarchy: str, choices: dict[str, Any], reason: str) -> None:

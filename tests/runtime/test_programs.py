@@ -10,14 +10,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from exactness import EXACT, Walk, paths
+from exactness import Walk, paths
 from hypothesis import given
 from hypothesis import strategies as st
-from precisions import distance
 from programs import (
-    CAPACITY,
+    DIM,
+    LIMITS,
     VOCABULARY,
-    FakeResidentEngine,
     Program,
     ahead,
     borrowing,
@@ -32,8 +31,8 @@ from programs import (
 )
 from specimens import random_ids
 
-from foveal import InputError
-from foveal.contract import Limits, late_stages
+from foveal import InputError, SamplingParams
+from foveal.contract import late_stages
 from foveal.runtime.engines.fake import FakeEngine, FakeStage
 from foveal.runtime.rows import Array, Block
 from foveal.runtime.session import Session
@@ -44,7 +43,7 @@ programs = st.one_of(
     st.builds(hourglass, st.integers(2, 4), st.integers(2, 4)),
     st.builds(top_down, st.integers(2, 16)),
     st.builds(ahead, st.integers(2, 5), st.integers(2, 3)),
-    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3)),
+    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.booleans()),
     st.builds(borrowing, st.integers(1, 5)),
     st.builds(paged, st.integers(2, 5), st.integers(1, 9)),
 )
@@ -57,8 +56,7 @@ def on_host(program: Program, batch: int = 1, overlap: bool = False) -> Session:
 
 def on_device(program: Program, batch: int = 1, in_place: bool = True, limited: bool = True) -> Session:
     """A session of fakes in a device's memory."""
-    limits = Limits(batch=2, capacity=CAPACITY, prefill=7) if limited else None
-    return Session(resident_engines(program, in_place, limits), info(), batch)
+    return Session(resident_engines(program, in_place, LIMITS if limited else None), info(), batch)
 
 
 def fired_by(session: Session, stage: str) -> list[int]:
@@ -69,6 +67,11 @@ def fired_by(session: Session, stage: str) -> list[int]:
 
 
 both = pytest.mark.parametrize("open_session", [on_host, on_device])
+
+
+def assert_close(got: Array, expected: Array) -> None:
+    """Logits are at most 5, and each is the sine of all that came before."""
+    np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
 def advance(session: Session, ids: Array, chunks: Sequence[int], last_only: bool = False) -> Array:
@@ -106,7 +109,7 @@ class TestAnyProgram:
         if last_only:
             expected = expected[:, np.cumsum(chunks) - 1]
         for _ in range(2):
-            assert distance(advance(session, ids, chunks, last_only), expected) < EXACT
+            assert_close(advance(session, ids, chunks, last_only), expected)
             session.reset()
 
     @both
@@ -119,7 +122,7 @@ class TestAnyProgram:
             session.advance(ids[:, :here])
         other.advance(random_ids(1, there, seed=3))
         other.restore(session.snapshot())
-        assert distance(other.advance(ids[:, here:]), meaning(program, ids)[:, here:]) < EXACT
+        assert_close(other.advance(ids[:, here:]), meaning(program, ids)[:, here:])
 
 
 class TestStagesThatFireAhead:
@@ -189,7 +192,7 @@ class TestStagesThatFireAhead:
             with pytest.raises(MemoryError, match="no more"):
                 session.advance(ids[:, 2:3])
             failing.fails = False
-            assert distance(advance(session, ids[:, 2:], [1] * 7), meaning(program, ids)[:, 2:]) < 1e-5
+            assert_close(advance(session, ids[:, 2:], [1] * 7), meaning(program, ids)[:, 2:])
 
 
 class TestStagesThatReset:
@@ -217,14 +220,14 @@ class TestStagesThatReset:
         start, before = position - back, len(fired_by(session, "1"))
         new = np.concatenate([ids[:, :start], random_ids(1, 70, seed=1)], 1)[:, : start + data.draw(st.integers(1, 20))]
         found = session.advance(new[:, start:])
-        assert distance(found, meaning(program, new)[:, start:]) < EXACT
+        assert_close(found, meaning(program, new)[:, start:])
         again = start if back == 0 or start % k == 0 else start - start % k
         assert fired_by(session, "1")[before:] == list(range(again, new.shape[1]))
 
     @both
     @given(k=st.integers(2, 5), path=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), min_size=3, max_size=6))
     def test_leave_out_periods_that_nobody_wants(self, open_session: Open, k: int, path: list[tuple[int, int]]) -> None:
-        """Of the stage that gives logits, when the last row is wanted only: no later one remembers them. Other stages have readers."""
+        """Of the stage that gives logits, when the last row is wanted only. Rows of other stages have readers."""
         program = forgetful(k, 2)
         session, seen = open_session(program), np.zeros((1, 0), np.int64)
         for back, on in path:
@@ -232,11 +235,19 @@ class TestStagesThatReset:
             start, before = session.position, {name: len(fired_by(session, name)) for name in ("1.pre", "1")}
             seen = np.concatenate([seen[:, :start], random_ids(1, on, seed=start + on + back)], 1)
             found = session.advance(seen[:, start:], last_only=True)
-            assert distance(found, meaning(program, seen)[:, -1:]) < EXACT
+            assert_close(found, meaning(program, seen)[:, -1:])
             last = seen.shape[1] - 1
             fired = fired_by(session, "1")[before["1"] :]
             assert set(range(max(start, last - last % k), last + 1)) <= set(fired) <= set(range(last - last % k, last + 1))
             assert fired_by(session, "1.pre")[before["1.pre"] :] == list(range(start, last + 1))
+
+    @both
+    def test_that_give_rows_are_run_whole(self, open_session: Open) -> None:
+        """At the end of a program too, where a cut has left no stage that gives logits."""
+        program = forgetful(3, 2)[:3]
+        session = open_session(program)
+        session.advance(random_ids(1, 20), last_only=True)
+        assert fired_by(session, "k") == list(range(7))
 
     @both
     def test_leave_out_what_was_never_run_and_know_it_later(self, open_session: Open) -> None:
@@ -247,7 +258,7 @@ class TestStagesThatReset:
         session.rewind(3)
         session.advance(ids[:, :9], last_only=True)
         session.rewind(6)
-        assert distance(session.advance(ids[:, 3:]), meaning(program, ids)[:, 3:]) < EXACT
+        assert_close(session.advance(ids[:, 3:]), meaning(program, ids)[:, 3:])
 
     def test_of_longer_periods_than_a_prefill_run_again_in_several_calls(self) -> None:
         """Engines take seven rows at once, and 17 are to be run again."""
@@ -255,9 +266,29 @@ class TestStagesThatReset:
         session, ids = on_device(program), random_ids(1, 40)
         session.advance(ids[:, :40])
         session.rewind(5)
-        assert distance(session.advance(ids[:, 35:]), meaning(program, ids)[:, 35:]) < EXACT
+        assert_close(session.advance(ids[:, 35:]), meaning(program, ids)[:, 35:])
         (engine,) = [each for each in session.engines.engines if each.spec.name == "1"]
-        assert engine.calls[-6:] == [range(18, 25), range(25, 32), range(32, 35), range(35, 36), range(36, 40)] or engine.calls
+        assert engine.calls[-5:] == [range(18, 25), range(25, 32), range(32, 35), range(35, 36), range(36, 40)]
+
+    @given(k=st.integers(2, 6), position=st.integers(1, 20), back=st.integers(0, 12), in_place=st.booleans())
+    def test_run_again_before_tokens_are_drawn(self, k: int, position: int, back: int, in_place: bool) -> None:
+        """On a device, where no host looks on: stages that fire at once, and those that fire in the middle of what is drawn."""
+        program, likeliest = forgetful(k, 3, reads_rows=True), SamplingParams(temperature=0)
+        session, ids = on_device(program, in_place=in_place), random_ids(1, position)
+        assert session.draws
+        session.advance(ids)
+        session.draw([[7]], 14, likeliest, np.zeros((14, 1)))
+        session.rewind(min(14 + back, session.position))
+        seen = session.tokens.copy()
+        drawn = session.draw([[3]], 16, likeliest, np.zeros((16, 1)))
+        for token in (3, *drawn[0, :-1]):
+            seen = np.append(seen, [[token]], 1)
+        np.testing.assert_array_equal(session.tokens, seen)
+        np.testing.assert_array_equal(drawn[0], meaning(program, seen)[0, -16:].argmax(-1))
+        seen = np.append(seen, [[5]], 1)
+        assert_close(session.advance([[5]]), meaning(program, seen)[:, -1:])
+        session.rewind(3)
+        assert_close(session.advance(seen[:, -3:]), meaning(program, seen)[:, -3:])
 
     @both
     def test_never_cross_a_reset_in_a_call(self, open_session: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +322,7 @@ class TestPages:
         for session in (on_device(program), on_host(program)):
             seen: list[tuple[int, int]] = []
             session.observer = lambda spec, firings, _, seen=seen: seen.append((spec.stride, firings))
-            assert distance(advance(session, ids, chunks), meaning(program, ids)) < EXACT
+            assert_close(advance(session, ids, chunks), meaning(program, ids))
             fine, position = [firings for stride, firings in seen if stride == 1], 0
             for tokens in fine:
                 assert position // page == (position + tokens - 1) // page
@@ -323,7 +354,7 @@ class TestRewinds:
         ):
             session.rewind(1)
         assert session.position == 16
-        assert distance(session.advance(ids[:, 16:]), meaning(paged(3, 8), ids)[:, 16:]) < EXACT
+        assert_close(session.advance(ids[:, 16:]), meaning(paged(3, 8), ids)[:, 16:])
 
     @both
     def test_to_the_beginning_are_always_possible(self, open_session: Open) -> None:
@@ -334,7 +365,7 @@ class TestRewinds:
             start_again()
             session.advance(ids[:, :5])
             session.rewind(4)
-            assert distance(session.advance(ids[:, 1:20]), meaning(paged(3, 8), ids)[:, 1:]) < EXACT
+            assert_close(session.advance(ids[:, 1:20]), meaning(paged(3, 8), ids)[:, 1:])
             session.reset()
 
     @both
@@ -379,7 +410,7 @@ class TestBorrowedCaches:
         for start in range(20, 40):
             found = session.advance(ids[:, start : start + 1]), fork.advance(other[:, start : start + 1])
             for logits, whole in zip(found, (ids, crossed), strict=True):
-                assert distance(logits, meaning(program, whole)[:, start : start + 1]) < EXACT
+                assert_close(logits, meaning(program, whole)[:, start : start + 1])
 
     def test_are_bound_by_address(self) -> None:
         """The lender's own array, so that nothing is copied."""
@@ -390,18 +421,15 @@ class TestBorrowedCaches:
 
 
 def test_the_meaning_of_a_program_is_what_its_stages_compute() -> None:
-    """By hand, for a program of two tokens' groups: the logits of the first token know nothing of the second."""
+    """By hand, for groups of two tokens: logits of the first token, of which `k` and `deep` know nothing."""
     program, ids = forgetful(2, 2), random_ids(1, 8)
     whole = meaning(program, ids)
     assert whole.shape == (1, 8, VOCABULARY)
     np.testing.assert_array_equal(whole[:, :3], meaning(program, ids[:, :3]))
-    x = (ids[0, 0] + 1.0) * np.cos(1)  # what `1.pre` remembers of the first token: its mix, of which its row is the sine of twice
-    assert FakeResidentEngine(program[0], program, None, True).fired == []
-    assert np.sin(2 * x) == pytest.approx(on_first_row(program, ids))
-
-
-def on_first_row(program: Program, ids: Array) -> float:
-    """The first row of the first stage."""
-    session = on_host(program)
-    session.advance(ids[:, :1])
-    return float(session.output_rows(program[0].name)[0, 0, 0])
+    embedded = np.sin(2 * (ids[0, 0] + 1.0) * np.cos(1))  # a running sum of one mix, and the mix
+    deep = np.sin(2 * sum(np.cos(place + 1) for place in range(4)))  # of four tokens 0
+    coarse = np.sin(2 * np.cos(1) * deep)  # of two rows that are not there, and the first of two rows of `deep`
+    fine = np.sin(2 * np.cos(1) * (embedded + coarse))
+    expected = DIM * fine * np.arange(1, VOCABULARY + 1) / VOCABULARY
+    np.testing.assert_allclose(whole[0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(on_host(program).advance(ids[:, :1])[0, 0], expected, atol=1e-5)

@@ -9,71 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import CAPACITY, DIM, VOCABULARY, host_engines, hourglass, info, top_down
 from specimens import ZOO, Zoo, full_forward, random_ids, random_model
 
 from foveal import CapacityError, ConfigError, InputError
-from foveal.bundle import ModelInfo
-from foveal.contract import CacheSpec, InputSpec, StageSpec
 from foveal.export.torch_engine import TorchEngine
 from foveal.runtime.backends import cpu_engines
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine
 from foveal.runtime.session import Session
 
-DIM, VOCABULARY, CAPACITY = 5, 41, 96
-
-
-def info(**changes: Any) -> ModelInfo:
-    """A model's description."""
-    fields = {
-        "architecture": "test",
-        "source_format": "test",
-        "hierarchy": "1@1",
-        "vocab_size": VOCABULARY,
-        "dim": DIM,
-        "max_positions": CAPACITY,
-        "context": CAPACITY,
-        "parameters": 0,
-        "layer_equivalents": 1.0,
-    }
-    return ModelInfo(**{**fields, **changes})
-
-
-def stage(name: str, stride: int, inputs: Sequence[InputSpec], **changes: Any) -> StageSpec:
-    """A stage with the one cache that a `FakeEngine` has, among others that give rows of one width."""
-    read = tuple(given if given.source is None else msgspec.structs.replace(given, width=DIM) for given in inputs)
-    fields = {"output": "hidden", "layers": 1, "caches": (CacheSpec(name="mix", heads=1, width=DIM),), "parameters": 0}
-    width = VOCABULARY if changes.get("output") == "logits" else DIM
-    return StageSpec(name=name, stride=stride, inputs=read, width=width, **{**fields, **changes})
-
 
 def fake_hourglass(k: int, inner: int) -> list[Engine]:
     """Three scales, of strides 1, k and k * inner, firing when a token opens a group."""
-    tokens, both = InputSpec(kind="tokens"), k * inner
-    specs = [
-        stage("1.pre", 1, [tokens]),
-        stage("k.pre", k, [InputSpec(kind="window", source="1.pre", count=k, shift=k - 1)]),
-        stage("deep", both, [InputSpec(kind="window", source="k.pre", count=inner, shift=inner - 1)], output_rows=inner),
-        stage("k.post", k, [InputSpec(kind="stream", source="k.pre"), InputSpec(kind="context", source="deep")], output_rows=k),
-        stage(
-            "1.post", 1, [InputSpec(kind="stream", source="1.pre"), InputSpec(kind="context", source="k.post")], output="logits"
-        ),
-    ]
-    return [FakeEngine(spec, DIM) for spec in specs]
-
-
-def fake_top_down(k: int) -> list[Engine]:
-    """Coarse first, from tokens alone: fires when a group is complete and serves the next group."""
-    specs = [
-        stage("k", k, [InputSpec(kind="tokens", count=k)], fires="close", output_rows=k),
-        stage("1", 1, [InputSpec(kind="tokens"), InputSpec(kind="context", source="k", shift=k)], output="logits"),
-    ]
-    return [FakeEngine(spec, DIM) for spec in specs]
+    return host_engines(hourglass(k, inner))
 
 
 def chunks_of(length: int) -> st.SearchStrategy[list[int]]:
@@ -100,9 +53,9 @@ def run(session: Session, ids: np.ndarray, chunks: Sequence[int]) -> np.ndarray:
 
 
 programs = st.one_of(
-    st.builds(fake_hourglass, st.integers(2, 5), st.integers(2, 5)),
-    st.builds(fake_top_down, st.integers(2, 16)),
-)
+    st.builds(hourglass, st.integers(2, 5), st.integers(2, 5)),
+    st.builds(top_down, st.integers(2, 16)),
+).map(host_engines)
 
 
 @given(programs, st.integers(1, 3), st.data())

@@ -11,7 +11,14 @@ from foveal.export.tensorrt.profiles import Bounds, Profile, most_firings, profi
 def stage(stride: int, **choices: object) -> StageSpec:
     """A stage that reads four rows of stage 1 at each firing."""
     inputs = (InputSpec(kind="window", source="1", count=4, shift=3, width=16),)
-    settings = {"inputs": inputs, "output": "hidden", "width": 16, "layers": 1, "caches": layer_caches(1, 2, 8), "parameters": 0}
+    settings = {
+        "inputs": inputs,
+        "output": "hidden",
+        "width": 16,
+        "layers": 1,
+        "caches": layer_caches(1, 2, 8),
+        "parameters": 0,
+    }
     return StageSpec(name=str(stride), stride=stride, **{**settings, **choices})  # type: ignore[arg-type]
 
 

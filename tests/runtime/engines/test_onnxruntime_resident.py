@@ -49,7 +49,7 @@ class NotingSession:
 
 def bound_stage(zoo: Zoo, session: Any, limits: Limits | None = LIMITS) -> ResidentOrtStage:
     """The last stage of a specimen, with a buffer for every tensor."""
-    stage, model = lowered(zoo["linear"], "modern")[-1], zoo["linear"].bundle.manifest.model
+    stage = lowered(zoo["linear"], "modern")[-1]
     sidecar = sidecar_of(stage.spec, "cuda", "modern", limits)
     engine = ResidentOrtEngine(stage.spec, session, sidecar, memory_of("cpu"))
     bound = engine.bind("prefill", 2)

@@ -1,0 +1,64 @@
+"""`foveal bench claims`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Optional
+
+import msgspec
+import typer
+
+from .console import err, out, print_json, progress
+from .threads import pool_threads
+
+
+def claims(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[speed|memory|firing|rare-words|order]...", help="Which; all if not given."),
+    ] = None,
+    text: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Text for rare-words and order, files or directories of *.txt; what comes with foveal if not given."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works in a minute or so.")] = False,
+    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    save: Annotated[Optional[Path], typer.Option(help="Write claims.json and the pictures into this directory.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure the claims of the article foveal starts from, and say of each whether it holds here, and for what.
+
+    All of them take about 25 minutes on two CPUs, which should have nothing else to do.
+    """
+    from ..bench.claims.run import first_bundle, measure_claims
+    from ..bench.claims.saving import save as save_result
+    from ..bench.claims.settings import QUICK, Settings, chosen_claims
+    from ..bench.claims.show import show
+
+    command, settings = shlex.join(["foveal", *sys.argv[1:]]), QUICK if quick else Settings()
+    chosen_claims(names or ())
+    if save is not None:
+        from ..calibration.plotting import new_axes
+
+        new_axes()  # better to fail now than after all the work
+    with tempfile.TemporaryDirectory() as directory, progress("claims") as report:
+        first = first_bundle(names or (), Path(directory), settings, report)
+        result = measure_claims(
+            names or (),
+            Path(directory),
+            settings=settings,
+            texts=text or (),
+            threads=pool_threads(first, "cpu", threads),
+            command=command,
+            on_progress=report,
+        )
+    if save is not None:
+        for path in save_result(save, result):
+            err.print(f"wrote {path}")
+    if json:
+        print_json(msgspec.json.encode(result))
+    else:
+        show(result, out)

@@ -1,0 +1,93 @@
+"""Bytes that decoding must read, counted by hand: no engine runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveal.bench.roofline import bytes_per_token
+from foveal.bundle import Bundle, Manifest, ModelInfo, StageEntry
+from foveal.contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
+
+KEYS = CacheSpec(name="0.key", heads=2, width=8)
+
+
+def stage(name: str, stride: int = 1, **choices: Any) -> StageSpec:
+    """A stage with one cache of which a row is 10 bytes."""
+    usual: dict[str, Any] = {
+        "inputs": (InputSpec(kind="tokens"),),
+        "output": "hidden",
+        "width": 4,
+        "layers": 1,
+        "caches": (KEYS,),
+        "parameters": 0,
+    }
+    return StageSpec(name=name, stride=stride, **{**usual, **choices})
+
+
+def bundle(monkeypatch: pytest.MonkeyPatch, *specs: StageSpec) -> Bundle:
+    """Stages of 1000 bytes of weights, 400 of them tables."""
+    monkeypatch.setattr(Bundle, "cache_row_bytes", lambda _self, _target, spec: dict.fromkeys((c.name for c in spec.caches), 10))
+    model = ModelInfo(
+        **{"architecture": "any", "source_format": "any", "hierarchy": "1@1", "layer_equivalents": 1.0},
+        **{"vocab_size": 4, "dim": 4, "max_positions": None, "context": 99, "parameters": 0},
+    )
+    stages = tuple(StageEntry(spec=spec, graph="", weight_bytes=1000, table_bytes=400) for spec in specs)
+    return Bundle(
+        Path("somewhere"),
+        Manifest(
+            **{"schema_version": 2, "foveal_version": "0", "model": model, "dialect": "modern", "precision": "fp32"},
+            **{"tokenizer": None, "stages": stages, "engines": {}, "files": {}},
+        ),
+    )
+
+
+def test_a_cache_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token 8 looks back at 9 rows, itself included, and so on to 11 rows; tables are not read whole."""
+    read = bytes_per_token(bundle(monkeypatch, stage("1")), "cpu", 8, 3)
+    assert read == (600, 10 * (9 + 10 + 11) / 3)
+    assert read.total == 700
+
+
+def test_a_coarse_stage_reads_only_when_it_fires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tokens 8 to 15, 8 and 12 fire: groups 2 and 3, with 3 and 4 rows."""
+    assert bytes_per_token(bundle(monkeypatch, stage("4", 4)), "cpu", 8, 8) == (600 * 2 / 8, 10 * (3 + 4) / 8)
+
+
+def test_a_stage_that_fires_when_a_group_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tokens 8 to 11 only the last one does."""
+    assert bytes_per_token(bundle(monkeypatch, stage("4", 4, fires="close")), "cpu", 8, 4) == (600 / 4, 10 * 3 / 4)
+
+
+def test_a_cache_that_keeps_so_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are never more to read."""
+    ring = CacheSpec(name="0.key", heads=2, width=8, keeps=4)
+    found = bundle(monkeypatch, stage("1", caches=(ring,)))
+    assert bytes_per_token(found, "cpu", 2, 2).caches == 10 * (3 + 4) / 2
+    assert bytes_per_token(found, "cpu", 100, 5).caches == 10 * 4
+
+
+def test_several_rows_in_each_firing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All count, up to those that are kept."""
+    found = bundle(monkeypatch, stage("1", caches=(CacheSpec(name="0.key", heads=2, width=8, rows=3),)))
+    assert bytes_per_token(found, "cpu", 4, 1).caches == 10 * 15
+    found = bundle(monkeypatch, stage("1", caches=(CacheSpec(name="0.key", heads=2, width=8, rows=3, keeps=7),)))
+    assert bytes_per_token(found, "cpu", 4, 1).caches == 10 * 7
+
+
+def test_a_stage_that_resets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks back no further than its last reset, whatever its cache still holds."""
+    ring = CacheSpec(name="0.key", heads=2, width=8, keeps=4)
+    found = bundle(monkeypatch, stage("1", caches=(ring,), resets=4))
+    assert bytes_per_token(found, "cpu", 8, 4).caches == 10 * (1 + 2 + 3 + 4) / 4
+
+
+def test_a_borrowed_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its stage has written by then: in this step too, if it comes first."""
+    lender = stage("4", 4)
+    borrower = stage("1", caches=(), borrows=(BorrowSpec(stage="4", cache=KEYS),))
+    lent = 10 * 3  # group 2 at token 8
+    assert bytes_per_token(bundle(monkeypatch, lender, borrower), "cpu", 8, 1).caches == lent + 10 * 3
+    assert bytes_per_token(bundle(monkeypatch, borrower, lender), "cpu", 8, 1).caches == lent + 10 * 2
