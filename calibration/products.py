@@ -84,12 +84,16 @@ def _has_product(function: ir.Function) -> bool:
 
 
 def _weight_of(matmul: ir.Node) -> ir.Value | None:
-    """The initializer that is multiplied by, directly or, where it is tied to the token table, transposed."""
+    """The matrix of the graph's own that is multiplied by, directly or, where it is tied to the token table, transposed.
+
+    Tables of more dimensions (the official Hourglass has them for distances) are no weights.
+    """
     value = matmul.inputs[1]
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "Transpose":
         value = producer.inputs[0]
-    return value if value is not None and value.is_initializer() else None
+    is_matrix = value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 2
+    return value if is_matrix else None
 
 
 def bias_add_of(matmul: ir.Node) -> ir.Node | None:

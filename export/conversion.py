@@ -21,6 +21,7 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
+from ..contract import StageSpec
 from ..errors import ConfigError
 from ..files import new_directory
 from ..hierarchy import Hierarchy
@@ -30,6 +31,7 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
 from .compile import check_out, compile_sampler, compile_stage, version
+from .cpu_attention import uses_kernel
 from .device import DeviceFamily
 from .dialect import Dialect, dialect_named
 from .families import family_for
@@ -106,6 +108,7 @@ def convert_model(
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
     check_out(path)
     stages = model.stages()
+    _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
     source = _Source(info, stages, tokenizer, vocabulary)
@@ -159,6 +162,24 @@ def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily
         write_manifest(directory, manifest)
     report("done", steps, steps)
     return open_bundle(path)
+
+
+def _check_borrows(stages: Sequence[StageSpec]) -> None:
+    """Kernels keep the caches of their layers as they like (padded, in fp16 or int8), so nobody else may read those."""
+    by_name = {stage.name: stage for stage in stages}
+    for stage in stages:
+        for borrowed in stage.borrows:
+            lender = by_name.get(borrowed.stage)
+            if lender is None or borrowed.cache not in lender.caches:
+                raise ConfigError(
+                    f'stage "{stage.name}" borrows {borrowed.cache.name} of "{borrowed.stage}", which has no such cache; '
+                    f"expected one of {', '.join(f'{s.name}: {c.name}' for s in stages for c in s.caches) or 'none'}"
+                )
+            if uses_kernel(lender):
+                raise ConfigError(
+                    f'stage "{stage.name}" borrows {borrowed.cache.name} of "{lender.name}", which are keys or values of a '
+                    "fused kernel; let the lender write a cache of its own for it, with state.write"
+                )
 
 
 def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["tokenizer.json", "bytes"] | None:

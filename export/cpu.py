@@ -1,8 +1,8 @@
 """Lower a portable stage graph to what ONNX Runtime's CPU provider runs best.
 
 Cached attention becomes a kernel that costs by the length used (`cpu_attention.py`) where caches grow with the text. Other
-caches are written with ScatterND, which ONNX Runtime does in place, and read whole. Quantised matrix products become kernels that
-take the integers (`cpu_products.py`), and the host does the counting (`cpu_counters.py`).
+caches are written with ScatterND, which ONNX Runtime does in place, and read whole. Quantised matrix products become kernels
+that take the integers (`cpu_products.py`), and the host does the counting (`cpu_counters.py`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from ..bundle import SAMPLER, ModelInfo
-from ..contract import Contract, Limits, StageSpec, leads_of, resident_contract_of, sampler_contract
+from ..contract import Contract, Limits, StageSpec, leads_of, resident_contract_of, sampler_contract, size_of
 from .dialect import Dialect
 from .resident import make_resident
 from .restate import restate
@@ -71,8 +71,9 @@ def _fix_sizes(model: onnx.ModelProto, sizes: dict[str, int]) -> None:
     """TensorRT updates caches and logs in place only where their length is static."""
     for value in (*model.graph.input, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param in sizes:
-                dimension.dim_value = sizes[dimension.dim_param]
+            size = size_of(dimension.dim_param, sizes) if dimension.dim_param else -1
+            if size >= 0:
+                dimension.dim_value = size
 
 
 def lower_sampler(graph: Path, family: DeviceFamily) -> LoweredStage:

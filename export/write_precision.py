@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..calibration.calibrate import Calibration
-from ..calibration.products import Product, expose_products, find_attentions, find_products
+from ..calibration.products import Product, cached_attentions, expose_products, find_attentions, find_products
 from ..calibration.ranges import ProductRanges
 from ..errors import CalibrationError
 from ..precision import CacheScale, Plan, ProductPrecision
@@ -131,10 +131,16 @@ def _ranges(calibration: Calibration | None, product: str, asked: str) -> _Known
 def _attention_is_half(model: ir.Model, obtained: dict[str, str], calibration: Calibration | None) -> bool:
     """Whether attention and caches are fp16: where every `qkv` is, and no score can overflow."""
     names = [name for name in obtained if name.endswith(QKV)]
-    if calibration is None or not names or any(obtained[name] != "fp16" for name in names):
+    if calibration is None or not names or not _caches_are_attentions(model) or any(obtained[name] != "fp16" for name in names):
         return False
     head_dim = next(value.shape[3] for value in model.graph.inputs if value.name == "past_key_values.0.key" and value.shape)
     return isinstance(head_dim, int) and attention_is_safe(head_dim, names, calibration)
+
+
+def _caches_are_attentions(model: ir.Model) -> bool:
+    """Whether all the stage remembers are keys and values of `CachedAttention`: other caches stay fp32."""
+    past = [value for value in model.graph.inputs if (value.name or "").startswith("past_key_values.")]
+    return len(past) == 2 * len(cached_attentions(model))
 
 
 def _cache_scales(
@@ -142,7 +148,7 @@ def _cache_scales(
 ) -> tuple[CacheScale, ...]:
     """Scales of int8 caches, if the plan wants them, every `qkv` has integers, and the text's keys and values are known."""
     names = [name for name in obtained if name.endswith(QKV)]
-    has_integers = bool(names) and all(obtained[name] in INTEGERS for name in names)
+    has_integers = bool(names) and all(obtained[name] in INTEGERS for name in names) and _caches_are_attentions(model)
     if plan.cache != "auto" or calibration is None or not has_integers:
         return ()
     seen = [calibration.caches[name] for name in find_attentions(model, stage)]

@@ -21,7 +21,14 @@ from .preflight import require_match
 from .resident import ResidentEngines
 
 
-def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | None = None, graphs: bool = True) -> Engines:
+def open_engines(
+    bundle: Bundle,
+    target: str,
+    threads: int = 1,
+    provider: str | None = None,
+    graphs: bool = True,
+    overlap: bool | None = None,
+) -> Engines:
     """Load a bundle's engines for a target.
 
     Args:
@@ -30,9 +37,11 @@ def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | 
         threads: of `cpu` engines.
         provider: of `cuda` engines, one of `PROVIDERS`; None: `"cuda"`.
         graphs: whether TensorRT's decode steps are recorded as CUDA graphs.
+        overlap: whether stages that TensorRT's decode steps do not wait for run beside the others, on a second stream; None:
+            they do. Of `cpu` engines the session decides that.
 
     Raises:
-        ConfigError: a provider that is unknown, or one for another target than `cuda`.
+        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines.
         BackendUnavailable: a library, driver or GPU that they need is not there.
         EngineMismatchError: they were made for something else.
     """
@@ -43,8 +52,10 @@ def open_engines(bundle: Bundle, target: str, threads: int = 1, provider: str | 
     if target == "cpu":
         return cpu_engines(bundle, threads)
     if target == "cuda":
+        if overlap:
+            raise ConfigError("overlap=True for target cuda: its engines run on one stream, one after the other; leave it out")
         return _on_onnxruntime(bundle, provider or "cuda")
-    return _on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs)
+    return _on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs, overlap is not False)
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1) -> tuple[OnnxRuntimeEngine, ...]:
@@ -78,7 +89,7 @@ def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
     return ResidentEngines(engines, gpu or HostDevice(), sampler, records=False)
 
 
-def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> ResidentEngines:
+def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool, overlap: bool) -> ResidentEngines:
     require_match(bundle, target)
     model, specs = bundle.manifest.model, [entry.spec for entry in bundle.manifest.stages]
     device = CudaDevice()
@@ -94,4 +105,4 @@ def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool) -> Resid
         serialized, sidecar = bundle.engine(target, SAMPLER).read_bytes(), bundle.sidecar(target, SAMPLER)
         contract = sampler_contract(len(specs), model.vocab_size)
         sampler = TensorRTProgram(SAMPLER, serialized, sidecar, contract, {}, shared)
-    return ResidentEngines(engines, device, sampler, records=graphs)
+    return ResidentEngines(engines, device, sampler, records=graphs, overlap=overlap)

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU as a `Device`: memory, one stream and recorded graphs, through cuda-python."""
+"""An NVIDIA GPU as a `Device`: memory, two streams and recorded graphs, through cuda-python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,18 @@ def import_cudart() -> Any:
     return runtime
 
 
+class _Side(NamedTuple):
+    """A second stream, and the event by which it and the first wait for each other."""
+
+    stream: int
+    event: int
+
+
 class CudaDevice:
-    """GPU `index`, with a stream of its own on which all work is queued in order. Use it from one thread.
+    """GPU `index`, with a stream of its own on which work is queued in order, and one beside it. Use it from one thread.
+
+    Attributes:
+        stream: the one to queue on now.
 
     Raises:
         BackendUnavailable: cuda-bindings is not installed, or there is no driver or GPU.
@@ -41,12 +52,24 @@ class CudaDevice:
         self._cudart = import_cudart() if cudart is None else cudart
         try:
             self._call("cudaSetDevice", index)
-            self.stream = int(self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking))
+            self.stream = self._new_stream()
         except DeviceError as error:
             raise BackendUnavailable(
                 f"GPU {index} can't be used: {error}; `foveal doctor` shows what this machine has"
             ) from error
-        weakref.finalize(self, _release, self._cudart.cudaStreamDestroy, self.stream)
+        self._is_forked = False  # whether something was queued beside, and not joined
+
+    def _new_stream(self) -> int:
+        stream = int(self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking))
+        weakref.finalize(self, _release, self._cudart.cudaStreamDestroy, stream)
+        return stream
+
+    @cached_property
+    def _side(self) -> _Side:
+        """Made when something is first queued beside."""
+        event = int(self._call("cudaEventCreateWithFlags", self._cudart.cudaEventDisableTiming))
+        weakref.finalize(self, _release, self._cudart.cudaEventDestroy, event)
+        return _Side(self._new_stream(), event)
 
     def allocate(self, nbytes: int) -> Buffer:
         """As `Device.allocate`."""
@@ -75,6 +98,32 @@ class CudaDevice:
             pitches = target.address, target.pitch, source.address, source.pitch
             self._call("cudaMemcpy2DAsync", *pitches, target.width, target.height, kind, self.stream)
 
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """As `Device.beside`; the first time not while recording. A recording has a branch for it."""
+        side, main = self._side.stream, self.stream
+        self._let_wait(side, main)
+        self.stream, self._is_forked = side, True
+        try:
+            yield
+        finally:
+            self.stream = main
+
+    def join(self) -> None:
+        """As `Device.join`."""
+        if self._is_forked:
+            self._is_forked = False
+            self._let_wait(self.stream, self._side.stream)
+
+    def _let_wait(self, stream: int, other: int) -> None:
+        """Let what is queued on a stream from now on wait for all that the other has been given.
+
+        Both calls mean the event as it is when they are made, so that one serves all. The first of them to name a stream that
+        is recorded has the other recorded too.
+        """
+        self._call("cudaEventRecord", self._side.event, other)
+        self._call("cudaStreamWaitEvent", stream, self._side.event, self._cudart.cudaEventWaitDefault)
+
     def synchronize(self) -> None:
         """As `Device.synchronize`."""
         self._call("cudaStreamSynchronize", self.stream)
@@ -89,6 +138,8 @@ class CudaDevice:
             except BaseException:
                 self._abandon_capture()
                 raise
+            finally:
+                self._is_forked = False  # what was not joined is no part of anything
             graph = self._call("cudaStreamEndCapture", self.stream)
         try:
             launchable = self._call("cudaGraphInstantiate", graph, 0)

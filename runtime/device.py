@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ class Region(NamedTuple):
 
 
 class Device(Protocol):
-    """A queue of work on a memory of its own. Not thread-safe."""
+    """A queue of work on a memory of its own, and a second one beside it. Not thread-safe."""
 
     @property
     def has_graphs(self) -> bool:
@@ -55,15 +56,23 @@ class Device(Protocol):
         """Queue a copy of regions of equal width and height, each on the host or on the device."""
         ...
 
+    def beside(self) -> AbstractContextManager[None]:
+        """What is queued inside the block goes to the second queue, and begins when all that was queued before it is done."""
+        ...
+
+    def join(self) -> None:
+        """Let what is queued from now on begin when all that was queued beside is done."""
+        ...
+
     def synchronize(self) -> None:
-        """Wait until all that was queued is done."""
+        """Wait until all that was queued is done; what was queued beside only if it was joined."""
         ...
 
     def capture(self, work: Work) -> Work:
         """Record what `work` queues, without doing it; the result queues it all at once.
 
         Raises:
-            DeviceError: it can't be recorded.
+            DeviceError: it can't be recorded, as it can't while something that was queued beside is not joined.
         """
         ...
 
@@ -86,6 +95,13 @@ class HostDevice:
         """As `Device.copy`."""
         for row in range(target.height):
             ctypes.memmove(target.address + row * target.pitch, source.address + row * source.pitch, target.width)
+
+    def beside(self) -> AbstractContextManager[None]:
+        """As `Device.beside`."""
+        return nullcontext()
+
+    def join(self) -> None:
+        """As `Device.join`."""
 
     def synchronize(self) -> None:
         """As `Device.synchronize`."""

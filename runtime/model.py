@@ -11,6 +11,7 @@ from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import shared_threads
 from .generate import generate_ids
+from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
 from .text import TextStream
@@ -21,10 +22,12 @@ from .tokenizer import TextTokenizer, load_tokenizer
 class Model:
     """Engines of one bundle. Immutable; its sessions may run in different threads, but on a GPU: there they share a stream."""
 
-    def __init__(self, bundle: Bundle, target: str, threads: int, provider: str | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, target: str, threads: int, provider: str | None = None, overlap: bool | None = None
+    ) -> None:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
-        self.overlap = False
-        self.engines = open_engines(bundle, target, threads, provider)
+        self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
+        self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property
@@ -118,13 +121,14 @@ def load(
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
             measurement on this machine. Only `cpu` engines have threads.
         provider: what `cuda` engines run on: `"cuda"` (None), `"tensorrt"`, `"tensorrt-rtx"`, or `"cpu"` where there is no GPU.
-        overlap: whether `cpu` engines that a decode step does not wait for run beside it in a second thread; None: measured,
-            where the model has such stages.
+        overlap: whether engines that a decode step does not wait for, where the model has such stages, run beside the others:
+            those of `cpu` in a second thread (None: where it is measured to be quicker), those of TensorRT on a second stream
+            (None: they do; whether it is quicker, no GPU has shown). Those of `cuda` can't.
 
     Raises:
         BundleError: not a bundle, or not whole.
-        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's, or a
-            provider that is unknown or for another target.
+        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's, a
+            provider that is unknown or for another target, or an overlap that the target can't do.
         BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
@@ -136,9 +140,9 @@ def load(
             f"{opened.path} has no engines for {target}, only for: {built}; "
             f"add them: foveal build {opened.path} --target {target}"
         )
-    model = Model(opened, target, _thread_count(opened, target, threads), provider)
-    if target == "cpu":
-        model.overlap = _overlap_helps(model) if overlap is None else overlap
+    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
+    if target == "cpu" and overlap is None:
+        model.overlap = _overlap_helps(model)
     return model
 
 

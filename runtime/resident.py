@@ -4,6 +4,9 @@ Every engine finds its rows by itself (`export/resident.py`), so a call is: one 
 engines that fire, one copy that takes the logits back. Which engines fire is the only thing that differs between decode steps:
 each firing set is recorded once and then launched as a whole. Where an engine can't update a cache in place, its caches take
 turns between two buffers, and a recording holds for one turn of each (docs/adr/0007, 0008).
+
+Stages that nobody waits for within a step may run beside the others, on the device's second queue: they begin when those before
+them are done, and the step ends when all are.
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, leads_of, room_of, vocab_size_of
-from ..errors import CapacityError, ConfigError
+from ..contract import DRAWS, Limits, StageSpec, late_stages, leads_of, room_of, vocab_size_of
+from ..errors import CapacityError, ConfigError, DeviceError
 from .calls import run_in_calls
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, Work
-from .engines.resident import Phase, ResidentEngine, ResidentProgram, TimedStage
+from .engines.resident import Phase, ResidentEngine, ResidentProgram, ResidentStage, TimedStage
 from .frame import Frame
 from .host import check_same_shapes
 from .resident_sampler import ResidentSampler
@@ -45,6 +49,7 @@ class ResidentEngines:
         device: that they run on.
         sampler: what draws tokens there, if the bundle has one.
         records: whether decode steps are recorded, where the device can; else every engine is launched by itself.
+        overlap: whether stages that a decode step does not wait for run beside the others.
     """
 
     def __init__(
@@ -53,10 +58,12 @@ class ResidentEngines:
         device: Device,
         sampler: ResidentProgram | None = None,
         records: bool = True,
+        overlap: bool = False,
     ) -> None:
         self.engines, self.device = tuple(engines), device
         self.specs: Sequence[StageSpec] = [engine.spec for engine in engines]
         self.sampler, self.records = sampler, records and device.has_graphs
+        self.overlap = overlap and len(late_stages(self.specs)) > 0
 
     @property
     def capacity(self) -> int | None:
@@ -98,7 +105,9 @@ class ResidentDecoder:
         self._ends = [0] * len(self._specs)  # the firing after the last of each stage
         self._states = [self._state(engine) for engine in engines.engines]
         self._frames = {phase: Frame(self._device, self._specs, phase, limits, self._vocab_size) for phase in _PHASES}
-        self._stages = {phase: [engine.bind(phase, limits.batch) for engine in engines.engines] for phase in _PHASES}
+        late = late_stages(self._specs) if engines.overlap else frozenset()
+        self._beside = {phase: [phase == "decode" and spec.name in late for spec in self._specs] for phase in _PHASES}
+        self._stages = {phase: self._bind(engines.engines, phase) for phase in _PHASES}
         self._bind_fixed()
         self._sampler, self._unkept = self._open_sampler(engines.sampler), engines.sampler
         self._records, self._recorded = engines.records, {}  # type: bool, dict[tuple[object, ...], Work]
@@ -106,6 +115,10 @@ class ResidentDecoder:
             self._warm_up()
             for engine in engines.engines:
                 engine.keep_compiled()
+
+    def _bind(self, engines: Sequence[ResidentEngine], phase: Phase) -> list[ResidentStage]:
+        batch = self._limits.batch
+        return [engine.bind(phase, batch, beside) for engine, beside in zip(engines, self._beside[phase], strict=True)]
 
     def _open_sampler(self, program: ResidentProgram | None) -> ResidentSampler | None:
         """The sampler leads one token id to the next step: it serves models that read each token once, by itself."""
@@ -177,8 +190,9 @@ class ResidentDecoder:
 
         def work() -> None:
             frame.upload()
-            self._run_stages(phase, counts, len(wanted))
-            frame.download(len(wanted))
+            with self._joined():
+                self._run_stages(phase, counts, len(wanted))
+                frame.download(len(wanted))
 
         if phase == "decode":
             self._launch("logits", counts, work)
@@ -249,8 +263,10 @@ class ResidentDecoder:
         counts = [int(flag) for flag in fired]
 
         def work() -> None:
-            self._run_stages("decode", counts, 1)
-            sampler.queue(fired)
+            with self._joined():
+                self._run_stages("decode", counts, 1)
+                sampler.queue(fired)
+            sampler.go_on()
 
         self._launch("draw", counts, work)
         self._count(counts)
@@ -260,15 +276,38 @@ class ResidentDecoder:
             self.fires[spec.name] += count
             self.copied_bytes += state.rewritten_bytes if count else 0
 
+    @contextmanager
+    def _joined(self) -> Iterator[None]:
+        """Let what is queued after the block wait for what runs beside it, also where something in it failed."""
+        try:
+            yield
+        except BaseException:
+            with suppress(DeviceError):  # what to tell is what failed first
+                self._device.join()
+            raise
+        self._device.join()
+
     def _run_stages(self, phase: Phase, counts: Sequence[int], wanted: int) -> None:
+        """Queue those that fire.
+
+        Those that run beside write while others read the rows they gave in earlier steps: where state takes turns, the buffer
+        that had these until now is the newest one until all have found their rows.
+        """
+        swaps = []
         for index, count in enumerate(counts):
-            if count:
+            if not count:
+                continue
+            if self._beside[phase][index] and self.observer is None:
+                with self._device.beside():
+                    self._ready(phase, index).run(count, wanted)
+                swaps.append(self._states[index])
+            else:
                 self._run_stage(phase, index, count, wanted)
+        for state in swaps:
+            state.swap()
 
     def _run_stage(self, phase: Phase, index: int, firings: int, wanted: int) -> None:
-        spec, state, stage = self._specs[index], self._states[index], self._stages[phase][index]
-        for tensor, buffer in self._bindings(index):
-            stage.bind(tensor, buffer)
+        spec, state, stage = self._specs[index], self._states[index], self._ready(phase, index)
         if self.observer is None:
             stage.run(firings, wanted)
             state.swap()
@@ -280,6 +319,13 @@ class ResidentDecoder:
             elapsed_ns = time.perf_counter_ns() - began
             state.swap()  # the observer finds the new rows
             self.observer(spec, firings, elapsed_ns)
+
+    def _ready(self, phase: Phase, index: int) -> ResidentStage:
+        """A stage that finds all state where it is now."""
+        stage = self._stages[phase][index]
+        for tensor, buffer in self._bindings(index):
+            stage.bind(tensor, buffer)
+        return stage
 
     def _bindings(self, index: int) -> Iterator[tuple[str, Buffer]]:
         """A stage's own state, and the logs it reads as they stand now."""

@@ -84,8 +84,11 @@ class ResidentSampler:
             setting.upload(self._device)
 
     def queue(self, fired: tuple[bool, ...]) -> None:
-        """Queue a draw after the stages that fired, and what leads the frame to the next step."""
+        """Queue a draw after the stages that fired."""
         self._stages[fired].run(1, 1)
+
+    def go_on(self) -> None:
+        """Queue what leads the frame to the next step, once no stage reads it any more."""
         self._frame.follow(self._following)
 
     def keep(self, draw: int) -> None:

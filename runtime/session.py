@@ -49,7 +49,7 @@ class Session:
         batch: sequences.
         capacity: the most tokens of each; None: as many as the engines hold of the model's context.
         overlap: run stages that a decode step does not wait for in a thread beside the others; in the host's memory only, and
-            of use only with a CPU to spare.
+            of use only with a CPU to spare. On a device the engines say whether they run beside.
 
     Raises:
         ConfigError: a batch below 1.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from fake_cuda import ALIGNMENT, GARBAGE, Call, CudaFailure, FakeGpu
+from fake_cuda import ALIGNMENT, Call, CudaFailure, FakeGpu
 from tensorrt_surface import Function, Surface, real, strict, surface
 
 from foveal.export.device import LoweredStage
@@ -81,6 +82,7 @@ class FakeTensorRT:
         self.refusing: set[str] = set()
         self.compiled: list[str] = []
         self.accepts_caches = True
+        self._marks = itertools.cycle(range(1, 251))
         self.module = strict(self._module_surface(), SimpleNamespace(Runtime=lambda logger: FakeRuntime(self, logger)))
 
     @functools.cached_property
@@ -100,6 +102,10 @@ class FakeTensorRT:
                 functions["create_execution_context"] = Function(functions["create_execution_context"].overloads[:1])
             described = replace(described, functions=functions)
         return strict(described, fake)
+
+    def next_mark(self) -> int:
+        """A byte that no other run of late wrote."""
+        return next(self._marks)
 
     def does(self, call: str) -> bool:
         """Whether a call succeeds."""
@@ -262,6 +268,7 @@ class FakeContext:
     Attributes:
         addresses, shapes: of tensors, as they were set last.
         runs: how often it was queued.
+        streams: that it was queued on, and that it was asked about, in order.
     """
 
     def __init__(self, library: FakeTensorRT, engine: FakeEngine, config: FakeConfig, complain: Callable[[str], None]) -> None:
@@ -270,6 +277,7 @@ class FakeContext:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.profile: int | None = None
         self.memory, self.memory_bytes, self.runs = 0, 0, 0
+        self.streams: list[int] = []
         self.profiler: Any = None
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -303,6 +311,7 @@ class FakeContext:
         if problem is None:
             try:
                 gpu.enqueue(stream_handle, self._run())
+                self.streams.append(int(stream_handle))
             except CudaFailure as failure:
                 problem = str(failure)
         if problem is not None:
@@ -362,8 +371,8 @@ class FakeContext:
                 if overlaps and other.name not in (tensor.name, tensor.alias):
                     yield f"{tensor.name} is written to where {other.name} is"
 
-    def _run(self) -> Callable[[], None]:
-        """The run, as it is bound now; meanwhile the activation memory is written to."""
+    def _run(self) -> Callable[[], Iterator[None]]:
+        """The run, as it is bound now; meanwhile the activation memory is written to, and must not be by another."""
         engine, memory, memory_bytes, gpu = self.engine, self.memory, self.memory_bytes, self._library.gpu
         places = [(tensor, self.addresses[tensor.name], self._shape(tensor)) for tensor in engine.tensors.values()]
         spans = [(self.addresses[tensor.name], self._nbytes(tensor)) for tensor in engine.tensors.values()]
@@ -372,10 +381,14 @@ class FakeContext:
             bind = binding.bind_input if tensor.is_input else binding.bind_output
             bind(tensor.name, "cpu", 0, _NUMPY[tensor.type], shape, address)
 
-        def work() -> None:
+        def work() -> Iterator[None]:
             if not all(gpu.is_on_device(*span) for span in [(memory, memory_bytes), *spans]):
                 raise CudaFailure("cudaErrorIllegalAddress")
-            ctypes.memset(memory, GARBAGE, memory_bytes)
+            mark = self._library.next_mark()
+            ctypes.memset(memory, mark, memory_bytes)
+            yield
+            if ctypes.string_at(memory, memory_bytes) != bytes([mark]) * memory_bytes:
+                raise AssertionError(f"{engine.stage} computed in memory that another run wrote to meanwhile")
             engine.session.run_with_iobinding(binding)
 
         return work
@@ -393,6 +406,7 @@ class FakeRtxContext(FakeContext):
 
     def is_stream_capturable(self, stream: Any) -> bool:
         self._library.gpu.stream(stream)
+        self.streams.append(int(stream))
         return self.runs > 0 and self._library.does("is_stream_capturable")
 
 

@@ -105,7 +105,7 @@ class Made:
     def engines_but(self, **changes: Any) -> ResidentEngines:
         """The same, with other arguments of `ResidentEngines`."""
         of = self.engines
-        return ResidentEngines(of.engines, of.device, **{"sampler": of.sampler, **changes})
+        return ResidentEngines(of.engines, of.device, **{"sampler": of.sampler, "overlap": of.overlap, **changes})
 
     def session(self, batch: int = 1, engines: ResidentEngines | None = None) -> Session:
         """A session on them."""

@@ -191,7 +191,7 @@ class FakeResidentEngine:
         """All firings so far, in order."""
         return [firing for call in self.calls for firing in call]
 
-    def bind(self, phase: Phase, batch: int) -> FakeResidentStage:
+    def bind(self, phase: Phase, batch: int, beside: bool = False) -> FakeResidentStage:
         """As `ResidentProgram.bind`."""
         return FakeResidentStage(self, phase, batch)
 
@@ -281,12 +281,14 @@ def _whole(halves: Array) -> Array:
     return rounded + rest
 
 
-def resident_engines(program: Program, in_place: bool = True, limits: Limits | None = LIMITS) -> ResidentEngines:
+def resident_engines(
+    program: Program, in_place: bool = True, limits: Limits | None = LIMITS, overlap: bool = False
+) -> ResidentEngines:
     """Fakes of its stages in the memory of a device. The sampler is the real one, on ONNX Runtime."""
     engines = [FakeResidentEngine(spec, program, limits, in_place) for spec in program]
     session = ort.InferenceSession(_sampler(len(program)), providers=["CPUExecutionProvider"])
     sampler = ResidentOrtProgram("sampler", session, sampler_contract(len(program), VOCABULARY), memory_of("cpu"))
-    return ResidentEngines(engines, HostDevice(), sampler)
+    return ResidentEngines(engines, HostDevice(), sampler, overlap=overlap)
 
 
 @functools.cache

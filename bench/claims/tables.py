@@ -130,7 +130,7 @@ def _rare_model(model: RareModel) -> Iterator[Sheet]:
     rows = [(_span(group), *_rare_row(group)) for group in model.tokens] + [("all", *_rare_row(model.overall))]
     yield Sheet(title, ("token, per million", "tokens", *columns), rows)
     if model.words:
-        rows = [(_span(group), *_rare_row(group)) for group in model.words]
+        rows = [(_counts(group), *_rare_row(group)) for group in model.words]
         yield Sheet(f"{model.model}, whole words", ("word, in the text", "words", *columns), rows)
 
 
@@ -139,9 +139,16 @@ def _rare_row(group: RareGroup) -> tuple[str, ...]:
 
 
 def _span(group: RareGroup) -> str:
+    """Rates, up to the next group's."""
+    return f"{group.at_least:,} and more" if group.below is None else f"{group.at_least:,} to {group.below:,}"
+
+
+def _counts(group: RareGroup) -> str:
+    """Whole numbers, the last included."""
     if group.below is None:
         return f"{group.at_least:,} and more"
-    return f"{group.at_least:,}" if group.below == group.at_least + 1 else f"{group.at_least:,} to {group.below:,}"
+    last = group.below - 1
+    return f"{last:,}" if last == group.at_least else f"{group.at_least:,} to {last:,}"
 
 
 def _order(order: OrderResult) -> Sheet:

@@ -20,8 +20,8 @@ class ResidentOrtProgram:
     def __init__(self, name: str, session: Any, contract: Contract, device: Any) -> None:
         self.name, self.session, self.contract, self.device = name, session, contract, device
 
-    def bind(self, phase: Phase, batch: int) -> ResidentOrtStage:
-        """As `ResidentProgram.bind`; both phases run the same graph."""
+    def bind(self, phase: Phase, batch: int, beside: bool = False) -> ResidentOrtStage:
+        """As `ResidentProgram.bind`; both phases run the same graph, on the stream that its session was opened with."""
         return ResidentOrtStage(self, batch)
 
     def keep_compiled(self) -> None:

@@ -39,8 +39,11 @@ class TimedStage(Protocol):
 class ResidentProgram(Protocol):
     """A compiled graph whose every tensor stays at one address: a stage's engine, or what draws tokens."""
 
-    def bind(self, phase: Phase, batch: int) -> ResidentStage:
-        """Ready it for calls of one phase; every tensor must then be bound once."""
+    def bind(self, phase: Phase, batch: int, beside: bool = False) -> ResidentStage:
+        """Ready it for calls of one phase; every tensor must then be bound once.
+
+        Only what is readied for runs `beside` others may run while others do.
+        """
         ...
 
     def keep_compiled(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ...contract import Contract, Limits, StageSpec, TensorSpec, resident_contract_of, size_of
+from ...contract import Contract, Limits, StageSpec, TensorSpec, late_stages, resident_contract_of, size_of
 from ...errors import DeviceError, EngineMismatchError
 from ...sidecar import EngineSidecar
 from ..cuda import CudaDevice
@@ -31,13 +31,15 @@ _DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "int64": "INT6
 class TensorRTRuntime:
     """What the engines of one bundle share: the library's runtime, the device, and the memory they compute in.
 
-    Engines run one after the other on one stream, so the largest of them decides how much activation memory there is.
+    Engines run one after the other on one stream, so the largest of them decides how much activation memory there is. Those
+    that run beside them, one after the other too, have a second block, as large as the largest of those needs.
     """
 
     def __init__(self, library: Library, device: CudaDevice) -> None:
         self.library, self.device = library, device
         self.runtime = library.module.Runtime(library.logger)
-        self._activation_bytes, self._activation = 0, None  # type: int, Buffer | None
+        self._activation_bytes = {False: 0, True: 0}  # by whether it is for what runs beside
+        self._activation: dict[bool, Buffer] = {}
 
     def deserialize(self, serialized: bytes, stage: str, sidecar: EngineSidecar) -> Any:
         """Raises EngineMismatchError, with the library's words, if it can't."""
@@ -51,16 +53,15 @@ class TensorRTRuntime:
             )
         return engine
 
-    def reserve(self, nbytes: int) -> None:
-        """Let the shared memory be at least so large; before any engine is bound."""
-        self._activation_bytes = max(self._activation_bytes, nbytes)
+    def reserve(self, nbytes: int, beside: bool = False) -> None:
+        """Let a block of shared memory be at least so large; before any engine is bound."""
+        self._activation_bytes[beside] = max(self._activation_bytes[beside], nbytes)
 
-    @property
-    def activation(self) -> Buffer:
-        """The shared memory, aligned to 256 bytes as all of the device's is."""
-        if self._activation is None:
-            self._activation = self.device.allocate(self._activation_bytes)
-        return self._activation
+    def activation(self, beside: bool) -> Buffer:
+        """A block of shared memory, aligned to 256 bytes as all of the device's is; there is none that nobody asked for."""
+        if beside not in self._activation:
+            self._activation[beside] = self.device.allocate(self._activation_bytes[beside])
+        return self._activation[beside]
 
 
 class TensorRTProgram:
@@ -95,15 +96,15 @@ class TensorRTProgram:
         self.runtime_cache = RuntimeCache.of(sidecar.engine_sha256)
         shared.reserve(self.engine.device_memory_size_v2)  # the most that a profile takes, which `set_device_memory` asks for
 
-    def bind(self, phase: Phase, batch: int) -> TensorRTStage:
+    def bind(self, phase: Phase, batch: int, beside: bool = False) -> TensorRTStage:
         """As `ResidentProgram.bind`: each phase has an execution context of its own, as recorded graphs hold its shapes."""
-        return TensorRTStage(self, phase, batch)
+        return TensorRTStage(self, phase, batch, beside)
 
     def keep_compiled(self) -> None:
         """As `ResidentProgram.keep_compiled`: kernels that TensorRT-RTX compiled for this GPU."""
         self.runtime_cache.save()
 
-    def new_context(self, phase: Phase) -> Any:
+    def new_context(self, phase: Phase, beside: bool) -> Any:
         """An execution context on the shared memory, with the profile of a phase."""
         shared = self.shared
         strategy = shared.library.module.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -111,7 +112,7 @@ class TensorRTProgram:
         context = self.engine.create_execution_context(how)
         if context is None:
             raise DeviceError(f'no execution context for stage "{self.name}": the GPU may be out of memory')
-        activation = shared.activation
+        activation = shared.activation(beside)
         context.set_device_memory(activation.address, activation.nbytes)
         if not context.set_optimization_profile_async(PROFILES[phase], shared.device.stream):
             raise DeviceError(f'stage "{self.name}" refuses optimisation profile {PROFILES[phase]} ({phase})')
@@ -175,6 +176,8 @@ class TensorRTEngine(TensorRTProgram):
         self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
         contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype))
         super().__init__(spec.name, serialized, sidecar, contract, self.limits.sizes(stages, spec.name), shared)
+        if spec.name in late_stages(stages):
+            shared.reserve(self.engine.device_memory_size_v2, beside=True)
         self.in_place = self._updates_in_place()
 
     def _updates_in_place(self) -> bool:
@@ -191,12 +194,12 @@ class TensorRTEngine(TensorRTProgram):
 
 
 class TensorRTStage:
-    """An execution context with bound addresses, as `ResidentStage`."""
+    """An execution context with bound addresses, as `ResidentStage`. It runs on the stream that the device queues on then."""
 
-    def __init__(self, program: TensorRTProgram, phase: Phase, batch: int) -> None:
+    def __init__(self, program: TensorRTProgram, phase: Phase, batch: int, beside: bool = False) -> None:
         self._program, self._batch, self._label = program, batch, f"{program.name} {phase}"
-        self._context = program.new_context(phase)
-        self._stream = program.shared.device.stream
+        self._context = program.new_context(phase, beside)
+        self._stream = program.shared.device.stream  # that it ran on last
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._dynamic = {
@@ -218,6 +221,7 @@ class TensorRTStage:
         letters = {**self._program.sizes, "B": self._batch, "L": firings, "N": wanted}
         for name, dimensions in self._dynamic.items():
             self._set_shape(name, tuple(size_of(dimension, letters) for dimension in dimensions))
+        self._stream = self._program.shared.device.stream
         with nvtx.range(self._label):
             if not self._context.execute_async_v3(self._stream):
                 raise DeviceError(f"stage {self._label} could not be queued; the log of foveal.tensorrt says why")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from foveal.bench.roofline import bytes_per_token
-from foveal.bundle import Bundle, Manifest, ModelInfo, StageEntry
+from foveal.bundle import SCHEMA_VERSION, Bundle, Manifest, ModelInfo, StageEntry
 from foveal.contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
 
 KEYS = CacheSpec(name="0.key", heads=2, width=8)
@@ -29,19 +29,33 @@ def stage(name: str, stride: int = 1, **choices: Any) -> StageSpec:
 
 def bundle(monkeypatch: pytest.MonkeyPatch, *specs: StageSpec) -> Bundle:
     """Stages of 1000 bytes of weights, 400 of them tables."""
-    monkeypatch.setattr(Bundle, "cache_row_bytes", lambda _self, _target, spec: dict.fromkeys((c.name for c in spec.caches), 10))
+    monkeypatch.setattr(
+        Bundle, "cache_row_bytes", lambda _self, _target, spec: dict.fromkeys((c.name for c in spec.caches), 10)
+    )
     model = ModelInfo(
-        **{"architecture": "any", "source_format": "any", "hierarchy": "1@1", "layer_equivalents": 1.0},
-        **{"vocab_size": 4, "dim": 4, "max_positions": None, "context": 99, "parameters": 0},
+        architecture="any",
+        source_format="any",
+        hierarchy="1@1",
+        vocab_size=4,
+        dim=4,
+        max_positions=None,
+        context=99,
+        parameters=0,
+        layer_equivalents=1.0,
     )
     stages = tuple(StageEntry(spec=spec, graph="", weight_bytes=1000, table_bytes=400) for spec in specs)
-    return Bundle(
-        Path("somewhere"),
-        Manifest(
-            **{"schema_version": 2, "foveal_version": "0", "model": model, "dialect": "modern", "precision": "fp32"},
-            **{"tokenizer": None, "stages": stages, "engines": {}, "files": {}},
-        ),
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        foveal_version="0",
+        model=model,
+        dialect="modern",
+        precision="fp32",
+        tokenizer=None,
+        stages=stages,
+        engines={},
+        files={},
     )
+    return Bundle(Path("somewhere"), manifest)
 
 
 def test_a_cache_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,9 +54,9 @@ def on_host(program: Program, batch: int = 1, overlap: bool = False) -> Session:
     return Session(host_engines(program), info(), batch, overlap=overlap)
 
 
-def on_device(program: Program, batch: int = 1, in_place: bool = True, limited: bool = True) -> Session:
+def on_device(program: Program, batch: int = 1, in_place: bool = True, limited: bool = True, overlap: bool = False) -> Session:
     """A session of fakes in a device's memory."""
-    return Session(resident_engines(program, in_place, LIMITS if limited else None), info(), batch)
+    return Session(resident_engines(program, in_place, LIMITS if limited else None, overlap), info(), batch)
 
 
 def fired_by(session: Session, stage: str) -> list[int]:
@@ -91,12 +91,12 @@ class TestAnyProgram:
         for step in path:
             walk.take(*step)
 
-    @given(programs, st.integers(1, 2), st.booleans(), st.booleans(), paths)
+    @given(programs, st.integers(1, 2), st.booleans(), st.booleans(), st.booleans(), paths)
     def test_goes_anywhere_on_a_device(
-        self, program: Program, batch: int, in_place: bool, limited: bool, path: list[tuple[str, int]]
+        self, program: Program, batch: int, in_place: bool, limited: bool, overlap: bool, path: list[tuple[str, int]]
     ) -> None:
-        """Caches in place or taking turns; in calls of seven tokens or of many."""
-        walk = Walk(on_device(program, batch, in_place, limited), partial(meaning, program))
+        """Caches in place or taking turns; in calls of seven tokens or of many; late stages beside the others or not."""
+        walk = Walk(on_device(program, batch, in_place, limited, overlap), partial(meaning, program))
         for step in path:
             walk.take(*step)
 

@@ -19,7 +19,7 @@ def test_a_vanilla_model_by_hand(zoo: Zoo) -> None:
 
 
 def test_a_top_down_model_by_hand(zoo: Zoo) -> None:
-    """Of 50 tokens 6 groups of 8 and 12 groups of 4 are complete; rows stand behind zeros, as many as the next scale looks back."""
+    """Of 50 tokens 6 groups of 8 and 12 of 4 are complete; rows stand behind zeros, as many as the next scale looks back."""
     found = footprint(zoo["top-down"].bundle, "cpu", 50)
     layer = 2 * 3 * 8 * 4
     assert found.caches == layer * (6 + 12 + 2 * 50)

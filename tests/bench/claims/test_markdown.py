@@ -28,7 +28,10 @@ def test_every_claim_has_its_tables() -> None:
     assert "| 0 and more | 1,234 | 3.800 | 4.000 | -0.200 ± 0.100 | better |" in found["rare-words"]
     assert "| 65 to 128 | +0.020 ± 0.010 |" in found["order"]
     for text in found.values():
-        assert "a CPU, 2 CPUs, 24 GiB, Linux, Python 3.11, foveal 0.1.0, onnxruntime 1.32.0, numpy 2.0; 2 threads, 2026-11-25" in text
+        assert (
+            "a CPU, 2 CPUs, 24 GiB, Linux, Python 3.11, foveal 0.1.0, onnxruntime 1.32.0, numpy 2.0; 2 threads, 2026-11-25"
+            in text
+        )
         assert "doubtful: the load average was 3.0" in text
 
 

@@ -83,7 +83,10 @@ def test_rare_words() -> None:
     assert verdict_on_rare_words([rare_model(better, same)]).answer == "holds in part"
     verdict = verdict_on_rare_words([rare_model(same, group(0.2))])
     assert verdict.answer == "does not hold"
-    assert "top_down: rarest tokens no difference shown (-0.050 ± 0.100 nats), words worse (+0.200 ± 0.100 nats)" in verdict.sentence
+    assert (
+        "top_down: rarest tokens no difference shown (-0.050 ± 0.100 nats), words worse (+0.200 ± 0.100 nats)"
+        in verdict.sentence
+    )
 
 
 @pytest.mark.parametrize(
