@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint type format bench gpu-check clean
+.PHONY: demo test lint type format bench claims gpu-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -29,6 +29,12 @@ format: .venv/.dev
 # The figures of docs/performance.md; about 15 minutes on a quiet machine.
 bench: .venv/.dev
 	sh bench/performance.sh $(BIN)/foveal
+
+# The figures and pictures of docs/claims.md; about 25 minutes on a quiet machine.
+claims: .venv/.dev
+	$(BIN)/foveal bench claims --save build/claims
+	$(BIN)/python -m foveal.bench.claims build/claims/claims.json docs/claims.md
+	cp build/claims/*.svg docs/
 
 # All that takes a GPU, in one go: build/gpu-check/gpu-check.md is the page. Where there is none it says so, and what it skips.
 # make gpu-check ARGUMENTS="--on cuda:cpu -k hourglass": only that; cuda:cpu runs without a GPU.

@@ -2,8 +2,8 @@
 
 Rows between stages are time-major, `[rows, B, D]`, so that any run of rows of any batch is one contiguous block and can be
 bound in place (docs/adr/0002). Letters: B batch, L firings of the stage in this call, k rows per firing, D width, H heads,
-Dh head width, S capacity in firings, N rows whose logits are wanted, V vocabulary. docs/adr/0012 says why what stages may say of
-themselves is enough for every family.
+Dh head width, S capacity in firings, N rows whose logits are wanted, V vocabulary. docs/adr/0012 says why what stages may say
+of themselves is enough for every family.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stage remembers from firing to firing: rows `[H, Dh]`, of which each firing writes `rows`.
 
-    A layer's keys and values are two caches, `0.key` and `0.value`. A cache that `keeps` so many rows has no more than that: the
-    graph writes over old ones, at places it works out from its position.
+    A layer's keys and values are two caches, `0.key` and `0.value`. A cache that `keeps` so many rows has no more: the graph
+    writes over old ones, at places worked out from the position.
     """
 
     name: str
@@ -77,8 +77,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One stage: a run of layers at one scale, one graph, one engine.
 
     A stage that fires `open` runs for token t when it opens a group, `t % stride == 0`; one that fires `close` when it
-    completes one. One that fires `ahead` runs for group i when token `i * stride - 1` is known, and for the first before there is
-    any token. Each firing appends `output_rows` rows to its output, of width `width` (of logits: the vocabulary).
+    completes one. One that fires `ahead` runs for group i when token `i * stride - 1` is known, and for the first before there
+    is any token. Each firing appends `output_rows` rows to its output, of width `width` (of logits: the vocabulary).
 
     Attributes:
         caches: what it remembers, and `borrows`: whose caches it reads.

@@ -12,7 +12,7 @@ from .precision_table import refuse_both, show_precisions
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint directory: foveal's own, or lucidrains'.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's directory or file; its layout is recognised.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write.")],
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
     precision: Annotated[Optional[str], typer.Option(help="fp32 (if not given), fp16, int8, w8 or w4.")] = None,  # noqa: UP045

@@ -51,10 +51,10 @@ def convert(
     options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
-    """Convert a checkpoint directory, foveal's own or lucidrains', into a bundle with engines for `target`.
+    """Convert a checkpoint of any layout foveal knows (docs/models.md) into a bundle with engines for `target`.
 
     Args:
-        checkpoint: a directory with `config.json` and weights.
+        checkpoint: a directory with weights and, for most layouts, a `config.json`; or a file of weights that says enough.
         out: the bundle to write; a bundle that is there is replaced, anything else is left alone and refused.
         target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
         precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.

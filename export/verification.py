@@ -135,8 +135,9 @@ def verify(
 ) -> VerifyReport:
     """Compare a bundle with the checkpoint, or the model in memory, it was made from, teacher-forced, at every phase.
 
-    In several chunkings, and in order: the model cut into stages, each portable ONNX graph, each engine of `target` (both fed with PyTorch's own rows),
-    and the running system's logits. The report is also written to `reports/verify.json` in the bundle.
+    In several chunkings, and in order: the model cut into stages, each portable ONNX graph, each engine of `target` (both
+    fed with PyTorch's own rows), and the running system's logits. The report is also written to `reports/verify.json` in the
+    bundle.
 
     Raises:
         BundleError, CheckpointError: either is broken.

@@ -31,10 +31,9 @@ def token_shift_step(x: Tensor, state: State, cache: str, start: Tensor | None =
     """
     first = state.positions(x.shape[1])[:, :1]  # [B or 1, 1]
     half = moved_half(x)
-    past = state.read(cache)
+    written = state.write(cache, half[:, None], first[:, 0])
     row = (first - 1).clamp(min=0)[:, None, :, None].expand(x.shape[0], 1, 1, half.shape[-1])
-    found = past.gather(2, row)[:, 0]  # [B, 1, D // 2]
+    found = written.gather(2, row)[:, 0]  # [B, 1, D // 2]
     nothing = torch.zeros_like(found) if start is None else start
     before = torch.where((first == 0)[:, :, None], nothing, found)
-    state.write(cache, half[:, None], first[:, 0])
     return token_shift(x, before)

@@ -8,7 +8,7 @@ around it. Work that is queued is done when its stream is waited for. What is ca
 So what forgets to zero, to wait or to keep an address gets wrong numbers or an error, as on a GPU.
 
 Work is done after what its stream was given before, and after what events told the stream to wait for; otherwise in any order:
-`schedule` decides. `late` does work of other streams, or of a graph's branches, when there is nothing else left to do, `early` as
+`schedule` decides. `late` does work of other streams, or of a graph's branches, when there is nothing else to do, `early` as
 soon as it may, and `at_random` either, also between the parts of other work.
 """
 

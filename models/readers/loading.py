@@ -45,7 +45,7 @@ LAYOUTS = (
     Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
     Layout("trax", 'the class "HourglassLM", or kwargs with "vanilla_layers"', is_trax, load_trax),
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
-    Layout("patch-decoder", "the weights of NotaGen or bGPT, named patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
+    Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
 )
 

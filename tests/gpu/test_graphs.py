@@ -14,6 +14,7 @@ from specimens import random_ids
 from foveal import SamplingParams
 from foveal.bench.decode import DecodeSamples, Load, measure_round
 from foveal.runtime.generate import generate_ids
+from foveal.runtime.resident import ResidentEngines
 
 pytestmark = pytest.mark.gpu
 DRAWS = SamplingParams(temperature=0, max_new_tokens=64), SamplingParams(top_k=40, seed=1, max_new_tokens=64)
@@ -36,18 +37,30 @@ def test_every_firing_set_is_recorded_when_a_session_opens(made: Made, record: R
 
 def test_recorded_steps_compute_what_queued_ones_do(made: Made, record: Recorder) -> None:
     """And how much faster they are."""
+    compare(made, record, {"recorded": made.engines, "queued": made.engines_but(records=False)})
+
+
+def test_stages_beside_compute_what_stages_in_turn_do(made: Made, record: Recorder) -> None:
+    """And whether that is faster; where no stage is late, or the target has one stream, there is nothing to compare."""
+    record("stages beside", "some" if made.engines.overlap else "none")
+    if made.engines.overlap:
+        compare(made, record, {"late stages beside": made.engines, "all in turn": made.engines_but(overlap=False)})
+
+
+def compare(made: Made, record: Recorder, ways: dict[str, ResidentEngines]) -> None:
+    """Two ways to run the same engines: logits must be the same, speeds are told."""
     ids, load = random_ids(1, 40, made.bundle.manifest.model.vocab_size), Load(8, 64)
-    logits, speeds = [], []
-    for engines in (made.engines, made.engines_but(records=False)):
+    logits, speeds = [], {}
+    for way, engines in ways.items():
         with made.session(engines=engines) as session:
             logits.append(np.concatenate([session.advance(ids[:, place : place + 1]) for place in range(40)], 1))
             samples = DecodeSamples()
             for kept in (None, samples, samples, samples):
                 measure_round(session, load, kept)
-            speeds.append(float(np.median(samples.round_tokens_per_s)))
+            speeds[way] = float(np.median(samples.round_tokens_per_s))
     record("largest difference", distance(*logits), "of the largest logit")
-    record("recorded", speeds[0], "tokens/s")
-    record("queued", speeds[1], "tokens/s")
+    for way, speed in speeds.items():
+        record(way, speed, "tokens/s")
     assert distance(*logits) <= made.tolerance
 
 

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from exactness import Walk, paths
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
 from torch_sessions import logits_of, shake, torch_session
 
 from foveal import ConfigError
-from foveal.export import convert_model
 from foveal.models.block_transformer import BlockTransformer, BlockTransformerConfig
 from foveal.models.config import LayerConfig
-from foveal.runtime.backends import cpu_engines
-from foveal.runtime.session import Session
 
 NEOX = {"ff_dim": 32, "qkv_bias": True, "rotary_base": 10_000.0, "rotary_dims": 4, "parallel": True}
 BLOCK = LayerConfig(dim=24, heads=2, head_dim=12, **NEOX)
@@ -112,12 +110,6 @@ def test_sizes_that_mean_nothing(changes: dict[str, int], message: str) -> None:
         random_model(**changes)
 
 
-@pytest.mark.parametrize("prefixes", [1, 2, 3])
-def test_its_engines_give_the_same_logits(tmp_path: Path, prefixes: int) -> None:
-    """Converted for the CPU, in any chunks."""
-    model = random_model(prefixes=prefixes)
-    bundle = convert_model(model, tmp_path / "bundle")
-    ids = random_ids(1, 40)
-    session = Session(cpu_engines(bundle), bundle.manifest.model)
-    found = [session.advance(part) for part in np.split(ids, [9, 10, 11, 12, 31, 32], axis=1)]
-    np.testing.assert_allclose(np.concatenate(found, 1), logits_of(model, ids), atol=TOLERANCE)
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(random_model(prefixes=2), tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids, random_model
@@ -15,14 +16,11 @@ from torch_sessions import logits_of, torch_session
 
 from foveal import ConfigError
 from foveal.contract import InputSpec
-from foveal.export import convert_model
 from foveal.models.aggregate import Aggregate
 from foveal.models.architectures import OwnModel
 from foveal.models.bottom_up import BottomUp
 from foveal.models.checkpoint import save_checkpoint
 from foveal.models.readers.loading import load_model
-from foveal.runtime.backends import open_engines
-from foveal.runtime.session import Session
 
 TOLERANCE = 2e-5
 
@@ -175,14 +173,6 @@ def test_a_description_says_what_it_is() -> None:
     assert (described.architecture, described.hierarchy, described.context) == ("bottom-up", "1@1 1@4 1@8 1@1", 96)
 
 
-def test_engines_give_the_same_logits(tmp_path: Path) -> None:
-    """On CPUs, token by token and in chunks, after a rewind too."""
-    model = bottom_up("1@1 1@2 1@8 1@1", head_dim=10)
-    bundle = convert_model(model, tmp_path / "bundle")
-    session = Session(open_engines(bundle, "cpu"), bundle.manifest.model, 2)
-    ids = random_ids(2, 60)
-    expected = logits_of(model, ids)
-    session.advance(ids[:, :21])
-    session.rewind(11)
-    for start, end in ((10, 11), (11, 12), (12, 29), (29, 30), (30, 60)):
-        np.testing.assert_allclose(session.advance(ids[:, start:end]), expected[:, start:end], atol=TOLERANCE)
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(bottom_up("1@1 1@2 1@8 1@1", head_dim=10), tmp_path)

@@ -92,7 +92,7 @@ def test_something_else_than_weights(tmp_path: Path) -> None:
 
 def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
     """Each says what was found and what was expected."""
-    with pytest.raises(CheckpointError, match="no checkpoint directory at"):
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_model(tmp_path / "none")
     with pytest.raises(CheckpointError, match=r"no config\.json in"):
         load_model(tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from exactness import Walk, paths
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
@@ -16,12 +17,9 @@ from torch_sessions import logits_of, shake, torch_session
 
 from foveal import ConfigError
 from foveal.contract import BEGINNING, InputSpec
-from foveal.export import convert_model
 from foveal.models.megabyte import Megabyte
 from foveal.models.megabyte_config import MegabyteConfig
 from foveal.models.token_shift import token_shift
-from foveal.runtime.backends import cpu_engines
-from foveal.runtime.session import Session
 
 TOLERANCE = 2e-5
 WIDTHS = (24, 20, 17, 22)  # an odd one: token shift halves it unevenly
@@ -191,11 +189,6 @@ def test_sizes_that_mean_nothing(changes: dict[str, Any], reason: str) -> None:
         random_model(4, 5, **changes)
 
 
-def test_its_engines_give_the_same_logits(tmp_path: Path) -> None:
-    """Converted for the CPU, in any chunks."""
-    model = random_model(4, 3, 5, depths=(1, 1, 1), learned_positions=True)
-    bundle = convert_model(model, tmp_path / "bundle")
-    ids = random_ids(2, 60)
-    session = Session(cpu_engines(bundle), bundle.manifest.model, batch=2)
-    found = [session.advance(part) for part in np.split(ids, [9, 10, 11, 12, 16, 41, 42], axis=1)]
-    np.testing.assert_allclose(np.concatenate(found, 1), logits_of(model, ids), atol=TOLERANCE)
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(random_model(4, 3, 5, depths=(1, 1, 1), learned_positions=True), tmp_path)

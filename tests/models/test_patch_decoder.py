@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from exactness import Walk, paths
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
 from torch_sessions import logits_of, shake, torch_session
 
 from foveal import ConfigError
-from foveal.export import convert_model
 from foveal.models.patch_decoder import PatchDecoder, PatchDecoderConfig
-from foveal.runtime.backends import cpu_engines
-from foveal.runtime.session import Session
 
 SIZES = {"architecture": "test", "max_patches": 40, "vocab_size": 41, "dim": 24, "heads": 3}
 LAYERS = {"patch_layers": 2, "inner_layers": 1}
@@ -120,11 +118,6 @@ def test_sizes_that_mean_nothing() -> None:
         random_model(4, heads=5)
 
 
-def test_its_engines_give_the_same_logits(tmp_path: Path) -> None:
-    """Converted for the CPU, in any chunks."""
-    model = random_model(4)
-    bundle = convert_model(model, tmp_path / "bundle")
-    ids = random_ids(1, 40)
-    session = Session(cpu_engines(bundle), bundle.manifest.model)
-    found = [session.advance(part) for part in np.split(ids, [9, 10, 11, 12, 31, 32], axis=1)]
-    np.testing.assert_allclose(np.concatenate(found, 1), logits_of(model, ids), atol=TOLERANCE)
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(random_model(4), tmp_path)

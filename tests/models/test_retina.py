@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids, random_model
 from torch_sessions import logits_of, torch_session
 
 from foveal import ConfigError, InputError
-from foveal.export import convert_model
 from foveal.models.checkpoint import save_checkpoint
 from foveal.models.compaction import Compaction, Periphery
 from foveal.models.readers.loading import load_model
 from foveal.models.retina import Retina
-from foveal.runtime.backends import open_engines
-from foveal.runtime.session import Session
 
 TOLERANCE = 2e-5
 SMALL = Compaction(page=8, poolings=(2, 4, 8), spans=(8, 16))
@@ -240,14 +238,6 @@ def test_a_compaction_that_is_not_given_is_the_usual_one() -> None:
     assert random_model("1@1", architecture="retina").config.compaction == Compaction()
 
 
-def test_engines_give_the_same_logits(tmp_path: Path) -> None:
-    """On CPUs, token by token and in chunks, after a rewind across a page too."""
-    model = retina(head_dim=10)
-    bundle = convert_model(model, tmp_path / "bundle")
-    session = Session(open_engines(bundle, "cpu"), bundle.manifest.model, 2)
-    ids = random_ids(2, 90)
-    expected = logits_of(model, ids)
-    session.advance(ids[:, :65])
-    session.rewind(9)
-    for start, end in ((56, 57), (57, 58), (58, 75), (75, 76), (76, 90)):
-        np.testing.assert_allclose(session.advance(ids[:, start:end]), expected[:, start:end], atol=TOLERANCE)
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(retina(head_dim=10), tmp_path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exactness import Walk, paths
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import full_forward, random_ids, random_model
@@ -129,3 +131,8 @@ def test_other_hierarchies_are_refused(hierarchy: str) -> None:
     """With one that goes from coarse to fine."""
     with pytest.raises(ConfigError, match='write for instance "4@16 3@4 4@1"'):
         top_down(hierarchy)
+
+
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(top_down("1@8 1@4 1@1"), tmp_path)

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 import torch
 from exactness import Walk, paths
+from family_engines import check_engines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
 from torch_sessions import logits_of, shake, torch_session
 
 from foveal import CapacityError, ConfigError
-from foveal.bundle import open_bundle
 from foveal.contract import BorrowSpec, CacheSpec, InputSpec
-from foveal.export import convert_model
 from foveal.models.relative_attention import Distances
 from foveal.models.trax_config import TraxConfig
 from foveal.models.trax_hourglass import TraxHourglass
-from foveal.runtime.backends import cpu_engines
-from foveal.runtime.session import Session
 
 SIZES: dict[str, Any] = {"vocab_size": 41, "dim": 24, "heads": 3, "ff_dim": 32, "context": 96}
 HIERARCHIES = ["1@1 2@3 1@1", "2@1 1@5 0@1", "1@1 1@2 1@6 1@2 1@1", "0@1 1@2 0@4 1@12 0@4 1@2 0@1"]
@@ -163,25 +160,6 @@ def test_sizes_that_mean_nothing(changes: dict[str, Any], reason: str) -> None:
         TraxConfig(**{"hierarchy": "1@1 1@2 1@1", **SIZES, **changes})
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[TraxHourglass, Path]:
-    """A nested model and its bundle for the CPU."""
-    model = random_model("1@1 0@2 1@6 0@2 1@1", shortening="linear")
-    return model, convert_model(model, tmp_path_factory.mktemp("trax") / "bundle").path
-
-
-def test_its_engines_give_the_same_logits(converted: tuple[TraxHourglass, Path]) -> None:
-    """In any chunks, two sequences at once, back and forth."""
-    model, bundle = converted[0], open_bundle(converted[1])
-    walk = Walk(Session(cpu_engines(bundle), bundle.manifest.model, batch=2), lambda ids: logits_of(model, ids))
-    for step, tokens in [("advance", 1)] * 7 + [
-        ("snapshot", 0),
-        ("rewind", 5),
-        ("advance", 24),
-        ("advance", 1),
-        ("restore", 0),
-    ]:
-        walk.take(step, tokens)
-    for _ in range(8):
-        walk.take("advance", 1)
-    assert walk.largest < 1e-5
+def test_engines_of_all_kinds(tmp_path: Path) -> None:
+    """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
+    check_engines(random_model("1@1 1@3 1@1", shortening="linear"), tmp_path)
