@@ -96,6 +96,7 @@ def _write_sidecar(engine: Path, sidecar: EngineSidecar) -> None:
 def _compile_for_cpu(
     source: Path, engine: Path, spec: StageSpec, products: Sequence[ProductPrecision], cache_scales: Sequence[CacheScale]
 ) -> EngineSidecar:
+    cache_scales = cache_scales if uses_kernel(spec) else ()  # only the kernel reads int8
     if cache_scales and not has_int8_caches():
         raise BuildError(
             f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "

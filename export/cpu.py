@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..contract import StageSpec
 from ..precision import CacheScale
-from .cpu_attention import lower_attention, uses_kernel
+from .cpu_attention import lower_attention, uses_kernel, widen_attention
 from .cpu_counters import count_rows, drop_position
 from .cpu_products import lower_products
 from .dialect import CLASSIC
@@ -41,6 +41,8 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     """
     model = ir.load(source)
     opset = OPSET_INT8_CACHES if cache_scales else OPSET
+    if stage.cache_dtype == "float16":
+        widen_attention(model)
     restate_state(model, CLASSIC, opset)
     lower_products(model)
     if uses_kernel(stage) or not stage.caches:

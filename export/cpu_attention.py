@@ -19,6 +19,7 @@ from ..precision import CacheScale
 from . import functions
 from .cpu_counters import counter
 from .edit import caches_of, constant, insert_before
+from .write_fp16 import MASK
 
 KERNEL_STEP = 8  # GroupQueryAttention on CPU: "head_size must be a multiple of 8"
 
@@ -59,8 +60,6 @@ def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Seque
         )
     if not calls:
         return
-    if stage.cache_dtype == "float16":
-        _widen(calls)
     head_dim = stage.caches[0].width
     width = padded_head_dim(head_dim)
     body = functions.int8_cache_attention if scales else functions.group_query_attention
@@ -85,18 +84,21 @@ def _rewire(model: ir.Model, calls: list[ir.Node], scales: Sequence[CacheScale])
             node.replace_input_with(place, value)
 
 
-def _widen(calls: list[ir.Node]) -> None:
+def widen_attention(model: ir.Model) -> None:
     """Attend in fp32, caches included: ONNX Runtime has no fp16 arithmetic for x86."""
-    for node in calls:
-        qkv, y = node.inputs[0], node.outputs[0]
-        (wide,) = insert_before(node, "Cast", [qkv], f"{node.name}/fp32", {"to": ir.DataType.FLOAT})
-        node.replace_input_with(0, wide)
+    for node in cached_attentions(model):
+        y = node.outputs[0]
+        for index, part in ((0, "qkv"), (MASK, "mask")):
+            (wide,) = insert_before(node, "Cast", [node.inputs[index]], f"{node.name}/{part}_fp32", {"to": ir.DataType.FLOAT})
+            node.replace_input_with(index, wide)
         readers = list(y.uses())
         (narrow,) = insert_before(readers[0][0], "Cast", [y], f"{node.name}/fp16", {"to": ir.DataType.FLOAT16})
         for reader, index in readers:
             reader.replace_input_with(index, narrow)
         for value in node.outputs:
             value.dtype = ir.DataType.FLOAT
+    for cache in caches_of(model):
+        cache.dtype = ir.DataType.FLOAT
 
 
 def _restate_caches(model: ir.Model, head_dim: int, dtype: ir.DataType) -> None:

@@ -94,7 +94,7 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
     """Each says what was found and what was expected."""
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_model(tmp_path / "none")
-    with pytest.raises(CheckpointError, match=r"no config\.json in"):
+    with pytest.raises(CheckpointError, match=r"got no config\.json, and no files at all; expected one of"):
         load_model(tmp_path)
     config = tmp_path / "config.json"
     config.write_text("{")
@@ -102,7 +102,8 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
         load_model(tmp_path)
     config.write_text(json.dumps({"class": "GPT2", "n_layer": 2}))
     with pytest.raises(
-        CheckpointError, match=r"got the keys \['class', 'n_layer'\] and class \"GPT2\", expected a \"hierarchy\""
+        CheckpointError,
+        match=r"got a config.json with the keys \['class', 'n_layer'\] and class \"GPT2\"; expected one of: foveal: a \"hierarchy\"",
     ):
         load_model(tmp_path)
     config.write_text(json.dumps({"hierarchy": "1@1", "dim": 8, "colour": "red"}))
