@@ -21,6 +21,8 @@ LIMIT = 32_752.0
 QKV = "/attention/qkv"
 MASK = 4
 """Index of the mask among the inputs of `CachedAttention`."""
+HALVED = "/fp16"
+"""How the names of nodes that cast to half precision end."""
 
 
 def reason_for_fp32(product: Product, ranges: ProductRanges) -> str:
@@ -91,7 +93,7 @@ def _halve_input(node: ir.Node, index: int, nodes: dict[ir.Node, Sequence[int]],
     if value is None or value.producer() in nodes:
         return
     if value not in casts:
-        name = f"{value.name}/fp16"
+        name = f"{value.name}{HALVED}"
         if value.is_initializer():
             casts[value] = constant(node, name, np.asarray(value.const_value).astype(np.float16))
         else:

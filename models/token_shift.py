@@ -32,6 +32,9 @@ def token_shift_step(x: Tensor, state: State, cache: str, start: Tensor | None =
     first = state.positions(x.shape[1])[:, :1]  # [B or 1, 1]
     half = moved_half(x)
     written = state.write(cache, half[:, None], first[:, 0])
+    # The row before is read from the cache as it is after the write, which leaves that row alone: so all that comes later
+    # depends on the write. Else the compiler of TensorRT-RTX 1.7 fuses it with the writes of later layers into one kernel,
+    # cannot order that ("uses before defs"), and mostly ends the process with a segmentation fault.
     row = (first - 1).clamp(min=0)[:, None, :, None].expand(x.shape[0], 1, 1, half.shape[-1])
     found = written.gather(2, row)[:, 0]  # [B, 1, D // 2]
     nothing = torch.zeros_like(found) if start is None else start

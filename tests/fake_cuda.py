@@ -277,9 +277,9 @@ class FakeGpu:
             raise CudaFailure("cudaErrorStreamCaptureUnsupported")
 
     def finish(self, handle: Any) -> None:
-        """Do what a stream was given, and of others at least what that comes after."""
+        """Do what a stream was given, and of others at least what it was told to wait for."""
         waited_for = self.stream(handle)
-        while waited_for.queue:
+        while waited_for.queue or not all(task.is_done for task in waited_for.last):
             self._do_a_part(int(handle))
 
     def _do_a_part(self, handle: int) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from ...errors import BuildError, BundleError
 from ...precision import ProductPrecision
+from ..write_fp16 import HALVED
 
 _BITS = {"Int4": 4, "Int8": 8, "Half": 16, "Float": 32}
 _PRECISIONS = {
@@ -254,6 +255,8 @@ def _is_matrix(shape: tuple[int, ...], rows: int, columns: int, most_padding: in
 
 def _executed(kernels: Sequence[Kernel], kernel: Kernel, weight: Tensor) -> ExecutedProduct:
     x = _narrowest(tensor for tensor in kernel.inputs if tensor != weight)  # a residual that it adds may be wider
+    if weight.type == "Half" and any(node.endswith(HALVED) for node in kernel.nodes):
+        x = "Half"  # it reads fp32 and casts that itself, as TensorRT-RTX 1.7 does with a row that it takes from a log
     if weight in kernel.constants:
         return ExecutedProduct(kernel.label, x, weight.type)
     widening = [other for other in kernels if weight.name in {tensor.name for tensor in other.outputs}]

@@ -103,7 +103,7 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
     config.write_text(json.dumps({"class": "GPT2", "n_layer": 2}))
     with pytest.raises(
         CheckpointError,
-        match=r"got a config.json with the keys \['class', 'n_layer'\] and class \"GPT2\"; expected one of: foveal: a \"hierarchy\"",
+        match=r"a config.json with the keys \['class', 'n_layer'\] and class \"GPT2\"; expected one of: foveal: a \"hierarch",
     ):
         load_model(tmp_path)
     config.write_text(json.dumps({"hierarchy": "1@1", "dim": 8, "colour": "red"}))

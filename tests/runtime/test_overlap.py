@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -508,3 +509,27 @@ class TestLoading:
         """Each session of ONNX Runtime is tied to one stream."""
         with pytest.raises(ConfigError, match="overlap=True for target cuda: its engines run on one stream"):
             backends.open_engines(zoo[NAME].bundle, "cuda", provider="cpu", overlap=True)
+
+    @pytest.mark.parametrize(("overlap", "expected"), [(None, True), (True, True), (False, False)])
+    @pytest.mark.parametrize("name", ["vanilla", NAME])
+    def test_of_tensorrt_engines_do_if_some_are_late(
+        self, name: str, overlap: bool | None, expected: bool, zoo: Zoo, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Unless it is switched off."""
+        made = tensorrt_engines(zoo[name], "tensorrt", gpu)
+        by_name = {engine.spec.name: engine for engine in made.engines}
+        monkeypatch.setattr(backends, "require_match", lambda bundle, target: None)
+        monkeypatch.setattr(backends, "library_of", lambda target: FakeTensorRT("tensorrt", gpu).library)
+        monkeypatch.setattr(backends, "CudaDevice", lambda: made.device)
+        monkeypatch.setattr(backends, "TensorRTEngine", lambda spec, *others: by_name[spec.name])
+        file = SimpleNamespace(read_bytes=lambda: b"")
+        bundle: Any = SimpleNamespace(
+            manifest=SimpleNamespace(
+                model=zoo[name].bundle.manifest.model, stages=zoo[name].bundle.manifest.stages, engines={"tensorrt": {}}
+            ),
+            engine=lambda target, stage: file,
+            sidecar=lambda target, stage: None,
+        )
+        opened = backends.open_engines(bundle, "tensorrt", overlap=overlap)
+        assert isinstance(opened, ResidentEngines)
+        assert opened.overlap == (expected and name == NAME)

@@ -146,6 +146,15 @@ def test_types_that_are_no_precision_are_named() -> None:
     assert found.precision == "Float x Half"
 
 
+def test_a_kernel_that_casts_its_input_itself() -> None:
+    """It reads fp32 and multiplies in half precision, for the graph has a cast there, and its network is strongly typed."""
+    cast = NODES + "[ONNX Layer: 1/x/fp16]"
+    (found,) = executed_products(layers_listed(listed(line("fc", X, tensor("w", "Half", 8, 16), Y, cast))), [UP])
+    assert found.precision == "fp16"
+    (found,) = executed_products(layers_listed(listed(line("fc", X, tensor("w", "Int8", 8, 16), Y, cast))), [UP])
+    assert found.precision == "w8"
+
+
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_product_must_be_multiplied_once(times: int) -> None:
     """Else there is something about the list that is not understood."""
