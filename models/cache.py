@@ -55,8 +55,8 @@ class State(LayerState, Protocol):
         """Write rows `[B, H, n, W]` at `[first, first + n)`, `first` int64 `[B or 1]`, into one of the stage's caches, once.
 
         Returns:
-            The whole cache `[B, H, S, W]`; what lies beyond the rows written so far is to be hidden by a mask. What these firings
-            need of it is best read here: TensorRT-RTX 1.7 crashes on some graphs whose writes nothing depends on.
+            The whole cache `[B, H, S, W]`; what lies beyond the rows written so far is to be hidden by a mask. What these
+            firings need of it is best read here: TensorRT-RTX 1.7 crashes on some graphs whose writes nothing depends on.
         """
         ...
 
