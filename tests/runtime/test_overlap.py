@@ -377,7 +377,7 @@ class TestADevice:
         work(joins=True)
         with pytest.raises(DeviceError, match="cudaStreamEndCapture failed: cudaErrorStreamCaptureUnjoined"):
             device.capture(partial(work, joins=False))
-        device.join()
+        device.capture(device.join)  # there is nothing left to join
         device.capture(partial(work, joins=True))()
         device.synchronize()
 
