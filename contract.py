@@ -109,9 +109,9 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def firings(self, start: int, tokens: int) -> range:
         """Indices of the firings caused by tokens `[start, start + tokens)`; `start` may be the beginning."""
-        first = -(-(start - self._delay) // self.stride)
-        last = -(-(start + tokens - self._delay) // self.stride)
-        return range(max(first, 0), max(last, 0))
+        begin, stride = start - self._delay, self.stride
+        first, last = -(-begin // stride), -(-(begin + tokens) // stride)
+        return range(first, last) if first >= 0 else range(max(last, 0))
 
     def fired_by(self, firing: int) -> int:
         """The token that causes a firing; the beginning, where there is none yet."""
@@ -120,7 +120,9 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def _delay(self) -> int:
         """Tokens from the one that opens a group to the one that causes its firing."""
-        return {"open": 0, "close": self.stride - 1, "ahead": BEGINNING}[self.fires]
+        if self.fires == "open":
+            return 0
+        return BEGINNING if self.fires == "ahead" else self.stride - 1
 
     def firings_within(self, tokens: int) -> int:
         """How often the first so many tokens fire it."""
