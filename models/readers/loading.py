@@ -83,7 +83,10 @@ def _layout_of(path: Path, config: Config) -> Layout:
             "leave in config.json what belongs to one of them"
         )
     signs = "; ".join(f"{layout.name}: {layout.sign}" for layout in LAYOUTS)
-    raise CheckpointError(f"{path} is of no layout foveal knows: got {_seen(path, config)}; expected one of: {signs}")
+    raise CheckpointError(
+        f"{path} is of no layout foveal knows: got {_seen(path, config)}; expected one of: {signs}; "
+        "docs/models.md says what each needs"
+    )
 
 
 def _seen(path: Path, config: Config) -> str:
