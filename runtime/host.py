@@ -55,7 +55,7 @@ class HostDecoder:
         self._batch, self._vocab_size = batch, vocab_size_of(specs)
         self._page, self._one = page_of(specs), Block.of(np.zeros(1, np.int64))
         self._steps = _allocate(engines, tokens, batch, capacity)
-        self._beside = Beside() if overlap and late_stages(specs) else None
+        self._beside = Beside() if overlap and any(step.is_late for step in self._steps) else None
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`."""

@@ -65,7 +65,6 @@ class Session:
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
-        self._vocab_size = model.vocab_size
         self._tokens = _token_log(self.specs, batch, self.capacity)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
         self.decoder = self._open(engines)
@@ -251,9 +250,9 @@ class Session:
         length = given.shape[1]
         self._check_room(length)
         lowest, highest = (given.item(),) * 2 if given.size == 1 else (int(given.min()), int(given.max()))
-        if lowest < 0 or highest >= self._vocab_size:
+        if lowest < 0 or highest >= self.model.vocab_size:
             wrong = lowest if lowest < 0 else highest
-            raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self._vocab_size}")
+            raise InputError(f"id {wrong} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")
         return np.ascontiguousarray(given, np.int64)
 
     def _check_room(self, tokens: int) -> None:

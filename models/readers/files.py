@@ -1,8 +1,10 @@
-"""The file of weights of a checkpoint whose layout does not say how it is called."""
+"""The files of a checkpoint: its weights, and what its `config.json` says its package was called with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from ...errors import CheckpointError
 
 USUAL = "model.safetensors"
+PACKAGE_WEIGHTS = (USUAL, "model.pt", "model.pth", "model.bin", "pytorch_model.bin")
+"""What a `state_dict` of a package that has no layout of its own may be called."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -31,6 +35,22 @@ def weight_file(path: Path) -> Path:
             f"{path} has {len(files)} files of weights ({found}), expected one; give the path of the file itself"
         )
     return files[0]
+
+
+def package_weights(directory: Path) -> Path:
+    """The first of `PACKAGE_WEIGHTS` that is there; raises CheckpointError if none is."""
+    path = next((directory / name for name in PACKAGE_WEIGHTS if (directory / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"no weights in {directory}; expected one of {', '.join(PACKAGE_WEIGHTS)}")
+    return path
+
+
+def package_kwargs(directory: Path, config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The arguments of a package's class, as `config.json` has them under `kwargs`; raises CheckpointError if it has none."""
+    kwargs = config.get("kwargs")
+    if not isinstance(kwargs, Mapping):
+        raise CheckpointError(f"{directory / 'config.json'} has no kwargs, expected the arguments of {name}")
+    return kwargs
 
 
 def names_in(path: Path) -> set[str]:

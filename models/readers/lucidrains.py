@@ -21,10 +21,10 @@ from ...hierarchy import Hierarchy
 from ..checkpoint import check_tensors, read_weights
 from ..config import ModelConfig, Shortening, Upsampling
 from ..hourglass import Hourglass
+from .files import package_kwargs, package_weights
 
 CLASS = "HourglassTransformerLM"
 FF_MULT = 4  # fixed in the package
-WEIGHT_FILES = ("model.safetensors", "model.pt", "model.pth", "model.bin", "pytorch_model.bin")
 
 
 class _Kwargs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,13 +115,8 @@ def load_lucidrains(directory: Path, config: Mapping[str, Any]) -> Hourglass:
         CheckpointError: no weights, or tensors that are missing, left over or of another shape, by their original names.
         ConfigError: as `config_from_kwargs`.
     """
-    kwargs = config.get("kwargs")
-    if not isinstance(kwargs, Mapping):
-        raise CheckpointError(f"{directory / 'config.json'} has no kwargs, expected the arguments of {CLASS}")
-    model_config = config_from_kwargs(kwargs)
-    path = next((directory / name for name in WEIGHT_FILES if (directory / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"no weights in {directory}; expected one of {', '.join(WEIGHT_FILES)}")
+    model_config = config_from_kwargs(package_kwargs(directory, config, CLASS))
+    path = package_weights(directory)
     return from_state_dict(read_weights(path), model_config, path)
 
 

@@ -19,10 +19,10 @@ from ..checkpoint import check_tensors, read_weights
 from ..megabyte import Megabyte
 from ..megabyte_config import MegabyteConfig
 from ..rotary import Rotary
+from .files import package_kwargs, package_weights
 
 CLASS = "MEGABYTE"
 VERSION = "0.3.6"
-WEIGHT_FILES = ("model.safetensors", "model.pt", "model.pth", "model.bin", "pytorch_model.bin")
 FREQUENCIES = "rotary_emb.inv_freq"
 
 
@@ -87,18 +87,14 @@ def load_megabyte(directory: Path, config: Mapping[str, Any]) -> Megabyte:
             their original names, or frequencies that are not the package's.
         ConfigError: as `config_from_kwargs`.
     """
-    kwargs, version = config.get("kwargs"), config.get("version", VERSION)
+    version = config.get("version", VERSION)
     if version != VERSION:
         raise CheckpointError(
             f"{directory / 'config.json'} is of MEGABYTE-pytorch {version}, expected {VERSION}: other versions compute other "
             f'things under the same names; if it was trained with {VERSION}, correct "version"'
         )
-    if not isinstance(kwargs, Mapping):
-        raise CheckpointError(f"{directory / 'config.json'} has no kwargs, expected the arguments of {CLASS}")
-    model_config = config_from_kwargs(kwargs)
-    path = next((directory / name for name in WEIGHT_FILES if (directory / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"no weights in {directory}; expected one of {', '.join(WEIGHT_FILES)}")
+    model_config = config_from_kwargs(package_kwargs(directory, config, CLASS))
+    path = package_weights(directory)
     return from_state_dict(read_weights(path), model_config, path)
 
 
