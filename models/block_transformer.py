@@ -26,8 +26,8 @@ from .architecture import Description, Stage, count_parameters
 from .cache import State
 from .config import LayerConfig
 from .hand_copies import HandCopies
+from .head import Head
 from .initialise import initialise
-from .logits import Logits
 from .stack import Stack
 from .stages import StackStage, stack_stage
 
@@ -106,7 +106,7 @@ class TokenStage(nn.Module):
     its firings and, once more, the E - 1 before, whose inputs are prefixes or stand in a cache.
     """
 
-    def __init__(self, tokens: nn.Embedding, expand: Expand, stack: Stack, head: Logits) -> None:
+    def __init__(self, tokens: nn.Embedding, expand: Expand, stack: Stack, head: Head) -> None:
         super().__init__()
         self.tokens, self.expand, self.stack, self.head = tokens, expand, stack, head
 
@@ -145,7 +145,7 @@ class BlockTransformer(nn.Module):
         self.expand = Expand(config)
         self.embed = nn.Embedding(config.vocab_size, config.token.dim)
         self.inner = Stack(config.token, config.token_layers)
-        self.head = Logits(config.token.dim, config.vocab_size, config.token.norm_eps)
+        self.head = Head(config.token.dim, config.vocab_size, config.token.norm_eps)
         initialise(self, config.block_layers + config.token_layers)
 
     def describe(self) -> Description:

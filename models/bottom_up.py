@@ -26,7 +26,7 @@ from .architecture import Description, Stage
 from .config import ModelConfig
 from .describe import describe
 from .embed import Embed
-from .head import Head
+from .head import head_for
 from .initialise import initialise
 from .lengthen import Lengthen
 from .shorten import Shorten
@@ -81,9 +81,7 @@ class BottomUp(nn.Module):
         )
         self.aggregate = Aggregate(config, 1 + len(coarse))
         self.post = Stack(config.layer, last.layers)
-        self.head = Head(config)
-        if config.tie_embeddings:
-            self.head.logits.weight = self.embed.tokens.weight
+        self.head = head_for(config, self.embed)
         initialise(self, config.levels.depth)
 
     def describe(self) -> Description:

@@ -13,7 +13,7 @@ from .cache import StackState
 from .config import ModelConfig
 from .describe import describe
 from .embed import Embed
-from .head import Head
+from .head import head_for
 from .initialise import initialise
 from .level import Level, LevelState
 from .stack import Stack
@@ -40,9 +40,7 @@ class Hourglass(nn.Module):
         hierarchy = config.levels
         self.embed = Embed(config)
         self.root = Stack(config.layer, hierarchy.depth) if hierarchy.is_vanilla else Level(config, hierarchy)
-        self.head = Head(config)
-        if config.tie_embeddings:
-            self.head.logits.weight = self.embed.tokens.weight
+        self.head = head_for(config, self.embed)
         initialise(self, hierarchy.depth)
 
     @property

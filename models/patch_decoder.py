@@ -31,8 +31,8 @@ from .architecture import Description, Stage
 from .cache import State
 from .config import LayerConfig
 from .hand_copies import HandCopies
+from .head import Head
 from .initialise import initialise
-from .logits import Logits
 from .stack import Stack
 from .stages import StackStage, stack_stage
 
@@ -154,7 +154,7 @@ class PatchDecoder(nn.Module):
         self.hand_down = HandCopies(config.dim, NORM_EPS, config.patch_size)
         self.embed = InnerEmbed(config)
         self.inner = Stack(config.layer, config.inner_layers)
-        self.head = Logits(config.dim, config.vocab_size, NORM_EPS)
+        self.head = Head(config.dim, config.vocab_size, NORM_EPS)
         if config.tie_embeddings:
             self.head.logits.weight = self.embed.tokens.weight
         initialise(self, config.patch_layers + config.inner_layers)

@@ -17,7 +17,7 @@ from .compaction import Compaction
 from .config import ModelConfig
 from .describe import describe
 from .embed import Embed
-from .head import Head
+from .head import head_for
 from .initialise import initialise
 from .retina_attention import RetinaBlock
 from .retina_stages import retina_stages
@@ -36,9 +36,7 @@ class Retina(nn.Module):
         self.config, self.compaction = config, config.compaction
         self.embed = Embed(config)
         self.layers = nn.ModuleList(RetinaBlock(config.layer) for _ in range(config.levels.depth))
-        self.head = Head(config)
-        if config.tie_embeddings:
-            self.head.logits.weight = self.embed.tokens.weight
+        self.head = head_for(config, self.embed)
         initialise(self, config.levels.depth)
 
     def describe(self) -> Description:

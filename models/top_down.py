@@ -19,7 +19,7 @@ from .architecture import Description, Stage
 from .config import ModelConfig
 from .describe import describe
 from .embed import Embed
-from .head import Head
+from .head import head_for
 from .initialise import initialise
 from .lengthen import Lengthen
 from .shorten import Shorten
@@ -95,9 +95,7 @@ class TopDown(nn.Module):
             for level, finer in itertools.pairwise(levels)
         )
         self.fine = Stack(config.layer, levels[-1].layers)
-        self.head = Head(config)
-        if config.tie_embeddings:
-            self.head.logits.weight = self.embed.tokens.weight
+        self.head = head_for(config, self.embed)
         initialise(self, config.levels.depth)
 
     @property

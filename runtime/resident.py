@@ -159,7 +159,7 @@ class ResidentDecoder:
         needed = self._needed_from(position, tokens, wanted)
 
         def call(start: int, count: int, here: Ids) -> npt.NDArray[np.float32]:
-            return self._call(start, count, here, needed)
+            return self._call(start, count, here, needed).copy()  # the frame is written over by the next
 
         return run_in_calls(call, position, tokens, wanted, self._room)
 

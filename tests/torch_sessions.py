@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from specimens import random_ids
 from torch import nn
 
 from foveal.bundle import ModelInfo
@@ -33,6 +34,22 @@ def logits_of(model: Architecture, ids: np.ndarray) -> np.ndarray:
     """The full forward of ids `[B, L]`."""
     with torch.no_grad():
         return model(torch.from_numpy(ids)).numpy()
+
+
+def check_prefix(model: Architecture, length: int, prefix: int, tolerance: float) -> None:
+    """A prefix has the logits of the whole."""
+    ids = random_ids(2, length)
+    np.testing.assert_allclose(logits_of(model, ids[:, :prefix]), logits_of(model, ids)[:, :prefix], atol=tolerance)
+
+
+def check_causality(model: Architecture, length: int, changed: int, tolerance: float) -> None:
+    """Another token changes its own logits, and none before it."""
+    ids = random_ids(1, length)
+    other = ids.copy()
+    other[0, changed] = (other[0, changed] + 1) % 41
+    before, after = logits_of(model, ids), logits_of(model, other)
+    np.testing.assert_allclose(before[:, :changed], after[:, :changed], atol=tolerance)
+    assert not np.allclose(before[:, changed], after[:, changed])
 
 
 def shake(model: nn.Module, seed: int) -> None:
