@@ -15,8 +15,8 @@ from torch.export import Dim
 from ..contract import Contract, TensorSpec, contract_of
 from ..errors import ExportError
 from ..models.architecture import Stage
-from ..models.lengthen import Lengthen
-from ..models.shorten import Shorten
+from ..models.layers.lengthen import Lengthen
+from ..models.layers.shorten import Shorten
 from . import functions
 from .dialect import MODERN, Dialect
 from .graph_modules import StageGraph

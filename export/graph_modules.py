@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ..contract import StageSpec
 from ..models.architecture import Stage, time_major
-from ..models.attention import Attention, Rope
 from ..models.cache import Cache
-from ..models.lengthen import Lengthen
-from ..models.rotary import rotate
-from ..models.shorten import Shorten
+from ..models.layers.attention import Attention, Rope
+from ..models.layers.lengthen import Lengthen
+from ..models.layers.rotary import rotate
+from ..models.layers.shorten import Shorten
 from .functions import DOMAIN
 
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .bottom_up import BottomUp
 from .config import ModelConfig
 from .hourglass import Hourglass
-from .retina import Retina
+from .retina.model import Retina
 from .top_down import TopDown
 
 OwnModel = Hourglass | TopDown | BottomUp | Retina

@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import ConfigError
 from ..hierarchy import Hierarchy
-from .compaction import Compaction
+from .retina.compaction import Compaction
 
 Architecture = Literal["hourglass", "top-down", "bottom-up", "retina"]
 Positions = Literal["learned", "rotary"]

@@ -12,11 +12,11 @@ from .architecture import Description, Stage
 from .cache import StackState
 from .config import ModelConfig
 from .describe import describe
-from .embed import Embed
-from .head import head_for
-from .initialise import initialise
-from .level import Level, LevelState
-from .stack import Stack
+from .layers.embed import Embed
+from .layers.head import head_for
+from .layers.initialise import initialise
+from .layers.level import Level, LevelState
+from .layers.stack import Stack
 from .stages import split
 
 

@@ -30,10 +30,10 @@ from ..errors import ConfigError
 from .architecture import Description, Stage
 from .cache import State
 from .config import LayerConfig
-from .hand_copies import HandCopies
-from .head import Head
-from .initialise import initialise
-from .stack import Stack
+from .layers.hand_copies import HandCopies
+from .layers.head import Head
+from .layers.initialise import initialise
+from .layers.stack import Stack
 from .stages import StackStage, stack_stage
 
 NORM_EPS = 1e-5

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ..contract import CacheSpec, Fires, InputSpec, StageSpec
 from .architecture import Stage, count_parameters
 from .cache import State
-from .embed import Embed
-from .level import Level
-from .stack import Stack
+from .layers.embed import Embed
+from .layers.level import Level
+from .layers.stack import Stack
 
 if TYPE_CHECKING:
     from .hourglass import Hourglass

@@ -18,12 +18,12 @@ from ..contract import InputSpec
 from .architecture import Description, Stage
 from .config import ModelConfig
 from .describe import describe
-from .embed import Embed
-from .head import head_for
-from .initialise import initialise
-from .lengthen import Lengthen
-from .shorten import Shorten
-from .stack import Stack
+from .layers.embed import Embed
+from .layers.head import head_for
+from .layers.initialise import initialise
+from .layers.lengthen import Lengthen
+from .layers.shorten import Shorten
+from .layers.stack import Stack
 from .stages import StackStage, stack_stage
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ..checkpoint import check_tensors, read_weights
-from ..megabyte import Megabyte
-from ..megabyte_config import MegabyteConfig
-from ..rotary import Rotary
+from ..layers.rotary import Rotary
+from ..megabyte.config import MegabyteConfig
+from ..megabyte.model import Megabyte
 from .files import package_kwargs, package_weights
 
 CLASS = "MEGABYTE"

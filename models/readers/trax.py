@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ..checkpoint import read_weights
-from ..trax_config import TraxConfig
-from ..trax_hourglass import TraxHourglass
+from ..trax.config import TraxConfig
+from ..trax.model import TraxHourglass
 from .numpy_pickle import Array, arrays_in, opened, read_pickle
 from .trax_order import name_in_order
 from .trax_weights import model_of

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ...hierarchy import Hierarchy
-from ..trax_config import TraxConfig
+from ..trax.config import TraxConfig
 
 Named = tuple[str, tuple[int, ...]]
 

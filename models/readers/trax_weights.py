@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...hierarchy import Hierarchy
 from ..checkpoint import check_tensors
-from ..trax_config import TraxConfig
-from ..trax_hourglass import TraxHourglass
+from ..trax.config import TraxConfig
+from ..trax.model import TraxHourglass
 from .trax_order import weights_in_order
 
 Origin = tuple[str, tuple[str, ...]]

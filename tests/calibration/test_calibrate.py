@@ -20,8 +20,8 @@ from foveal import CalibrationError, ConfigError, InputError
 from foveal.bundle import Bundle
 from foveal.calibration import Calibration, CalibrationSettings, calibrate
 from foveal.calibration.calibrate import FLOOR
-from foveal.models.attention import Attention
 from foveal.models.hourglass import Hourglass
+from foveal.models.layers.attention import Attention
 
 CONTEXT = 96
 STRIDES = {"1.pre": 1, "2.pre": 2, "4": 4, "2.post": 2, "1.post": 1}

@@ -13,7 +13,7 @@ from precisions import PrecisionZoo, bytes_model, needs_int8_caches, write_text
 from foveal import Bundle, ConfigError
 from foveal.export import bisect, convert_model
 from foveal.export.bisecting import products_of
-from foveal.models.attention import Attention
+from foveal.models.layers.attention import Attention
 from foveal.precision import Plan
 
 CHANNEL = 3

@@ -16,10 +16,10 @@ from torch_sessions import check_causality, check_prefix, logits_of, torch_sessi
 
 from foveal import ConfigError
 from foveal.contract import InputSpec
-from foveal.models.aggregate import Aggregate
 from foveal.models.architectures import OwnModel
 from foveal.models.bottom_up import BottomUp
 from foveal.models.checkpoint import save_checkpoint
+from foveal.models.layers.aggregate import Aggregate
 from foveal.models.readers.loading import load_model
 
 TOLERANCE = 2e-5

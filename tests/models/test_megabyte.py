@@ -17,9 +17,9 @@ from torch_sessions import logits_of, shake, torch_session
 
 from foveal import ConfigError
 from foveal.contract import BEGINNING, InputSpec
-from foveal.models.megabyte import Megabyte
-from foveal.models.megabyte_config import MegabyteConfig
-from foveal.models.token_shift import token_shift
+from foveal.models.megabyte.config import MegabyteConfig
+from foveal.models.megabyte.model import Megabyte
+from foveal.models.megabyte.model.token_shift import token_shift
 
 TOLERANCE = 2e-5
 WIDTHS = (24, 20, 17, 22)  # an odd one: token shift halves it unevenly

@@ -17,9 +17,9 @@ from torch_sessions import check_causality, check_prefix, logits_of, torch_sessi
 
 from foveal import ConfigError, InputError
 from foveal.models.checkpoint import save_checkpoint
-from foveal.models.compaction import Compaction, Periphery
 from foveal.models.readers.loading import load_model
-from foveal.models.retina import Retina
+from foveal.models.retina.compaction import Compaction, Periphery
+from foveal.models.retina.model import Retina
 
 TOLERANCE = 2e-5
 SMALL = Compaction(page=8, poolings=(2, 4, 8), spans=(8, 16))

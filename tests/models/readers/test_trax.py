@@ -19,7 +19,7 @@ from torch_sessions import logits_of, torch_session
 from foveal import CheckpointError, ConfigError
 from foveal.models.readers.trax import config_from_json, is_trax, load_trax, read_arrays
 from foveal.models.readers.trax_order import weights_in_order
-from foveal.models.trax_hourglass import TraxHourglass
+from foveal.models.trax.model import TraxHourglass
 
 GOLDENS = Path(__file__).parents[2] / "golden_families"
 NAMED = ["trax_h3_attn", "trax_nested_2_6_naiveup"]  # weights with names, in safetensors

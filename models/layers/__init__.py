@@ -1,0 +1,1 @@
+"""What models are built of: attention, blocks, and what shortens and lengthens."""

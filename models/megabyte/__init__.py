@@ -1,0 +1,1 @@
+"""MEGABYTE, in the layout of the lucidrains package (arXiv 2305.07185)."""
