@@ -16,6 +16,7 @@ from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
 from .patch_decoder import is_patch_decoder, load_patch_decoder
 from .trax import is_trax, load_trax
+from .x_transformers import is_x_transformers, load_x_transformers
 
 Config = dict[str, Any]
 
@@ -47,6 +48,7 @@ LAYOUTS = (
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
     Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
+    Layout("x-transformers", 'the class "TransformerWrapper"', is_x_transformers, load_x_transformers),
 )
 
 
