@@ -29,7 +29,7 @@ def demo(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = PROMPT,
 ) -> None:
     """Convert a trained Hourglass, verify it, write a paragraph; build it in int8, for RTX GPUs too; measure both."""
-    bundles = {name: directory / f"{name}.bundle" for name in SHIPPED}
+    bundles = {name: directory / f"{name}.bundle" for name in ("hourglass", "vanilla")}
     for name, bundle in bundles.items():
         _convert(SHIPPED[name], bundle)
     full, small = bundles["hourglass"], directory / f"hourglass-{PRECISION}.bundle"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .cache import State
     from .stages import StackStage, stack_stage
 
-SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "vanilla")}
+SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "top_down", "vanilla")}
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
 SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.txt" for name in ("calibration", "evaluation")}
 """English prose: some the checkpoints were trained on, to calibrate with, and some they were not, to measure losses on."""

@@ -165,7 +165,7 @@ class Workshop:
             sizes = RandomModels(512, 8, 2048, 256, contest.context)
             directory, text = self._directory / f"12 layers {contest.context}", SHIPPED_TEXT["calibration"]
             return sizes.convert(DEEP, directory, silent, [contest.precision], [text])
-        names = SHIPPED if contest.model == "shipped" else ("zoo nested", "zoo vanilla")
+        names = ("hourglass", "vanilla") if contest.model == "shipped" else ("zoo nested", "zoo vanilla")
         return [self._source(name, contest.precision)[1].path for name in names]
 
     def _build(self, source: Path, subject: Subject, name: str, options: EngineOptions | None) -> Bundle:
