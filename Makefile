@@ -30,7 +30,7 @@ format: .venv/.dev
 bench: .venv/.dev
 	sh bench/performance.sh $(BIN)/foveal
 
-# The figures and pictures of docs/claims.md; about 25 minutes on a quiet machine.
+# The figures and pictures of docs/claims.md; about half an hour on a quiet machine.
 claims: .venv/.dev
 	$(BIN)/foveal bench claims --save build/claims
 	$(BIN)/python -m foveal.bench.claims build/claims/claims.json docs/claims.md

@@ -31,7 +31,7 @@ def claims(
 ) -> None:
     """Measure the claims of the article foveal starts from, and say of each whether it holds here, and for what.
 
-    All of them take about 25 minutes on two CPUs, which should have nothing else to do.
+    All of them take about half an hour on two CPUs, which should have nothing else to do.
     """
     from ..bench.claims.run import first_bundle, measure_claims
     from ..bench.claims.saving import save as save_result

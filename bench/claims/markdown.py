@@ -45,8 +45,8 @@ def _figures(page: Page, result: ClaimsResult) -> str:
     lead = f"**Here it {page.verdict.answer}.** {page.verdict.sentence}"
     taken = f"{machine(result)}; {result.seconds[page.claim]:,.0f} s for this claim."
     parts = [lead, *map(_table, page.sheets), taken]
-    if result.problems:
-        parts.append("What makes the figures of this run doubtful: " + "; ".join(result.problems) + ".")
+    if doubts := [*result.problems, *page.doubts]:
+        parts.append(f"What makes these figures doubtful: {'; '.join(doubts)}.")
     return "\n\n".join(parts)
 
 

@@ -210,7 +210,7 @@ class ClaimsResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         quick: small sizes, whose figures say nothing of the claims.
         seconds: that each claim took, conversions included.
-        problems: what makes figures doubtful.
+        problems: what makes the figures of all claims doubtful.
     """
 
     schema_version: int

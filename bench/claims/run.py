@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...models import SHIPPED, SHIPPED_TEXT
 from ...progress import Progress, silent
-from ..environment import read_environment, usable_cpus
+from ..environment import Environment, read_environment, usable_cpus
 from .firing import measure_firing
 from .memory import measure_memory
 from .order import measure_order
@@ -66,17 +64,16 @@ def measure_claims(
         began = time.perf_counter()
         found[claim.replace("-", "_")] = measures[claim]()
         seconds[claim] = time.perf_counter() - began
-    result = ClaimsResult(
+    return ClaimsResult(
         schema_version=CLAIMS_SCHEMA_VERSION,
         command=command,
         environment=environment,
         quick=sizes.is_quick,
         threads=count,
         seconds=seconds,
-        problems=[],
+        problems=_problems(sizes, environment),
         **found,
     )
-    return msgspec.structs.replace(result, problems=_problems(result))
 
 
 def first_bundle(
@@ -95,15 +92,11 @@ def first_bundle(
     return workshop.trained(*next(iter(checkpoints.items())))
 
 
-def _problems(result: ClaimsResult) -> list[str]:
+def _problems(settings: Settings, environment: Environment) -> list[str]:
     problems = []
-    if result.quick:
+    if settings.is_quick:
         problems.append("--quick: these sizes show that the commands work, and nothing else")
-    load = result.environment.load_1min
+    load = environment.load_1min
     if load is not None and load > _BUSY:
         problems.append(f"the load average was {load:.1f} when it began: the machine was not quiet")
-    if result.speed is not None:
-        problems += result.speed.noise
-    if result.memory is not None:
-        problems += result.memory.missing
     return problems

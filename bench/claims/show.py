@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +23,13 @@ def show(result: ClaimsResult, console: Console) -> None:
         for sheet in page.sheets:
             console.print(_table(sheet), markup=False)
         console.print(f"{result.seconds[page.claim]:,.0f} s", markup=False)
-    for problem in result.problems:
-        console.print(problem, style="yellow", markup=False)
+        _warn(page.doubts, console)
+    _warn(result.problems, console)
+
+
+def _warn(doubts: Sequence[str], console: Console) -> None:
+    for doubt in doubts:
+        console.print(doubt, style="yellow", markup=False)
 
 
 def _table(sheet: Sheet) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ...calibration.probe import Probe
@@ -41,11 +41,12 @@ class Sheet(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One claim: what the article says, whether it holds here, and what was measured."""
+    """One claim: what the article says, whether it holds here, what was measured, and what makes its figures doubtful."""
 
     claim: Claim
     verdict: Verdict
     sheets: list[Sheet]
+    doubts: Sequence[str] = ()
 
 
 def pages(result: ClaimsResult) -> list[Page]:
@@ -56,9 +57,9 @@ def pages(result: ClaimsResult) -> list[Page]:
 
 def _pages(result: ClaimsResult) -> Iterator[Page]:
     if result.speed is not None:
-        yield Page("speed", result.speed.verdict, _speed(result.speed))
+        yield Page("speed", result.speed.verdict, _speed(result.speed), result.speed.noise)
     if result.memory is not None:
-        yield Page("memory", result.memory.verdict, _memory(result.memory))
+        yield Page("memory", result.memory.verdict, _memory(result.memory), result.memory.missing)
     if result.firing is not None:
         yield Page("firing", result.firing.verdict, [_firing(model) for model in result.firing.models])
     if result.rare_words is not None:

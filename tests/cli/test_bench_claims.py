@@ -60,7 +60,7 @@ def test_an_unknown_claim(foveal: Run, asked: list[tuple[Any, ...]]) -> None:
 def test_pictures_need_matplotlib_at_once(
     foveal: Run, asked: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not after 25 minutes."""
+    """Not after half an hour."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, _, err = foveal("bench", "claims", "--save", tmp_path / "s")
     assert (code, asked) == (1, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from claim_results import DEEP, VANILLA, firing_model, group, memory_case, probe, rare_model, speed_case
 
@@ -9,7 +10,7 @@ from foveal.bench.claims.firing import verdict_on_firing
 from foveal.bench.claims.memory import baseline_of, change, verdict_on_memory
 from foveal.bench.claims.order import verdict_on_order
 from foveal.bench.claims.rare_words import verdict_on_rare_words
-from foveal.bench.claims.speed import verdict_on_speed
+from foveal.bench.claims.speed import noise_in, verdict_on_speed
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,16 @@ def test_speed(at_512: float, at_2048: float, answer: str, said: str) -> None:
     cases = [speed_case(DEEP, 512, (at_512,)), speed_case(DEEP, 2048, (at_2048,)), speed_case(VANILLA, 512)]
     verdict = verdict_on_speed(cases)
     assert (verdict.answer, f"{DEEP} {said}." in verdict.sentence) == (answer, True)
+
+
+def test_rounds_that_differ() -> None:
+    """By 5 %, by 20 % and by 50 % of their median; quiet ones say nothing."""
+    quiet, loud, louder = ([9.75, 10.0, 10.25], [9.0, 10.0, 11.0], [8.0, 10.0, 13.0])
+    cases = [msgspec.structs.replace(speed_case(DEEP, 512), tokens_per_s_by_round=speeds) for speeds in (louder, quiet, loud)]
+    assert noise_in(cases[1:2]) == []
+    assert noise_in(cases) == [
+        "in 2 of 3 rows the rounds differ by more than 10%, half of all rows' by 20% or more, at most by 50%"
+    ]
 
 
 def test_memory_is_compared_part_by_part() -> None:
