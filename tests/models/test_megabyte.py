@@ -19,7 +19,7 @@ from foveal import ConfigError
 from foveal.contract import BEGINNING, InputSpec
 from foveal.models.megabyte.config import MegabyteConfig
 from foveal.models.megabyte.model import Megabyte
-from foveal.models.megabyte.model.token_shift import token_shift
+from foveal.models.megabyte.token_shift import token_shift
 
 TOLERANCE = 2e-5
 WIDTHS = (24, 20, 17, 22)  # an odd one: token shift halves it unevenly
