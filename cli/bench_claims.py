@@ -37,8 +37,10 @@ def claims(
     from ..bench.claims.saving import save as save_result
     from ..bench.claims.settings import QUICK, Settings, chosen_claims
     from ..bench.claims.show import show
+    from ..bench.environment import read_environment
 
     command, settings = shlex.join(["foveal", *sys.argv[1:]]), QUICK if quick else Settings()
+    environment = read_environment()  # before the conversions raise the load average
     chosen_claims(names or ())
     if save is not None:
         from ..calibration.plotting import new_axes
@@ -53,6 +55,7 @@ def claims(
             texts=text or (),
             threads=pool_threads(first, "cpu", threads),
             command=command,
+            environment=environment,
             on_progress=report,
         )
     if save is not None:

@@ -31,6 +31,7 @@ def measure_claims(
     texts: Sequence[Path] = (),
     threads: int | None = None,
     command: str = "",
+    environment: Environment | None = None,
     on_progress: Progress | None = None,
 ) -> ClaimsResult:
     """Measure claims.
@@ -43,6 +44,7 @@ def measure_claims(
         texts: what trained models are measured on; none: the text that comes with foveal.
         threads: of all engines; None: all CPUs.
         command: what the user typed, for the record.
+        environment: the machine before anything ran; None: as it is now.
         on_progress: called before each part.
 
     Raises:
@@ -50,7 +52,7 @@ def measure_claims(
     """
     chosen, sizes, report = chosen_claims(names), settings or Settings(), on_progress or silent
     count, given = threads or usable_cpus(), list(texts) or [SHIPPED_TEXT["evaluation"]]
-    environment, workshop = read_environment(), Workshop(directory, report, sizes.calibration_tokens)
+    machine, workshop = environment or read_environment(), Workshop(directory, report, sizes.calibration_tokens)
     measures: dict[Claim, Callable[[], Any]] = {
         "speed": lambda: measure_speed(workshop, sizes, count, report),
         "memory": lambda: measure_memory(workshop, sizes, count, report),
@@ -67,11 +69,11 @@ def measure_claims(
     return ClaimsResult(
         schema_version=CLAIMS_SCHEMA_VERSION,
         command=command,
-        environment=environment,
+        environment=machine,
         quick=sizes.is_quick,
         threads=count,
         seconds=seconds,
-        problems=_problems(sizes, environment),
+        problems=_problems(sizes, machine),
         **found,
     )
 
