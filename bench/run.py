@@ -35,10 +35,9 @@ from .result import (
     latency_of,
 )
 from .roofline import bytes_per_token
-from .statistics import NS_PER_MS, summarise
+from .statistics import NS_PER_MS, QUIET_SPREAD, spread_of, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
-_QUIET_SPREAD = 0.1
 _POWER_TIMES = PowerTimes()
 
 
@@ -240,9 +239,8 @@ def _noise(results: Sequence[ModelResult]) -> list[str]:
     """What makes figures doubtful: something else ran on the machine, or beside it."""
     noise = []
     for result in results:
-        rounds = result.latency.decode_tokens_per_s_by_round
-        spread = (max(rounds) - min(rounds)) / median(rounds)
-        if spread > _QUIET_SPREAD:
+        spread = spread_of(result.latency.decode_tokens_per_s_by_round)
+        if spread > QUIET_SPREAD:
             noise.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
     return noise
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import msgspec
 
 NS_PER_MS = 1e6
 METHOD = "nearest rank; null unless n >= 10 / (1 - p)"
+QUIET_SPREAD = 0.1
+"""By how much rounds of a quiet machine may differ, as `spread_of` has it."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     p95: float | None
     p99: float | None
     method: str = METHOD
+
+
+def spread_of(rounds: Sequence[float]) -> float:
+    """From the least to the most of one metric's rounds, as a share of their median."""
+    return (max(rounds) - min(rounds)) / median(rounds)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:

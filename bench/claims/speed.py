@@ -19,14 +19,13 @@ from ...runtime.model import Model, load
 from ...runtime.session import Session
 from ..decode import DecodeSamples, measure_steps
 from ..roofline import Traffic, bytes_per_token
-from ..statistics import NS_PER_MS, percentile
+from ..statistics import NS_PER_MS, QUIET_SPREAD, percentile, spread_of
 from .result import SpeedCase, SpeedResult, Verdict
 from .settings import Case, Settings
 from .verdicts import answer_of
 from .workshop import Workshop
 
 FASTER = 1.30
-_QUIET_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -158,12 +157,11 @@ def verdict_on_speed(cases: Sequence[SpeedCase]) -> Verdict:
 
 def noise_in(cases: Sequence[SpeedCase]) -> list[str]:
     """What is wrong with figures whose rounds differ by more than a tenth; nothing if all are quiet."""
-    rounds = [case.tokens_per_s_by_round for case in cases]
-    spreads = sorted((max(speeds) - min(speeds)) / median(speeds) for speeds in rounds)
-    loud = sum(spread > _QUIET_SPREAD for spread in spreads)
+    spreads = sorted(spread_of(case.tokens_per_s_by_round) for case in cases)
+    loud = sum(spread > QUIET_SPREAD for spread in spreads)
     if not loud:
         return []
     return [
-        f"in {loud} of {len(cases)} rows the rounds differ by more than {_QUIET_SPREAD:.0%}, half of all rows' by "
+        f"in {loud} of {len(cases)} rows the rounds differ by more than {QUIET_SPREAD:.0%}, half of all rows' by "
         f"{median(spreads):.0%} or more, at most by {spreads[-1]:.0%}"
     ]

@@ -1,1 +1,1 @@
-"""The multi-scale Transformer LM with a retina: one stack whose distant keys and values are pooled (arXiv 2005.00581)."""
+"""The retina model, in the manner of arXiv 2005.00581: one stack that pools its distant keys and values."""
