@@ -30,7 +30,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"
-"""Beside those of its stages, a device's engines have one of this name, which draws tokens (`export/sampler.py`)."""
+"""Beside those of its stages, a device's engines have one of this name, which draws tokens (`export/graphs/sampler.py`)."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 

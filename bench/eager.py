@@ -12,7 +12,7 @@ from .decode import DecodeSamples, Load
 from .result import ModelResult, Samples, latency_of
 
 if TYPE_CHECKING:
-    from ..models.hourglass import Hourglass
+    from ..models.hourglass.model import Hourglass
 
 
 @dataclass
@@ -77,7 +77,7 @@ class EagerModel:
         )
 
     def _hourglass(self) -> Hourglass:
-        from ..models.hourglass import Hourglass
+        from ..models.hourglass.model import Hourglass
 
         if not isinstance(self.model, Hourglass):
             raise TypeError(f"expected an Hourglass, got {type(self.model).__name__}")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..bundle import Bundle, open_bundle
-from ..export.device import lower
-from ..export.dialect import DIALECTS
+from ..export.graphs.dialect import DIALECTS
+from ..export.graphs.gpu import lower
 from ..export.tensorrt.build import build_engine
 from ..export.tensorrt.compile import products_in
 from ..export.tensorrt.family import family_of

@@ -15,7 +15,7 @@ from .console import out, print_json, progress
 from .threads import pool_threads
 
 if TYPE_CHECKING:
-    from ..export.bisecting import BisectReport, Trial
+    from ..export.comparison.bisection import BisectReport, Trial
 
 _UNITS = {"bits": "rise of bits per byte", "kl": "KL, nats"}
 

@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from .bisecting import BisectReport, bisect
     from .building import build
-    from .comparing import CompareReport, compare
-    from .comparing_cuts import compare_cuts
+    from .comparison.bisection import BisectReport, bisect
+    from .comparison.compare_layers import compare_cuts
+    from .comparison.compare_stages import CompareReport, compare
+    from .comparison.verification import VerifyReport, verify
     from .conversion import convert, convert_model
     from .planning import PlanReport, plan_precision
     from .tensorrt.options import EngineOptions
-    from .verification import VerifyReport, verify
 
 _LAZY = {
-    "BisectReport": ".bisecting",
-    "CompareReport": ".comparing",
+    "BisectReport": ".comparison.bisection",
+    "CompareReport": ".comparison.compare_stages",
     "EngineOptions": ".tensorrt.options",
     "PlanReport": ".planning",
-    "VerifyReport": ".verification",
-    "bisect": ".bisecting",
+    "VerifyReport": ".comparison.verification",
+    "bisect": ".comparison.bisection",
     "build": ".building",
-    "compare": ".comparing",
-    "compare_cuts": ".comparing_cuts",
+    "compare": ".comparison.compare_stages",
+    "compare_cuts": ".comparison.compare_layers",
     "convert": ".conversion",
     "convert_model": ".conversion",
     "plan_precision": ".planning",
-    "verify": ".verification",
+    "verify": ".comparison.verification",
 }
 _EXTRA = ("onnx", "onnx_ir", "onnxscript", "torch")
 

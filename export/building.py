@@ -15,13 +15,13 @@ from ..errors import ConfigError
 from ..files import new_directory
 from ..precision import Plan, read_plan
 from ..progress import Progress, silent, within
-from .adding import add_engines
+from .add_engines import add_engines
 from .compile import check_out, compile_sampler, compile_stage, version
-from .device import DeviceFamily
-from .dialect import dialect_named
-from .families import family_for
+from .graphs.dialect import dialect_named
+from .graphs.gpu import DeviceFamily
+from .precision.write_precision import write_precision
+from .targets import family_for
 from .tensorrt.options import EngineOptions
-from .write_precision import write_precision
 
 
 def build(

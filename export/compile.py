@@ -19,11 +19,11 @@ from ..precision import CacheScale, ProductPrecision
 from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime_library import INT8_CACHES_SINCE, has_int8_caches, import_onnxruntime
 from ..sidecar import EngineSidecar
-from .cpu import lower as lower_for_cpu
-from .cpu_attention import cache_widths, uses_kernel
-from .cpu_products import read_back
-from .device import DeviceFamily, lower, lower_sampler
-from .saving import save_graph
+from .cpu.attention import cache_widths, uses_kernel
+from .cpu.lower import lower as lower_for_cpu
+from .cpu.products import read_back
+from .graphs.gpu import DeviceFamily, lower, lower_sampler
+from .graphs.saving import save_graph
 from .tensorrt.compile import UNKNOWN, compile_engine, compile_lowered
 from .tensorrt.family import Family
 

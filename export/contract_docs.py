@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..contract import Contract, StageSpec, TensorSpec, contract_of, resident_contract_of
 from ..models.config import ModelConfig
-from ..models.hourglass import Hourglass
+from ..models.hourglass.model import Hourglass
 
 _HEAD = """# What every stage graph takes and gives
 
@@ -23,10 +23,10 @@ counts firings of the stage, not tokens. An input and the output it is aliased w
 _RESIDENT = """
 # The resident form
 
-What the compilers for GPUs are given (`export/resident.py`, docs/adr/0007): rows stay in logs `[B, 1, R, D]` that the engines
-keep, and a stage finds its own by `position`. R is the length of its log, R.x that of the log of stage x; like S they are fixed
-when the engine is built. A log begins with zeros, as many rows as the longest shift of those who read it. Where an engine can't
-update in place (dialect `classic`), an input and the output it is aliased with are two buffers that take turns.
+What the compilers for GPUs are given (`export/graphs/resident.py`, docs/adr/0007): rows stay in logs `[B, 1, R, D]` that the
+engines keep, and a stage finds its own by `position`. R is the length of its log, R.x that of the log of stage x; like S they
+are fixed when the engine is built. A log begins with zeros, as many rows as the longest shift of those who read it. Where an
+engine can't update in place (dialect `classic`), an input and the output it is aliased with are two buffers that take turns.
 """
 
 

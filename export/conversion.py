@@ -31,11 +31,11 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
 from .compile import check_out, compile_sampler, compile_stage, version
-from .cpu_attention import uses_kernel
-from .device import DeviceFamily
-from .dialect import Dialect, dialect_named
-from .families import family_for
-from .graph import export_stage
+from .cpu.attention import uses_kernel
+from .graphs.dialect import Dialect, dialect_named
+from .graphs.export_stage import export_stage
+from .graphs.gpu import DeviceFamily
+from .targets import family_for
 from .tensorrt.options import EngineOptions
 
 

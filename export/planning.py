@@ -29,7 +29,7 @@ from ..runtime.model import Model, load
 from ..runtime.session import Session
 from ..sidecar import read_sidecar
 from .compile import compile_stage
-from .write_precision import HEAD, write_precision
+from .precision.write_precision import HEAD, write_precision
 
 HELD_OUT_EVERY = 5
 """Of every five windows of the text four calibrate and one measures."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .architecture import Architecture, Description, Stage, StageModule, count_parameters
     from .cache import State
-    from .stages import StackStage, stack_stage
+    from .layers.stack_stage import StackStage, stack_stage
 
 SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "top_down", "vanilla")}
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
@@ -17,12 +17,12 @@ SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.
 _PLACES = {
     "Architecture": ".architecture",
     "Description": ".architecture",
-    "StackStage": ".stages",
+    "StackStage": ".layers.stack_stage",
     "Stage": ".architecture",
     "StageModule": ".architecture",
     "State": ".cache",
     "count_parameters": ".architecture",
-    "stack_stage": ".stages",
+    "stack_stage": ".layers.stack_stage",
 }
 __all__ = [
     "SHIPPED",

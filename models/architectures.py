@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .bottom_up import BottomUp
 from .config import ModelConfig
-from .hourglass import Hourglass
+from .hourglass.model import Hourglass
 from .retina.model import Retina
 from .top_down import TopDown
 

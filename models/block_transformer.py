@@ -29,7 +29,7 @@ from .layers.hand_copies import HandCopies
 from .layers.head import Head
 from .layers.initialise import initialise
 from .layers.stack import Stack
-from .stages import StackStage, stack_stage
+from .layers.stack_stage import StackStage, stack_stage
 
 INPUTS = "inputs"
 """The token decoder's cache of its own input rows."""

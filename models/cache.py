@@ -1,6 +1,6 @@
 """What an attention layer remembers between calls, in eager PyTorch.
 
-Export replaces these two classes by ones with the same methods that write ONNX nodes (`export/graph_state.py`), so the
+Export replaces these two classes by ones with the same methods that write ONNX nodes (`export/graphs/modules.py`), so the
 models themselves know nothing of graphs.
 """
 

@@ -24,7 +24,7 @@ from .layers.initialise import initialise
 from .layers.lengthen import Lengthen
 from .layers.shorten import Shorten
 from .layers.stack import Stack
-from .stages import StackStage, stack_stage
+from .layers.stack_stage import StackStage, stack_stage
 
 
 class HandDown(nn.Module):

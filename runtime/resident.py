@@ -1,9 +1,9 @@
 """Decoding in a device's memory: all state stays there, at fixed addresses, and a decode step is one launch.
 
-Every engine finds its rows by itself (`export/resident.py`), so a call is: one copy that brings positions and token ids, the
-engines that fire, one copy that takes the logits back. Which engines fire is the only thing that differs between decode steps:
-each firing set is recorded once and then launched as a whole. Where an engine can't update a cache in place, its caches take
-turns between two buffers, and a recording holds for one turn of each (docs/adr/0007, 0008).
+Every engine finds its rows by itself (`export/graphs/resident.py`), so a call is: one copy that brings positions and token ids,
+the engines that fire, one copy that takes the logits back. Which engines fire is the only thing that differs between decode
+steps: each firing set is recorded once and then launched as a whole. Where an engine can't update a cache in place, its caches
+take turns between two buffers, and a recording holds for one turn of each (docs/adr/0007, 0008).
 
 Stages that nobody waits for within a step may run beside the others, on the device's second queue: they begin when those before
 them are done, and the step ends when all are.
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, late_stages, leads_of, room_of, vocab_size_of
+from ..contract import DRAWS, Limits, StageSpec, late_stages, leads_of, room_of, sizes_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, DeviceError
 from .calls import run_in_calls
 from .decoder import Observer, Written
@@ -137,7 +137,7 @@ class ResidentDecoder:
         return math.lcm(*(spec.stride for spec in self._specs))
 
     def _state(self, engine: ResidentEngine) -> StageState:
-        sizes = self._limits.sizes(self._specs, engine.spec.name)
+        sizes = sizes_of(self._limits, self._specs, engine.spec.name)
         return StageState(engine, self._device, self._limits.batch, sizes["S"], sizes["R"])
 
     def _bind_fixed(self) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import onnx_ir as ir
 
 from foveal.bundle import Bundle, list_files, open_bundle, write_manifest
-from foveal.export.saving import save_graph
+from foveal.export.graphs.saving import save_graph
 
 
 def with_wrong_weight(bundle: Bundle, file: str, path: Path, product: str | None = None) -> Bundle:

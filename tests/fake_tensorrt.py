@@ -29,7 +29,7 @@ import pytest
 from fake_cuda import ALIGNMENT, Call, CudaFailure, FakeGpu
 from tensorrt_surface import Function, Surface, real, strict, surface
 
-from foveal.export.device import LoweredStage
+from foveal.export.graphs.gpu import LoweredStage
 from foveal.export.tensorrt.family import Family
 from foveal.export.tensorrt.profiles import profiles_of, shapes
 from foveal.runtime.engines.tensorrt_library import Library, library_of

@@ -22,7 +22,7 @@ from foveal.calibration.settings import CalibrationSettings
 from foveal.export import build, convert
 from foveal.export.tensorrt.options import PREFILL, EngineOptions
 from foveal.models import SHIPPED, SHIPPED_TEXT
-from foveal.models.hourglass import Hourglass
+from foveal.models.hourglass.model import Hourglass
 from foveal.models.readers.loading import load_model
 from foveal.precision import Plan
 from foveal.progress import silent

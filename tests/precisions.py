@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import Calibration, calibrate
 from foveal.contract import StageSpec
-from foveal.export import build, convert_model, quantise
-from foveal.export.dialect import CLASSIC
-from foveal.export.restate import restate
-from foveal.export.saving import save_graph
-from foveal.export.torch_engine import TorchEngine
-from foveal.models.hourglass import Hourglass
+from foveal.export import build, convert_model
+from foveal.export.comparison.torch_engine import TorchEngine
+from foveal.export.graphs.change_dialect import change_dialect
+from foveal.export.graphs.dialect import CLASSIC
+from foveal.export.graphs.saving import save_graph
+from foveal.export.precision import quantise
+from foveal.models.hourglass.model import Hourglass
 from foveal.precision import Plan, ProductPrecision
 from foveal.runtime import backends
 from foveal.runtime.engines.base import Engine
@@ -163,7 +164,7 @@ def _classic(graph: Path) -> Path:
     bundle = graph.parent.parent
     path = bundle.parent / f"{bundle.name}_classic" / graph.name
     model = ir.load(graph)
-    restate(model, CLASSIC)
+    change_dialect(model, CLASSIC)
     save_graph(model, path)
     return path
 

@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from foveal.bundle import ModelInfo
 from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of, sampler_contract
-from foveal.export.sampler import sampler_graph
+from foveal.export.graphs.sampler import sampler_graph
 from foveal.runtime.device import Buffer, HostDevice
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine, FakeStage

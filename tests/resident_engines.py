@@ -11,10 +11,10 @@ from fake_tensorrt import DIALECTS, FakeTensorRT, Generation, plan
 from specimens import Specimen
 
 from foveal.contract import Limits, StageSpec, leads_of, sampler_contract
-from foveal.export.device import LoweredStage, lower, lower_sampler
-from foveal.export.dialect import dialect_named
-from foveal.export.resident import make_resident
-from foveal.export.restate import restate
+from foveal.export.graphs.change_dialect import change_dialect
+from foveal.export.graphs.dialect import dialect_named
+from foveal.export.graphs.gpu import LoweredStage, lower, lower_sampler
+from foveal.export.graphs.resident import make_resident
 from foveal.export.tensorrt.family import Family
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.runtime.cuda import CudaDevice
@@ -174,6 +174,6 @@ def _unlimited(specimen: Specimen, index: int, dialect: str) -> bytes:
     """A stage's resident graph whose caches and logs may be of any length."""
     entry, specs = specimen.bundle.manifest.stages[index], specs_of(specimen)
     model = ir.load(specimen.bundle.file(entry.graph))
-    restate(model, dialect_named(dialect))
+    change_dialect(model, dialect_named(dialect))
     make_resident(model, entry.spec, leads_of(specs), dialect_named(dialect))
     return ir.to_proto(model).SerializeToString()

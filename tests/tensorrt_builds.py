@@ -13,7 +13,7 @@ from foveal.bundle import Bundle, StageEntry, open_bundle
 from foveal.calibration.calibrate import calibrate
 from foveal.calibration.settings import CalibrationSettings
 from foveal.export import convert, convert_model
-from foveal.export.device import LoweredStage, lower
+from foveal.export.graphs.gpu import LoweredStage, lower
 from foveal.export.tensorrt.build import Built, build_engine
 from foveal.export.tensorrt.compile import products_in
 from foveal.export.tensorrt.family import Family, family_of

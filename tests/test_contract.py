@@ -24,6 +24,7 @@ from foveal.contract import (
     rewinds_of,
     room_of,
     size_of,
+    sizes_of,
     vocab_size_of,
 )
 
@@ -129,9 +130,9 @@ def test_logs_begin_with_as_many_zeros_as_the_longest_shift() -> None:
 def test_what_the_letters_of_a_resident_engine_stand_for() -> None:
     """Caches hold one row per firing, logs all that firings give, behind their zeros."""
     limits = Limits(batch=2, capacity=30, prefill=8)
-    assert limits.sizes(hourglass(), "1.pre") == {"S": 30, "R": 33}
-    assert limits.sizes(hourglass(), "4") == {"S": 8, "R": 32, "R.1.pre": 33}
-    assert limits.sizes(hourglass(), "1.post") == {"S": 30, "R": 30, "R.1.pre": 33, "R.4": 32}
+    assert sizes_of(limits, hourglass(), "1.pre") == {"S": 30, "R": 33}
+    assert sizes_of(limits, hourglass(), "4") == {"S": 8, "R": 32, "R.1.pre": 33}
+    assert sizes_of(limits, hourglass(), "1.post") == {"S": 30, "R": 30, "R.1.pre": 33, "R.4": 32}
 
 
 def test_the_resident_form_keeps_rows_in_logs() -> None:
@@ -220,7 +221,7 @@ def test_borrowed_caches_are_inputs_only() -> None:
         shapes = {tensor.name: tensor.shape for tensor in contract.inputs}
         assert shapes["borrowed.4.0.key"] == shapes["borrowed.4.0.value"] == ("B", 2, "S.4", 8)
         assert not any("borrowed" in tensor.name for tensor in contract.outputs)
-    assert Limits(capacity=30, prefill=8).sizes([lender, borrower], "1") == {"S": 30, "S.4": 8, "R": 30}
+    assert sizes_of(Limits(capacity=30, prefill=8), [lender, borrower], "1") == {"S": 30, "S.4": 8, "R": 30}
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 60)), min_size=1, max_size=4), st.integers(0, 200), st.integers(1, 200))

@@ -8,7 +8,7 @@ from specimens import random_ids
 from torch import nn
 
 from foveal.bundle import ModelInfo
-from foveal.export.torch_engine import TorchEngine
+from foveal.export.comparison.torch_engine import TorchEngine
 from foveal.models.architecture import Architecture
 from foveal.runtime.session import Session
 

@@ -10,7 +10,7 @@ from ...errors import BuildError
 from ...files import write_atomically
 from ...progress import Progress, silent
 from ...runtime.engines.tensorrt_library import Message
-from ..device import LoweredStage
+from ..graphs.gpu import LoweredStage
 from .family import Family, compute_capabilities
 from .layers import EngineLayers, LayersUnreadable, layers_listed
 from .memory import peak_bytes, reset_peak

@@ -20,7 +20,7 @@ import msgspec
 
 from ...files import cache_directory, sha256_of
 from ...sidecar import BuildRecord
-from ..device import LoweredStage, weight_files
+from ..graphs.gpu import LoweredStage, weight_files
 from .family import Family
 from .layers import EngineLayers
 from .network import NETWORK_FORMAT

@@ -18,7 +18,7 @@ from ...files import write_atomically
 from ...precision import ProductPrecision
 from ...progress import Progress, silent
 from ...sidecar import BuildRecord
-from ..device import LoweredStage, lower
+from ..graphs.gpu import LoweredStage, lower
 from .build import Built, build_engine
 from .cache import CacheEntry, cache_key, find, keep
 from .family import Family

@@ -11,8 +11,8 @@ from ...contract import StageSpec
 from ...errors import ConfigError
 from ...runtime.engines.tensorrt_library import Library, library_of
 from ...sidecar import TensorRTLibrary
-from ..device import DeviceFamily
-from ..dialect import CLASSIC, MODERN, Dialect, dialect_named
+from ..graphs.dialect import CLASSIC, MODERN, Dialect, dialect_named
+from ..graphs.gpu import DeviceFamily
 from .options import EngineOptions
 
 MODERN_SINCE = (11,)

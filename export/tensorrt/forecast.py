@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..device import LoweredStage, weight_files
+from ..graphs.gpu import LoweredStage, weight_files
 from .memory import available_bytes
 
 BASE_BYTES, PER_WEIGHT_BYTE = 190 << 20, 3

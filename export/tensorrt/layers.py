@@ -15,7 +15,7 @@ import msgspec
 
 from ...errors import BuildError, BundleError
 from ...precision import ProductPrecision
-from ..write_fp16 import HALVED
+from ..precision.write_fp16 import HALVED
 
 _BITS = {"Int4": 4, "Int8": 8, "Half": 16, "Float": 32}
 _PRECISIONS = {

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ...errors import BuildError
 from ...runtime.engines.tensorrt_library import Library, Message
-from ..device import LoweredStage
+from ..graphs.gpu import LoweredStage
 
 NETWORK_FORMAT = 1
 """Raise it when `parse` changes networks otherwise: engines that were built before are then built again."""

@@ -20,7 +20,7 @@ from ...errors import CheckpointError, ConfigError
 from ...hierarchy import Hierarchy
 from ..checkpoint import check_tensors, read_weights
 from ..config import ModelConfig, Shortening, Upsampling
-from ..hourglass import Hourglass
+from ..hourglass.model import Hourglass
 from .files import package_kwargs, package_weights
 
 CLASS = "HourglassTransformerLM"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..checkpoint import check_tensors, read_weights
 from ..config import ModelConfig
-from ..hourglass import Hourglass
+from ..hourglass.model import Hourglass
 from .files import package_kwargs, package_weights
 
 CLASS = "TransformerWrapper"

@@ -1,4 +1,4 @@
-"""How an official Hourglass splits into stages: as `Hourglass` (models/stages.py), with caches of the resampling attention.
+"""How an official Hourglass splits into stages: as `models.hourglass.stages`, with caches of the resampling attention.
 
 A coarse stage keeps keys and values of the fine rows it was given (`down`), a window of them at each firing. The last one of a
 scale keeps those of its own rows for the next finer scale (`up`), whose stage borrows them.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,11 +15,10 @@ from ...contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
 from ..architecture import Stage, count_parameters
 from ..cache import State
 from .attention_resampling import DOWN, UP, AttentionMerge, AttentionShorten, HandBack
+from .config import TraxConfig
+from .level import TraxLevel
 from .relative_attention import key_value_caches, with_tables
 from .relative_stack import RelativeStack
-
-if TYPE_CHECKING:
-    from .model import TraxHourglass, TraxLevel
 
 
 class TokenEntry(nn.Module):
@@ -127,34 +125,34 @@ class _Place:
     """Rows that it gives to the finer scale for each of its own."""
 
 
-def split(model: TraxHourglass) -> list[Stage]:
-    """Cut a model into stages that share its weights."""
+def split(config: TraxConfig, embed: nn.Embedding, root: TraxLevel, head: nn.Linear) -> list[Stage]:
+    """Cut a model's modules into stages that share their weights."""
     tokens = (InputSpec(kind="tokens"),)
-    place = _Place(1, model.config.context, tokens, TokenEntry(model.embed), LogitsExit(model.head), 1)
-    return list(_level_stages(model, model.root, place))
+    place = _Place(1, config.context, tokens, TokenEntry(embed), LogitsExit(head), 1)
+    return list(_level_stages(config, root, place))
 
 
-def _level_stages(model: TraxHourglass, level: TraxLevel, place: _Place) -> Iterator[Stage]:
-    dim, k, stride = model.config.dim, level.factor, place.stride
+def _level_stages(config: TraxConfig, level: TraxLevel, place: _Place) -> Iterator[Stage]:
+    dim, k, stride = config.dim, level.factor, place.stride
     pre, post = f"{stride}.pre", f"{stride}.post"
-    yield _stage(model, pre, place, place.inputs, TraxStage(place.entry, level.pre, RowsExit()))
+    yield _stage(config, pre, place, place.inputs, TraxStage(place.entry, level.pre, RowsExit()))
     window = (InputSpec(kind="window", source=pre, count=k, shift=k - 1, width=dim),)
     coarse = _Place(stride * k, -(-place.rows // k), window, WindowEntry(level.shorten), HandBackExit(level.hand_back), k)
     if isinstance(level.inner, RelativeStack):
         inside = str(coarse.stride)
-        yield _stage(model, inside, coarse, window, TraxStage(coarse.entry, level.inner, coarse.exit))
+        yield _stage(config, inside, coarse, window, TraxStage(coarse.entry, level.inner, coarse.exit))
     else:
         inside = f"{coarse.stride}.post"
-        yield from _level_stages(model, level.inner, coarse)
+        yield from _level_stages(config, level.inner, coarse)
     merged = (
         InputSpec(kind="stream", source=pre, width=dim),
         InputSpec(kind="context", source=inside, width=dim),
     )
-    yield _stage(model, post, place, merged, TraxStage(MergeEntry(level.merge, inside), level.post, place.exit))
+    yield _stage(config, post, place, merged, TraxStage(MergeEntry(level.merge, inside), level.post, place.exit))
 
 
-def _stage(model: TraxHourglass, name: str, place: _Place, inputs: tuple[InputSpec, ...], module: TraxStage) -> Stage:
-    layer = model.config.layer
+def _stage(config: TraxConfig, name: str, place: _Place, inputs: tuple[InputSpec, ...], module: TraxStage) -> Stage:
+    layer = config.layer
     caches: tuple[CacheSpec, ...] = module.stack.caches()
     borrows: tuple[BorrowSpec, ...] = ()
     if isinstance(module.entry, WindowEntry):
@@ -171,7 +169,7 @@ def _stage(model: TraxHourglass, name: str, place: _Place, inputs: tuple[InputSp
         inputs=inputs,
         output="logits" if gives_logits else "hidden",
         output_rows=1 if isinstance(module.exit, RowsExit) else place.factor,
-        width=model.config.vocab_size if gives_logits else model.config.dim,
+        width=config.vocab_size if gives_logits else config.dim,
         layers=len(module.stack.layers),
         caches=caches,
         borrows=borrows,

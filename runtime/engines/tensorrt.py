@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ...contract import Contract, Limits, StageSpec, TensorSpec, late_stages, resident_contract_of, size_of
+from ...contract import Contract, Limits, StageSpec, TensorSpec, late_stages, resident_contract_of, size_of, sizes_of
 from ...errors import DeviceError, EngineMismatchError
 from ...sidecar import EngineSidecar
 from ..cuda import CudaDevice
@@ -175,7 +175,7 @@ class TensorRTEngine(TensorRTProgram):
         self.limits: Limits = sidecar.limits
         self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
         contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype))
-        super().__init__(spec.name, serialized, sidecar, contract, self.limits.sizes(stages, spec.name), shared)
+        super().__init__(spec.name, serialized, sidecar, contract, sizes_of(self.limits, stages, spec.name), shared)
         if spec.name in late_stages(stages):
             shared.reserve(self.engine.device_memory_size_v2, beside=True)
         self.in_place = self._updates_in_place()

@@ -20,7 +20,7 @@ from foveal import CalibrationError, ConfigError, InputError
 from foveal.bundle import Bundle
 from foveal.calibration import Calibration, CalibrationSettings, calibrate
 from foveal.calibration.calibrate import FLOOR
-from foveal.models.hourglass import Hourglass
+from foveal.models.hourglass.model import Hourglass
 from foveal.models.layers.attention import Attention
 
 CONTEXT = 96

@@ -18,7 +18,7 @@ from specimens import Specimen
 from foveal import ConfigError
 from foveal.calibration import probe
 from foveal.calibration.probe import shuffled
-from foveal.models.hourglass import Hourglass
+from foveal.models.hourglass.model import Hourglass
 
 WINDOW = 48
 SPANS = [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 24)]

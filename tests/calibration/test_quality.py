@@ -21,7 +21,7 @@ from foveal import ConfigError, InputError
 from foveal.bundle import Bundle
 from foveal.calibration import Quality, evaluate
 from foveal.calibration.buckets import Bucket
-from foveal.models.hourglass import Hourglass
+from foveal.models.hourglass.model import Hourglass
 from foveal.models.text import train_tokenizer
 
 MEASURES = ("reference_nats_per_token", "kl_nats", "top1_agreement")

@@ -217,7 +217,7 @@ def test_a_product_on_another_kernel_fails_the_build(
     precise: PrecisionZoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is left at `out`, and the products are named."""
-    monkeypatch.setattr("foveal.export.cpu_products.KERNELS", {"w8": ("SomethingBetter",)})
+    monkeypatch.setattr("foveal.export.cpu.products.KERNELS", {"w8": ("SomethingBetter",)})
     with pytest.raises(BuildError, match=rf"does not run these products as asked: {QKV} \(asked w8, kernel \w+\), .*report it"):
         build(precise["vanilla"].full, tmp_path / "b", "w8")
     assert list(tmp_path.iterdir()) == []

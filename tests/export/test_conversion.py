@@ -15,8 +15,8 @@ from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
 from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert
 from foveal.contract import contract_of
 from foveal.export import build, conversion, convert_model, verify
-from foveal.export.dialect import DIALECTS
-from foveal.export.graph import export_stage
+from foveal.export.graphs.dialect import DIALECTS
+from foveal.export.graphs.export_stage import export_stage
 from foveal.models.checkpoint import save_checkpoint
 
 

@@ -13,7 +13,7 @@ from specimens import full_forward, random_ids, random_model
 
 from foveal import CapacityError, ConfigError
 from foveal.models.config import ModelConfig
-from foveal.models.hourglass import Hourglass
+from foveal.models.hourglass.model import Hourglass
 
 TOLERANCE = 2e-5
 

@@ -17,7 +17,7 @@ from specimens import Specimen, Zoo, full_forward, random_ids
 
 from foveal.bundle import list_files, write_manifest
 from foveal.contract import Limits
-from foveal.export.device import LoweredStage
+from foveal.export.graphs.gpu import LoweredStage
 from foveal.runtime import backends, load
 from foveal.runtime.cuda import CudaDevice
 from foveal.sidecar import EngineSidecar, TensorRTLibrary

@@ -17,7 +17,7 @@ from programs import CAPACITY, DIM, VOCABULARY, host_engines, hourglass, info, t
 from specimens import ZOO, Zoo, full_forward, random_ids, random_model
 
 from foveal import CapacityError, ConfigError, InputError
-from foveal.export.torch_engine import TorchEngine
+from foveal.export.comparison.torch_engine import TorchEngine
 from foveal.runtime.backends import cpu_engines
 from foveal.runtime.engines.base import Engine
 from foveal.runtime.engines.fake import FakeEngine

@@ -15,7 +15,7 @@ from tensorrt_builds import looked_at, rtx_family
 
 from foveal.contract import Contract, StageSpec, TensorSpec
 from foveal.errors import BuildError
-from foveal.export.device import LoweredStage, lower
+from foveal.export.graphs.gpu import LoweredStage, lower
 from foveal.export.tensorrt import forecast
 from foveal.export.tensorrt.build import build_engine
 from foveal.export.tensorrt.forecast import forecast_bytes, warn_if_short

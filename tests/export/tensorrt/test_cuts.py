@@ -10,9 +10,9 @@ from precisions import PrecisionZoo
 
 from foveal.bundle import Bundle, sidecar_name
 from foveal.export import EngineOptions, build
-from foveal.export.comparing_cuts import cut_system
-from foveal.export.cutting import cuts_of
-from foveal.export.systems import System
+from foveal.export.comparison.compare_layers import cut_system
+from foveal.export.comparison.layer_prefixes import cuts_of
+from foveal.export.comparison.systems import System
 from foveal.export.tensorrt.layers import read_layers
 from foveal.precision import Plan
 

@@ -1,0 +1,45 @@
+"""The contract between the exporter and the runtime: what a stage says of itself, what follows from it, its graph's tensors."""
+
+from __future__ import annotations
+
+from .derived import begins_ahead, late_stages, leads_of, page_of, rewinds_of, room_of, sizes_of, vocab_size_of
+from .schema import BEGINNING, TENSOR_NAMES, BorrowSpec, CacheSpec, Fires, InputSpec, Kind, Limits, StageSpec, layer_caches
+from .tensors import (
+    CANDIDATES,
+    DRAWS,
+    Contract,
+    TensorSpec,
+    contract_of,
+    resident_contract_of,
+    sampler_contract,
+    size_of,
+)
+
+__all__ = [
+    "BEGINNING",
+    "CANDIDATES",
+    "DRAWS",
+    "TENSOR_NAMES",
+    "BorrowSpec",
+    "CacheSpec",
+    "Contract",
+    "Fires",
+    "InputSpec",
+    "Kind",
+    "Limits",
+    "StageSpec",
+    "TensorSpec",
+    "begins_ahead",
+    "contract_of",
+    "late_stages",
+    "layer_caches",
+    "leads_of",
+    "page_of",
+    "resident_contract_of",
+    "rewinds_of",
+    "room_of",
+    "sampler_contract",
+    "size_of",
+    "sizes_of",
+    "vocab_size_of",
+]

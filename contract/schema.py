@@ -1,0 +1,143 @@
+"""What a stage says of itself in a manifest: its inputs, its caches, and when it fires.
+
+docs/adr/0012 says why what stages may say of themselves is enough for every family.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Fires = Literal["open", "close", "ahead"]
+Kind = Literal["tokens", "window", "stream", "context"]
+TENSOR_NAMES: dict[Kind, str] = {"tokens": "input_ids", "window": "window", "stream": "stream", "context": "context"}
+BEGINNING = -1
+"""The position of no token, before the first, which causes the first firing of stages that fire ahead."""
+
+
+class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where one input comes from: firing i reads rows `[i * count - shift, i * count - shift + count)` of its source.
+
+    Rows before the first are zeros. A `window` of k rows shifted by k-1 ends with the newest row: the causal shift of
+    Hourglass. `tokens` have no source; those before the first are 0. `width` is that of the source's rows.
+    """
+
+    kind: Kind
+    source: str | None = None
+    count: int = 1
+    shift: int = 0
+    width: int = 0
+
+
+class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a stage remembers from firing to firing: rows `[H, Dh]`, of which each firing writes `rows`.
+
+    A layer's keys and values are two caches, `0.key` and `0.value`. A cache that `keeps` so many rows has no more: the graph
+    writes over old ones, at places worked out from the position.
+    """
+
+    name: str
+    heads: int
+    width: int
+    rows: int = 1
+    keeps: int | None = None
+
+    def length(self, firings: int) -> int:
+        """Rows after so many firings, at least 1."""
+        return max(firings * self.rows, 1) if self.keeps is None else self.keeps
+
+
+class BorrowSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cache of another stage, of which the graph reads all rows: it hides by itself those that are not there yet."""
+
+    stage: str
+    cache: CacheSpec
+
+    @property
+    def name(self) -> str:
+        """The tensor's name in the graph."""
+        return f"borrowed.{self.stage}.{self.cache.name}"
+
+
+def layer_caches(layers: int, heads: int, width: int, keeps: int | None = None) -> tuple[CacheSpec, ...]:
+    """Keys and values of a stack of attention layers."""
+    names = (f"{layer}.{part}" for layer in range(layers) for part in ("key", "value"))
+    return tuple(CacheSpec(name=name, heads=heads, width=width, keeps=keeps) for name in names)
+
+
+class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One stage: a run of layers at one scale, one graph, one engine.
+
+    A stage that fires `open` runs for token t when it opens a group, `t % stride == 0`; one that fires `close` when it
+    completes one. One that fires `ahead` runs for group i when token `i * stride - 1` is known, and for the first before there
+    is any token. Each firing appends `output_rows` rows to its output, of width `width` (of logits: the vocabulary).
+
+    Attributes:
+        caches: what it remembers, and `borrows`: whose caches it reads.
+        layers: of the model, for people.
+        uses_position: whether the graph has that input: one with neither caches nor positions has no use for it.
+        resets: the stage remembers nothing across multiples of so many firings. No call of its engine crosses one.
+        page: no call of any engine crosses a multiple of so many tokens, because caches are written over at those.
+        rewinds: the most tokens that can be taken back, whose rows no cache has written over; None: all.
+        cache_dtype: the portable graph's; an engine may keep its caches otherwise and says so in its sidecar.
+    """
+
+    name: str
+    stride: int
+    fires: Fires = "open"
+    inputs: tuple[InputSpec, ...]
+    output: Literal["hidden", "logits"]
+    output_rows: int = 1
+    width: int
+    layers: int
+    caches: tuple[CacheSpec, ...] = ()
+    borrows: tuple[BorrowSpec, ...] = ()
+    parameters: int
+    uses_position: bool = True
+    resets: int | None = None
+    page: int | None = None
+    rewinds: int | None = None
+    cache_dtype: Literal["float32", "float16"] = "float32"
+
+    def firings(self, start: int, tokens: int) -> range:
+        """Indices of the firings caused by tokens `[start, start + tokens)`; `start` may be the beginning."""
+        begin, stride = start - self._delay, self.stride
+        first, last = -(-begin // stride), -(-(begin + tokens) // stride)
+        return range(first, last) if first >= 0 else range(max(last, 0))
+
+    def fired_by(self, firing: int) -> int:
+        """The token that causes a firing; the beginning, where there is none yet."""
+        return firing * self.stride + self._delay
+
+    @property
+    def _delay(self) -> int:
+        """Tokens from the one that opens a group to the one that causes its firing."""
+        if self.fires == "open":
+            return 0
+        return BEGINNING if self.fires == "ahead" else self.stride - 1
+
+    def firings_within(self, tokens: int) -> int:
+        """How often the first so many tokens fire it."""
+        return len(self.firings(BEGINNING, tokens - BEGINNING))
+
+    def most_firings(self, tokens: int) -> int:
+        """The most firings that so many tokens in a row can cause, at whatever phase they begin."""
+        return -(-tokens // self.stride)
+
+    def capacity_firings(self, capacity_tokens: int) -> int:
+        """Firings that there must be room for, at least 1."""
+        return max(self.firings_within(capacity_tokens), 1)
+
+    def names(self) -> list[str]:
+        """Names of its row inputs in the graph, in order: the kind, and the source too where there are several of a kind."""
+        kinds = [given.kind for given in self.inputs]
+        return [TENSOR_NAMES[given.kind] + (f".{given.source}" if kinds.count(given.kind) > 1 else "") for given in self.inputs]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How large the tensors of a resident engine may get: sequences, tokens of all, and tokens of one call."""
+
+    batch: int = 1
+    capacity: int
+    prefill: int

@@ -1,0 +1,104 @@
+"""The two systems of a comparison: whose engines they run, and that they are of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...bundle import Bundle, open_bundle
+from ...calibration.text import read_ids
+from ...errors import ConfigError
+from ...runtime.decoder import Engines
+from ...runtime.engines.onnxruntime_library import shared_threads
+from ...runtime.model import load
+from ...runtime.session import Session
+from .portable_engines import PORTABLE, portable_engines
+from .teacher_forcing import Ids
+
+_SEED = 20211026
+
+
+@dataclass(frozen=True)
+class System:
+    """A bundle, and the target whose engines run it; `provider` is for target `cuda`."""
+
+    bundle: Bundle
+    target: str
+    provider: str | None = None
+
+    def __str__(self) -> str:
+        on = f" on {self.provider}" if self.provider else ""
+        return f"{self.bundle.path} ({self.bundle.manifest.precision}, {self.target}{on})"
+
+    def opener(self, tokens: int) -> Callable[[], Session]:
+        """Load the engines; what comes back opens a session of one sequence on them.
+
+        Raises:
+            As `runtime.load`.
+        """
+        if self.target == PORTABLE:
+            engines: Engines = portable_engines(self.bundle)
+        else:
+            engines = load(self.bundle, self.target, shared_threads() or 1, self.provider).engines
+        return lambda: Session(engines, self.bundle.manifest.model, 1, tokens)
+
+
+def pair_of(
+    bundle: str | Path | Bundle, targets: Sequence[str], other: str | Path | Bundle | None, provider: str | None
+) -> tuple[System, System]:
+    """The reference, and what is compared with it.
+
+    Raises:
+        ConfigError: not two systems, or of different models; a provider, but no target `cuda`.
+        BundleError: a bundle is broken.
+    """
+    if not 1 <= len(targets) <= 2 or (len(targets) == 1 and other is None):
+        raise ConfigError(
+            f"got {'one bundle' if other is None else 'two bundles'} and {len(targets)} target(s), expected two systems: "
+            "give two targets, the first of which is the reference, or one target and --other BUNDLE"
+        )
+    if provider is not None and "cuda" not in targets:
+        raise ConfigError(f'provider "{provider}" is for target cuda, got targets {", ".join(targets)}; leave it out')
+    opened = [given if isinstance(given, Bundle) else open_bundle(given) for given in (bundle, other) if given is not None]
+    reference, compared = (
+        System(of, target, provider if target == "cuda" else None)
+        for of, target in ((opened[0], targets[0]), (opened[-1], targets[-1]))
+    )
+    _check_same_model(reference.bundle, compared.bundle)
+    if (reference.bundle.path, reference.target) == (compared.bundle.path, compared.target):
+        raise ConfigError(f"{reference} would be compared with itself; give another target, or --other BUNDLE")
+    return reference, compared
+
+
+def token_ids(bundle: Bundle, texts: Sequence[str | Path], tokens: int | None) -> Ids:
+    """Ids `[1, T]` over at least two whole periods of firing: the beginning of a text, or random.
+
+    Raises:
+        ConfigError: fewer or more tokens than that takes or the context has; text that can't be read.
+    """
+    model = bundle.manifest.model
+    period = max(entry.spec.stride for entry in bundle.manifest.stages)
+    least = min(2 * period, model.context)
+    length = tokens or min(model.context, max(2 * period + 3, 61))  # by default a multiple of nothing
+    if not least <= length <= model.context:
+        raise ConfigError(
+            f"got {length} tokens, expected {least} to {model.context}: two periods of {period} tokens, and the model's context"
+        )
+    if not texts:
+        return np.random.default_rng(_SEED).integers(0, model.vocab_size, (1, length))
+    ids = read_ids(texts, load(bundle, next(iter(bundle.manifest.engines)), shared_threads() or 1)).ids[:length]
+    if len(ids) < (tokens or least):
+        raise ConfigError(f"the text has {len(ids)} tokens, expected at least {tokens or least}; give more text")
+    return ids[None]
+
+
+def _check_same_model(reference: Bundle, other: Bundle) -> None:
+    expected, got = ((m.hierarchy, m.vocab_size, m.dim) for m in (reference.manifest.model, other.manifest.model))
+    if got != expected:
+        raise ConfigError(
+            f"{other.path} is of another model than {reference.path}: got hierarchy, vocabulary and width {got}, "
+            f"expected {expected}; compare bundles of one model"
+        )

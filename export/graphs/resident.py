@@ -1,0 +1,125 @@
+"""The resident form of a stage graph: the rows that stages hand to one another stay where the engines keep them.
+
+In the portable form the host hands a stage its rows, at another address each time; on a device that would cost copies, or a
+CUDA graph for every phase. In the resident form a stage is given the whole log of each stage it reads, finds its own rows in
+it by `position`, and appends what it gives to a log of its own, as to a cache. No address ever changes: between two decode
+steps only token ids and positions do (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ...contract import InputSpec, StageSpec, TensorSpec, resident_contract_of
+from .dialect import Dialect
+from .functions import DOMAIN
+from .nodes import Attributes, constant, insert_before
+
+_TIME_MAJOR = (1, 0, 2)
+_DTYPES = {"int64": ir.DataType.INT64, "float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
+
+
+def make_resident(model: ir.Model, spec: StageSpec, leads: Mapping[str, int], dialect: Dialect) -> None:
+    """Turn a portable stage graph, in place, into its resident form.
+
+    Args:
+        model: the graph.
+        spec: its stage.
+        leads: rows of zeros in front of each stage's log, as `contract.leads_of` gives them.
+        dialect: the one that the graph is written in.
+    """
+    graph = model.graph
+    for tensor in resident_contract_of(spec).inputs:
+        _declare(graph, tensor)
+    for name, given in zip(spec.names(), spec.inputs, strict=True):
+        if given.source is not None:
+            _read_log(graph, name, given, leads[given.source])
+    if spec.output == "hidden":
+        body = ir.serde.deserialize_function(dialect.append_rows(model.opset_imports[""]))
+        model.functions[body.identifier()] = body
+        model.opset_imports[DOMAIN] = 1
+        _append_to_log(graph, spec, leads[spec.name])
+    RemoveUnusedNodesPass()(model)
+
+
+def _declare(graph: ir.Graph, tensor: TensorSpec) -> None:
+    if not any(value.name == tensor.name for value in graph.inputs):
+        shape, kind = ir.Shape(tensor.shape), ir.TensorType(_DTYPES[tensor.dtype])
+        graph.inputs.append(ir.Value(name=tensor.name, shape=shape, type=kind))
+
+
+def _named(values: Sequence[ir.Value], name: str) -> ir.Value:
+    return next(value for value in values if value.name == name)
+
+
+def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
+    """Firing i reads rows `[i * count - shift, i * count - shift + count)`, which stand `lead` rows further on in the log."""
+    old, label, first = _named(graph.inputs, name), f"{name}/rows", graph[0]
+
+    def insert(op: str, inputs: Sequence[ir.Value], part: str, attributes: Attributes | None = None) -> ir.Value:
+        return insert_before(first, op, inputs, f"{label}/{part}", attributes)[0]
+
+    def numbers(part: str, values: int | Sequence[int]) -> ir.Value:
+        return constant(first, f"{label}/{part}", np.array(values, np.int64))
+
+    position, offsets = _named(graph.inputs, "position"), _named(graph.inputs, "offsets")
+    here = insert("Gather", [position, numbers("one_sequence", [0])], "here")  # all sequences stand at the same row
+    firings = insert("Add", [here, offsets], "firings")
+    scaled = insert("Mul", [firings, numbers("count", given.count)], "scaled")
+    index = insert("Add", [scaled, numbers("lead", lead - given.shift)], "index")
+    if given.count > 1:
+        columns = insert("Unsqueeze", [index, numbers("column", [1])], "columns")
+        grid = insert("Add", [columns, numbers("within", range(given.count))], "grid")
+        index = insert("Reshape", [grid, numbers("flat", [-1])], "flat_index")
+    taken = insert("Gather", [_named(graph.inputs, f"rows.{given.source}"), index], "taken", {"axis": 2})
+    rows = insert("Squeeze", [taken, numbers("head", [1])], "rows")
+    _replace_time_major(old, rows, label)
+    graph.inputs.remove(old)
+
+
+def _replace_time_major(old: ir.Value, rows: ir.Value, label: str) -> None:
+    """Let readers of time-major `[N, B, D]` read batch-major `[B, N, D]`; what they turned needs no turning any more."""
+    for number, (node, index) in enumerate(list(old.uses())):
+        if _is_time_major(node):
+            for reader, place in list(node.outputs[0].uses()):
+                reader.replace_input_with(place, rows)
+        else:
+            (turned,) = insert_before(node, "Transpose", [rows], f"{label}/turned_{number}", {"perm": _TIME_MAJOR})
+            node.replace_input_with(index, turned)
+
+
+def _is_time_major(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == _TIME_MAJOR
+
+
+def _append_to_log(graph: ir.Graph, spec: StageSpec, lead: int) -> None:
+    hidden = _named(graph.outputs, "hidden")
+    last = hidden.producer()
+    if last is None:
+        raise TypeError(f'expected a node that computes the rows of stage "{spec.name}", got an input of its graph')
+
+    def insert(op: str, inputs: Sequence[ir.Value], part: str) -> ir.Value:
+        return insert_before(last, op, inputs, f"hidden/rows/{part}")[0]
+
+    def number(part: str, value: int) -> ir.Value:
+        return constant(last, f"hidden/rows/{part}", np.array(value, np.int64))
+
+    past, position = _named(graph.inputs, "past_rows"), _named(graph.inputs, "position")
+    scaled = insert("Mul", [position, number("per_firing", spec.output_rows)], "scaled")
+    first = insert("Add", [scaled, number("lead", lead)], "first")
+    appended = [past, _batch_major(last), first]
+    (present,) = insert_before(last, "AppendRows", appended, "hidden/rows/append", domain=DOMAIN)
+    present.name, present.shape, present.type = "present_rows", past.shape, past.type
+    graph.outputs[graph.outputs.index(hidden)] = present
+
+
+def _batch_major(last: ir.Node) -> ir.Value:
+    """What the last node turned to be time-major."""
+    rows = last.inputs[0]
+    if not _is_time_major(last) or rows is None:
+        raise TypeError(f"expected a stage graph to end with a transposition to time-major rows, got {last.op_type}")
+    return rows

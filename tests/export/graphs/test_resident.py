@@ -1,0 +1,80 @@
+"""The resident form of stage graphs. That it computes the same is held by tests/runtime/test_resident.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+from specimens import ZOO, Zoo
+
+from foveal.bundle import Bundle, StageEntry
+from foveal.contract import leads_of, resident_contract_of
+from foveal.export.graphs.change_dialect import change_dialect
+from foveal.export.graphs.dialect import DIALECTS, MODERN
+from foveal.export.graphs.functions import DOMAIN
+from foveal.export.graphs.resident import make_resident
+from foveal.export.graphs.saving import save_graph
+
+
+def resident(bundle: Bundle, entry: StageEntry, dialect: str = "modern") -> ir.Model:
+    """A stage of a bundle in its resident form."""
+    model, stages = ir.load(bundle.file(entry.graph)), [other.spec for other in bundle.manifest.stages]
+    change_dialect(model, DIALECTS[dialect])
+    make_resident(model, entry.spec, leads_of(stages), DIALECTS[dialect])
+    return model
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("name", ZOO)
+def test_the_graph_is_its_contract(name: str, dialect: str, zoo: Zoo, tmp_path: Path) -> None:
+    """Inputs, outputs and their shapes are those of `resident_contract_of`, and the graph is valid ONNX."""
+    bundle = zoo[name].bundle
+    for entry in bundle.manifest.stages:
+        model, contract = resident(bundle, entry, dialect), resident_contract_of(entry.spec)
+        for values, tensors in ((model.graph.inputs, contract.inputs), (model.graph.outputs, contract.outputs)):
+            found = {value.name: [str(size) for size in value.shape or ()] for value in values}
+            assert found == {tensor.name: [str(size) for size in tensor.shape] for tensor in tensors}
+        save_graph(model, tmp_path / "stage.onnx")
+        onnx.checker.check_model(tmp_path / "stage.onnx", full_check=True)
+
+
+@pytest.mark.parametrize("name", ["nested", "empty stacks"])
+def test_no_tensor_is_named_like_an_input_of_a_function(name: str, zoo: Zoo) -> None:
+    """TensorRT 10.3 would read the graph's own tensor of that name."""
+    bundle = zoo[name].bundle
+    for entry in bundle.manifest.stages:
+        model = resident(bundle, entry, "classic")
+        taken = {value.name for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None}
+        for node in [node for node in model.graph if node.domain == DOMAIN]:
+            inner = model.functions[node.op_identifier()].inputs
+            pairs = zip((value.name for value in node.inputs if value is not None), inner, strict=True)
+            assert all(outer == value.name or value.name not in taken for outer, value in pairs)
+
+
+def is_time_major(node: ir.Node) -> bool:
+    """Whether it turns `[B, N, D]` to `[N, B, D]` or back."""
+    return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == (1, 0, 2)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_rows_are_not_turned(name: str, zoo: Zoo) -> None:
+    """Logs are batch-major, as the stages compute: the transpositions of the portable form are gone."""
+    bundle = zoo[name].bundle
+    for entry in bundle.manifest.stages:
+        turned = [node for node in resident(bundle, entry).graph.all_nodes() if is_time_major(node)]
+        readers = {reader.op_type for node in turned for reader in node.outputs[0].consumers()}
+        assert readers <= {"Shape"}  # of which no kernel is made
+
+
+def test_a_graph_that_does_not_end_in_rows(zoo: Zoo) -> None:
+    """What is no stage graph is refused."""
+    bundle = zoo["vanilla"].bundle
+    (entry,) = bundle.manifest.stages
+    model = ir.load(bundle.file(entry.graph))
+    model.graph.outputs[0].name = "hidden"
+    hidden = bundle.manifest.stages[0].spec
+    spec = type(hidden)(**{**{name: getattr(hidden, name) for name in hidden.__struct_fields__}, "output": "hidden"})
+    with pytest.raises(TypeError, match="expected a stage graph to end with a transposition to time-major rows, got MatMul"):
+        make_resident(model, spec, {"1": 0}, MODERN)
