@@ -35,7 +35,8 @@ def room_of(stages: Sequence[StageSpec], position: int) -> int:
 def late_stages(stages: Sequence[StageSpec]) -> frozenset[str]:
     """Those whose rows nobody reads in the decode step that makes them: the others need not wait for them.
 
-    Rows are addressed linearly, so what holds for the first few periods of firing holds for ever.
+    Rows are addressed linearly, so what holds for the first few periods of firing holds for ever. It holds of the rows made in
+    the step: a stage that runs again from its last reset writes older ones too, and is waited for.
     """
     period = math.lcm(*(stage.stride for stage in stages))
     waited_for = {stages[-1].name, *(borrowed.stage for stage in stages for borrowed in stage.borrows)}

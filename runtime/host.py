@@ -36,6 +36,11 @@ class _Step:
     is_late: bool
     end: int = 0
 
+    def goes_on(self, firings: range) -> bool:
+        """Whether its caches hold all that these firings remember, so that it writes no rows but theirs."""
+        resets = self.spec.resets
+        return resets is None or firings.start == self.end or firings.start % resets == 0
+
 
 class HostDecoder:
     """The interpreter of the manifest's dataflow program, as `Decoder`.
@@ -73,9 +78,12 @@ class HostDecoder:
                 if not firings:
                     continue
                 fire = self._fire if step.spec.resets is None else self._fire_by_period
-                if beside is not None and step.is_late:
+                if beside is None or not step.is_late:
+                    fire(step, firings, wanted, logits)
+                elif step.goes_on(firings):
                     beside.start(partial(fire, step, firings, wanted, logits))
-                else:
+                else:  # it writes rows again that others read in this step: nothing runs beside that
+                    beside.join()
                     fire(step, firings, wanted, logits)
         finally:
             if beside is not None:
@@ -90,8 +98,7 @@ class HostDecoder:
         no later firing remembers are left out.
         """
         period = step.spec.resets or 1
-        goes_on = firings.start == step.end or firings.start % period == 0
-        if goes_on and firings.start // period == (firings.stop - 1) // period:
+        if step.goes_on(firings) and firings.start // period == (firings.stop - 1) // period:
             self._fire(step, firings, wanted, logits)
             return
         first = firings.start if firings.start == step.end else firings.start - firings.start % period

@@ -234,9 +234,19 @@ class FakeResidentStage:
             self._read("logits", (batch, wanted, spec.width), np.float32)[...] = (y.sum(-1, keepdims=True) * spread)[:, rows]
         else:
             slots = np.arange(1, spec.output_rows + 1)[:, None]
-            place = leads_of(engine.program)[spec.name] + first * spec.output_rows
             log = self._advance("past_rows", "present_rows", DIM)
-            log[:, 0, place : place + firings * spec.output_rows] = (y[:, :, None] * slots).reshape(batch, -1, DIM)
+            log[:, 0, self._new_rows(first, firings)] = (y[:, :, None] * slots).reshape(batch, -1, DIM)
+
+    def spoil(self, firings: int) -> None:
+        """Put what no one may read where a run of so many firings will write rows: kernels may use that memory meanwhile."""
+        if self.engine.spec.output == "hidden":
+            first = int(self._read("position", (self.batch,), np.int64)[0])
+            self._log("present_rows", DIM)[:, 0, self._new_rows(first, firings)] = np.nan
+
+    def _new_rows(self, first: int, firings: int) -> slice:
+        rows = self.engine.spec.output_rows
+        place = leads_of(self.engine.program)[self.engine.spec.name] + first * rows
+        return slice(place, place + firings * rows)
 
     def _mixed(self, given: InputSpec, first: int, firings: int) -> Array:
         count = given.count * firings

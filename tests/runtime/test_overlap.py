@@ -165,7 +165,13 @@ class QueuedStage(FakeResidentStage):
         """As `ResidentStage.run`, on the buffers that are bound now."""
         bound = FakeResidentStage(self.engine, self.phase, self.batch)
         bound.buffers = dict(self.buffers)
-        self.engine.gpu.enqueue(self.engine.device.stream, lambda: bound.run(firings, wanted))
+
+        def work() -> Iterator[None]:
+            bound.spoil(firings)
+            yield  # other work may come between: it must read none of these rows
+            bound.run(firings, wanted)
+
+        self.engine.gpu.enqueue(self.engine.device.stream, work)
 
 
 def queued(program: Program, in_place: bool, records: bool, gpu: FakeGpu) -> ResidentEngines:
