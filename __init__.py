@@ -28,6 +28,7 @@ from .errors import (
     ExportError,
     FovealError,
     InputError,
+    SessionBusyError,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ __all__ = [
     "Quality",
     "SamplingParams",
     "Session",
+    "SessionBusyError",
     "Snapshot",
     "__version__",
     "build",

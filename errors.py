@@ -7,6 +7,7 @@
     ├── BundleError            a bundle that is not whole, not ours, or altered
     ├── InputError             ids or sampling settings the model can't take
     │   └── CapacityError      a sequence longer than its caches or position table
+    ├── SessionBusyError       a session that two threads use at once
     ├── CalibrationError       text that covers too little, or activations that are not finite
     ├── EquivalenceError       two computations that should agree do not        (exit code 2)
     ├── EngineMismatchError    an engine made for something else                (exit code 3)
@@ -48,6 +49,10 @@ class InputError(FovealError, ValueError):
 
 class CapacityError(InputError):
     """The sequence would outgrow the session's caches or the model's position table."""
+
+
+class SessionBusyError(FovealError, RuntimeError):
+    """A session was called while another call of it, from another thread, was going on; that call is not disturbed."""
 
 
 class CalibrationError(FovealError, ValueError):

@@ -20,7 +20,8 @@ from .tokenizer import TextTokenizer, load_tokenizer
 
 
 class Model:
-    """Engines of one bundle. Immutable; its sessions may run in different threads, but on a GPU: there they share a stream."""
+    """Engines of one bundle. Immutable; its sessions may run in different threads (on a GPU their calls take turns: they share
+    a stream)."""
 
     def __init__(
         self, bundle: Bundle, target: str, threads: int, provider: str | None = None, overlap: bool | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,6 +65,8 @@ class ResidentEngines:
         self.specs: Sequence[StageSpec] = [engine.spec for engine in engines]
         self.sampler, self.records = sampler, records and device.has_graphs
         self.overlap = overlap and len(late_stages(self.specs)) > 0
+        self.turn = threading.RLock()
+        """Sessions share a stream and the engines' working memory, so that in several threads their calls take turns."""
 
     @property
     def capacity(self) -> int | None:
@@ -73,7 +76,8 @@ class ResidentEngines:
 
     def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> ResidentDecoder:
         """As `DecoderFactory.decoder`."""
-        return ResidentDecoder(self, tokens, self._limits(batch, capacity))
+        with self.turn:
+            return ResidentDecoder(self, tokens, self._limits(batch, capacity))
 
     def _limits(self, batch: int, capacity: int) -> Limits:
         """What the engines were built for, with as many sequences as there are."""
@@ -97,6 +101,7 @@ class ResidentDecoder:
 
     def __init__(self, engines: ResidentEngines, tokens: TokenLog, limits: Limits) -> None:
         self.observer: Observer | None = None
+        self._turn = engines.turn
         self._specs, self._device, self._limits, self._tokens = engines.specs, engines.device, limits, tokens
         self._vocab_size, self._index = vocab_size_of(self._specs), {spec.name: index for index, spec in enumerate(self._specs)}
         self._leads = leads_of(self._specs)
@@ -161,7 +166,8 @@ class ResidentDecoder:
         def call(start: int, count: int, here: Ids) -> npt.NDArray[np.float32]:
             return self._call(start, count, here, needed).copy()  # the frame is written over by the next
 
-        return run_in_calls(call, position, tokens, wanted, self._room)
+        with self._turn:
+            return run_in_calls(call, position, tokens, wanted, self._room)
 
     def _needed_from(self, position: int, tokens: int, wanted: Ids) -> int:
         """The first firing that is needed of the stage that gives logits: with those wanted, all that its period remembers."""
@@ -235,12 +241,13 @@ class ResidentDecoder:
         if self._sampler is None:
             raise ConfigError("these engines draw no tokens on the device; draw them on the host from the logits")
         drawn = np.empty((self._limits.batch, count), np.int64)
-        for start in range(0, count, DRAWS):
-            here = slice(start, min(start + DRAWS, count))
-            drawn[:, here] = self._draw(self._sampler, position + start, params, uniform[here], drawn[:, start - 1 : start])
-        if self._unkept is not None:  # the sampler is compiled when it first draws
-            self._unkept.keep_compiled()
-            self._unkept = None
+        with self._turn:
+            for start in range(0, count, DRAWS):
+                here = slice(start, min(start + DRAWS, count))
+                drawn[:, here] = self._draw(self._sampler, position + start, params, uniform[here], drawn[:, start - 1 : start])
+            if self._unkept is not None:  # the sampler is compiled when it first draws
+                self._unkept.keep_compiled()
+                self._unkept = None
         return drawn
 
     def _draw(
@@ -410,18 +417,21 @@ class ResidentDecoder:
         if state.log is None:
             return None
         rows = self._leads[spec.name] + spec.firings_within(position) * spec.output_rows
-        return state.read(state.log, rows)[:, 0].transpose(1, 0, 2)
+        with self._turn:
+            return state.read(state.log, rows)[:, 0].transpose(1, 0, 2)
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""
         state = self._states[stage]
         if state.log is not None:
-            state.write(state.log, rows.transpose(1, 0, 2)[:, None])
+            with self._turn:
+                state.write(state.log, rows.transpose(1, 0, 2)[:, None])
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
-        rows = tuple(self.rows(stage, position) for stage in range(len(self._specs)))
-        return Written(rows, tuple(self._read_caches(state, spec, position) for state, spec in self._paired()))
+        with self._turn:
+            rows = tuple(self.rows(stage, position) for stage in range(len(self._specs)))
+            return Written(rows, tuple(self._read_caches(state, spec, position) for state, spec in self._paired()))
 
     def _read_caches(self, state: StageState, spec: StageSpec, position: int) -> tuple[Array, ...]:
         firings = spec.firings_within(position)
@@ -433,12 +443,13 @@ class ResidentDecoder:
     def write(self, written: Written) -> None:
         """As `Decoder.write`."""
         check_same_shapes(written, self.read(0))
-        for stage, rows in enumerate(written.rows):
-            if rows is not None:
-                self.write_rows(stage, rows)
-        for state, caches in zip(self._states, written.caches, strict=True):
-            for tensor, saved in zip(state.caches, caches, strict=True):
-                state.write(tensor, saved)
+        with self._turn:
+            for stage, rows in enumerate(written.rows):
+                if rows is not None:
+                    self.write_rows(stage, rows)
+            for state, caches in zip(self._states, written.caches, strict=True):
+                for tensor, saved in zip(state.caches, caches, strict=True):
+                    state.write(tensor, saved)
         self._ends = [-1] * len(self._specs)
 
     def close(self) -> None:

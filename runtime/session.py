@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +16,7 @@ from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
 from .decoder import Decoder, Engines, Observer, Written
 from .host import HostDecoder
+from .one_at_a_time import one_at_a_time
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
 
@@ -41,7 +44,8 @@ class Session:
     """Decodes `batch` sequences in step, from any position, with every buffer allocated once.
 
     All state is append-only and addressed by absolute index: the position is the only thing that changes when the session is
-    rewound. Use it from one thread. As a context manager it drops its buffers at the end.
+    rewound. One call at a time: a second one, from another thread, raises SessionBusyError and changes nothing. As a context
+    manager it drops its buffers at the end.
 
     Args:
         engines: of a model, in the host's memory or on a device.
@@ -59,8 +63,10 @@ class Session:
     def __init__(
         self, engines: Engines, model: ModelInfo, batch: int = 1, capacity: int | None = None, overlap: bool = False
     ) -> None:
+        batch = _whole("batch", batch, ConfigError)
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
+        self.turn = threading.Lock()
         self.engines, self.model, self.batch, self.overlap = engines, model, batch, overlap
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
@@ -74,6 +80,7 @@ class Session:
             return HostDecoder(engines, self._tokens, self.batch, self.capacity, self.overlap)
         return engines.decoder(self._tokens, self.batch, self.capacity)
 
+    @one_at_a_time
     def advance(self, ids: npt.ArrayLike, last_only: bool = False) -> npt.NDArray[np.float32]:
         """Append tokens to every sequence and return their logits; prefill and decode are this one call.
 
@@ -112,6 +119,7 @@ class Session:
         """Whether `draw` can be used: on a device, with engines that have a sampler."""
         return self.decoder.draws
 
+    @one_at_a_time
     def draw(
         self, ids: npt.ArrayLike, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
@@ -139,16 +147,19 @@ class Session:
         self._go_on(count)
         return drawn
 
+    @one_at_a_time
     def reset(self) -> None:
         """Start again at position 0."""
         self.position = self._reached = 0
 
+    @one_at_a_time
     def rewind(self, tokens: int) -> None:
         """Forget the last `tokens` tokens, exactly; costs nothing, at any phase.
 
         Raises:
             InputError: fewer tokens were seen, or rows that they need have been compacted since.
         """
+        tokens = _whole("tokens", tokens, InputError)
         if not 0 <= tokens <= self.position:
             raise InputError(f"can't rewind {tokens} tokens: the session holds {self.position}; give a number between the two")
         position = self.position - tokens
@@ -161,10 +172,12 @@ class Session:
         if position == 0:
             self._reached = 0
 
+    @one_at_a_time
     def snapshot(self) -> Snapshot:
         """Copy everything written so far."""
         return Snapshot(self.position, self._reached, self.batch, self.tokens.copy(), self.decoder.read(self.position))
 
+    @one_at_a_time
     def restore(self, snapshot: Snapshot) -> None:
         """Go back (or forward) to a snapshot of a session of the same model and batch.
 
@@ -172,6 +185,10 @@ class Session:
             InputError: another batch, or a snapshot of other engines; the session is unchanged.
             CapacityError: the snapshot holds more tokens than this session can.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise InputError(
+                f"expected what session.snapshot() gave, got {type(snapshot).__name__}; keep that and hand it over"
+            )
         if snapshot.batch != self.batch:
             raise InputError(
                 f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch"
@@ -237,16 +254,24 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    @one_at_a_time
+    def _close(self) -> None:
         self.decoder.close()
 
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        given = np.asarray(ids)
+        given = _as_array(ids)
+        if given.ndim != 2 or given.shape[0] != self.batch or given.shape[1] == 0:
+            raise InputError(
+                f"ids have shape {list(given.shape)}, expected [{self.batch}, L] with L >= 1: "
+                "a row of ids for each sequence of the batch, such as [[17, 4, 99]] for one"
+            )
         if given.dtype.kind not in "iu":
             raise InputError(
-                f"ids have dtype {given.dtype}, expected integers; convert them, for instance with ids.astype(int)"
+                f"ids have dtype {given.dtype}, expected integers below {self.model.vocab_size}; "
+                "convert them, for instance with ids.astype(int)"
             )
-        if given.ndim != 2 or given.shape[0] != self.batch or given.shape[1] == 0:
-            raise InputError(f"ids have shape {list(given.shape)}, expected [{self.batch}, L] with L >= 1")
         length = given.shape[1]
         self._check_room(length)
         lowest, highest = (given.item(),) * 2 if given.size == 1 else (int(given.min()), int(given.max()))
@@ -269,7 +294,31 @@ def _usual_capacity(engines: Engines, model: ModelInfo) -> int:
     return model.context if most is None else min(model.context, most)
 
 
+def _as_array(ids: npt.ArrayLike) -> Array:
+    """What was given as an array; numpy refuses rows of several lengths, and says so of `inhomogeneous parts`."""
+    try:
+        return np.asarray(ids)
+    except (ValueError, TypeError) as error:
+        lengths = sorted({len(row) for row in ids if hasattr(row, "__len__")}) if isinstance(ids, Sequence) else []
+        found = f"rows of {' and '.join(map(str, lengths))} ids" if len(lengths) > 1 else f"no array ({error})"
+        raise InputError(
+            f"the sequences of a batch are appended in step, so every row has as many ids; got {found}: "
+            "append as many of each, or use a session for each sequence"
+        ) from None
+
+
+def _whole(name: str, value: object, refused: type[ConfigError | InputError]) -> int:
+    """An integer of whatever kind; a bool is a slip."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise refused(f"{name} must be an integer, got {value!r}")
+
+
 def _checked_capacity(model: ModelInfo, capacity: int) -> int:
+    capacity = _whole("capacity", capacity, ConfigError)
     if capacity < 1:
         raise CapacityError(f"capacity must be at least 1 token, got {capacity}")
     if model.max_positions is not None and capacity > model.max_positions:

@@ -6,6 +6,7 @@ PyTorch (for any hierarchy?) and ONNX Runtime (does the real thing?).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,6 +187,27 @@ def test_restoring_what_does_not_fit() -> None:
         Session(engines, info(), 1, 20).restore(session.snapshot())
 
 
+@pytest.mark.parametrize("value", [1.5, "2", None, True, [1]])
+def test_numbers_that_are_none(value: Any) -> None:
+    """Batch, capacity and tokens to rewind are integers, and nothing that passes for one."""
+    engines = fake_hourglass(2, 2)
+    with pytest.raises(ConfigError, match=f"batch must be an integer, got {re.escape(repr(value))}"):
+        Session(engines, info(), value)
+    with pytest.raises(InputError, match="tokens must be an integer"):
+        Session(engines, info()).rewind(value)
+    if value is not None:
+        with pytest.raises(ConfigError, match="capacity must be an integer"):
+            Session(engines, info(), capacity=value)
+    Session(engines, info(), np.int64(2), capacity=np.int32(9)).rewind(np.uint8(0))
+
+
+def test_restoring_what_is_no_snapshot() -> None:
+    """The session is as it was."""
+    session = Session(fake_hourglass(2, 2), info())
+    with pytest.raises(InputError, match=r"expected what session.snapshot\(\) gave, got dict; hand that over"):
+        session.restore({})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("ids", "error", "reason"),
     [
@@ -194,6 +216,20 @@ def test_restoring_what_does_not_fit() -> None:
         ([1, 2], InputError, r"ids have shape \[2\], expected \[1, L\] with L >= 1"),
         ([[1], [2]], InputError, r"ids have shape \[2, 1\], expected \[1, L\]"),
         (np.zeros((1, 0), int), InputError, r"ids have shape \[1, 0\], expected \[1, L\] with L >= 1"),
+        ([[]], InputError, r"ids have shape \[1, 0\], expected \[1, L\] with L >= 1: a row of ids for each sequence"),
+        (7, InputError, r"ids have shape \[\], expected \[1, L\]"),
+        ("some text", InputError, r"ids have shape \[\], expected \[1, L\]"),
+        (None, InputError, r"ids have shape \[\], expected \[1, L\]"),
+        ([[True]], InputError, "ids have dtype bool, expected integers below 41; convert them"),
+        ([[None]], InputError, "ids have dtype object, expected integers"),
+        ([[2**80]], InputError, "ids have dtype object, expected integers"),
+        ([[2**63]], InputError, f"id {2**63} is outside the vocabulary"),
+        (
+            [[1, 2], [3]],
+            InputError,
+            "every row has as many ids; got rows of 1 and 2 ids: append as many of each",
+        ),
+        ([[[1], [2, 3]]], InputError, "every row has as many ids; got no array"),
         ([[3, 41]], InputError, "id 41 is outside the vocabulary; expected 0 <= id < 41"),
         ([[-1]], InputError, "id -1 is outside the vocabulary"),
         (np.zeros((1, 87), int), CapacityError, "the session holds 10 of at most 96 tokens, got 87 more; rewind or reset it"),
