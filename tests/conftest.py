@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from precisions import PrecisionZoo
-from specimens import Zoo
+from specimens import Goldens, Zoo
+from store import Store
 
 # Timings on a shared machine say nothing about correctness.
 settings.register_profile("foveal", deadline=None, max_examples=int(os.environ.get("FOVEAL_EXAMPLES", "25")))
@@ -17,12 +19,27 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
-    """Converted specimens by name; tests must not change them."""
-    return Zoo(tmp_path_factory.mktemp("zoo"))
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """What the processes of this run share; a run that a test starts shares it too, if it is told where it is."""
+    shared = os.environ.get("FOVEAL_TESTS_STORE")
+    base = tmp_path_factory.getbasetemp()
+    own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # workers have a folder each in the run's
+    return Store(Path(shared) if shared else own / "store")
 
 
 @pytest.fixture(scope="session")
-def precise(tmp_path_factory: pytest.TempPathFactory) -> PrecisionZoo:
+def zoo(store: Store) -> Zoo:
+    """Converted specimens by name; tests must not change them."""
+    return Zoo(store)
+
+
+@pytest.fixture(scope="session")
+def goldens(store: Store) -> Goldens:
+    """Converted golden checkpoints by name; tests must not change them."""
+    return Goldens(store)
+
+
+@pytest.fixture(scope="session")
+def precise(store: Store) -> PrecisionZoo:
     """Specimens that every precision can be built of, by name; tests must not change them."""
-    return PrecisionZoo(tmp_path_factory.mktemp("precise"))
+    return PrecisionZoo(store)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from precisions import bytes_model, classic_engines, classic_graphs, cpu_engines, logits, write_text
-from specimens import GOLDEN, GOLDENS, ZOO, Zoo, random_model
+from specimens import GOLDEN, GOLDENS, ZOO, Goldens, Zoo, random_model
 
 from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert
 from foveal.contract import contract_of
@@ -29,11 +29,11 @@ def chunks(length: int, seed: int) -> Sequence[int]:
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_the_stored_logits_come_out_of_the_engines(name: str, tmp_path: Path) -> None:
+def test_the_stored_logits_come_out_of_the_engines(name: str, goldens: Goldens) -> None:
     """In one call, token by token and in random chunks, within 1e-4 of the original package's; and out of classic graphs."""
     stored = np.load(GOLDEN / name / "io.npz")
     ids = stored["ids"].astype(np.int64)
-    length, bundle = ids.shape[1], convert(GOLDEN / name, tmp_path / "b")
+    length, bundle = ids.shape[1], goldens[name]
     for engines in (cpu_engines(bundle), classic_engines(bundle)):
         for sizes in ([length], [1] * length, chunks(length, 1), chunks(length, 2)):
             np.testing.assert_allclose(logits(bundle, engines, ids, sizes), stored["logits"], atol=1e-4)
