@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from precisions import PrecisionZoo
 from specimens import Goldens, Zoo
 from store import Store
 
-# Timings on a shared machine say nothing about correctness.
-settings.register_profile("foveal", deadline=None, max_examples=int(os.environ.get("FOVEAL_EXAMPLES", "25")))
+# Timings on a shared machine say nothing about correctness. Examples are new ones in every run; one that fails is printed with
+# the line that repeats it.
+settings.register_profile(
+    "foveal", deadline=None, derandomize=False, print_blob=True, max_examples=int(os.environ.get("FOVEAL_EXAMPLES", "25"))
+)
 settings.load_profile("foveal")
 torch.set_num_threads(1)
 
@@ -25,6 +29,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     base = tmp_path_factory.getbasetemp()
     own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # workers have a folder each in the run's
     return Store(Path(shared) if shared else own / "store")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(store: Store) -> Iterator[None]:
+    """What is kept for the next process, TensorRT's engines above all, is kept for this run alone, and away from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOVEAL_CACHE", str(store.directory / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

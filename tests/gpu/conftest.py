@@ -82,14 +82,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo, goldens: Golden
     return Workshop(tmp_path_factory.mktemp("gpu"), zoo, goldens, precise)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Engines are built, not found; kernels that are compiled for this GPU are kept away from the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="session")
 def case(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[Made | FovealError]:
     """A case's engines, which are removed when the next case begins; or why they were not built."""
