@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from precisions import PrecisionZoo
+from run_records import RunRecords
 from specimens import Goldens, Zoo
 from store import Store
 
@@ -20,6 +21,17 @@ settings.register_profile(
 )
 settings.load_profile("foveal")
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The project's own."""
+    parser.addoption("--record", type=Path, help="write how the run ended, and on what, into this page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that reports keeps records."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(RunRecords(config.getoption("--record")))
 
 
 @pytest.fixture(scope="session")
