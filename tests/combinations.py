@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 deep = pytest.mark.deep
 
@@ -27,6 +28,11 @@ def covering(*axes: Iterable[Any], together: int = 2) -> list[Any]:
         pytest.param(*combination, marks=() if index in kept else deep)
         for index, combination in zip(indices, everything, strict=True)
     ]
+
+
+def fewer_examples(times: int) -> settings:
+    """Of a property each example of which is a long one: so many times fewer than of others, at least three."""
+    return settings(max_examples=max(3, settings().max_examples // times))
 
 
 def but_deep(kept: Sequence[Any], everything: Iterable[Any]) -> list[Any]:

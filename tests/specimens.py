@@ -75,8 +75,8 @@ class Zoo:
         if name not in self._found:
             hierarchy, choices = ZOO[name]
             model = random_model(hierarchy, **choices)
-            made = self._store.once(f"zoo/{name}", lambda directory: convert_model(model, directory / "b"))
-            self._found[name] = Specimen(model, open_bundle(made / "b"))
+            made = self._store.once(f"zoo/{name}", lambda directory: convert_model(model, directory / name.replace(" ", "_")))
+            self._found[name] = Specimen(model, open_bundle(made / name.replace(" ", "_")))
         return self._found[name]
 
 
