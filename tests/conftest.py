@@ -35,12 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """What the processes of this run share; a run that a test starts shares it too, if it is told where it is."""
     shared = os.environ.get("FOVEAL_TESTS_STORE")
     base = tmp_path_factory.getbasetemp()
     own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # workers have a folder each in the run's
-    return Store(Path(shared) if shared else own / "store")
+    store = Store(Path(shared) if shared else own / "store")
+    yield store
+    assert store.changed() == [], "a test changed what all tests share; let it work on a copy"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -59,6 +59,18 @@ def test_what_failed_halfway_is_made_again(tmp_path: Path) -> None:
     assert list(store.once("a", lambda directory: (directory / "whole").touch()).iterdir()) == [tmp_path / "a" / "whole"]
 
 
+def test_what_was_changed_is_found(tmp_path: Path) -> None:
+    """Other bytes or none; what was added is nobody's harm, be it another entry within."""
+    store = Store(tmp_path)
+    made = store.once("a", lambda directory: [(directory / name).write_text("as it was") for name in ("same", "other", "gone")])
+    Store(made).once("inner", lambda directory: (directory / "more").touch())
+    (made / "reports.json").touch()
+    assert store.changed() == []
+    (made / "other").write_text("as it is")
+    (made / "gone").unlink()
+    assert sorted(store.changed()) == [made / "gone", made / "other"]
+
+
 def test_the_store_of_this_run_is_that_of_all_its_processes(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In the folder of the run, not in that of a process."""
     base = tmp_path_factory.getbasetemp()
