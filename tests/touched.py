@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,9 @@ from imports import ROOT, Users
 TESTS = ROOT / "tests"
 SECONDS = ROOT / ".pytest_cache" / "v" / "foveal" / "seconds"
 """Of each test file, as the last run here took them: tests/conftest.py."""
-UNKNOWN = 3.0
+USES_MODELS = re.compile(r"\b(zoo|goldens|precise|family|store|convert(_model)?)\b")
+SLOW, QUICK = 10.0, 1.0
+"""Seconds of a test file that was not run here yet: with models, which somebody must convert, and without."""
 BUDGET = 40.0
 """Seconds on each core, at most four; lint, types and the start of pytest take the rest of the minute."""
 
@@ -66,7 +69,10 @@ def choose(distances: Mapping[Path, int], seconds: Mapping[str, float], budget: 
 
 
 def _seconds_of(test: Path, seconds: Mapping[str, float]) -> float:
-    return seconds.get(test.relative_to(ROOT).as_posix(), UNKNOWN)
+    known = seconds.get(test.relative_to(ROOT).as_posix())
+    if known is not None:
+        return known
+    return SLOW if test.exists() and USES_MODELS.search(test.read_text(encoding="utf-8")) else QUICK
 
 
 def _by_place(changed: Path, test: Path) -> int | None:
