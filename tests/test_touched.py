@@ -79,7 +79,7 @@ def test_every_test_is_touched_by_a_module_it_depends_on() -> None:
 
 
 def test_the_budget_goes_to_the_nearest_and_among_equals_to_the_quickest() -> None:
-    """Those at no distance are run whatever they take; times are those of the last run, or a guess by whether it uses models."""
+    """Those at no distance are run whatever they take; times are those of the last run, or a guess."""
     a, b, c, d, e = (TESTS / f"test_{letter}.py" for letter in "abcde")
     seconds = {"tests/test_a.py": 90.0, "tests/test_b.py": 20.0, "tests/test_c.py": 1.0, "tests/test_e.py": 1.0}
     found = choose({e: 2, d: 1, c: 1, b: 1, a: 0}, seconds, budget=100)
