@@ -113,9 +113,7 @@ def main(arguments: list[str]) -> int:
     distances = touched(changed, Users())
     seconds = json.loads(SECONDS.read_text()) if SECONDS.is_file() else {}
     chosen, left_out = choose(distances, seconds, BUDGET * min(os.cpu_count() or 1, 4))
-    print(
-        f"files that differ from main: {len(changed)}; test files that they touch: {len(distances)}, of which {len(chosen)} are run"
-    )
+    print(f"{len(changed)} differences from main touch {len(distances)} test files, of which {len(chosen)} are run")
     if left_out:
         nearest = ", ".join(str(test.relative_to(ROOT)) for test in left_out[:3])
         print(f"left to make test, which takes longer: {nearest}{' ...' if len(left_out) > 3 else ''}")
