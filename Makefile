@@ -1,17 +1,27 @@
-# On a fresh machine: `make demo`, `make test`. Both make .venv themselves.
+# On a fresh machine: `make demo`, `make test`. Both make .venv themselves. While one works: `make check`.
 PYTHON ?= python3
 # Where pip would fetch a CUDA build of torch: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint type format bench claims gpu-check clean
+.PHONY: demo test test-deep check lint type format bench claims gpu-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
-# On all cores, a file to each at a time: files share models that take seconds to convert.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+# What must hold after every change: docs/testing.md.
 test: lint type
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+# Before a release: all families, precisions and dialects together, and eight times the examples. Its result is kept in the docs.
+test-deep: lint type
+	FOVEAL_EXAMPLES=200 $(PYTEST) -m "deep or not deep" --record docs/testing.md
+
+# While one works: lint, types, and the tests nearest to what differs from the branch main, as many as take a minute.
+check: lint type
+	$(BIN)/python tests/touched.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from combinations import deep
 from exactness import Walk
+from precisions import classic_engines
+from store import Store
 
 from foveal.bench.decode import Load
 from foveal.bench.run import bench
-from foveal.bundle import Bundle
+from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import calibrate_ids
 from foveal.calibration.settings import CalibrationSettings
 from foveal.export import build, convert_model, verify
+from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.models import Architecture
+from foveal.precision import PRECISIONS
 from foveal.runtime import load
 from foveal.runtime.rows import Array
+from foveal.runtime.session import Session
 
+RTX = "tensorrt-rtx"
+KINDS = [
+    *("cpu", "classic graphs", "cuda", "int8", "w8", "fp16"),
+    pytest.param("w4", marks=deep),
+    *(
+        pytest.param(f"{RTX} {dialect} {precision}", marks=() if (dialect, precision) == ("modern", "int8") else deep)
+        for dialect in DIALECTS
+        for precision in PRECISIONS
+    ),
+    pytest.param("bench", marks=deep),
+]
+"""Of engines, or of what is done with them. A TensorRT build takes seconds: one stands for ten on every change, of the default
+dialect and of the precision that most may go wrong in; `classic graphs` are what the others of its dialect are built from."""
 PREFILL = 16
 WALK = (
     ("advance", 24),
@@ -34,44 +56,75 @@ CLOSE = 0.25
 """Of the spread of the logits, how far small random models may be off in integers: enough to notice what is broken."""
 
 
-def check_engines(model: Architecture, directory: Path) -> None:
-    """Convert a small model and put it through all of it; random ids calibrate it."""
-    bundle = convert_model(model, directory / "fp32")
-    verify(bundle, model).require_equal()
-    _check_walk(model, bundle, "cpu")
-    capacity = min(bundle.manifest.model.context, 64)
-    resident = build(bundle, target="cuda", options=EngineOptions(max_batch=2, capacity=capacity, max_prefill=PREFILL))
-    _check_walk(model, resident, "cuda")
-    built = {"fp32": resident, **_check_precisions(model, bundle, directory)}
-    for precision, dialect in (("fp32", "modern"), ("int8", "classic")):
-        options = EngineOptions(capacity=capacity, max_prefill=PREFILL, dialect=dialect)
-        assert "tensorrt-rtx" in build(built[precision], target="tensorrt-rtx", options=options).manifest.engines
-    (measured,) = bench([bundle.path], Load(prompt_tokens=5, new_tokens=12, rounds=1), threads=1).models
-    assert measured.latency.decode_tokens_per_s > 0
+class FamilyEngines:
+    """A small model of a family, converted once in a run, and a directory for what a test adds.
 
+    Args:
+        name: of the model, which no other has.
+        make: the model, the same for the same seed of torch's.
+    """
 
-def _logits(model: Architecture, ids: Array) -> Array:
-    with torch.no_grad():
-        found: Array = model(torch.from_numpy(ids)).numpy()
-    return found
+    def __init__(self, name: str, make: Callable[[], Architecture], store: Store, directory: Path) -> None:
+        torch.manual_seed(0)
+        self.name, self.model, self.store, self.directory = name, make(), store, directory
+        made = store.once(f"families/{name}", lambda new: convert_model(self.model, new / "b"))
+        self.full = open_bundle(made / "b")
 
+    def check(self, kind: str) -> None:
+        """Put the model through one of `KINDS`."""
+        if kind == "cpu":
+            verify(self.full, self.model).require_equal()
+            self._walk(load(self.full, threads=1).session(2))
+        elif kind == "classic graphs":
+            self._walk(Session(classic_engines(self.full), self.full.manifest.model, 2))
+        elif kind == "cuda":
+            resident = build(self._own("fp32"), target="cuda", options=self._options(max_batch=2))
+            self._walk(load(resident, "cuda", provider="cpu").session(2))
+        elif kind.startswith(RTX):
+            _, dialect, precision = kind.split()
+            assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines
+        elif kind == "bench":
+            (measured,) = bench([self.full.path], Load(prompt_tokens=5, new_tokens=12, rounds=1), threads=1).models
+            assert measured.latency.decode_tokens_per_s > 0
+        else:
+            self._check_precision(kind)
 
-def _check_walk(model: Architecture, bundle: Bundle, target: str) -> None:
-    session = load(bundle, target, threads=1, provider="cpu" if target == "cuda" else None).session(2)
-    walk = Walk(session, lambda ids: _logits(model, ids))
-    for step, tokens in WALK:
-        walk.take(step, tokens)
+    def _options(self, **choices: object) -> EngineOptions:
+        capacity = min(self.full.manifest.model.context, 64)
+        return EngineOptions(capacity=capacity, max_prefill=PREFILL, **choices)  # type: ignore[arg-type]
 
+    def _own(self, precision: str) -> Bundle:
+        """A bundle that engines may be added to."""
+        return open_bundle(shutil.copytree(self._in(precision).path, self.directory / "b"))
 
-def _check_precisions(model: Architecture, bundle: Bundle, directory: Path) -> dict[str, Bundle]:
-    rng, info = np.random.default_rng(0), bundle.manifest.model
-    seen = rng.integers(0, info.vocab_size, 3000)
-    ranges = calibrate_ids(load(bundle, threads=1), seen, CalibrationSettings())
-    ids = seen[None, : min(info.context, 64) - 3]
-    expected, built = _logits(model, ids), {}
-    for precision in ("int8", "w8", "fp16"):
-        built[precision] = build(bundle, directory / precision, precision, "cpu", calibration=ranges)
-        got = load(built[precision], threads=1).session().advance(ids)
+    def _in(self, precision: str) -> Bundle:
+        """Built once in a run."""
+        if precision == "fp32":
+            return self.full
+
+        def make(directory: Path) -> None:
+            ranges = calibrate_ids(load(self.full, threads=1), self._seen(), CalibrationSettings())
+            build(self.full, directory / "b", precision, "cpu", calibration=ranges)
+
+        return open_bundle(self.store.once(f"families/{self.name} in {precision}", make) / "b")
+
+    def _seen(self) -> Array:
+        """Random ids, which calibrate it."""
+        seen: Array = np.random.default_rng(0).integers(0, self.full.manifest.model.vocab_size, 3000)
+        return seen
+
+    def _logits(self, ids: Array) -> Array:
+        with torch.no_grad():
+            found: Array = self.model(torch.from_numpy(ids)).numpy()
+        return found
+
+    def _walk(self, session: Session) -> None:
+        walk = Walk(session, self._logits)
+        for step, tokens in WALK:
+            walk.take(step, tokens)
+
+    def _check_precision(self, precision: str) -> None:
+        ids = self._seen()[None, : min(self.full.manifest.model.context, 64) - 3]
+        expected, got = self._logits(ids), load(self._in(precision), threads=1).session().advance(ids)
         error = np.sqrt(np.square(got - expected).mean()) / expected.std()
         assert 0 < error < CLOSE, f"{precision}: {error}"
-    return built

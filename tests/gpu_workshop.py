@@ -13,7 +13,7 @@ import numpy as np
 from exactness import EXACT
 from gpu_subjects import Subject
 from precisions import HIERARCHIES, LOSSY, Precise, PrecisionZoo, classic_engines, cpu_engines, logits
-from specimens import GOLDEN, GOLDENS, ZOO, Zoo, full_forward, random_ids
+from specimens import GOLDEN, GOLDENS, ZOO, Goldens, Zoo, full_forward, random_ids
 
 from foveal.bench.random_models import RandomModels
 from foveal.bundle import Bundle
@@ -132,9 +132,9 @@ class Made:
 class Workshop:
     """Converts and calibrates each model once, and builds engines in copies of its bundles."""
 
-    def __init__(self, directory: Path, zoo: Zoo, precise: PrecisionZoo) -> None:
-        self._directory, self._zoo, self._precise = directory, zoo, precise
-        self._shipped, self._goldens = {}, {}  # type: dict[str, Precise], dict[str, Bundle]
+    def __init__(self, directory: Path, zoo: Zoo, goldens: Goldens, precise: PrecisionZoo) -> None:
+        self._directory, self._zoo, self._goldens, self._precise = directory, zoo, goldens, precise
+        self._shipped: dict[str, Precise] = {}
 
     def make(self, case: Case, options: EngineOptions | None = None) -> Made:
         """Build a case's engines.
@@ -177,15 +177,10 @@ class Workshop:
             specimen = self._zoo[name.removeprefix("zoo ")]
             return specimen.model, specimen.bundle
         if name in GOLDENS:
-            return self._golden(name)
+            return load_model(GOLDEN / name).model, self._goldens[name]
         precise = self._trained(name) if name in SHIPPED else self._precise[name.removeprefix("small ")]
         plan = Plan(default=precision, cache="fp32")
         return precise.model, precise.full if precision == "fp32" else precise.build(plan)
-
-    def _golden(self, name: str) -> tuple[Hourglass, Bundle]:
-        if name not in self._goldens:
-            self._goldens[name] = convert(GOLDEN / name, self._directory / "golden" / name)
-        return load_model(GOLDEN / name).model, self._goldens[name]
 
     def _trained(self, name: str) -> Precise:
         if name not in self._shipped:

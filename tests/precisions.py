@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from specimens import random_model
+from store import Store
 from torch import Tensor, nn
 
 from foveal.bundle import Bundle, open_bundle
@@ -76,8 +78,12 @@ class Precise:
         """The bundle of a plan; tests must not change it."""
         key = msgspec.json.encode((plan, calibrated))
         if key not in self._built:
-            path = self.full.path.parent / f"{self.full.path.name}_{len(self._built)}"
-            self._built[key] = build(self.full, path, plan, calibration=self.calibration if calibrated else ())
+            calibration = self.calibration if calibrated else ()
+            made = Store(self.full.path.parent).once(
+                hashlib.sha256(key).hexdigest()[:16],
+                lambda directory: build(self.full, directory / "b", plan, calibration=calibration),
+            )
+            self._built[key] = open_bundle(made / "b")
         return self._built[key]
 
     def ids(self, batch: int, length: int, seed: int = 0) -> Array:
@@ -108,19 +114,28 @@ HIERARCHIES = tuple(_ZOO)
 
 
 class PrecisionZoo:
-    """Converts and calibrates each model once, when it is first asked for."""
+    """Converts and calibrates each model once in a run, when it is first asked for."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory, self._found = directory, {}  # type: Path, dict[str, Precise]
-        self._text = write_text(directory / "text.txt")
+    def __init__(self, store: Store) -> None:
+        self._store, self._found = store, {}  # type: Store, dict[str, Precise]
 
     def __getitem__(self, name: str) -> Precise:
         if name not in self._found:
             hierarchy, choices = _ZOO[name]
-            model = bytes_model(hierarchy, **choices)
-            full = convert_model(model, self._directory / name, tokenizer="bytes")
-            self._found[name] = Precise(model, full, calibrate(full, [self._text], threads=1), self._text)
+            self._found[name] = stored(self._store, f"precise/{name}", bytes_model(hierarchy, **choices))
         return self._found[name]
+
+
+def stored(store: Store, name: str, model: Hourglass) -> Precise:
+    """A model of bytes, converted and calibrated once in a run."""
+
+    def make(directory: Path) -> None:
+        full = convert_model(model, directory / "full", tokenizer="bytes")
+        calibrate(full, [write_text(directory / "text.txt")], threads=1)
+
+    directory = store.once(name, make)
+    full, text = open_bundle(directory / "full"), directory / "text.txt"
+    return Precise(model, full, calibrate(full, [text], threads=1), text)  # which is found among the bundle's reports
 
 
 def logits(bundle: Bundle, engines: Sequence[Engine], ids: Array, chunks: Sequence[int] = ()) -> Array:
@@ -148,25 +163,23 @@ def portable_engines(bundle: Bundle) -> Sequence[Engine]:
 
 
 def classic_graphs(bundle: Bundle) -> dict[str, Path]:
-    """The bundle's portable graphs restated in the dialect classic, by stage."""
-    return {entry.spec.name: _classic(bundle.file(entry.graph)) for entry in bundle.manifest.stages}
+    """The bundle's portable graphs restated in the dialect classic, by stage; once, beside the bundle, which tests must not
+    change."""
+
+    def make(directory: Path) -> None:
+        for entry in bundle.manifest.stages:
+            model = ir.load(bundle.file(entry.graph))
+            change_dialect(model, CLASSIC)
+            save_graph(model, directory / Path(entry.graph).name)
+
+    directory = Store(bundle.path.parent).once(f"{bundle.path.name}_classic", make)
+    return {entry.spec.name: directory / Path(entry.graph).name for entry in bundle.manifest.stages}
 
 
 def classic_engines(bundle: Bundle) -> Sequence[Engine]:
     """What those mean."""
     graphs = classic_graphs(bundle)
     return [PortableEngine(entry.spec, graphs[entry.spec.name]) for entry in bundle.manifest.stages]
-
-
-@functools.cache
-def _classic(graph: Path) -> Path:
-    """Written once, beside the bundle that the graph is in: tests must not change bundles."""
-    bundle = graph.parent.parent
-    path = bundle.parent / f"{bundle.name}_classic" / graph.name
-    model = ir.load(graph)
-    change_dialect(model, CLASSIC)
-    save_graph(model, path)
-    return path
 
 
 def defined_engines(precise: Precise, bundle: Bundle) -> Sequence[Engine]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from store import Store
 
-from foveal.bundle import Bundle
-from foveal.export import convert_model
+from foveal.bundle import Bundle, open_bundle
+from foveal.export import convert, convert_model
 from foveal.models.architectures import OwnModel, build_model
 from foveal.models.config import ModelConfig
 
@@ -65,15 +66,26 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Zoo:
-    """Converts each specimen once, when it is first asked for: an export takes seconds."""
+    """Converts each specimen once in a run, when it is first asked for: an export takes seconds."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory, self._found = directory, {}  # type: Path, dict[str, Specimen]
+    def __init__(self, store: Store) -> None:
+        self._store, self._found = store, {}  # type: Store, dict[str, Specimen]
 
     def __getitem__(self, name: str) -> Specimen:
         if name not in self._found:
             hierarchy, choices = ZOO[name]
             model = random_model(hierarchy, **choices)
-            bundle = convert_model(model, self._directory / name.replace(" ", "_"))
-            self._found[name] = Specimen(model, bundle)
+            made = self._store.once(f"zoo/{name}", lambda directory: convert_model(model, directory / name.replace(" ", "_")))
+            self._found[name] = Specimen(model, open_bundle(made / name.replace(" ", "_")))
         return self._found[name]
+
+
+class Goldens:
+    """Converts each golden checkpoint once in a run; its ids are bytes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, name: str) -> Bundle:
+        made = self._store.once(f"golden/{name}", lambda directory: convert(GOLDEN / name, directory / "b", tokenizer="bytes"))
+        return open_bundle(made / "b")

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from precisions import HIERARCHIES, Precise, PrecisionZoo, bytes_model, write_text
+from precisions import HIERARCHIES, Precise, PrecisionZoo, bytes_model, stored
+from store import Store
 
 from foveal.bundle import Bundle, StageEntry, open_bundle
 from foveal.calibration.calibrate import calibrate
 from foveal.calibration.settings import CalibrationSettings
-from foveal.export import convert, convert_model
+from foveal.export import convert
 from foveal.export.graphs.gpu import LoweredStage, lower
 from foveal.export.tensorrt.build import Built, build_engine
 from foveal.export.tensorrt.compile import products_in
@@ -28,8 +29,8 @@ CHECKPOINTS = Path(__file__).parent.parent / "models" / "checkpoints"
 class PreciseModels:
     """The small models that all tests of precisions share, one more, and the shipped checkpoint."""
 
-    def __init__(self, small: PrecisionZoo, directory: Path) -> None:
-        self._small, self._directory, self._found = small, directory, {}  # type: PrecisionZoo, Path, dict[str, Precise]
+    def __init__(self, small: PrecisionZoo, store: Store) -> None:
+        self._small, self._store, self._found = small, store, {}  # type: PrecisionZoo, Store, dict[str, Precise]
 
     def __getitem__(self, name: str) -> Precise:
         if name in HIERARCHIES:
@@ -41,15 +42,17 @@ class PreciseModels:
     def _attention(self) -> Precise:
         """Resampled by attention alone."""
         model = bytes_model("1@1 1@3 1@1", shortening="attention", upsampling="attention")
-        text = write_text(self._directory / "text.txt")
-        full = convert_model(model, self._directory / "attention", tokenizer="bytes")
-        return Precise(model, full, calibrate(full, [text], threads=1), text)
+        return stored(self._store, "precise/attention", model)
 
     def _shipped(self) -> Precise:
         """Averaged and repeated, with real weights and a text of real ranges."""
-        text, full = CHECKPOINTS / "text" / "calibration.txt", convert(CHECKPOINTS / "hourglass", self._directory / "shipped")
-        ranges = calibrate(full, [text], CalibrationSettings(max_tokens=3000), threads=1)
-        return Precise(load_model(CHECKPOINTS / "hourglass").model, full, ranges, text)
+        text, settings = CHECKPOINTS / "text" / "calibration.txt", CalibrationSettings(max_tokens=3000)
+
+        def make(directory: Path) -> None:
+            calibrate(convert(CHECKPOINTS / "hourglass", directory / "full"), [text], settings, threads=1)
+
+        full = open_bundle(self._store.once("precise/shipped", make) / "full")
+        return Precise(load_model(CHECKPOINTS / "hourglass").model, full, calibrate(full, [text], settings, threads=1), text)
 
 
 class Looked(NamedTuple):

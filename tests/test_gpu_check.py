@@ -13,6 +13,7 @@ from gpu_page import page_of, sentence_of
 from gpu_report import Check, Figure, GpuCheck, status_of
 from gpu_subjects import SUBJECTS, Subject
 from precisions import needs_opset_24
+from store import Store
 
 from foveal.bench.environment import read_environment
 from foveal.runtime.preflight.gpus import Gpu
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 MACHINE = Machine(system="Linux-aarch64", gpus=(Gpu("Orin (nvgpu)", "8.7"),), driver="540.4.0", cuda="12.6")
 
 
-def gpu_check(report: Path, *arguments: str) -> tuple[int, str, GpuCheck]:
+def gpu_check(report: Path, store: Store, *arguments: str) -> tuple[int, str, GpuCheck]:
     """Run the command on a machine that shows no GPU: exit code, what it printed, and the JSON."""
     command = [
         sys.executable,
@@ -36,14 +37,14 @@ def gpu_check(report: Path, *arguments: str) -> tuple[int, str, GpuCheck]:
         str(report),
         *arguments,
     ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "FOVEAL_EXAMPLES": "8"}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "FOVEAL_EXAMPLES": "8", "FOVEAL_TESTS_STORE": str(store.directory)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     return done.returncode, done.stdout, msgspec.json.decode((report / "gpu-check.json").read_bytes(), type=GpuCheck)
 
 
-def test_without_a_gpu_it_says_so_and_what_is_skipped(tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_so_and_what_is_skipped(tmp_path: Path, store: Store) -> None:
     """In one sentence; every check of every target is skipped with the reason, and nothing has failed."""
-    code, printed, result = gpu_check(tmp_path)
+    code, printed, result = gpu_check(tmp_path, store)
     assert (code, result.status) == (0, "nothing checked")
     assert "Nothing was checked: this machine has no NVIDIA GPU that CUDA sees." in printed
     assert result.subjects == {str(subject): "this machine has no NVIDIA GPU that CUDA sees" for subject in SUBJECTS}
@@ -56,9 +57,9 @@ def test_without_a_gpu_it_says_so_and_what_is_skipped(tmp_path: Path) -> None:
 
 
 @needs_opset_24
-def test_every_check_runs_on_what_needs_no_gpu(tmp_path: Path) -> None:
+def test_every_check_runs_on_what_needs_no_gpu(tmp_path: Path, store: Store) -> None:
     """One golden checkpoint: all that is asked of engines on a GPU, asked of the same graphs on the CPU."""
-    code, printed, result = gpu_check(tmp_path, "--on", "cuda:cpu", "-k", "s3_linear")
+    code, printed, result = gpu_check(tmp_path, store, "--on", "cuda:cpu", "-k", "s3_linear")
     assert code == 0, printed
     assert (result.status, result.subjects) == ("passed", {"cuda:cpu": None})
     assert {(check.model, check.precision, check.outcome) for check in result.checks} == {

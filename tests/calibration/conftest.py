@@ -11,20 +11,22 @@ import onnx_ir as ir
 import pytest
 from precisions import write_text
 from specimens import Specimen, random_model
+from store import Store
 
-from foveal.bundle import Bundle
+from foveal.bundle import Bundle, open_bundle
 from foveal.export import convert_model
 
 
 @pytest.fixture(scope="session")
-def nested(tmp_path_factory: pytest.TempPathFactory) -> Specimen:
+def nested(store: Store) -> Specimen:
     """Three scales, products in every kind of place, rotated keys, a context of 96 bytes; tests must not change it.
 
     Some stacks are empty: an export takes seconds for each that is not.
     """
     choices = {"shortening": "linear", "upsampling": "linear", "positions": "rotary", "head_bias": True}
     model = random_model("1@1 0@2 1@4 0@2 0@1", vocab_size=300, **choices)
-    return Specimen(model, convert_model(model, tmp_path_factory.mktemp("nested") / "b", tokenizer="bytes"))
+    made = store.once("calibration", lambda directory: convert_model(model, directory / "b", tokenizer="bytes"))
+    return Specimen(model, open_bundle(made / "b"))
 
 
 def copied(bundle: Bundle, path: Path) -> Bundle:

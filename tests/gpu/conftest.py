@@ -22,7 +22,7 @@ from gpu_report import GpuCheck
 from gpu_subjects import SUBJECTS, Subject
 from gpu_workshop import MODELS, Case, Contest, Made, Workshop, contests_of
 from precisions import PrecisionZoo
-from specimens import GOLDENS, Zoo
+from specimens import GOLDENS, Goldens, Zoo
 
 from foveal.errors import FovealError
 from foveal.export.tensorrt.options import EngineOptions
@@ -77,17 +77,9 @@ def _is_wanted(metafunc: pytest.Metafunc, found: Case | Contest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo, precise: PrecisionZoo) -> Workshop:
+def workshop(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo, goldens: Goldens, precise: PrecisionZoo) -> Workshop:
     """Where bundles are made."""
-    return Workshop(tmp_path_factory.mktemp("gpu"), zoo, precise)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Engines are built, not found; kernels that are compiled for this GPU are kept away from the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOVEAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+    return Workshop(tmp_path_factory.mktemp("gpu"), zoo, goldens, precise)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from exactness import Walk, paths
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
@@ -110,6 +110,7 @@ def test_sizes_that_mean_nothing(changes: dict[str, int], message: str) -> None:
         random_model(**changes)
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(random_model(prefixes=2), tmp_path)
+    family("block transformer", lambda: random_model(prefixes=2)).check(kind)

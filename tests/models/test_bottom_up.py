@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids, random_model
@@ -167,6 +168,7 @@ def test_a_description_says_what_it_is() -> None:
     assert (described.architecture, described.hierarchy, described.context) == ("bottom-up", "1@1 1@4 1@8 1@1", 96)
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(bottom_up("1@1 1@2 1@8 1@1", head_dim=10), tmp_path)
+    family("bottom up", lambda: bottom_up("1@1 1@2 1@8 1@1", head_dim=10)).check(kind)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exactness import Walk, paths
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
@@ -189,6 +189,7 @@ def test_sizes_that_mean_nothing(changes: dict[str, Any], reason: str) -> None:
         random_model(4, 5, **changes)
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(random_model(4, 3, 5, depths=(1, 1, 1), learned_positions=True), tmp_path)
+    family("megabyte", lambda: random_model(4, 3, 5, depths=(1, 1, 1), learned_positions=True)).check(kind)

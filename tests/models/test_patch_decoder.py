@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from exactness import Walk, paths
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids
@@ -118,6 +118,7 @@ def test_sizes_that_mean_nothing() -> None:
         random_model(4, heads=5)
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(random_model(4), tmp_path)
+    family("patch decoder", lambda: random_model(4)).check(kind)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import random_ids, random_model
@@ -232,6 +233,7 @@ def test_a_compaction_that_is_not_given_is_the_usual_one() -> None:
     assert random_model("1@1", architecture="retina").config.compaction == Compaction()
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(retina(head_dim=10), tmp_path)
+    family("retina", lambda: retina(head_dim=10)).check(kind)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exactness import Walk, paths
-from family_engines import check_engines
+from family_engines import KINDS, FamilyEngines
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import full_forward, random_ids, random_model
@@ -133,6 +133,7 @@ def test_other_hierarchies_are_refused(hierarchy: str) -> None:
         top_down(hierarchy)
 
 
-def test_engines_of_all_kinds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
-    check_engines(top_down("1@8 1@4 1@1"), tmp_path)
+    family("top down", lambda: top_down("1@8 1@4 1@1")).check(kind)

@@ -10,11 +10,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from specimens import GOLDEN, Zoo
+from specimens import GOLDEN, Goldens, Zoo
 
 from foveal import BackendUnavailable, CapacityError, ConfigError, EngineMismatchError, InputError, SamplingParams, load
 from foveal.bundle import open_bundle
-from foveal.export import convert
 from foveal.runtime import threads
 from foveal.runtime.engines import onnxruntime as backend
 from foveal.runtime.generate import generate_ids
@@ -22,10 +21,9 @@ from foveal.runtime.model import Model
 
 
 @pytest.fixture(scope="module")
-def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def bytes_model(goldens: Goldens) -> Model:
     """A golden checkpoint of 256 ids, read as bytes."""
-    path = tmp_path_factory.mktemp("bytes") / "b"
-    return load(convert(GOLDEN / "s4_naive_attn", path, tokenizer="bytes"), threads=1)
+    return load(goldens["s4_naive_attn"], threads=1)
 
 
 def test_greedy_text_is_the_stored_one(bytes_model: Model) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from combinations import covering
 from exactness import EXACT, Walk, check_what_is_not_written_does_not_matter, check_writes_new_rows_only, decoder_of, paths
 from fake_cuda import CudaFailure, FakeGpu, Schedule, at_random, early, late
 from fake_tensorrt import GENERATIONS, FakeTensorRT, Generation
@@ -67,10 +68,9 @@ def steps(session: Session, count: int) -> Array:
     return np.concatenate([session.advance(ids[:, place : place + 1]) for place in range(count)], 1)
 
 
-@pytest.mark.parametrize("records", [True, False], ids=["recorded", "queued"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize(
+    ("generation", "batch", "schedule", "records"), covering(GENERATIONS, (1, 2), SCHEDULES, (True, False))
+)
 def test_logits_are_the_full_forwards(
     generation: Generation, batch: int, schedule: str, records: bool, zoo: Zoo, gpu: FakeGpu
 ) -> None:
@@ -96,9 +96,7 @@ def test_what_is_not_written_does_not_matter(generation: Generation, schedule: s
     check_writes_new_rows_only(session, [1] * 18)
 
 
-@pytest.mark.parametrize("records", [True, False], ids=["recorded", "queued"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize(("generation", "schedule", "records"), covering(GENERATIONS, SCHEDULES, (True, False)))
 def test_the_device_draws_the_same_text(generation: Generation, schedule: str, records: bool, zoo: Zoo, gpu: FakeGpu) -> None:
     """Where nothing is waited for between steps: positions go on only when no stage reads them any more."""
     greedy, found = SamplingParams(temperature=0), []

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from combinations import fewer_examples
 from exactness import (
     EXACT,
     Walk,
@@ -24,7 +25,7 @@ from exactness import (
 )
 from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, LAYER_MS, FakeTensorRT, Generation
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resident_engines import LIMITS, ort_engines, session_of, specs_of, tensorrt_engines
 from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
@@ -68,7 +69,7 @@ def walk_of(session: Session, specimen: Specimen) -> Walk:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", ZOO)
-@settings(max_examples=max(3, settings().max_examples // 8))
+@fewer_examples(8)
 @given(batch=st.integers(1, 2), path=paths)
 def test_wherever_a_session_goes_its_logits_are_the_full_forwards(
     name: str, library: str, zoo: Zoo, batch: int, path: Sequence[tuple[str, int]]

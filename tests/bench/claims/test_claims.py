@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from specimens import random_model
+from store import Store
 
 from foveal import ConfigError
 from foveal.bench.claims.rare_words import measure_rare_words
@@ -43,23 +45,21 @@ TINY = Settings(
 LINES = "the sea and the ship and the storm\n" * 30 + "Mustaine saw the harbour\n"
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One word in it occurs once."""
-    path = tmp_path_factory.mktemp("text") / "t.txt"
-    path.write_text(LINES)
-    return path
+def measure(directory: Path) -> None:
+    """All claims in one run, on a text, checkpoints and bundles that stay."""
+    (directory / "t.txt").write_text(LINES)
+    bundles, checkpoints = directory / "bundles", make_checkpoints(directory)
+    texts = [directory / "t.txt"]
+    found = measure_claims((), bundles, settings=TINY, checkpoints=checkpoints, texts=texts, threads=1, command="test")
+    (directory / "result.json").write_bytes(msgspec.json.encode(found))
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def make_checkpoints(directory: Path) -> dict[str, Path]:
     """A vanilla checkpoint and one that claims twice its compute."""
-    directory, tokenizer = tmp_path_factory.mktemp("checkpoints"), train_tokenizer([LINES], 270)
-    found = {}
+    found, tokenizer = checkpoints_in(directory), train_tokenizer([LINES], 270)
     for seed, (name, hierarchy, choices) in enumerate(
         (("vanilla", "1@1", {}), ("coarse", "1@4 1@1", {"architecture": "top-down"}))
     ):
-        found[name] = directory / name
         save_checkpoint(random_model(hierarchy, seed, vocab_size=270, **choices), found[name], torch.float32)
         tokenizer.save(str(found[name] / "tokenizer.json"))
         training = {"flops_per_token": 10.0 * (seed + 1), "curve": [{"tokens": 3}, {"tokens": 7}], "more": 1}
@@ -67,16 +67,39 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where bundles are put, so that tests share them."""
-    return tmp_path_factory.mktemp("bundles")
+def checkpoints_in(directory: Path) -> dict[str, Path]:
+    """By name."""
+    return {name: directory / name for name in ("vanilla", "coarse")}
 
 
 @pytest.fixture(scope="module")
-def result(directory: Path, checkpoints: dict[str, Path], text: Path) -> ClaimsResult:
-    """All of them in one run."""
-    return measure_claims((), directory, settings=TINY, checkpoints=checkpoints, texts=[text], threads=1, command="test")
+def measured(store: Store) -> Path:
+    """What `measure` left, once in a run; tests must not change it."""
+    return store.once("claims", measure)
+
+
+@pytest.fixture(scope="module")
+def text(measured: Path) -> Path:
+    """One word in it occurs once."""
+    return measured / "t.txt"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(measured: Path) -> dict[str, Path]:
+    """A vanilla checkpoint and one that claims twice its compute."""
+    return checkpoints_in(measured)
+
+
+@pytest.fixture
+def directory(measured: Path, tmp_path: Path) -> Path:
+    """The bundles that there are, to add to."""
+    return Path(shutil.copytree(measured / "bundles", tmp_path / "bundles"))
+
+
+@pytest.fixture(scope="module")
+def result(measured: Path) -> ClaimsResult:
+    """What was measured."""
+    return msgspec.json.decode((measured / "result.json").read_bytes(), type=ClaimsResult)
 
 
 def test_speed(result: ClaimsResult) -> None:

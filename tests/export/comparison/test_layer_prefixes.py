@@ -164,7 +164,7 @@ def test_what_can_t_be_cut(zoo: Zoo, tmp_path: Path) -> None:
 
 def test_what_is_no_stack_of_layers(zoo: Zoo, tmp_path: Path) -> None:
     """Another module has other places; a stack that remembers more than its layers do is none either. Nothing is built."""
-    model = random_model("2@1", architecture="retina")
+    model = random_model("1@1", architecture="retina")
     bundle = convert_model(model, tmp_path / "retina")
     error = 'stage "{}" can\'t be cut: it is not a stack of layers; compare whole stages, without cuts'
     with pytest.raises(ConfigError, match=error.format("1")):

@@ -12,6 +12,7 @@ import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from combinations import fewer_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from precisions import (
@@ -63,6 +64,7 @@ def chunks_of(length: int) -> st.SearchStrategy[list[int]]:
 
 @pytest.mark.parametrize("name", HIERARCHIES)
 @pytest.mark.parametrize("precision", LOSSY)
+@fewer_examples(3)
 @given(data=st.data())
 def test_any_chunks_give_the_same_logits(precision: str, name: str, precise: PrecisionZoo, data: st.DataObject) -> None:
     """As in one call, for any batch, caches, chunking and rewinding: to the step of an activation."""

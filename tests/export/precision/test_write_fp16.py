@@ -19,14 +19,14 @@ from precisions import (
     needs_opset_24,
     portable_engines,
     rms_distance,
-    write_text,
+    stored,
 )
+from store import Store
 
 from foveal.bundle import Bundle
-from foveal.calibration.calibrate import Calibration, calibrate
+from foveal.calibration.calibrate import Calibration
 from foveal.calibration.ranges import ProductRanges
 from foveal.calibration.settings import CalibrationSettings
-from foveal.export import convert_model
 from foveal.export.precision.write_fp16 import LIMIT, attention_is_safe
 from foveal.precision import Plan
 
@@ -34,18 +34,15 @@ HALF = onnx.TensorProto.FLOAT16
 
 
 @pytest.fixture(scope="module")
-def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Precise:
+def overflowing(store: Store) -> Precise:
     """A model whose first feed-forward reaches beyond fp16, and whose second attention has scores that do."""
-    directory = tmp_path_factory.mktemp("overflowing")
     model = bytes_model("2@1")
     first, second = model.root.layers
     with torch.no_grad():
         first.feed_forward.up.weight *= 3e4
         first.feed_forward.down.weight /= 3e4
         second.attention.qkv.weight *= 100
-    text = write_text(directory / "text.txt")
-    full = convert_model(model, directory / "full", tokenizer="bytes")
-    return Precise(model, full, calibrate(full, [text], threads=1), text)
+    return stored(store, "precise/overflowing", model)
 
 
 def half_nodes(bundle: Bundle, stage: str) -> list[onnx.NodeProto]:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 from precisions import PrecisionZoo
+from store import Store
 from tensorrt_builds import PreciseModels
 
 pytest.importorskip("tensorrt_rtx")
 
 
 @pytest.fixture(scope="session")
-def models(precise: PrecisionZoo, tmp_path_factory: pytest.TempPathFactory) -> PreciseModels:
+def models(precise: PrecisionZoo, store: Store) -> PreciseModels:
     """Models to build in every precision, by name."""
-    return PreciseModels(precise, tmp_path_factory.mktemp("models"))
+    return PreciseModels(precise, store)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from combinations import but_deep, deep
 from precisions import CACHE, LOSSY
 from specimens import ZOO, Zoo
 from tensorrt_builds import Looked, PreciseModels, look_at, looked_at
@@ -28,6 +29,12 @@ PRECISE = [
     ("attention", "modern", "int8"),
     *[("vanilla", "classic", precision) for precision in LOSSY],
 ]
+ON_EVERY_CHANGE = [
+    *[it for it in PRECISE if it[0] in ("nested", "attention", "vanilla")],
+    ("shipped", "modern", "fp16"),
+    ("resampled", "modern", "w4"),
+]
+"""Every precision, dialect and model; the shipped one, whose engines take longest to build, in one precision."""
 
 
 def types_read(kernels: Sequence[Kernel]) -> set[str]:
@@ -57,7 +64,7 @@ def test_all_kinds_of_stages(name: str, dialect: str, zoo: Zoo) -> None:
         assert types_read(stage.built.layers.kernels) == {"Float"}
 
 
-@pytest.mark.parametrize(("name", "dialect", "precision"), PRECISE)
+@pytest.mark.parametrize(("name", "dialect", "precision"), but_deep(ON_EVERY_CHANGE, PRECISE))
 def test_products_run_in_the_precision_asked_for(name: str, dialect: str, precision: str, models: PreciseModels) -> None:
     """By the types that the kernels of both profiles read; nothing is widened to memory, and caches are what they should be."""
     bundle = models[name].build(Plan(default=precision, cache=CACHE))
@@ -97,7 +104,7 @@ def test_a_decode_step_attends_in_one_kernel(models: PreciseModels) -> None:
             assert {tensor.name.partition(".")[0] for tensor in kernel.inputs if len(tensor.shape) == 4} >= {"present"}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", but_deep(["fp16"], ["fp32", "fp16", "int8"]))
 def test_weights_are_stored_once(precision: str, models: PreciseModels) -> None:
     """Though there are two profiles: neither is of static shapes alone."""
     bundle = models["shipped"].build(Plan(default=precision, cache=CACHE))
@@ -107,7 +114,10 @@ def test_weights_are_stored_once(precision: str, models: PreciseModels) -> None:
 
 @pytest.mark.parametrize(
     ("name", "precision", "type_read"),
-    [("vanilla", "fp16", "Half"), ("vanilla", "w8", "Int32"), ("vanilla", "w4", "Int32"), ("shipped", "int8", "Int32")],
+    [
+        *(("vanilla", "fp16", "Half"), ("vanilla", "w8", "Int32"), ("vanilla", "w4", "Int32")),
+        pytest.param("shipped", "int8", "Int32", marks=deep),
+    ],
 )
 def test_tables_in_fewer_bytes_build_too(name: str, precision: str, type_read: str, models: PreciseModels) -> None:
     """TensorRT has no lookup in bytes: it makes them Int32, so that only fp16 tables are smaller in its engines."""
