@@ -186,9 +186,7 @@ class Session:
             CapacityError: the snapshot holds more tokens than this session can.
         """
         if not isinstance(snapshot, Snapshot):
-            raise InputError(
-                f"expected what session.snapshot() gave, got {type(snapshot).__name__}; keep that and hand it over"
-            )
+            raise InputError(f"expected what session.snapshot() gave, got {type(snapshot).__name__}; hand that over")
         if snapshot.batch != self.batch:
             raise InputError(
                 f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch"
@@ -203,8 +201,9 @@ class Session:
 
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
+        moment = self.snapshot()
         forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap)
-        forked.restore(self.snapshot())
+        forked.restore(moment)
         return forked
 
     @property
