@@ -33,8 +33,9 @@ class RunRecords:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         """Keep both; of a run of single tests, or one that was broken off, no times."""
         counts = {name: len(found) for name, found in terminalreporter.stats.items()}
-        if config.cache is not None and not any("::" in argument for argument in config.args):
-            config.cache.set(KEY, config.cache.get(KEY, {}) | self.seconds)
+        cache = getattr(config, "cache", None)  # there is none with -p no:cacheprovider
+        if cache is not None and not any("::" in argument for argument in config.args):
+            cache.set(KEY, cache.get(KEY, {}) | self.seconds)
         if self.page is not None:
             seconds, examples = time.perf_counter() - self.began, os.environ.get("FOVEAL_EXAMPLES", "25")
             write_record(self.page, sentence(counts, seconds, examples, read_environment(), _commit()))
