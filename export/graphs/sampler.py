@@ -2,7 +2,9 @@
 
 It draws as `runtime.sampling.Sampler` does, from the `CANDIDATES` likeliest tokens, by the inverse of the cumulative
 distribution at one uniform number per token. So the same seed gives the same text as on the host, but for draws that fall on a
-border which fp32 rounds to the other side.
+border which fp32 rounds to the other side. No candidate of weight 0 is drawn: the likeliest logit is taken off before anything
+is multiplied, and the total is what the cumulative sums reach. Where no candidate has a weight, as the logits are broken, it
+answers -1.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ sampler ({inputs}) => ({outputs}) {{
     one = Constant <value_ints = [1]> ()
     values, ids = TopK <axis = -1> (logits, count)
     in_top_k = Less (ranks, top_k)
-    scaled = Mul (values, inverse_temperature)
-    highest = ReduceMax (scaled, last_axis)
-    shifted = Sub (scaled, highest)
-    powers = Exp (shifted)
+    highest = ReduceMax (values, last_axis)
+    below = Sub (values, highest)
+    scaled = Mul (below, inverse_temperature)
+    powers = Exp (scaled)
     nothing = Constant <value_float = 0.0> ()
     weights = Where (in_top_k, powers, nothing)
     weight_sum = ReduceSum (weights, last_axis)
@@ -43,10 +45,12 @@ sampler ({inputs}) => ({outputs}) {{
     least = Mul (likeliest, min_p)
     in_min_p = GreaterOrEqual (shares, least)
     in_both = And (in_top_p, in_min_p)
-    is_kept = And (in_both, in_top_k)
+    is_possible = Greater (shares, nothing)
+    is_kept = And (in_both, is_possible)
     kept = Where (is_kept, shares, nothing)
     cumulative = CumSum (kept, last_place)
-    total = ReduceSum (kept, last_axis)
+    last = Constant <value_ints = [{last}]> ()
+    total = Gather <axis = 2> (cumulative, last)
     draw = Gather <axis = 0> (position_{stages}, zero)
     uniform_row = Gather <axis = 0> (uniform, draw)
     uniform_column = Transpose <perm = [1, 0]> (uniform_row)
@@ -60,7 +64,10 @@ sampler ({inputs}) => ({outputs}) {{
     last_kept = Sub (kept_count, one)
     pick = Min (passed_count, last_kept)
     chosen = GatherElements <axis = 2> (ids, pick)
-    next_ids = Squeeze (chosen, last_axis)
+    is_broken = Less (pick, zero)
+    none = Constant <value_ints = [-1]> ()
+    answer = Where (is_broken, none, chosen)
+    next_ids = Squeeze (answer, last_axis)
     {moves}
 }}"""
 _MOVE = """
@@ -76,6 +83,7 @@ def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
     text = _GRAPH.format(
         opset=_OPSET,
         candidates=candidates,
+        last=candidates - 1,
         stages=stages,
         inputs=_declared(contract.inputs),
         outputs=_declared(contract.outputs),
