@@ -3,7 +3,8 @@
     races/<key>.json    in `files.cache_directory()`: a `_Race`, by the hash of what it was run for
 
 It is of this machine, CPUs that may be used, library and bundle; anything else is measured for itself. Removing the folder has
-everything measured again. What can't be read or kept is measured each time.
+everything measured again, and so has a week: other work on the machine may have decided the race. What can't be read or kept is
+measured each time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Container
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from ..bundle import Bundle
 from ..files import cache_directory, write_atomically
 
 _log = logging.getLogger(__name__)
-_LONGEST_BYTES = 1 << 16
+_LONGEST_BYTES, _LONGEST_SECONDS = 1 << 16, 7 * 24 * 3600
 _TELLING = ("model name", "CPU implementer", "CPU part", "CPU revision")
 """Fields of /proc/cpuinfo that tell one kind of core from another, on x86 and on ARM."""
 
@@ -67,12 +69,16 @@ def remembered(question: str, bundle: Bundle, library: str, answers: Container[i
 def _read(asked: _Race) -> int | None:
     try:
         path = asked.path()
-        if not path.is_file() or path.stat().st_size > _LONGEST_BYTES:
+        if not path.is_file() or path.stat().st_size > _LONGEST_BYTES or _age_seconds(path) > _LONGEST_SECONDS:
             return None
         kept = msgspec.json.decode(path.read_bytes(), type=_Race)
     except (OSError, RuntimeError, ValueError):  # a folder that can't be read, no home directory, not what was written
         return None
     return kept.answer if msgspec.structs.replace(kept, answer=None) == asked else None
+
+
+def _age_seconds(path: Path) -> float:
+    return abs(time.time() - path.stat().st_mtime)  # of a clock that was set back too
 
 
 def _keep(race: _Race) -> None:
