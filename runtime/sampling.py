@@ -59,7 +59,10 @@ class SamplingParams:
             self._put("seed", _whole("seed", self.seed))
         penalty = self.repetition_penalty
         _require(
-            0 <= self.temperature < math.inf, "temperature", self.temperature, "at least 0 (0: always the likeliest token)"
+            0 <= self.temperature < math.inf,
+            "temperature",
+            self.temperature,
+            "at least 0 and finite (0: always the likeliest token)",
         )
         _require(self.top_k >= 0, "top_k", self.top_k, "at least 0 (0: keep all tokens)")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1 (1: keep all tokens)")
