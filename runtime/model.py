@@ -135,6 +135,23 @@ def load(
         BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
+    opened = _opened(bundle, target)
+    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
+    if target == "cpu" and overlap is None:
+        model.overlap = _overlap_helps(model)
+    return model
+
+
+def threads_of(bundle: str | Path | Bundle, target: str = "cpu") -> int:
+    """The engine threads that `load` would choose here, without loading what is known already.
+
+    Raises:
+        BundleError, ConfigError, BackendUnavailable, EngineMismatchError: as `load`.
+    """
+    return _thread_count(_opened(bundle, target), target, None)
+
+
+def _opened(bundle: str | Path | Bundle, target: str) -> Bundle:
     check_target(target)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if target not in opened.manifest.engines:
@@ -143,10 +160,7 @@ def load(
             f"{opened.path} has no engines for {target}, only for: {built}; "
             f"add them: foveal build {opened.path} --target {target}"
         )
-    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
-    if target == "cpu" and overlap is None:
-        model.overlap = _overlap_helps(model)
-    return model
+    return opened
 
 
 def _overlap_helps(model: Model) -> bool:

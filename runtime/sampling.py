@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class SamplingParams:
             from 1e-100 to 1e100.
         seed: None draws a fresh one.
         max_new_tokens: stop after so many.
-        stop: texts that end the generation; they are not given out.
+        stop: texts that end the generation (one text, or any number); they are not given out.
 
     Raises:
         InputError: a setting out of its range, or of another type: NaN, a truth value, a `top_k` of 5.0.
@@ -57,6 +58,7 @@ class SamplingParams:
             self._put(name, _whole(name, getattr(self, name)))
         if self.seed is not None:
             self._put("seed", _whole("seed", self.seed))
+        self._put("stop", _texts("stop", self.stop))
         penalty = self.repetition_penalty
         _require(
             0 <= self.temperature < math.inf,
@@ -75,7 +77,7 @@ class SamplingParams:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
         _require(all(self.stop), "stop", list(self.stop), "texts of at least one character")
 
-    def _put(self, name: str, value: float) -> None:
+    def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     @property
@@ -100,6 +102,12 @@ def _real(name: str, value: object) -> float:
 def _whole(name: str, value: object) -> int:
     _require(isinstance(value, numbers.Integral) and not isinstance(value, bool), name, repr(value), "a whole number (int)")
     return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    _require(all(isinstance(text, str) for text in found), name, repr(value), "a text, or a sequence of texts")
+    return found
 
 
 class Sampler:

@@ -59,6 +59,7 @@ def test_a_second_load_measures_nothing(zoo: Zoo, monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         loaded = load(late)
         assert (loaded.threads, loaded.overlap) == (1, True)
+    assert model.threads_of(late) == model.threads_of(late.path) == 1  # as the command asks, which shares its threads
     assert asked == ["threads", "overlap"]
     assert load(plain).overlap is False  # has no late stages: nothing to race
     assert asked == ["threads", "overlap", "threads"]

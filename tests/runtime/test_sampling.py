@@ -135,6 +135,14 @@ def test_whole_numbers_that_are_none(name: str, value: Any) -> None:
         SamplingParams(**{name: value})
 
 
+def test_one_stop_text_is_one_text() -> None:
+    """Not its characters; a list is as good as a tuple, and whatever is no text is named."""
+    assert SamplingParams(stop="abc") == SamplingParams(stop=["abc"]) == SamplingParams(stop=("abc",))  # type: ignore[arg-type]
+    for wrong in (None, 5, b"abc", ["a", 5]):
+        with pytest.raises(InputError, match="^stop is .*, expected a text, or a sequence of texts$"):
+            SamplingParams(stop=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("penalty", [1e-308, 1e308])
 def test_penalties_beyond_all_use(penalty: float) -> None:
     """Where a logit would overflow; what is allowed never does."""
