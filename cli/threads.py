@@ -18,8 +18,9 @@ def pool_threads(bundle: Path, target: str, threads: int | None) -> int | None:
     """Make the shared pool, of `threads` or of the number that decodes `bundle` fastest; returns what to load with."""
     if not _Process.is_own:
         return threads
-    from ..runtime import load, share_threads
+    from ..runtime import share_threads
+    from ..runtime.model import threads_of
 
-    count = load(bundle, target).threads if threads is None else threads
+    count = threads_of(bundle, target) if threads is None else threads
     share_threads(count)
     return count

@@ -119,15 +119,15 @@ def sampler_contract(stages: int, vocab_size: int) -> Contract:
     inputs = (
         TensorSpec("logits", "float32", ("B", 1, vocab_size), "next-token logits"),
         TensorSpec("uniform", "float32", (DRAWS, "B"), "numbers of [0, 1), one for each token to draw"),
-        TensorSpec("inverse_temperature", "float32", (1,), "logits are multiplied by it"),
+        TensorSpec("inverse_temperature", "float32", (1,), "what a logit is below the largest is multiplied by it"),
         TensorSpec("top_k", "int64", (1,), f"how many of the likeliest tokens to keep, at most {CANDIDATES}"),
-        TensorSpec("top_p", "float32", (1,), "keep the likeliest that together have this probability"),
+        TensorSpec("top_p", "float32", (1,), "keep the likeliest that together have this probability; above 0"),
         TensorSpec("min_p", "float32", (1,), "keep those at least so likely, relative to the likeliest"),
         TensorSpec("fired", "int64", (stages + 1,), "1 for stages that fired in this step, and for the draw"),
         *(TensorSpec(f"position_{place}", "int64", ("B",), "where a stage stands") for place in places),
     )
     outputs = (
-        TensorSpec("next_ids", "int64", ("B", 1), "the tokens drawn"),
+        TensorSpec("next_ids", "int64", ("B", 1), "the tokens drawn; -1 where logits are broken"),
         *(TensorSpec(f"next_position_{place}", "int64", ("B",), "where it stands in the next step") for place in places),
     )
     return Contract(inputs, outputs)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import CANDIDATES
 from ..errors import CapacityError, InputError
+from .drawing import can_draw
 from .sampling import Sampler, SamplingParams
 from .session import Session
 
@@ -37,11 +37,6 @@ def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams
     if session.draws and can_draw(params):
         return _continue_on_device(session, sampler.sample(logits[0, 0], session.tokens[0]), sampler, params.max_new_tokens)
     return _continue(session, logits[0, 0], sampler, params.max_new_tokens)
-
-
-def can_draw(params: SamplingParams) -> bool:
-    """Whether a device's sampler follows these settings: greedy, or a choice among few enough; no penalty for repetition."""
-    return params.repetition_penalty == 1 and (params.temperature == 0 or 1 <= params.top_k <= CANDIDATES)
 
 
 def _continue_on_device(session: Session, token: int, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..bundle import Bundle, Manifest, check_target, open_bundle
+from ..contract import late_stages
 from ..errors import ConfigError
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
-from .engines.onnxruntime_library import shared_threads
+from .engines.onnxruntime_library import import_onnxruntime, shared_threads
 from .generate import generate_ids
+from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
 from .text import TextStream
-from .threads import fastest_thread_count, overlap_helps
+from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, load_tokenizer
 
 
@@ -120,7 +122,7 @@ def load(
         bundle: a bundle directory, every file of which is checked first, or one that was opened before.
         target: what the engines were built for.
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
-            measurement on this machine. Only `cpu` engines have threads.
+            measurement on this machine, which is remembered (`races.py`). Only `cpu` engines have threads.
         provider: what `cuda` engines run on: `"cuda"` (None), `"tensorrt"`, `"tensorrt-rtx"`, or `"cpu"` where there is no GPU.
         overlap: whether engines that a decode step does not wait for, where the model has such stages, run beside the others:
             those of `cpu` in a second thread (None: where it is measured to be quicker), those of TensorRT on a second stream
@@ -133,6 +135,23 @@ def load(
         BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
+    opened = _opened(bundle, target)
+    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
+    if target == "cpu" and overlap is None:
+        model.overlap = _overlap_helps(model)
+    return model
+
+
+def threads_of(bundle: str | Path | Bundle, target: str = "cpu") -> int:
+    """The engine threads that `load` would choose here, without loading what is known already.
+
+    Raises:
+        BundleError, ConfigError, BackendUnavailable, EngineMismatchError: as `load`.
+    """
+    return _thread_count(_opened(bundle, target), target, None)
+
+
+def _opened(bundle: str | Path | Bundle, target: str) -> Bundle:
     check_target(target)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if target not in opened.manifest.engines:
@@ -141,14 +160,18 @@ def load(
             f"{opened.path} has no engines for {target}, only for: {built}; "
             f"add them: foveal build {opened.path} --target {target}"
         )
-    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
-    if target == "cpu" and overlap is None:
-        model.overlap = _overlap_helps(model)
-    return model
+    return opened
 
 
 def _overlap_helps(model: Model) -> bool:
-    return overlap_helps(lambda overlap: Session(model.engines, model.manifest.model, overlap=overlap))
+    def race() -> bool:
+        return overlap_helps(lambda overlap: Session(model.engines, model.manifest.model, overlap=overlap))
+
+    if not late_stages([entry.spec for entry in model.manifest.stages]):
+        return False
+    shared = ", shared" if shared_threads() else ""
+    question = f"whether late stages run beside the others with {model.threads} threads{shared}"
+    return bool(remembered(question, model.bundle, _library(), (False, True), race))
 
 
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
@@ -158,7 +181,18 @@ def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
     if target != "cpu":
         return threads or 1
     if shared is None:
-        return threads or fastest_thread_count(lambda n: Session(open_engines(bundle, target, n), bundle.manifest.model))
+        return threads or _fastest_thread_count(bundle)
     if threads not in (None, shared):
         raise ConfigError(f"this process shares a pool of {shared} threads, got threads={threads}; leave it out")
     return shared
+
+
+def _fastest_thread_count(bundle: Bundle) -> int:
+    def race() -> int:
+        return fastest_thread_count(lambda threads: Session(open_engines(bundle, "cpu", threads), bundle.manifest.model))
+
+    return remembered("how many threads decode fastest", bundle, _library(), tuple(thread_counts()), race)
+
+
+def _library() -> str:
+    return f"onnxruntime {import_onnxruntime().__version__}"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..contract import DRAWS
 from .device import Buffer, Device, Region
+from .drawing import settings_of, uniform_of
 from .engines.resident import ResidentProgram, ResidentStage
 from .frame import Frame
 from .sampling import SamplingParams
@@ -70,16 +71,9 @@ class ResidentSampler:
 
     def begin(self, params: SamplingParams, uniform: npt.NDArray[np.float64]) -> None:
         """Queue what the next draws go by: settings, and a number of [0, 1) for each, `[draws, B]`, at most `DRAWS`."""
-        is_greedy = params.temperature == 0
-        values = {
-            "inverse_temperature": 1.0 if is_greedy else 1 / params.temperature,
-            "top_k": 1 if is_greedy else params.top_k,
-            "top_p": params.top_p,
-            "min_p": params.min_p,
-        }
-        for name, value in values.items():
+        for name, value in settings_of(params).items():
             self._settings[name].told[...] = value
-        self._settings["uniform"].told[: len(uniform)] = uniform
+        self._settings["uniform"].told[: len(uniform)] = uniform_of(uniform)
         for setting in self._settings.values():
             setting.upload(self._device)
 

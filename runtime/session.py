@@ -15,6 +15,7 @@ from ..bundle import ModelInfo
 from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
 from .decoder import Decoder, Engines, Observer, Written
+from .drawing import check_drawn, check_draws
 from .host import HostDecoder
 from .one_at_a_time import one_at_a_time
 from .rows import Array, TokenLog
@@ -128,7 +129,7 @@ class Session:
         Args:
             ids: integers `[B, 1]`.
             count: how many to append, and to draw.
-            params: temperature, top_p, min_p, and a top_k between 1 and `CANDIDATES` unless the temperature is 0.
+            params: temperature, top_p, min_p, and a top_k between 1 and `CANDIDATES` unless greedy (`drawing.can_draw`).
             uniform: a number of [0, 1) for each draw, `[count, B]`.
 
         Returns:
@@ -136,13 +137,16 @@ class Session:
 
         Raises:
             ConfigError: these engines draw no tokens.
-            InputError, CapacityError: as `advance`; the session is unchanged.
+            InputError, CapacityError: as `advance`, and settings or numbers that it can't draw by, or logits that are not
+                finite; the session is unchanged.
         """
         tokens = self._checked_ids(ids)
         self._check_room(count)
+        check_draws(params, uniform, (count, self.batch))
         self._begin()
         self._tokens.write(self.position, tokens)
         drawn = self.decoder.draw(self.position, count, params, uniform)
+        check_drawn(drawn)
         self._tokens.write(self.position + 1, drawn[:, :-1])
         self._go_on(count)
         return drawn

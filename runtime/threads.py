@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..contract import late_stages
+from .races import usable_cpus
 from .session import Session
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def fastest_thread_count(open_session: Callable[[int], Session]) -> int:
 
     Each number races the one before it, and the first that loses ends the search.
     """
-    counts = _candidates()
+    counts = thread_counts()
     best = next(counts)
     champion = open_session(best)
     for threads in counts:
@@ -47,9 +47,9 @@ def overlap_helps(open_session: Callable[[bool], Session]) -> bool:
     return seconds[1] < seconds[0]
 
 
-def _candidates() -> Iterator[int]:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = 1
+def thread_counts() -> Iterator[int]:
+    """Powers of two up to the CPUs that this process may use, and these."""
+    available, threads = usable_cpus(), 1
     while threads < available:
         yield threads
         threads *= 2

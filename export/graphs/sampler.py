@@ -2,7 +2,9 @@
 
 It draws as `runtime.sampling.Sampler` does, from the `CANDIDATES` likeliest tokens, by the inverse of the cumulative
 distribution at one uniform number per token. So the same seed gives the same text as on the host, but for draws that fall on a
-border which fp32 rounds to the other side.
+border which fp32 rounds to the other side. No candidate of weight 0 is drawn: the likeliest logit is taken off before anything
+is multiplied, and the total is what the cumulative sums reach. Where no candidate has a weight, as the logits are broken, it
+answers -1.
 """
 
 from __future__ import annotations
@@ -23,29 +25,32 @@ _GRAPH = """<ir_version: 10, opset_import: ["" : {opset}]>
 sampler ({inputs}) => ({outputs}) {{
     count = Constant <value_ints = [{candidates}]> ()
     last_axis = Constant <value_ints = [-1]> ()
+    last_place = Constant <value_int = 2> ()
     zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
     values, ids = TopK <axis = -1> (logits, count)
     in_top_k = Less (ranks, top_k)
-    scaled = Mul (values, inverse_temperature)
-    highest = ReduceMax (scaled, last_axis)
-    shifted = Sub (scaled, highest)
-    powers = Exp (shifted)
+    highest = ReduceMax (values, last_axis)
+    below = Sub (values, highest)
+    scaled = Mul (below, inverse_temperature)
+    powers = Exp (scaled)
     nothing = Constant <value_float = 0.0> ()
     weights = Where (in_top_k, powers, nothing)
     weight_sum = ReduceSum (weights, last_axis)
     shares = Div (weights, weight_sum)
-    up_to = MatMul (shares, triangle)
+    up_to = CumSum (shares, last_place)
     before = Sub (up_to, shares)
     in_top_p = Less (before, top_p)
     likeliest = ReduceMax (shares, last_axis)
     least = Mul (likeliest, min_p)
     in_min_p = GreaterOrEqual (shares, least)
     in_both = And (in_top_p, in_min_p)
-    is_kept = And (in_both, in_top_k)
+    is_possible = Greater (shares, nothing)
+    is_kept = And (in_both, is_possible)
     kept = Where (is_kept, shares, nothing)
-    cumulative = MatMul (kept, triangle)
-    total = ReduceSum (kept, last_axis)
+    cumulative = CumSum (kept, last_place)
+    last = Constant <value_ints = [{last}]> ()
+    total = Gather <axis = 2> (cumulative, last)
     draw = Gather <axis = 0> (position_{stages}, zero)
     uniform_row = Gather <axis = 0> (uniform, draw)
     uniform_column = Transpose <perm = [1, 0]> (uniform_row)
@@ -59,7 +64,10 @@ sampler ({inputs}) => ({outputs}) {{
     last_kept = Sub (kept_count, one)
     pick = Min (passed_count, last_kept)
     chosen = GatherElements <axis = 2> (ids, pick)
-    next_ids = Squeeze (chosen, last_axis)
+    is_broken = Less (pick, zero)
+    none = Constant <value_ints = [-1]> ()
+    answer = Where (is_broken, none, chosen)
+    next_ids = Squeeze (answer, last_axis)
     {moves}
 }}"""
 _MOVE = """
@@ -75,6 +83,7 @@ def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
     text = _GRAPH.format(
         opset=_OPSET,
         candidates=candidates,
+        last=candidates - 1,
         stages=stages,
         inputs=_declared(contract.inputs),
         outputs=_declared(contract.outputs),
@@ -84,7 +93,6 @@ def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
     for node in model.graph.node:
         node.name = f"sampler/{node.output[0]}"
     constants: dict[str, np.ndarray[Any, Any]] = {
-        "triangle": np.triu(np.ones((candidates, candidates), np.float32)),  # a product with it sums up to each place
         "ranks": np.arange(candidates),
     }
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())

@@ -12,7 +12,8 @@ from specimens import Zoo, random_ids
 
 from foveal import CapacityError, ConfigError, InputError, SamplingParams
 from foveal.runtime.backends import cpu_engines
-from foveal.runtime.generate import can_draw, generate_ids
+from foveal.runtime.drawing import can_draw
+from foveal.runtime.generate import generate_ids
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.session import Session
 
@@ -109,6 +110,10 @@ def test_whoever_stops_early_finds_the_session_there(zoo: Zoo, gpu: FakeGpu) -> 
         ({"top_k": 65}, False),
         ({}, False),
         ({"temperature": 0, "repetition_penalty": 1.1}, False),
+        ({"top_k": 1, "temperature": 1e-308}, True),
+        ({"top_k": 9, "temperature": 1e-30}, True),
+        ({"top_k": 9, "temperature": 1e-38}, False),
+        ({"top_k": 9, "temperature": 1e38}, False),
     ],
 )
 def test_what_a_device_can_draw(settings: dict[str, Any], expected: bool) -> None:
@@ -123,11 +128,30 @@ def test_what_it_refuses(zoo: Zoo, gpu: FakeGpu) -> None:
         device.draw([[1]], 97, greedy, np.zeros((97, 1)))
     with pytest.raises(InputError, match="id 41 is outside the vocabulary"):
         device.draw([[41]], 1, greedy, np.zeros((1, 1)))
+    for chosen in ({}, {"top_k": 5, "temperature": 1e-38}, {"temperature": 0, "repetition_penalty": 2}):
+        with pytest.raises(
+            InputError, match=r"a device draws greedily, .*; got SamplingParams\(.*; draw from the logits of advance"
+        ):
+            device.draw([[1]], 1, SamplingParams(**chosen), np.zeros((1, 1)))
+    for numbers in (np.zeros((2, 1)), np.zeros(1), np.ones((1, 1)), np.full((1, 1), np.nan), np.full((1, 1), -0.1)):
+        with pytest.raises(InputError, match=r"got random numbers of shape .*, expected \[1, 1\], each at least 0 and below 1"):
+            device.draw([[1]], 1, greedy, numbers)
     assert device.position == 0
     host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
     assert not host.draws
     with pytest.raises(ConfigError, match="these engines draw no tokens; draw them from the logits"):
         host.draw([[1]], 1, greedy, np.zeros((1, 1)))
+
+
+def test_extreme_settings_give_the_hosts_text(zoo: Zoo, gpu: FakeGpu) -> None:
+    """On the device where it can, else from its logits on the host."""
+    host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
+    device = opened("nested", "onnxruntime", zoo, gpu)
+    for chosen in ({"temperature": 1e-30}, {"temperature": 1e-38}, {"temperature": 1e-308}, {"top_p": 1e-46}):
+        params = SamplingParams(**chosen, top_k=9, seed=5, max_new_tokens=8)
+        host.reset()
+        device.reset()
+        assert list(generate_ids(device, PROMPT, params)) == list(generate_ids(host, PROMPT, params))
 
 
 def test_engines_without_a_sampler(zoo: Zoo) -> None:

@@ -83,12 +83,12 @@ def test_threads_are_measured_or_given(zoo: Zoo, monkeypatch: pytest.MonkeyPatch
         tried.append(count)
         return count
 
-    monkeypatch.setattr(threads, "_candidates", lambda: iter([1, 2, 4, 8]))
+    monkeypatch.setattr(threads, "thread_counts", lambda: iter([1, 2, 4, 8]))
     monkeypatch.setattr(threads, "_decode_seconds", lambda session: seconds[session])
     assert threads.fastest_thread_count(opened) == 2  # type: ignore[arg-type]
     assert tried == [1, 2, 4]
     monkeypatch.undo()
-    assert load(zoo["vanilla"].bundle).threads in threads._candidates()
+    assert load(zoo["vanilla"].bundle).threads in threads.thread_counts()
     with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
         load(zoo["vanilla"].bundle, threads=0)
 

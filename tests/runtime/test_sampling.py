@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling_reference import is_drawn_right, shares_of
 
 from foveal import InputError, SamplingParams
 from foveal.runtime.sampling import Sampler
@@ -67,8 +69,8 @@ def test_frequencies_are_the_softmax() -> None:
     """With and without a filter that has to sort."""
     logits = np.array([0.0, 2.0, 1.0, -1.0], np.float32)
     expected = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum()
-    for settings in ({}, {"min_p": 1e-9}):
-        counts = np.bincount(draw(logits, 20_000, temperature=0.7, **settings), minlength=4)
+    for more in ({}, {"min_p": 1e-9}):
+        counts = np.bincount(draw(logits, 20_000, temperature=0.7, **more), minlength=4)
         np.testing.assert_allclose(counts / 20_000, expected, atol=0.012)
 
 
@@ -99,11 +101,11 @@ def test_broken_logits(broken: list[float]) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"temperature": -1}, "temperature is -1, expected at least 0"),
+        ({"temperature": -1}, "temperature is -1.0, expected at least 0"),
         ({"top_k": -1}, "top_k is -1, expected at least 0"),
-        ({"top_p": 0}, "top_p is 0, expected more than 0 and at most 1"),
+        ({"top_p": 0}, "top_p is 0.0, expected more than 0 and at most 1"),
         ({"min_p": 1.5}, "min_p is 1.5, expected between 0 and 1"),
-        ({"repetition_penalty": 0}, "repetition_penalty is 0, expected more than 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0.0, expected more than 0"),
         ({"seed": -5}, "seed is -5, expected at least 0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0, expected at least 1"),
         ({"stop": ("",)}, r"stop is \[''\], expected texts of at least one character"),
@@ -113,3 +115,121 @@ def test_settings_out_of_range(settings: Any, reason: str) -> None:
     """Got and expected, at the call."""
     with pytest.raises(InputError, match=reason):
         SamplingParams(**settings)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "repetition_penalty"])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -np.inf, np.float32(-1), True, "1", None, 1j, [0.5], np.array([0.5]), 10**400]
+)
+def test_numbers_that_are_none(name: str, value: Any) -> None:
+    """NaN, infinities, truth values, texts and lists: one line that names the setting."""
+    with pytest.raises(InputError, match=f"^{name} is .*, expected .*$"):
+        SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["top_k", "max_new_tokens", "seed"])
+@pytest.mark.parametrize("value", [5.0, np.float32(5), True, "5", [5], np.nan, -1, np.int8(-1)])
+def test_whole_numbers_that_are_none(name: str, value: Any) -> None:
+    """A `top_k` of 5.0 is a mistake that is said, not one that fails at the first token."""
+    with pytest.raises(InputError, match=f"^{name} is .*, expected .*$"):
+        SamplingParams(**{name: value})
+
+
+def test_one_stop_text_is_one_text() -> None:
+    """Not its characters; a list is as good as a tuple, and whatever is no text is named."""
+    assert SamplingParams(stop="abc") == SamplingParams(stop=["abc"]) == SamplingParams(stop=("abc",))  # type: ignore[arg-type]
+    for wrong in (None, 5, b"abc", ["a", 5]):
+        with pytest.raises(InputError, match="^stop is .*, expected a text, or a sequence of texts$"):
+            SamplingParams(stop=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("penalty", [1e-308, 1e308])
+def test_penalties_beyond_all_use(penalty: float) -> None:
+    """Where a logit would overflow; what is allowed never does."""
+    with pytest.raises(InputError, match="repetition_penalty is 1e[+-]308, expected from 1e-100 to 1e100"):
+        SamplingParams(repetition_penalty=penalty)
+
+
+def test_numpys_numbers_become_pythons() -> None:
+    """So that settings print and compare the same, wherever they came from."""
+    params = SamplingParams(temperature=np.float64(0.5), top_k=np.int64(3), top_p=np.float64(1), seed=np.uint8(7))
+    assert params == SamplingParams(temperature=0.5, top_k=3, seed=7)
+    assert {type(params.temperature), type(params.top_p)} == {float}
+    assert {type(params.top_k), type(params.seed)} == {int}
+
+
+def stub(uniform: float) -> Any:
+    """A source of one random number."""
+    return type("Stub", (), {"random": staticmethod(lambda: uniform)})
+
+
+LARGEST = float(np.finfo(np.float32).max)
+any_logit = st.one_of(
+    st.floats(-30, 30, width=32),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, 1.0, -1.0, -np.inf, LARGEST, -LARGEST, 1e-45, -1e-45]),
+)
+any_logits = st.lists(any_logit, min_size=1, max_size=12).filter(lambda values: max(values) > -np.inf)
+any_uniform = st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 5e-324, 0.5, 1 - 2.0**-25, 1 - 2.0**-53])
+any_settings = st.fixed_dictionaries(
+    {
+        "temperature": st.floats(0, allow_infinity=False)
+        | st.sampled_from([5e-324, 1e-308, 1e-45, 1e-38, 0.7, 1.0, 1e38, 1e308]),
+        "top_k": st.integers(0, 14) | st.just(10**30),
+        "top_p": st.floats(0, 1, exclude_min=True) | st.sampled_from([5e-324, 1e-46, 0.5, 1 - 2.0**-53, 1.0]),
+        "min_p": st.floats(0, 1) | st.sampled_from([5e-324, 1e-46, 0.3, 1.0]),
+        "repetition_penalty": st.floats(1e-100, 1e100) | st.sampled_from([1e-100, 1e-45, 1e-38, 0.5, 1.0, 1.3, 1e38, 1e100]),
+    }
+)
+
+
+@settings(max_examples=300)
+@given(any_settings, any_logits, any_uniform, st.lists(st.integers(0, 11), max_size=6))
+def test_every_allowed_setting_draws_by_its_definition(
+    chosen: Any, values: list[float], uniform: float, seen: list[int]
+) -> None:
+    """To the ends of the allowed ranges, against exact fractions: never a token that can't be, never one too often."""
+    params, logits = SamplingParams(**chosen, seed=0), np.array(values, np.float32)
+    seen = [token for token in seen if token < len(logits)]
+    sampler = Sampler(params)
+    sampler._rng = stub(uniform)
+    token = sampler.sample(logits, np.array(seen, np.int64))
+    # at the border of what top-p keeps, float64 may round to either side
+    near = [params.top_p, min(1.0, params.top_p * (1 + 1e-12)), params.top_p * (1 - 1e-12) or params.top_p]
+    references = [shares_of(logits, replace(params, top_p=top_p), seen) for top_p in near]
+    if params.is_greedy:
+        assert token == references[0][0][0]
+    else:
+        assert any(is_drawn_right(token, uniform, *reference, 1e-12) for reference in references)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"temperature": 1e-308}, {"temperature": 5e-324}, {"top_p": 1e-46}, {"top_p": 5e-324}, {"min_p": 1.0}], ids=str
+)
+def test_the_limits_are_greedy(chosen: Any) -> None:
+    """A temperature or a top-p that goes to 0 leaves the likeliest token."""
+    assert set(draw(logits_of(1), 50, **chosen)) == {int(logits_of(1).argmax())}
+
+
+@pytest.mark.parametrize(("penalty", "expected"), [(1e-45, 0), (1e-100, 0), (1e45, 1), (1e100, 1)])
+def test_extreme_penalties(penalty: float, expected: int) -> None:
+    """A token seen is all that is drawn, or never."""
+    logits, seen = np.array([1.0, 0.5, -1.0], np.float32), np.array([0])
+    sampler = Sampler(SamplingParams(repetition_penalty=penalty, top_k=2, temperature=0.01, seed=0))
+    assert {sampler.sample(logits, seen) for _ in range(20)} == {expected}
+
+
+@pytest.mark.parametrize("logits", [[[1.0, 2.0]], [], [[1.0], [1.0, 2.0]], ["a"], [None], [True]])
+def test_logits_of_another_shape(logits: Any) -> None:
+    """One sequence and one token at a time."""
+    with pytest.raises(InputError, match="can't sample: .* expected"):
+        Sampler(SamplingParams(temperature=0)).sample(logits, NONE)
+
+
+@pytest.mark.parametrize("seen", [[-1], [3], [0.5], [True]])
+def test_seen_ids_outside_the_vocabulary(seen: Any) -> None:
+    """None is counted from the end; no ids at all are fine, of any type."""
+    sampler = Sampler(SamplingParams(repetition_penalty=2.0))
+    with pytest.raises(InputError, match="seen ids are .*, expected integers below 3"):
+        sampler.sample(np.zeros(3, np.float32), np.array(seen))
+    assert sampler.sample(np.array([0, 1000, 0], np.float32), np.zeros(0)) == 1  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""What a choice of tokens is by definition, in exact fractions: the distribution that a sampler's draws must follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from foveal import SamplingParams
+
+_NEGLIGIBLE = -800
+"""exp of less is nothing in float64."""
+
+
+def shares_of(logits: np.ndarray, params: SamplingParams, seen: Sequence[int] = ()) -> tuple[list[int], np.ndarray]:
+    """Ids from the likeliest on, ties by the lower, and the probability each is drawn with."""
+    exact = {i: _penalised(Fraction(float(v)), params, i in seen) for i, v in enumerate(logits) if np.isfinite(v)}
+    ids = sorted(exact, key=lambda i: (-exact[i], i))[: params.top_k or None]
+    if params.temperature == 0:
+        return ids[:1], np.ones(1)
+    scaled = [(exact[i] - exact[ids[0]]) / Fraction(params.temperature) for i in ids]
+    weights = np.array([math.exp(value) if value > _NEGLIGIBLE else 0.0 for value in scaled])
+    shares = weights / weights.sum()
+    is_kept = (np.cumsum(shares) - shares < params.top_p) & (shares >= params.min_p * shares[0])
+    is_kept[0] = True
+    kept = np.where(is_kept, shares, 0)
+    return ids, kept / kept.sum()
+
+
+def is_drawn_right(chosen: int, uniform: float, ids: Sequence[int], shares: np.ndarray, tolerance: float) -> bool:
+    """Whether a token that can be drawn was, and the uniform number falls into its part of [0, 1)."""
+    if chosen not in ids:
+        return False
+    place = ids.index(chosen)
+    end = float(np.cumsum(shares)[place])
+    return shares[place] > 0 and end - shares[place] - tolerance <= uniform <= end + tolerance
+
+
+def _penalised(logit: Fraction, params: SamplingParams, is_seen: bool) -> Fraction:
+    if not is_seen:
+        return logit
+    penalty = Fraction(params.repetition_penalty)
+    return logit / penalty if logit > 0 else logit * penalty
