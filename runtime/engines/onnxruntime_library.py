@@ -12,6 +12,9 @@ from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 _SPIN_US = 100
 
 
+SINCE = {"cpu": "1.23", "cuda": "1.24"}
+"""The least version that runs a target's engines, as `pyproject.toml` asks for."""
+
 # Before, ONNX Runtime refuses int8 caches (to 1.24), fails at the first run (1.25, 1.26) or is wrong for batches (1.27).
 INT8_CACHES_SINCE = "1.28"
 
