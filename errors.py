@@ -103,6 +103,7 @@ def reason_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     name = type(error).__name__
-    lines = (line.strip() for line in _ANSI.sub("", str(error)).splitlines())
-    reason = next((line for line in lines if line and not _NO_REASON.match(line)), "")
+    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines()]
+    said = [line for line in lines if line and not _NO_REASON.match(line)]
+    reason = " ".join(said[: 2 if said and said[0].endswith((":", "indices")) else 1])  # what it announces is on the next
     return f"{name}: {reason}".removesuffix(": ") if isinstance(error, LookupError | AssertionError) or not reason else reason

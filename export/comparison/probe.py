@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...contract import BorrowSpec, StageSpec, contract_of, size_of
+from ...contract import StageSpec, contract_of, size_of
 from ...runtime.engines.base import Engine
 from ...runtime.rows import Array, Block
 from .errors import Comparison
@@ -53,7 +53,7 @@ def run_probe(reference: Engine, other: Engine, comparison: Comparison, probe: P
     spec, rng = reference.spec, np.random.default_rng(_SEED + probe.first)
     bound = PairedEngine(reference, other, comparison).bind(probe.batch, spec.capacity_firings(probe.capacity))
     bound.fill_caches(rng)
-    bound.borrow([_lent(spec_, probe, around, rng) for spec_ in spec.borrows])
+    bound.borrow(lent_caches(spec, probe, around, rng))
     bound.run(probe.first, probe.firings, *blocks_of(spec, probe, around.vocab_size, rng))
 
 
@@ -73,7 +73,11 @@ def blocks_of(
     return inputs, output, wanted
 
 
-def _lent(borrowed: BorrowSpec, probe: Probe, around: Surroundings, rng: np.random.Generator) -> Array:
-    lender = next(spec for spec in around.stages if spec.name == borrowed.stage)
-    cache, firings = borrowed.cache, lender.capacity_firings(probe.capacity)
-    return rng.standard_normal((probe.batch, cache.heads, cache.length(firings), cache.width), np.float32)
+def lent_caches(spec: StageSpec, probe: Probe, around: Surroundings, rng: np.random.Generator) -> list[Array]:
+    """Random caches of the stages that lend theirs."""
+    by_name, found = {stage.name: stage for stage in around.stages}, []
+    for borrowed in spec.borrows:
+        firings = by_name[borrowed.stage].capacity_firings(probe.capacity)
+        cache = borrowed.cache
+        found.append(rng.standard_normal((probe.batch, cache.heads, cache.length(firings), cache.width), np.float32))
+    return found

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import linecache
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx.experimental import sym_node
 
-from ...errors import ExportError, reason_of
+from ...errors import ExportError, FovealError, reason_of
 
 _FOVEAL = Path(__file__).resolve().parent.parent.parent
 _ROOMS = ("contract", "export", "models", "runtime")  # of foveal; what else lies beside them may be the user's
@@ -44,10 +46,40 @@ def line_of(error: BaseException) -> Line | None:
     return found
 
 
-def export_error(stage: str, error: BaseException, line: Line | None = None) -> ExportError:
+def export_error(stage: str, error: BaseException) -> ExportError:
     """What to raise when a stage's module, or what traces it, fails."""
-    place = line or line_of(error)
-    return ExportError(f'stage "{stage}" could not be exported: {reason_of(error)}' + (f", at {place}" if place else ""))
+    reason, place = reason_of(error), line_of(error)
+    if type(error).__name__ == "GuardOnDataDependentSymNode" or type(error.__cause__).__name__ == "GuardOnDataDependentSymNode":
+        reason = "Python code decides by the values of a tensor, which a graph can't do"
+    return ExportError(f'stage "{stage}" could not be exported: {reason}' + (f", at {place}" if place else ""))
+
+
+def asked(model: Any, method: str) -> Any:
+    """What a model of the user's says of itself by a method without arguments.
+
+    Raises:
+        ExportError: it raises, or has no such method.
+    """
+    try:
+        return getattr(model, method)()
+    except FovealError:
+        raise
+    except Exception as error:  # the model's own code may raise any
+        place = line_of(error)
+        start = f"{type(model).__name__}.{method}() failed: {reason_of(error)}"
+        raise ExportError(start + (f", at {place}" if place else "") + "; see docs/your-own-model.md") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let libraries log and print nothing while a module is traced: what matters of it is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):  # torch prints the graph so far when it fails
+            yield
+    finally:
+        logging.disable(before)
 
 
 def decision_on_sizes(trace: Callable[[], Any]) -> Line | None:

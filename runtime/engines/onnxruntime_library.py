@@ -75,9 +75,9 @@ def shared_threads() -> int | None:
 
 
 def session_options(threads: int = 1) -> Any:
-    """Options that every session of foveal starts from: its threads, and only errors in the log."""
+    """Options that every session of foveal starts from: its threads, and nothing in the log: what is an error is raised too."""
     options = import_onnxruntime().SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if _ProcessPool.threads is not None:
         options.use_per_session_threads = False
     else:
