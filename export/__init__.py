@@ -65,3 +65,7 @@ def __getattr__(name: str) -> Any:
         if error.name not in _EXTRA:
             raise
         raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from foveal.bundle import Bundle, list_files, open_bundle, write_manifest
+from foveal.bundle import Bundle, Manifest, list_files, open_bundle, write_manifest
 from foveal.export.graphs.saving import save_graph
+from foveal.files import sha256_of
+from foveal.sidecar import read_sidecar
 
 
 def with_wrong_weight(bundle: Bundle, file: str, path: Path, product: str | None = None) -> Bundle:
@@ -50,5 +52,26 @@ def with_altered_tensor(
     for initializer in graph.graph.initializers.values():  # what is saved over must not be mapped
         initializer.const_value = ir.tensor(initializer.const_value.numpy().copy(), name=initializer.name)
     save_graph(graph, path / file)
+    bind_engines(path, bundle.manifest)
     write_manifest(path, msgspec.structs.replace(bundle.manifest, files=list_files(path)))
     return open_bundle(path)
+
+
+def bind_engines(directory: Path, manifest: Manifest) -> None:
+    """Let the sidecars of a bundle say that its engines are what lies there, made of the graphs that lie there."""
+    graphs = {entry.spec.name: directory / entry.graph for entry in manifest.stages}
+    for engines in manifest.engines.values():
+        for stage, name in engines.items():
+            engine, graph = directory / name, graphs.get(stage)
+            known = msgspec.structs.replace(
+                read_sidecar(engine),
+                engine_sha256=_hash(engine),
+                engine_data_sha256=_hash(engine.with_name(f"{engine.name}.data")),
+                graph_sha256="" if graph is None else _hash(graph),
+                graph_data_sha256="" if graph is None else _hash(graph.with_name(f"{graph.name}.data")),
+            )
+            engine.with_suffix(".json").write_bytes(msgspec.json.encode(known))
+
+
+def _hash(path: Path) -> str:
+    return sha256_of(path) if path.is_file() else ""
