@@ -25,6 +25,7 @@ from ...runtime.backends import cpu_engines, open_engines
 from ...runtime.decoder import Engines
 from ...runtime.engines.base import Engine
 from ...runtime.preflight import require_whole
+from ...runtime.resident import ResidentEngines
 from ...runtime.rows import Array
 from ...runtime.session import Session
 from ..graphs.dialect import dialect_named
@@ -43,7 +44,7 @@ _BATCH = 2
 _SEED = 20211026
 _MOST_WORK = 2e10
 """Parameters times tokens: PyTorch computes so many in some seconds on two cores. A longer context is not run as a whole."""
-_MOST_LOGITS = 1 << 26
+_MOST_LOGITS = 1 << 24
 _LAST_FIRINGS = 4
 _GRAPHS = ("cpu", "cuda")
 """Targets whose engines are graphs, in which weights can be read."""
@@ -141,6 +142,7 @@ class _Verification:
         if work <= _MOST_WORK and logits <= _MOST_LOGITS:
             self.long = _Sequence.of(self.model, _long_ids(described.vocab_size, described.context))
         self.weighed: dict[str, Weighed] = {}
+        self.positions = 0  # that the system ran on
 
     def run(self, report: Progress) -> list[Check]:
         """All checks, in order."""
@@ -155,7 +157,6 @@ class _Verification:
         """How much of the model was seen."""
         graphs = [found for name, found in self.weighed.items() if name.startswith(_GRAPH)]
         engines = [found for name, found in self.weighed.items() if not name.startswith(_GRAPH)]
-        long = self.short if self.long is None else self.long
         return Coverage(
             weights=sum(found.numbers for found in graphs),
             weights_compared=sum(found.compared for found in graphs),
@@ -163,7 +164,7 @@ class _Verification:
             engine_weights_compared=sum(found.compared for found in engines),
             by_runs_only=tuple(f"{name}: {tensor}" for name, found in self.weighed.items() for tensor in found.unknown),
             context=self.context,
-            positions=long.ids.shape[1],
+            positions=self.positions,
         )
 
     def _jobs(self) -> Iterator[tuple[str, _Job]]:
@@ -257,14 +258,16 @@ class _Verification:
 
     def _system(self, name: str, engines: Engines, sequence: _Sequence, chunks: Sequence[int]) -> list[Check]:
         comparison = Comparison(name, TOLERANCE)
-        session = Session(engines, self.info, len(sequence.ids))
-        ids = sequence.ids[:, : session.capacity]  # of engines that were built for less than the context
+        rows = min(len(sequence.ids), _most_sequences(engines))
+        session = Session(engines, self.info, rows)
+        ids = sequence.ids[:rows, : session.capacity]  # of engines that were built for less than the context
+        self.positions = self.positions if engines is self.reference else max(self.positions, ids.shape[1])
         last = self.specs[-1].name
         for start, end in spans(chunks):
             if start >= ids.shape[1]:
                 break
             logits = session.advance(ids[:, start:end])
-            expected = sequence.logits[:, start : start + logits.shape[1]]
+            expected = sequence.logits[:rows, start : start + logits.shape[1]]
             comparison.add(logits, expected, partial(_logits_place, last, start), axis=1)
         return [_check(comparison)]
 
@@ -294,6 +297,11 @@ def _weights(name: str, found: Weighed) -> Check:
     largest, where = (0.0, None) if found.wrong is None else (found.wrong.largest, str(found.wrong))
     name = f"the weights of the {name}"
     return Check(name=name, max_abs_error=largest, tolerance=0.0, values=found.numbers, where=where, kind="weights")
+
+
+def _most_sequences(engines: Engines) -> int:
+    limits = engines.engines[0].limits if isinstance(engines, ResidentEngines) else None
+    return _BATCH if limits is None else limits.batch
 
 
 def _logits_place(stage: str, start: int, row: int) -> str:

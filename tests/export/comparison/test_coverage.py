@@ -17,9 +17,11 @@ from specimens import Zoo
 
 from foveal import EquivalenceError
 from foveal.export import build, convert_model, verify
+from foveal.export.comparison import verification
 from foveal.export.comparison.weights import weigh_engine, weigh_graph
 from foveal.export.graphs.dialect import MODERN
 from foveal.export.tensorrt.options import EngineOptions
+from foveal.runtime.backends import open_engines
 
 MUTANTS = int(os.environ.get("FOVEAL_EXAMPLES", "25")) // 8
 """Of each kind of file of each model: 3; `FOVEAL_EXAMPLES=800` makes 100."""
@@ -90,14 +92,20 @@ def test_a_long_context_is_run_at_its_end(zoo: Zoo, monkeypatch: pytest.MonkeyPa
     assert str(report.coverage).endswith("positions 0 to 60 and the last of 96 were run")
 
 
-def test_engines_for_gpus_that_are_graphs(zoo: Zoo, tmp_path: Path) -> None:
-    """Their weights can be read where none of them runs."""
+@needs_opset_24
+def test_engines_for_gpus_that_are_graphs(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their weights can be read where none of them runs; here they run on the CPU, one sequence of 32 tokens at most."""
     shutil.copytree(zoo["vanilla"].bundle.path, tmp_path / "b")
     bundle = build(tmp_path / "b", target="cuda", options=EngineOptions(capacity=32))
     (entry,) = bundle.manifest.stages
     engine, graph = bundle.engine("cuda", entry.spec.name), bundle.file(entry.graph)
     found = weigh_engine(entry.spec, graph, engine, "cuda")
     assert (found.compared, found.unknown, found.wrong) == (found.numbers, (), None)
+    monkeypatch.setattr(verification, "open_engines", lambda bundle, target: open_engines(bundle, target, provider="cpu"))
+    report = verify(bundle, zoo["vanilla"].model, "cuda")
+    report.require_equal()
+    assert report.coverage.positions == 32
+    assert report.coverage.engine_weights == report.coverage.engine_weights_compared > 1000
     ruined = with_altered_tensor(
         bundle, "engines/cuda/1.onnx", tmp_path / "r", lambda _: "module.entry.positions.weight", lambda w: w[61:].fill(0)
     )
