@@ -148,14 +148,14 @@ def open_bundle(path: str | Path) -> Bundle:
         BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
     """
     directory = Path(path)
-    manifest = open_all_but_engines(directory)
-    for name in sorted(_engine_files(manifest)):
-        _check_content(directory, name, manifest.files[name])
+    manifest = open_without_contents(directory)
+    for name, entry in sorted(manifest.files.items()):
+        _check_content(directory, name, entry)
     return Bundle(directory, manifest)
 
 
-def open_all_but_engines(path: str | Path) -> Manifest:
-    """Read a bundle and check every file in it but the contents of engines and sidecars: for `runtime.preflight`, which does.
+def open_without_contents(path: str | Path) -> Manifest:
+    """Read a bundle and check all but the contents of its files: for `runtime.preflight`, which says of each what is wrong.
 
     What comes back is no Bundle, so that nothing can run what was not checked.
 
@@ -165,10 +165,8 @@ def open_all_but_engines(path: str | Path) -> Manifest:
     directory = Path(path)
     manifest = _read_manifest(directory)
     _check_references(directory, manifest)
-    for name, entry in manifest.files.items():
+    for name in manifest.files:
         _check_name(directory, name)
-        if name not in _engine_files(manifest):
-            _check_content(directory, name, entry)
     for name in _files_on_disk(directory) - manifest.files.keys():
         raise BundleError(f"{directory / name} is not named in the manifest; remove it or convert the checkpoint again")
     return manifest
@@ -177,6 +175,11 @@ def open_all_but_engines(path: str | Path) -> Manifest:
 def sidecar_name(engine: str) -> str:
     """Where the sidecar of an engine is, by the engine's path in the bundle."""
     return str(PurePosixPath(engine).with_suffix(".json"))
+
+
+def data_name(graph: str) -> str:
+    """Where the weights of a graph are, by the graph's path in the bundle; a graph without weights has no such file."""
+    return f"{graph}.data"
 
 
 def _engine_files(manifest: Manifest) -> set[str]:

@@ -20,6 +20,8 @@ Messages follow one pattern: what happened; got X, expected Y; what to do.
 
 from __future__ import annotations
 
+import re
+
 
 class FovealError(Exception):
     """Base of all errors; `exit_code` is what the command line returns for it."""
@@ -83,3 +85,25 @@ class DeviceError(FovealError, RuntimeError):
 
 class BackendUnavailable(FovealError, ImportError):
     """The library that runs this target's engines is not installed."""
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Lines with which libraries lead up to their reason, or go on after it; none of them is one.
+_NO_REASON = re.compile(
+    r"^(#|=+$|-+$|\*|>|Traceback |During handling|The above exception|Next steps|Suggested fix|Failed to export the model"
+    r"|This is step|\(Refer to|While executing|Original traceback|File \")"
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why another library failed, in one line: the first that says something, of the innermost cause, without ANSI codes.
+
+    Errors whose message is a bare value, as a KeyError's is, come with the name of their type.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    name = type(error).__name__
+    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines()]
+    said = [line for line in lines if line and not _NO_REASON.match(line)]
+    reason = " ".join(said[: 2 if said and said[0].endswith((":", "indices")) else 1])  # what it announces is on the next
+    return f"{name}: {reason}".removesuffix(": ") if isinstance(error, LookupError | AssertionError) or not reason else reason

@@ -50,7 +50,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         graph_sha256: of the portable graph it was made from; empty for the sampler, which is made from none.
-        engine_sha256: of the engine's file; empty for `cpu`, whose engines are graphs.
+        graph_data_sha256: of that graph's weights; empty if it has none.
+        engine_sha256: of the engine's file.
+        engine_data_sha256: of the weights beside an engine that is a graph; empty if it has none.
         batch_one_chunks: the engine takes several rows at once only for a single sequence.
         products: precision asked for and obtained, and kernel, of every matrix product; `precision_asked` and
             `precision_obtained` sum them up.
@@ -67,7 +69,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     precision_asked: str
     precision_obtained: str
     graph_sha256: str
+    graph_data_sha256: str = ""
     engine_sha256: str = ""
+    engine_data_sha256: str = ""
     cache_widths: tuple[int, ...] = ()
     cache_dtype: Literal["float32", "float16", "int8"] = "float32"
     cache_scales: tuple[CacheScale, ...] = ()

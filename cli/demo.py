@@ -59,6 +59,7 @@ def _verify(bundle: Path, checkpoint: Path) -> None:
     result.require_equal()
     worst = max(check.max_abs_error for check in result.checks)
     out.print(f"{len(result.checks)} comparisons with PyTorch, at every phase and in chunks: largest error {worst:.1e}")
+    out.print(str(result.coverage), markup=False)
 
 
 def _generate(bundle: Path, prompt: str) -> None:

@@ -34,4 +34,5 @@ def verify(
         for check in result.checks:
             table.add_row(check.name, f"{check.max_abs_error:.1e}", f"{check.values:,}", check.where or "equal")
         out.print(table)
+        out.print(str(result.coverage), markup=False, highlight=False)
     result.require_equal()

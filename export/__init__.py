@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .comparison.bisection import BisectReport, bisect
     from .comparison.compare_layers import compare_cuts
     from .comparison.compare_stages import CompareReport, compare
-    from .comparison.verification import VerifyReport, verify
+    from .comparison.verification import verify
+    from .comparison.verify_report import VerifyReport
     from .conversion import convert, convert_model
     from .planning import PlanReport, plan_precision
     from .tensorrt.options import EngineOptions
@@ -26,7 +27,7 @@ _LAZY = {
     "CompareReport": ".comparison.compare_stages",
     "EngineOptions": ".tensorrt.options",
     "PlanReport": ".planning",
-    "VerifyReport": ".comparison.verification",
+    "VerifyReport": ".comparison.verify_report",
     "bisect": ".comparison.bisection",
     "build": ".building",
     "compare": ".comparison.compare_stages",
@@ -64,3 +65,7 @@ def __getattr__(name: str) -> Any:
         if error.name not in _EXTRA:
             raise
         raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

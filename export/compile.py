@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_model
 
-from ..bundle import MANIFEST, SAMPLER
+from ..bundle import MANIFEST, SAMPLER, data_name
 from ..contract import StageSpec
 from ..errors import BuildError, BundleError
 from ..files import sha256_of, write_atomically
@@ -80,7 +80,7 @@ def compile_sampler(directory: Path, target: str, family: DeviceFamily | None) -
         shared |= {"engine_sha256": compiled.engine_sha256, "build": compiled.build}
     else:
         save_graph(ir.from_proto(onnx.load_model_from_string(lowered.model)), directory / engine)
-        shared |= {"engine_sha256": sha256_of(directory / engine)}
+        shared |= _hashes_of_graph(directory / engine)
     _write_sidecar(directory / engine, _sidecar(None, lowered.spec, target, (), **shared))
     return {SAMPLER: engine}
 
@@ -112,6 +112,7 @@ def _compile_for_cpu(
         cache_dtype="int8" if cache_scales else "float32",
         cache_scales=tuple(cache_scales),
         batch_one_chunks=uses_kernel(spec),
+        **_hashes_of_graph(engine),
     )
 
 
@@ -149,9 +150,9 @@ def _compile_for_cuda(
         [msgspec.structs.replace(product, obtained=UNKNOWN, kernel="", reason=later) for product in products],
         cache_widths=tuple(cache.width for cache in spec.caches),
         cache_dtype=spec.cache_dtype,
-        engine_sha256=sha256_of(engine),
         dialect=family.dialect.name,
         limits=family.limits,
+        **_hashes_of_graph(engine),
     )
 
 
@@ -166,9 +167,20 @@ def _sidecar(
         precision_asked=_summed_up(product.asked for product in products),
         precision_obtained=_summed_up(product.obtained for product in products),
         graph_sha256="" if source is None else sha256_of(source),
+        graph_data_sha256="" if source is None else _data_sha256(source),
         products=tuple(products),
         **its_own,
     )
+
+
+def _hashes_of_graph(engine: Path) -> dict[str, str]:
+    """What binds a sidecar to an engine that is a graph."""
+    return {"engine_sha256": sha256_of(engine), "engine_data_sha256": _data_sha256(engine)}
+
+
+def _data_sha256(graph: Path) -> str:
+    data = graph.with_name(data_name(graph.name))
+    return sha256_of(data) if data.is_file() else ""
 
 
 def check_out(out: Path) -> None:

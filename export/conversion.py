@@ -25,16 +25,19 @@ from ..contract import StageSpec
 from ..errors import ConfigError
 from ..files import new_directory
 from ..hierarchy import Hierarchy
-from ..models.architecture import Architecture, Stage
+from ..models.architecture import Architecture, Description, Stage
 from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
 from .building import build, plan_of, require_text
+from .comparison.probe import Surroundings
+from .comparison.sizes import check_module, check_sizes
 from .compile import check_out, compile_sampler, compile_stage, version
 from .cpu.attention import uses_kernel
 from .graphs.dialect import Dialect, dialect_named
 from .graphs.export_stage import export_stage
 from .graphs.gpu import DeviceFamily
+from .graphs.own_modules import asked
 from .targets import family_for
 from .tensorrt.options import EngineOptions
 
@@ -107,7 +110,7 @@ def convert_model(
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
     check_out(path)
-    stages = model.stages()
+    stages: Sequence[Stage] = asked(model, "stages")
     _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
@@ -132,6 +135,9 @@ class _Source(NamedTuple):
 def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
     stages = source.stages
     steps = 2 * len(stages) + 1
+    around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages])
+    for stage in stages:
+        check_module(stage, around)
     with new_directory(path) as directory:
         kind = _place_tokenizer(source.tokenizer, directory)
         entries = []
@@ -139,6 +145,7 @@ def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily
             report(f"exporting stage {stage.spec.name}", index, steps)
             graph = f"stages/{stage.spec.name}.onnx"
             weight_bytes = export_stage(stage, directory / graph, source.dialect)
+            check_sizes(stage, directory / graph, around)
             entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
         engines = {}
         for index, stage in enumerate(stages):
@@ -194,7 +201,7 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
 
 
 def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str) -> ModelInfo:
-    described = model.describe()
+    described: Description = asked(model, "describe")
     return ModelInfo(
         architecture=described.architecture,
         source_format=source_format,

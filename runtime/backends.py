@@ -17,7 +17,7 @@ from .engines.onnxruntime_providers import PROVIDERS, open_resident_session
 from .engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtProgram
 from .engines.tensorrt import TensorRTEngine, TensorRTProgram, TensorRTRuntime
 from .engines.tensorrt_library import library_of
-from .preflight import require_match
+from .preflight import require_match, require_whole
 from .resident import ResidentEngines
 
 
@@ -49,6 +49,8 @@ def open_engines(
         raise ConfigError(
             f'provider "{provider}" for target {target}: only target cuda has a choice, of {", ".join(PROVIDERS)}; leave it out'
         )
+    if target in ("cpu", "cuda"):
+        require_whole(bundle, target)  # whatever else they need shows when they are loaded
     if target == "cpu":
         return cpu_engines(bundle, threads)
     if target == "cuda":

@@ -61,7 +61,7 @@ def sidecar(directory: Path, stage: str, target: str, **record: Any) -> EngineSi
         precision_asked="fp32",
         precision_obtained="fp32",
         graph_sha256=sha256_of(directory / f"stages/{stage}.onnx"),
-        engine_sha256="" if is_graph else sha256_of(engine(directory, stage, target)),
+        engine_sha256=sha256_of(engine(directory, stage, target)),
         cache_widths=(8, 8),
         build=None if is_graph else build_record(target, **record),
     )

@@ -155,3 +155,18 @@ def test_the_public_names_are_there() -> None:
     assert all(getattr(foveal, name) is not None for name in foveal.__all__)
     with pytest.raises(AttributeError, match="no attribute 'transmogrify'"):
         _ = foveal.transmogrify
+
+
+@pytest.mark.parametrize("package", ["foveal", "foveal.export", "foveal.models"])
+def test_packages_that_import_late_show_what_they_have(package: str) -> None:
+    """In `dir`, and so where an editor or a prompt completes names, before anything of it was imported."""
+    code = f"import {package} as package; print(sorted({{*package.__all__, '__file__'}} - set(dir(package))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_which_packages_import_late() -> None:
+    """Those, and no others."""
+    late = (path for path in sources() if "def __getattr__(" in path.read_text(encoding="utf-8"))
+    files = {path.parent.relative_to(ROOT).as_posix() for path in late}
+    assert files == {"export", "models"}

@@ -1,11 +1,13 @@
-"""Is a bundle the model it came from? PyTorch, every ONNX stage and the running system, compared at every phase."""
+"""Is a bundle the model it came from? Weights, every ONNX stage, every engine and the running system, at every phase."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,117 +15,39 @@ import numpy.typing as npt
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
-from ...contract import CacheSpec, StageSpec
-from ...errors import ConfigError, EquivalenceError
+from ...contract import StageSpec
+from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import write_atomically
-from ...models.architecture import Architecture
+from ...models.architecture import Architecture, Stage
 from ...models.readers.loading import load_model
 from ...progress import Progress, silent
-from ...runtime.backends import open_engines
+from ...runtime.backends import cpu_engines, open_engines
 from ...runtime.decoder import Engines
-from ...runtime.engines.base import BoundStage, Engine
-from ...runtime.rows import Array, Block
+from ...runtime.engines.base import Engine
+from ...runtime.preflight import require_whole
+from ...runtime.resident import ResidentEngines
+from ...runtime.rows import Array
 from ...runtime.session import Session
+from ..graphs.dialect import dialect_named
+from ..graphs.own_modules import line_of
 from .chunks import random_chunks, spans
 from .errors import TOLERANCE, Comparison
+from .paired import NamedEngine, PairedEngine, RunError
 from .portable_engines import portable_engines
+from .probe import Probe, Surroundings, room_from, run_probe
+from .teacher_forcing import compare_forced, record
 from .torch_engine import TorchEngine
+from .verify_report import Check, Coverage, VerifyReport
+from .weights import Weighed, weigh_engine, weigh_graph
 
 _BATCH = 2
 _SEED = 20211026
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One comparison; `where` names the first place that differs by more than the tolerance."""
-
-    name: str
-    max_abs_error: float
-    tolerance: float
-    values: int
-    where: str | None = None
-
-
-class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` compared (`reports/verify.json`)."""
-
-    bundle: str
-    checkpoint: str
-    tokens: int
-    batch: int
-    checks: tuple[Check, ...]
-
-    @property
-    def first_failure(self) -> Check | None:
-        """The first check that failed, in order from the model to the running system."""
-        return next((check for check in self.checks if check.where is not None), None)
-
-    def require_equal(self) -> None:
-        """Raise EquivalenceError, naming the first stage, step and tensor that differ, unless everything agrees."""
-        failed = self.first_failure
-        if failed is not None:
-            raise EquivalenceError(
-                f"{failed.name} differs from PyTorch: {failed.where}; largest error {failed.max_abs_error:.2e}, "
-                f"expected at most {failed.tolerance:.0e} of the largest value"
-            )
-
-
-@dataclass
-class _PairedEngine:
-    """Runs the reference, which the dataflow goes on with, and compares another engine's answer to the same inputs."""
-
-    reference: Engine
-    other: Engine
-    comparison: Comparison
-    spec: StageSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.spec = self.reference.spec
-
-    def bind(self, batch: int, firings: int) -> _PairedStage:
-        return _PairedStage(self, self.reference.bind(batch, firings), self.other.bind(batch, firings))
-
-
-@dataclass
-class _PairedStage:
-    engine: _PairedEngine
-    reference: BoundStage
-    other: BoundStage
-    copied_bytes: int = 0
-
-    @property
-    def caches(self) -> Sequence[Array]:
-        return self.reference.caches
-
-    def borrow(self, caches: Sequence[Array]) -> None:
-        """Both read the reference's."""
-        self.reference.borrow(caches)
-        self.other.borrow(caches)
-
-    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
-        self.reference.run(first, firings, inputs, output, logit_rows)
-        answer = np.full_like(output.array, np.nan)
-        self.other.run(first, firings, inputs, Block.of(answer), logit_rows)
-        spec, comparison = self.engine.spec, self.engine.comparison
-        axis = 1 if spec.output == "logits" else 0
-
-        def place(row: int) -> str:
-            firing = first + row // (spec.output_rows if axis == 0 else 1)
-            return f'stage "{spec.name}", token {spec.fired_by(firing)}, tensor {spec.output}'
-
-        comparison.add(answer, output.array, place, axis)
-        for cache, got, expected in zip(spec.caches, self.other.caches, self.reference.caches, strict=True):
-            self._compare_cache(cache, got, expected, first, firings)
-
-    def _compare_cache(self, cache: CacheSpec, got: Array, expected: Array, first: int, firings: int) -> None:
-        """The rows of these firings; all rows of a cache that writes over old ones."""
-        spec, width = self.engine.spec, expected.shape[3]
-        start, stop = (first * cache.rows, (first + firings) * cache.rows) if cache.keeps is None else (0, cache.keeps)
-
-        def place(row: int) -> str:
-            where = f"token {spec.fired_by(first + row // cache.rows)}" if cache.keeps is None else f"row {row}"
-            return f'stage "{spec.name}", {where}, tensor present.{cache.name}'
-
-        self.engine.comparison.add(got[:, :, start:stop, :width], expected[:, :, start:stop], place, axis=2)
+_MOST_WORK = 2e10
+"""Parameters times tokens: PyTorch computes so many in some seconds on two cores. A longer context is not run as a whole."""
+_MOST_LOGITS = 1 << 24
+_LAST_FIRINGS = 4
+_GRAPHS = ("cpu", "cuda")
+"""Targets whose engines are graphs, in which weights can be read."""
 
 
 def verify(
@@ -135,14 +59,17 @@ def verify(
 ) -> VerifyReport:
     """Compare a bundle with the checkpoint, or the model in memory, it was made from, teacher-forced, at every phase.
 
-    In several chunkings, and in order: the model cut into stages, each portable ONNX graph, each engine of `target` (both
-    fed with PyTorch's own rows), and the running system's logits. The report is also written to `reports/verify.json` in the
-    bundle.
+    In order: the model cut into stages; the weights of each portable graph and engine, number by number; in several chunkings
+    and at the last positions each portable graph and each engine of `target`, both fed with PyTorch's own rows; and the running
+    system's logits, over the whole context where that takes seconds. `report.coverage` says how much of the model that was.
+    The report is also written to `reports/verify.json` in the bundle. PyTorch runs on one thread meanwhile.
 
     Raises:
         BundleError, CheckpointError: either is broken.
         ConfigError: a bundle that is not fp32, and so can't be equal.
-        EquivalenceError: not raised here; call `report.require_equal()`.
+        EngineMismatchError: everything is equal, but the engines' sidecars are of other engines or graphs.
+        EquivalenceError: the checkpoint is of another model, or its forward fails. Differences, and stages that fail while they
+            run, are not raised here; call `report.require_equal()`.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if opened.manifest.precision != "fp32":
@@ -153,77 +80,232 @@ def verify(
     model = load_model(checkpoint).model if isinstance(checkpoint, str | Path) else checkpoint
     source = str(checkpoint) if isinstance(checkpoint, str | Path) else f"the {model.describe().architecture} in memory"
     _check_same_model(opened, model, source)
-    ids = _token_ids(model)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(ids)).numpy()
-    report = on_progress or silent
-    jobs = list(_jobs(opened, model, target, ids, expected))
-    checks = []
-    for index, (name, job) in enumerate(jobs):
-        report(name, index, len(jobs))
-        checks.extend(job())
-    report("done", len(jobs), len(jobs))
+    with _one_thread():
+        job = _Verification(opened, model, target)
+        checks = job.run(on_progress or silent)
     result = VerifyReport(
-        bundle=str(opened.path), checkpoint=source, tokens=ids.shape[1], batch=ids.shape[0], checks=tuple(checks)
+        bundle=str(opened.path),
+        checkpoint=source,
+        tokens=job.short.ids.shape[1],
+        batch=_BATCH,
+        checks=tuple(checks),
+        coverage=job.coverage(),
     )
     write_atomically(
         opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
     )
+    if result.first_failure is None:
+        require_whole(opened, target)
     return result
+
+
+class _Sequence(NamedTuple):
+    """Ids `[B, T]` and what the model's full forward makes of them."""
+
+    ids: npt.NDArray[np.int64]
+    logits: Array
+
+    @staticmethod
+    def of(model: Architecture, ids: npt.NDArray[np.int64]) -> _Sequence:
+        try:
+            with torch.no_grad():
+                return _Sequence(ids, model(torch.from_numpy(ids)).numpy())
+        except Exception as error:  # a model's own code may raise any
+            line = line_of(error)
+            raise EquivalenceError(
+                f"the forward of {model.describe().architecture} failed on ids of shape {list(ids.shape)}: {reason_of(error)}"
+                + (f", at {line}" if line else "")
+            ) from error
 
 
 _Job = Callable[[], list[Check]]
 
 
-def _jobs(bundle: Bundle, model: Architecture, target: str, ids: Array, expected: Array) -> Iterator[tuple[str, _Job]]:
-    reference = [TorchEngine(stage) for stage in model.stages()]
-    info = bundle.manifest.model
+@dataclass
+class _Verification:
+    """What is compared, with what; `weighed` is what the comparisons of weights found, by graph or engine."""
 
-    def system(name: str, engines: Engines, chunks: Sequence[int]) -> _Job:
-        return lambda: [_compare_system(name, Session(engines, info, _BATCH), ids, expected, chunks)]
+    bundle: Bundle
+    model: Architecture
+    target: str
 
-    def stages(kind: str, engines: Sequence[Engine], chunks: Sequence[int]) -> _Job:
-        return lambda: _compare_stages(kind, reference, engines, info, ids, chunks)
+    def __post_init__(self) -> None:
+        described = self.model.describe()
+        self.info: ModelInfo = self.bundle.manifest.model
+        self.stages: Sequence[Stage] = self.model.stages()
+        self.specs: Sequence[StageSpec] = [stage.spec for stage in self.stages]
+        self.reference = [NamedEngine(TorchEngine(stage)) for stage in self.stages]
+        self.context = max(described.context, described.max_positions or 0)
+        self.short = _Sequence.of(self.model, _short_ids(self.specs, described.vocab_size, described.context))
+        self.long: _Sequence | None = None
+        work, logits = self.info.parameters * described.context, described.vocab_size * described.context
+        if work <= _MOST_WORK and logits <= _MOST_LOGITS:
+            self.long = _Sequence.of(self.model, _long_ids(described.vocab_size, described.context))
+        self.weighed: dict[str, Weighed] = {}
+        self.positions = 0  # that the system ran on
 
-    length = ids.shape[1]
-    singles, mixed = [1] * length, random_chunks(length, _SEED)
-    portable, compiled = portable_engines(bundle), open_engines(bundle, target)
-    yield "stages in PyTorch", system("the split into stages, token by token", reference, singles)
-    yield "ONNX stages", stages("ONNX graph", portable, singles)
-    yield "ONNX stages, chunks", stages("ONNX graph in chunks", portable, mixed)
-    if isinstance(compiled, tuple):  # engines with a memory of their own are compared as a system; `compare` cuts it
-        yield f"{target} engines", stages(f"{target} engine", compiled, singles)
-        yield f"{target} engines, chunks", stages(f"{target} engine in chunks", compiled, mixed)
-    yield "system, one call", system(f"the {target} system, one call", compiled, [length])
-    yield "system, token by token", system(f"the {target} system, token by token", compiled, singles)
-    yield "system, random chunks", system(f"the {target} system, random chunks", compiled, mixed)
+    def run(self, report: Progress) -> list[Check]:
+        """All checks, in order."""
+        jobs, checks = list(self._jobs()), []
+        for index, (name, job) in enumerate(jobs):
+            report(name, index, len(jobs))
+            checks.extend(_attempt(name, job))
+        report("done", len(jobs), len(jobs))
+        return checks
+
+    def coverage(self) -> Coverage:
+        """How much of the model was seen."""
+        graphs = [found for name, found in self.weighed.items() if name.startswith(_GRAPH)]
+        engines = [found for name, found in self.weighed.items() if not name.startswith(_GRAPH)]
+        return Coverage(
+            weights=sum(found.numbers for found in graphs),
+            weights_compared=sum(found.compared for found in graphs),
+            engine_weights=sum(found.numbers for found in engines),
+            engine_weights_compared=sum(found.compared for found in engines),
+            by_runs_only=tuple(f"{name}: {tensor}" for name, found in self.weighed.items() for tensor in found.unknown),
+            context=self.context,
+            positions=self.positions,
+        )
+
+    def _jobs(self) -> Iterator[tuple[str, _Job]]:
+        length = self.short.ids.shape[1]
+        singles, mixed = [1] * length, random_chunks(length, _SEED)
+        # Engines that a sidecar does not bind to their files are compared all the same: that says what is wrong with them.
+        opened = cpu_engines(self.bundle) if self.target == "cpu" else open_engines(self.bundle, self.target)
+        portable, compiled = portable_engines(self.bundle), opened
+        target = self.target
+        yield "stages in PyTorch", partial(self._split, singles)
+        yield "weights of the ONNX stages", self._weigh_graphs
+        yield "ONNX stages", partial(self._compare_stages, _GRAPH, portable, singles)
+        yield "ONNX stages, chunks", partial(self._compare_stages, f"{_GRAPH} in chunks", portable, mixed)
+        yield "ONNX stages, last positions", partial(self._probe_end, f"{_GRAPH} at the last positions", portable)
+        if target in _GRAPHS:
+            yield f"weights of the {target} engines", self._weigh_engines
+        if isinstance(compiled, tuple):  # engines with a memory of their own are compared as a system; `compare` cuts it
+            kind = f"{target} engine"
+            yield f"{target} engines", partial(self._compare_stages, kind, compiled, singles)
+            yield f"{target} engines, chunks", partial(self._compare_stages, f"{kind} in chunks", compiled, mixed)
+            yield f"{target} engines, last positions", partial(self._probe_end, f"{kind} at the last positions", compiled)
+            compiled = tuple(NamedEngine(engine) for engine in compiled)
+        yield "system, one call", partial(self._system, f"the {target} system, one call", compiled, self.short, [length])
+        yield (
+            "system, token by token",
+            partial(self._system, f"the {target} system, token by token", compiled, self.short, singles),
+        )
+        yield "system, random chunks", partial(self._system, f"the {target} system, random chunks", compiled, self.short, mixed)
+        if self.long is not None:
+            name = f"the {target} system, the whole context"
+            yield "system, the whole context", partial(self._system, name, compiled, self.long, [self.long.ids.shape[1]])
+
+    def _split(self, singles: Sequence[int]) -> list[Check]:
+        """The stages against the full forward; where they differ, the stage that depends on how it is called is named."""
+        checks = self._system("the split into stages, token by token", self.reference, self.short, singles)
+        if self.long is not None:
+            whole = [self.long.ids.shape[1]]
+            checks += self._system("the split into stages, the whole context", self.reference, self.long, whole)
+        if checks[0].where is not None and (blamed := self._blamed(singles)) is not None:
+            checks[0] = msgspec.structs.replace(checks[0], where=f"{checks[0].where}; {blamed}")
+        return checks
+
+    def _blamed(self, singles: Sequence[int]) -> str | None:
+        """The first stage whose rows are others token by token than in one call."""
+        ids = self.short.ids
+        whole = record(Session(self.reference, self.info, _BATCH), ids, [ids.shape[1]])
+        comparisons = [Comparison(spec.name, TOLERANCE) for spec in self.specs]
+        compare_forced(Session(self.reference, self.info, _BATCH), whole, ids, singles, comparisons)
+        for found in comparisons:
+            if found.where is not None:
+                return f'stage "{found.name}" gives other rows token by token than in one call, first for {found.where}'
+        return None
+
+    def _weigh_graphs(self) -> list[Check]:
+        dialect = dialect_named(self.bundle.manifest.dialect)
+        for stage, entry in zip(self.stages, self.bundle.manifest.stages, strict=True):
+            graph = self.bundle.file(entry.graph)
+            self.weighed[f'{_GRAPH} of stage "{stage.spec.name}"'] = weigh_graph(stage, graph, dialect)
+        return [_weights(name, found) for name, found in self.weighed.items() if found.numbers]
+
+    def _weigh_engines(self) -> list[Check]:
+        found = {}
+        for entry in self.bundle.manifest.stages:
+            name = entry.spec.name
+            graph, engine = self.bundle.file(entry.graph), self.bundle.engine(self.target, name)
+            found[f'{self.target} engine of stage "{name}"'] = weigh_engine(entry.spec, graph, engine, self.target)
+        self.weighed |= found
+        return [_weights(name, weighed) for name, weighed in found.items() if weighed.numbers]
+
+    def _compare_stages(self, kind: str, engines: Sequence[Engine], chunks: Sequence[int]) -> list[Check]:
+        comparisons = self._comparisons(kind)
+        paired = [PairedEngine(*trio) for trio in zip(self.reference, engines, comparisons, strict=True)]
+        session = Session(paired, self.info, _BATCH)
+        for start, end in spans(chunks):
+            session.advance(self.short.ids[:, start:end])
+        return [_check(comparison) for comparison in comparisons]
+
+    def _probe_end(self, kind: str, engines: Sequence[Engine]) -> list[Check]:
+        """One call of several firings and one of a single, at the end of the longest session there can be."""
+        comparisons, around = self._comparisons(kind), Surroundings(self.info.vocab_size, self.specs)
+        for reference, engine, comparison in zip(self.reference, engines, comparisons, strict=True):
+            end = reference.spec.capacity_firings(self.context)
+            first = max(end - 1 - _LAST_FIRINGS, 0)
+            several = min(_LAST_FIRINGS, room_from(reference.spec, first), end - first)
+            run_probe(reference, engine, comparison, Probe(1, self.context, first, several), around)
+            run_probe(reference, engine, comparison, Probe(1, self.context, end - 1, 1), around)
+        return [_check(comparison) for comparison in comparisons]
+
+    def _comparisons(self, kind: str) -> list[Comparison]:
+        return [Comparison(f'{kind} of stage "{spec.name}"', TOLERANCE) for spec in self.specs]
+
+    def _system(self, name: str, engines: Engines, sequence: _Sequence, chunks: Sequence[int]) -> list[Check]:
+        comparison = Comparison(name, TOLERANCE)
+        rows = min(len(sequence.ids), _most_sequences(engines))
+        session = Session(engines, self.info, rows)
+        ids = sequence.ids[:rows, : session.capacity]  # of engines that were built for less than the context
+        self.positions = self.positions if engines is self.reference else max(self.positions, ids.shape[1])
+        last = self.specs[-1].name
+        for start, end in spans(chunks):
+            if start >= ids.shape[1]:
+                break
+            logits = session.advance(ids[:, start:end])
+            expected = sequence.logits[:rows, start : start + logits.shape[1]]
+            comparison.add(logits, expected, partial(_logits_place, last, start), axis=1)
+        return [_check(comparison)]
 
 
-def _compare_stages(
-    kind: str, reference: Sequence[TorchEngine], engines: Sequence[Engine], info: ModelInfo, ids: Array, chunks: Sequence[int]
-) -> list[Check]:
-    comparisons = [Comparison(f'{kind} of stage "{engine.spec.name}"', TOLERANCE) for engine in reference]
-    paired = [_PairedEngine(*trio) for trio in zip(reference, engines, comparisons, strict=True)]
-    session = Session(paired, info, _BATCH)
-    for start, end in spans(chunks):
-        session.advance(ids[:, start:end])
-    return [_check(comparison) for comparison in comparisons]
+_GRAPH = "ONNX graph"
 
 
-def _compare_system(name: str, session: Session, ids: Array, expected: Array, chunks: Sequence[int]) -> Check:
-    comparison = Comparison(name, TOLERANCE)
-    for start, end in spans(chunks):
-        logits = session.advance(ids[:, start:end])
-        comparison.add(logits, expected[:, start:end], partial(_logits_place, start), axis=1)
-    return _check(comparison)
+def _attempt(name: str, job: _Job) -> list[Check]:
+    """The checks of a job; if something in it can't be run, one that says what."""
+    try:
+        return job()
+    except RunError as error:
+        where = str(error)
+    except FovealError:
+        raise
+    except Exception as error:  # a library's, of no class that is known here
+        line = line_of(error)
+        where = reason_of(error) + (f", at {line}" if line else "")
+    return [Check(name=name, max_abs_error=float("inf"), tolerance=TOLERANCE, values=0, where=where, kind="run")]
 
 
 def _check(found: Comparison) -> Check:
     return Check(name=found.name, max_abs_error=found.largest, tolerance=TOLERANCE, values=found.values, where=found.where)
 
 
-def _logits_place(start: int, row: int) -> str:
-    return f"token {start + row}, tensor logits"
+def _weights(name: str, found: Weighed) -> Check:
+    largest, where = (0.0, None) if found.wrong is None else (found.wrong.largest, str(found.wrong))
+    name = f"the weights of the {name}"
+    return Check(name=name, max_abs_error=largest, tolerance=0.0, values=found.numbers, where=where, kind="weights")
+
+
+def _most_sequences(engines: Engines) -> int:
+    limits = engines.engines[0].limits if isinstance(engines, ResidentEngines) else None
+    return _BATCH if limits is None else limits.batch
+
+
+def _logits_place(stage: str, start: int, row: int) -> str:
+    return f'stage "{stage}", token {start + row}, tensor logits'
 
 
 def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
@@ -238,9 +320,25 @@ def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
         )
 
 
-def _token_ids(model: Architecture) -> npt.NDArray[np.int64]:
+def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> npt.NDArray[np.int64]:
     """Two sequences over at least two whole periods of firing, and a length that is a multiple of nothing."""
-    described = model.describe()
-    period = max(stage.spec.stride for stage in model.stages())
-    length = min(described.context, max(2 * period + 3, 61))
-    return np.random.default_rng(_SEED).integers(0, described.vocab_size, (_BATCH, length))
+    length = min(context, max(2 * max(spec.stride for spec in specs) + 3, 61))
+    return np.random.default_rng(_SEED).integers(0, vocab_size, (_BATCH, length))
+
+
+def _long_ids(vocab_size: int, context: int) -> npt.NDArray[np.int64]:
+    """One sequence as long as the context, which repeats no id before it has had all."""
+    rounds = -(-context // vocab_size)
+    rng = np.random.default_rng(_SEED)
+    return np.concatenate([rng.permutation(vocab_size) for _ in range(rounds)])[None, :context].astype(np.int64)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for each other longer than calls of a few rows take: up to ten times as quick without."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

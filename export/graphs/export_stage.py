@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from . import functions
 from .change_dialect import change_dialect
 from .dialect import MODERN, Dialect
 from .modules import StageGraph
+from .own_modules import export_error, quiet
 from .saving import save_graph
 
 # Any sizes serve as examples so long as they differ from 0 and 1, which torch.export would take for constants.
@@ -34,7 +34,8 @@ def export_stage(stage: Stage, path: Path, dialect: Dialect) -> int:
     Batch, firings, capacity and the number of logit rows are symbolic.
 
     Raises:
-        ExportError: torch could not trace the stage, and the first line of its reason is quoted; or the dialect lacks an op.
+        ExportError: torch could not trace the stage: its reason, and the line of the module that it met; or the dialect lacks
+            an op.
     """
     contract = contract_of(stage.spec)
     model = _traced(stage, contract)
@@ -52,9 +53,8 @@ def _traced(stage: Stage, contract: Contract) -> ir.Model:
     spec = stage.spec
     graph = StageGraph(stage)
     letters = {letter: Dim(_symbol(letter), min=1) for letter in _letters(contract)}
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), quiet():
             warnings.simplefilter("ignore")  # the exporter's own deprecations; its failures are raised
             program = torch.onnx.export(
                 graph,
@@ -68,11 +68,25 @@ def _traced(stage: Stage, contract: Contract) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps anything a model's code may raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f'stage "{spec.name}" could not be exported: {reason}') from error
+        raise export_error(spec.name, error) from error
     if program is None:
         raise ExportError(f'stage "{spec.name}" could not be exported: torch returned no program')
     return program.model
+
+
+def trace(stage: Stage) -> None:
+    """Only the first step of an export: symbolic sizes through the stage's module.
+
+    Raises:
+        Exception: whatever torch or the module raises.
+    """
+    contract = contract_of(stage.spec)
+    letters = {letter: Dim(_symbol(letter), min=1) for letter in _letters(contract)}
+    examples = tuple(_example(tensor) for tensor in contract.inputs)
+    dynamic = (tuple(_dynamic(tensor, letters) for tensor in contract.inputs),)
+    with warnings.catch_warnings(), torch.no_grad(), quiet():
+        warnings.simplefilter("ignore")
+        torch.export.export(StageGraph(stage), examples, dynamic_shapes=dynamic, strict=False)
 
 
 def _symbol(letter: str) -> str:

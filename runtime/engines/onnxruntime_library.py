@@ -12,6 +12,9 @@ from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 _SPIN_US = 100
 
 
+SINCE = {"cpu": "1.23", "cuda": "1.24"}
+"""The least version that runs a target's engines, as `pyproject.toml` asks for."""
+
 # Before, ONNX Runtime refuses int8 caches (to 1.24), fails at the first run (1.25, 1.26) or is wrong for batches (1.27).
 INT8_CACHES_SINCE = "1.28"
 
@@ -72,9 +75,9 @@ def shared_threads() -> int | None:
 
 
 def session_options(threads: int = 1) -> Any:
-    """Options that every session of foveal starts from: its threads, and only errors in the log."""
+    """Options that every session of foveal starts from: its threads, and nothing in the log: what is an error is raised too."""
     options = import_onnxruntime().SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if _ProcessPool.threads is not None:
         options.use_per_session_threads = False
     else:

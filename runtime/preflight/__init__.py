@@ -1,5 +1,5 @@
 """Before an engine is loaded: does it fit this machine?"""
 
-from .checking import Preflight, check, check_all, require_match
+from .checking import Preflight, check, check_all, require_match, require_whole
 
-__all__ = ["Preflight", "check", "check_all", "require_match"]
+__all__ = ["Preflight", "check", "check_all", "require_match", "require_whole"]

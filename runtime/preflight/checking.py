@@ -6,16 +6,16 @@ An engine file is native code, as trustworthy as whoever sent it: what is checke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from ...bundle import Bundle, Manifest, StageEntry, check_target, open_all_but_engines
+from ...bundle import SAMPLER, Bundle, Manifest, check_target, open_without_contents
 from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 from ..engines.tensorrt_library import Library, library_of
-from .engine_files import build_command, read_checked_sidecar
-from .engine_fit import Case, fit
+from .engine_files import build_command, changed, files_of_no_stage, read_checked_sidecar
+from .engine_fit import Case, fit, obstacle
 from .findings import Answer, Finding, Reason, gravest
 from .machine import Machine, read_machine
 from .validity import ask_library
@@ -50,7 +50,7 @@ def check(
         library: TensorRT-RTX, to be asked for its own opinion; None: on this machine the installed one is, else none.
 
     Raises:
-        BundleError: not a bundle, or another file than an engine or a sidecar is not whole.
+        BundleError: not a bundle. A file of it that is not whole is an answer: refuse.
         ConfigError: an unknown target.
     """
     check_target(target)
@@ -84,6 +84,18 @@ def require_match(bundle: str | Path | Bundle, target: str, machine: Machine | N
         raise EngineMismatchError(f"{found.bundle}, {target}: {found.sentence}")
 
 
+def require_whole(bundle: Bundle, target: str) -> None:
+    """Let only engines pass that belong to the stages and graphs of their bundle, whatever the machine.
+
+    Raises:
+        EngineMismatchError: an engine is another's, or was made of another graph or of other weights.
+    """
+    for stage in bundle.manifest.engines[target]:
+        found = read_checked_sidecar(bundle.path, bundle.manifest, target, stage, lambda _: None)
+        if isinstance(found, Finding):
+            raise EngineMismatchError(f'{bundle.path}, {target}: stage "{stage}": {found.sentence}')
+
+
 @dataclass(frozen=True)
 class _Checker:
     """A bundle and a machine.
@@ -91,10 +103,11 @@ class _Checker:
     Attributes:
         path: of the bundle.
         manifest: of the bundle.
-        are_hashed: its engines too are known to be what the manifest says.
+        are_hashed: its files are known to be what the manifest says.
         machine: to run them.
         is_here: it is this machine.
         library: TensorRT-RTX, if it is not the installed one.
+        hashed: what was found of the files that were hashed so far.
     """
 
     path: Path
@@ -103,6 +116,7 @@ class _Checker:
     machine: Machine
     is_here: bool
     library: Library | None
+    hashed: dict[str, Finding | None] = field(default_factory=dict)
 
     @staticmethod
     def of(bundle: str | Path | Bundle, machine: Machine | None, library: Library | None) -> _Checker:
@@ -110,12 +124,13 @@ class _Checker:
         known, is_here = machine or read_machine(), machine is None
         if isinstance(bundle, Bundle):
             return _Checker(bundle.path, bundle.manifest, True, known, is_here, library)
-        return _Checker(Path(bundle), open_all_but_engines(bundle), False, known, is_here, library)
+        return _Checker(Path(bundle), open_without_contents(bundle), False, known, is_here, library)
 
     def check(self, target: str) -> Preflight:
         """Look at every stage, and sum up."""
-        is_built = target in self.manifest.engines
-        stages = {entry.spec.name: self._check_stage(entry, target) for entry in self.manifest.stages} if is_built else {}
+        engines = self.manifest.engines.get(target, {})
+        names = [entry.spec.name for entry in self.manifest.stages] + [SAMPLER] * (SAMPLER in engines)
+        stages = {name: self._check_stage(name, target) for name in names if name in engines}
         overall = self._sum_up(target, stages)
         return Preflight(
             bundle=str(self.path),
@@ -127,14 +142,31 @@ class _Checker:
             stages=stages,
         )
 
-    def _check_stage(self, stage: StageEntry, target: str) -> Finding:
-        sidecar = read_checked_sidecar(self.path, self.manifest, target, stage, are_hashed=self.are_hashed)
+    def _check_stage(self, stage: str, target: str) -> Finding:
+        """What is wrong with an engine; of several things one that can't be mended here, if there is one."""
+        for name in files_of_no_stage(self.manifest):
+            if found := self._what_changed(name):
+                return found
+        sidecar = read_checked_sidecar(self.path, self.manifest, target, stage, self._what_changed)
         if isinstance(sidecar, Finding):
-            return sidecar
+            return self._or_obstacle(sidecar, target)
         found = fit(Case(self.path, target, sidecar, self.machine))
         if found.answer == "match" and target == "tensorrt-rtx" and (self.is_here or self.library is not None):
-            return self._ask_library(self.manifest.engines[target][stage.spec.name]) or found
-        return found
+            return self._ask_library(self.manifest.engines[target][stage]) or found
+        return self._or_obstacle(found, target)
+
+    def _what_changed(self, name: str) -> Finding | None:
+        if self.are_hashed:
+            return None
+        if name not in self.hashed:
+            self.hashed[name] = changed(self.path, self.manifest, name)
+        return self.hashed[name]
+
+    def _or_obstacle(self, found: Finding, target: str) -> Finding:
+        """Engines that would be refused once they are rebuilt are refused at once."""
+        if found.answer != "rebuild" or (why := obstacle(self.path, target, self.machine)) is None:
+            return found
+        return Finding("refuse", why.reason, f"{why.sentence}. Then rebuild them: {found.sentence}")
 
     def _ask_library(self, engine: str) -> Finding | None:
         try:
@@ -146,7 +178,7 @@ class _Checker:
         if not stages:
             built = ", ".join(self.manifest.engines) or "none"
             text = f"there are no engines for {target}, only for: {built}; run {build_command(self.path, target)}"
-            return Finding("rebuild", "no engines", text)
+            return self._or_obstacle(Finding("rebuild", "no engines", text), target)
         worst = gravest(stages.values())
         if len(set(stages.values())) == 1:
             return worst

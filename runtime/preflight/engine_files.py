@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from ...bundle import Manifest, StageEntry, sidecar_name
+from ...bundle import Manifest, data_name, sidecar_name
 from ...errors import BundleError
 from ...files import sha256_of
 from ...sidecar import EngineSidecar, read_sidecar
@@ -14,31 +15,53 @@ _COPY = "copy the bundle again"
 
 
 def read_checked_sidecar(
-    directory: Path, manifest: Manifest, target: str, stage: StageEntry, *, are_hashed: bool
+    directory: Path, manifest: Manifest, target: str, stage: str, what_changed: Callable[[str], Finding | None]
 ) -> EngineSidecar | Finding:
-    """The sidecar of a stage's engine, or what is wrong with it, the engine or the graph.
+    """The sidecar of an engine, or what is wrong with it, the engine or the graph.
 
     Args:
         directory: of the bundle.
         manifest: of the bundle.
         target: whose engine it is.
-        stage: the stage.
-        are_hashed: the files are known to be those of the manifest, as `open_bundle` makes sure.
+        stage: whose it is; or `SAMPLER`, which is made from no graph.
+        what_changed: what happened to a file since the manifest was written; nothing, after `open_bundle`.
     """
-    engine = manifest.engines[target][stage.spec.name]
-    for name in () if are_hashed else (engine, sidecar_name(engine)):
-        if found := _changed(directory, manifest, name):
+    engine, graph = manifest.engines[target][stage], _graph_of(manifest, stage)
+    for name in _files(manifest, engine, graph):
+        if found := what_changed(name):
             return found
     try:
         sidecar = read_sidecar(directory / engine)
     except BundleError as error:
         return Finding("rebuild", "sidecar", str(error))
     return (
-        _contradiction(manifest, target, stage, sidecar) or _other_graph(directory, manifest, target, stage, sidecar) or sidecar
+        _contradiction(directory, manifest, target, stage, sidecar)
+        or _other_graph(directory, manifest, target, stage, sidecar)
+        or sidecar
     )
 
 
-def _changed(directory: Path, manifest: Manifest, name: str) -> Finding | None:
+def files_of_no_stage(manifest: Manifest) -> list[str]:
+    """Files of the bundle that are no stage's and no engine's: the tokenizer."""
+    graphs = {name for stage in manifest.stages for name in _files(manifest, None, stage.graph)}
+    engines = {
+        name for by_stage in manifest.engines.values() for engine in by_stage.values() for name in _files(manifest, engine)
+    }
+    return sorted(manifest.files.keys() - graphs - engines)
+
+
+def _graph_of(manifest: Manifest, stage: str) -> str | None:
+    return next((entry.graph for entry in manifest.stages if entry.spec.name == stage), None)
+
+
+def _files(manifest: Manifest, engine: str | None, graph: str | None = None) -> list[str]:
+    """Those that belong to an engine and to the graph it was made from, as far as they are there."""
+    names = [] if engine is None else [engine, sidecar_name(engine), data_name(engine)]
+    names += [] if graph is None else [graph, data_name(graph)]
+    return [name for name in names if name in manifest.files]
+
+
+def changed(directory: Path, manifest: Manifest, name: str) -> Finding | None:
     """What happened to a file since the manifest was written."""
     entry, path = manifest.files[name], directory / name
     if not path.is_file():
@@ -50,35 +73,51 @@ def _changed(directory: Path, manifest: Manifest, name: str) -> Finding | None:
         return Finding("refuse", "swapped", f"{name} is a copy of {others[0]}, so engines were swapped; {_COPY}")
     if size < entry.bytes:
         return Finding("refuse", "file", f"{name} is truncated: it has {size} bytes, expected {entry.bytes}; {_COPY}")
-    if name.endswith(".json"):
+    if name.startswith("engines/") and name.endswith(".json"):
         return Finding("refuse", "sidecar", f"{name} was edited: its SHA-256 differs from the manifest's; {_COPY}")
     return Finding(
         "refuse", "file", f"{name} was altered: its SHA-256 differs from the manifest's; {_COPY}, from whom you trust"
     )
 
 
-def _contradiction(manifest: Manifest, target: str, stage: StageEntry, sidecar: EngineSidecar) -> Finding | None:
+def _contradiction(directory: Path, manifest: Manifest, target: str, stage: str, sidecar: EngineSidecar) -> Finding | None:
     """A manifest that was written anew around files that do not belong together."""
-    engine = manifest.engines[target][stage.spec.name]
+    engine = manifest.engines[target][stage]
     name = sidecar_name(engine)
-    if sidecar.stage != stage.spec.name:
-        text = f'{engine} is the engine of stage "{sidecar.stage}", expected that of "{stage.spec.name}": engines were swapped'
-        return Finding("refuse", "swapped", f"{text}; {_COPY}")
+    mend = f"{_COPY}, or run {build_command(directory, target)}"
+    if sidecar.stage != stage:
+        text = f'{engine} is the engine of stage "{sidecar.stage}", expected that of "{stage}": engines were swapped'
+        return Finding("refuse", "swapped", f"{text}; {mend}")
     if sidecar.target != target:
         text = f"{name} says that its engine is for {sidecar.target}, expected {target}: it was edited"
-        return Finding("refuse", "sidecar", f"{text}; {_COPY}")
-    # Engines for cpu are graphs, whose sidecars give no hash.
-    if sidecar.engine_sha256 != manifest.files[engine].sha256 and (sidecar.engine_sha256 or sidecar.build is not None):
-        text = f"{engine} is not the engine that {name} was written for: its SHA-256 is another"
-        return Finding("refuse", "swapped", f"{text}; {_COPY}")
+        return Finding("refuse", "sidecar", f"{text}; {mend}")
+    if not sidecar.engine_sha256:
+        text = f"{name} does not say which engine it was written for, as those of an earlier foveal"
+        return Finding("rebuild", "sidecar", f"{text}; run {build_command(directory, target)}")
+    for file, known in ((engine, sidecar.engine_sha256), (data_name(engine), sidecar.engine_data_sha256)):
+        if _sha256(manifest, file) != known:
+            what = "the engine" if file == engine else "the weights"
+            text = f"{file} is not {what} that {name} was written for: its SHA-256 is another"
+            return Finding("refuse", "swapped", f"{text}; {mend}")
     return None
 
 
-def _other_graph(directory: Path, manifest: Manifest, target: str, stage: StageEntry, sidecar: EngineSidecar) -> Finding | None:
-    if sidecar.graph_sha256 == manifest.files[stage.graph].sha256:
+def _other_graph(directory: Path, manifest: Manifest, target: str, stage: str, sidecar: EngineSidecar) -> Finding | None:
+    graph = _graph_of(manifest, stage)
+    if graph is None:
         return None
-    text = f"{manifest.engines[target][stage.spec.name]} was made of another graph than {stage.graph} is now"
-    return Finding("rebuild", "graph", f"{text}; run {build_command(directory, target)}")
+    engine, mend = manifest.engines[target][stage], f"run {build_command(directory, target)}"
+    if sidecar.graph_sha256 != _sha256(manifest, graph):
+        return Finding("rebuild", "graph", f"{engine} was made of another graph than {graph} is now; {mend}")
+    if sidecar.graph_data_sha256 != _sha256(manifest, data_name(graph)):
+        text = f"{engine} was made of other weights than {data_name(graph)} holds now"
+        return Finding("rebuild", "graph", f"{text}; {mend}")
+    return None
+
+
+def _sha256(manifest: Manifest, name: str) -> str:
+    """By the manifest; empty for a file that it does not name."""
+    return manifest.files[name].sha256 if name in manifest.files else ""
 
 
 def build_command(directory: Path, target: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...sidecar import BuildRecord, EngineSidecar
-from ..engines.onnxruntime_library import INT8_CACHES_SINCE
+from ..engines.onnxruntime_library import INT8_CACHES_SINCE, SINCE
 from .engine_files import build_command
 from .findings import Finding, Reason
 from .gpus import Gpu
@@ -25,12 +25,19 @@ _PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}  # Windows' names for what
 
 @dataclass(frozen=True)
 class Case:
-    """An engine and a machine that is to run it."""
+    """An engine, or any of a target (no sidecar), and a machine that is to run it."""
 
     bundle: Path
     target: str
-    sidecar: EngineSidecar
+    sidecar: EngineSidecar | None
     machine: Machine
+
+    @property
+    def record(self) -> EngineSidecar:
+        """The sidecar of an engine, once it is known which."""
+        if self.sidecar is None:
+            raise ValueError("no engine is meant here, but all that a target may have")
+        return self.sidecar
 
     @property
     def product(self) -> str:
@@ -53,6 +60,18 @@ class Case:
         return build_command(self.bundle, self.target)
 
 
+def obstacle(bundle: Path, target: str, machine: Machine) -> Finding | None:
+    """What keeps any engine of a target from running on a machine, however it is built."""
+    if target not in _PRODUCTS:
+        return _onnxruntime_obstacle(target, machine)
+    installed = machine.libraries.get(_MODULES[target])
+    case = Case(bundle, target, None, machine)
+    found = _no_gpu(case)
+    if found is None and installed is not None and installed.version is not None:  # else the build says what to install
+        found = _driver(case) or (_rtx_supports(case) if target == "tensorrt-rtx" else None)
+    return found
+
+
 def fit(case: Case) -> Finding:
     """The first rule that the engine breaks, or that it fits."""
     return fit_tensorrt(case) if case.target in _PRODUCTS else fit_onnxruntime(case)
@@ -60,24 +79,33 @@ def fit(case: Case) -> Finding:
 
 def fit_onnxruntime(case: Case) -> Finding:
     """Engines that are graphs run wherever ONNX Runtime knows their kernels."""
-    library = case.machine.libraries.get("onnxruntime")
+    if found := _onnxruntime_obstacle(case.target, case.machine):
+        return found
+    version = case.machine.libraries["onnxruntime"].version or ""
+    if case.record.cache_dtype == "int8" and _numbers(version)[:2] < _numbers(INT8_CACHES_SINCE):
+        text = f"the engine keeps int8 caches, which need onnxruntime {INT8_CACHES_SINCE} or later, got {version}"
+        return _refuse("library version", f"{text}; upgrade it, or build the bundle with --cache fp32")
+    return Finding("match", "fits", f"onnxruntime {version} runs it")
+
+
+def _onnxruntime_obstacle(target: str, machine: Machine) -> Finding | None:
+    """Why ONNX Runtime runs no engines of a target."""
+    library = machine.libraries.get("onnxruntime")
     if library is None or library.version is None:
         why = f"can't be imported ({library.trouble})" if library else "is not installed"
-        return _refuse("library missing", f"onnxruntime {why}; pip install 'foveal[{case.target}]'")
-    if case.target == "cuda" and library.package != "onnxruntime-gpu":
+        return _refuse("library missing", f"onnxruntime {why}; pip install 'foveal[{target}]'")
+    if _numbers(library.version)[:2] < _numbers(SINCE[target]):
+        text = f"onnxruntime {library.version} is installed, expected {SINCE[target]} or later"
+        return _refuse("library version", f"{text}; pip install --upgrade {library.package or 'onnxruntime'}")
+    if target == "cuda" and library.package != "onnxruntime-gpu":
         text = f"onnxruntime-gpu is not installed, got {library.package}, which runs on the CPU only"
         return _refuse("library missing", f"{text}; uninstall it and pip install 'foveal[cuda]'")
-    if case.target == "cuda" and (found := _no_gpu(case)):
-        return found
-    if case.sidecar.cache_dtype == "int8" and _numbers(library.version)[:2] < _numbers(INT8_CACHES_SINCE):
-        text = f"the engine keeps int8 caches, which need onnxruntime {INT8_CACHES_SINCE} or later, got {library.version}"
-        return _refuse("library version", f"{text}; upgrade it, or build the bundle with --cache fp32")
-    return Finding("match", "fits", f"onnxruntime {library.version} runs it")
+    return _no_gpu(Case(Path(), target, None, machine)) if target == "cuda" else None
 
 
 def fit_tensorrt(case: Case) -> Finding:
     """Engines of TensorRT and TensorRT-RTX are for the version, the system and the GPUs that they were built for."""
-    record = case.sidecar.build
+    record = case.record.build
     if record is None or record.library != case.target:
         text = f"the sidecar does not say which {case.product} built the engine, and for which GPUs"
         return _rebuild("sidecar", f"{text}; run {case.build}")
@@ -130,7 +158,7 @@ def _no_gpu(case: Case, _record: BuildRecord | None = None) -> Finding | None:
     )
 
 
-def _driver(case: Case, _record: BuildRecord) -> Finding | None:
+def _driver(case: Case, _record: BuildRecord | None = None) -> Finding | None:
     """Within a major version of CUDA any driver of it will do."""
     needed, has = case.library.cuda, case.machine.cuda
     if needed is None or has is None or _numbers(has)[0] >= needed:
@@ -166,7 +194,7 @@ def _same_capability(case: Case, record: BuildRecord) -> Finding | None:
     return _rebuild("compute capability", f"{text}; run {case.build} on this machine")
 
 
-def _rtx_supports(case: Case, _record: BuildRecord) -> Finding | None:
+def _rtx_supports(case: Case, _record: BuildRecord | None = None) -> Finding | None:
     if case.gpu.compute_capability in RTX_CAPABILITIES or _is_newer_than_rtx(case.gpu):
         return None
     text = f"TensorRT-RTX has no kernels for {_named(case.gpu)}, expected {_listed(RTX_CAPABILITIES)} or later"

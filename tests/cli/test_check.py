@@ -63,8 +63,9 @@ def test_json(foveal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(target["stages"]) == list(STAGES)
 
 
-def test_a_target_without_engines(foveal, tmp_path: Path) -> None:
+def test_a_target_without_engines(foveal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to run is said."""
+    on(monkeypatch, machine())
     bundle = write_bundle(tmp_path / "b", "cpu")
     code, out, _ = foveal("check", bundle, "--target", "tensorrt")
     text = f"there are no engines for tensorrt, only for: cpu; run `foveal build {bundle} --target tensorrt`"

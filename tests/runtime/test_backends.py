@@ -18,6 +18,7 @@ from specimens import Specimen, Zoo, full_forward, random_ids
 from foveal.bundle import list_files, write_manifest
 from foveal.contract import Limits
 from foveal.export.graphs.gpu import LoweredStage
+from foveal.files import sha256_of
 from foveal.runtime import backends, load
 from foveal.runtime.cuda import CudaDevice
 from foveal.sidecar import EngineSidecar, TensorRTLibrary
@@ -32,7 +33,14 @@ def write_bundle(
     for stage, engine in engines.items():
         names[stage] = f"engines/{target}/{stage}.{ending}"
         write(directory / names[stage], engine)
-        write((directory / names[stage]).with_suffix(".json"), msgspec.json.encode(sidecars[stage]))
+        graph = directory / f"stages/{stage}.onnx"
+        written = msgspec.structs.replace(
+            sidecars[stage],
+            engine_sha256=sha256_of(directory / names[stage]),
+            graph_sha256=sha256_of(graph),
+            graph_data_sha256=sha256_of(graph.with_name(f"{stage}.onnx.data")),
+        )
+        write((directory / names[stage]).with_suffix(".json"), msgspec.json.encode(written))
     manifest = specimen.bundle.manifest
     write_manifest(directory, msgspec.structs.replace(manifest, engines={target: names}, files=list_files(directory)))
     return directory
@@ -55,7 +63,7 @@ def test_cuda_engines_run_on_the_cpu_where_there_is_no_gpu(dialect: str, limits:
         zoo["nested"],
         "cuda",
         {stage.spec.name: whole(stage) for stage in stages},
-        {stage.spec.name: sidecar_of(stage.spec, "cuda", dialect, limits, engine_sha256="") for stage in stages},
+        {stage.spec.name: sidecar_of(stage.spec, "cuda", dialect, limits) for stage in stages},
     )
     session, ids = load(bundle, target="cuda", provider="cpu").session(), random_ids(1, 40)
     logits = np.concatenate([session.advance(ids[:, :23]), *[session.advance(ids[:, [i]]) for i in range(23, 40)]], 1)
@@ -77,10 +85,7 @@ def test_tensorrt_engines_are_read_checked_and_run(
         zoo["nested"],
         target,
         {stage.spec.name: plan(stage, family) for stage in stages},
-        {
-            stage.spec.name: sidecar_of(stage.spec, target, dialect, LIMITS, build=build_record(target), engine_sha256="0" * 64)
-            for stage in stages
-        },
+        {stage.spec.name: sidecar_of(stage.spec, target, dialect, LIMITS, build=build_record(target)) for stage in stages},
     )
     checked: list[TensorRTLibrary] = []
     monkeypatch.setattr(backends, "require_match", lambda bundle, target: checked.append(target))

@@ -31,9 +31,11 @@ from tensorrt_surface import real, strict, surface
 from foveal import BundleError, ConfigError, open_bundle
 from foveal.bundle import list_files, write_manifest
 from foveal.errors import BackendUnavailable, EngineMismatchError
+from foveal.files import sha256_of
 from foveal.runtime.engines.tensorrt_library import Library, library_of
 from foveal.runtime.preflight import Preflight, check, check_all, require_match
 from foveal.runtime.preflight.engine_fit import RTX_CAPABILITIES
+from foveal.runtime.preflight.findings import Finding
 from foveal.runtime.preflight.gpus import Gpu
 from foveal.runtime.preflight.libraries import Installed
 from foveal.runtime.preflight.machine import Machine
@@ -186,7 +188,7 @@ def test_swapped_engines_in_a_manifest_written_anew(rtx: Path) -> None:
     write_manifest_of(rtx)
     text = (
         'stage "1.pre": engines/tensorrt-rtx/1.pre.engine is the engine of stage "4", expected that of "1.pre": '
-        f"engines were swapped; {COPY}"
+        f"engines were swapped; {COPY}, or run `foveal build {rtx} --target tensorrt-rtx`"
     )
     assert preflight(rtx) == ("refuse", "swapped", text)
 
@@ -197,7 +199,7 @@ def test_another_engine_under_an_old_sidecar(rtx: Path) -> None:
     write_manifest_of(rtx)
     text = (
         'stage "4": engines/tensorrt-rtx/4.engine is not the engine that engines/tensorrt-rtx/4.json was written for: '
-        f"its SHA-256 is another; {COPY}"
+        f"its SHA-256 is another; {COPY}, or run `foveal build {rtx} --target tensorrt-rtx`"
     )
     assert preflight(rtx) == ("refuse", "swapped", text)
 
@@ -217,7 +219,7 @@ def test_a_sidecar_of_another_target(rtx: Path) -> None:
     write_manifest_of(rtx)
     text = (
         'stage "4": engines/tensorrt-rtx/4.json says that its engine is for tensorrt, expected tensorrt-rtx: '
-        f"it was edited; {COPY}"
+        f"it was edited; {COPY}, or run `foveal build {rtx} --target tensorrt-rtx`"
     )
     assert preflight(rtx) == ("refuse", "sidecar", text)
 
@@ -301,6 +303,78 @@ def test_all_targets(rtx: Path) -> None:
     write_manifest(rtx, msgspec.structs.replace(manifest, engines={}, files=list_files(rtx)))
     with pytest.raises(ConfigError, match="has no engines to check; make some, as with `foveal build .* --target cpu`"):
         check_all(rtx, machine())
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt", "tensorrt-rtx"])
+def test_an_engine_of_other_weights(tmp_path: Path, target: str) -> None:
+    """In graphs that are alike weights make the difference: an engine is bound to those that it was made of."""
+    bundle = write_bundle(tmp_path / "b", target)
+    write(bundle / "stages/4.onnx.data", b"other weights")
+    write_manifest_of(bundle, target)
+    ending = "onnx" if target in ("cpu", "cuda") else "engine"
+    text = (
+        f"engines/{target}/4.{ending} was made of other weights than stages/4.onnx.data holds now; "
+        f"run `foveal build {bundle} --target {target}`"
+    )
+    library = {**LIBRARIES, "onnxruntime": Installed(package="onnxruntime-gpu", version="1.32.0")}
+    assert check(bundle, target, machine(libraries=library)).stages["4"] == Finding("rebuild", "graph", text)
+
+
+@pytest.mark.parametrize("suffix", ["", ".data"])
+def test_swapped_cpu_engines_in_a_manifest_written_anew(tmp_path: Path, suffix: str) -> None:
+    """Without their sidecars, as a whole or their weights alone: sidecars say whose they are."""
+    bundle = write_bundle(tmp_path / "b", "cpu")
+    first, second = (engine(bundle, name, "cpu") for name in ("1.pre", "4"))
+    for path, data in ((first, b"one"), (second, b"other")):
+        write(path.with_name(f"{path.name}.data"), data)
+    for name in STAGES:
+        data = engine(bundle, name, "cpu").with_name(f"{name}.onnx.data")
+        known = msgspec.structs.replace(
+            sidecar(bundle, name, "cpu"), engine_data_sha256=sha256_of(data) if data.is_file() else ""
+        )
+        write_sidecar(bundle, name, "cpu", known)
+    write_manifest_of(bundle, "cpu")
+    assert preflight(bundle, "cpu")[0] == "match"
+    one, other = (path.with_name(path.name + suffix) for path in (first, second))
+    swapped = one.read_bytes(), other.read_bytes()
+    write(other, swapped[0])
+    write(one, swapped[1])
+    write_manifest_of(bundle, "cpu")
+    what = "the weights" if suffix else "the engine"
+    text = (
+        f'stage "1.pre": engines/cpu/1.pre.onnx{suffix} is not {what} that engines/cpu/1.pre.json was written for: '
+        f"its SHA-256 is another; {COPY}, or run `foveal build {bundle} --target cpu`"
+    )
+    assert preflight(bundle, "cpu") == ("refuse", "swapped", text)
+
+
+def test_an_engine_of_an_earlier_foveal(tmp_path: Path) -> None:
+    """Its sidecar does not bind it to its file, so anything could lie there."""
+    bundle = write_bundle(tmp_path / "b", "cpu")
+    write_sidecar(bundle, "4", "cpu", msgspec.structs.replace(sidecar(bundle, "4", "cpu"), engine_sha256=""))
+    write_manifest_of(bundle, "cpu")
+    text = (
+        'stage "4": engines/cpu/4.json does not say which engine it was written for, as those of an earlier foveal; '
+        f"run `foveal build {bundle} --target cpu`"
+    )
+    assert preflight(bundle, "cpu") == ("rebuild", "sidecar", text)
+
+
+def test_what_rebuilding_would_not_mend_is_said_at_once(rtx: Path) -> None:
+    """Not first rebuild, and then that there is no GPU."""
+    no_gpu = "this machine has no NVIDIA GPU that CUDA sees, so tensorrt-rtx engines can be built but not run here"
+    text = (
+        f"the engine was built by TensorRT-RTX {RTX}, got 1.8.0.1, and engines run on no version but their own; "
+        f"run `foveal build {rtx} --target tensorrt-rtx`, or pip install tensorrt-rtx=={RTX}"
+    )
+    newer = {"tensorrt_rtx": Installed(package="tensorrt-rtx-cu13", version="1.8.0.1", cuda=13)}
+    assert preflight(rtx, libraries=newer) == ("rebuild", "library version", text)
+    answered = ("refuse", "no GPU", f"{no_gpu}; copy the bundle to one that has. Then rebuild them: {text}")
+    assert preflight(rtx, libraries=newer, gpus=()) == answered
+    nothing = f"there are no engines for tensorrt, only for: tensorrt-rtx; run `foveal build {rtx} --target tensorrt`"
+    found = preflight(rtx, "tensorrt", gpus=())
+    assert found[:2] == ("refuse", "no GPU")
+    assert found[2].endswith(f"copy the bundle to one that has. Then rebuild them: {nothing}")
 
 
 # Library
@@ -491,6 +565,18 @@ def test_int8_caches_need_a_newer_onnxruntime(tmp_path: Path) -> None:
     )
     assert preflight(bundle, "cpu", libraries=old) == ("refuse", "library version", text)
     assert preflight(bundle, "cpu")[0] == "match"
+
+
+@pytest.mark.parametrize(
+    ("target", "package", "old", "least"),
+    [("cpu", "onnxruntime", "1.22.3", "1.23"), ("cuda", "onnxruntime-gpu", "1.23.2", "1.24")],
+)
+def test_an_onnxruntime_that_is_too_old(tmp_path: Path, target: str, package: str, old: str, least: str) -> None:
+    """It can't load what foveal writes."""
+    bundle = write_bundle(tmp_path / "b", target)
+    text = f"onnxruntime {old} is installed, expected {least} or later; pip install --upgrade {package}"
+    installed = {"onnxruntime": Installed(package=package, version=old)}
+    assert preflight(bundle, target, libraries=installed) == ("refuse", "library version", text)
 
 
 def test_cuda_engines(tmp_path: Path) -> None:
