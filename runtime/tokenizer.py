@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import BundleError
+from .detokenize import ByteDetokenizer, Detokenizer, StagedDetokenizer
 
 
 class TextTokenizer(Protocol):
@@ -20,6 +21,10 @@ class TextTokenizer(Protocol):
         """Text of ids; bytes that are not UTF-8 become U+FFFD."""
         ...
 
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        ...
+
 
 class ByteTokenizer:
     """Ids are the bytes of UTF-8."""
@@ -31,6 +36,10 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of bytes; ids above 255, which are no bytes, are left out."""
         return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        return ByteDetokenizer()
 
 
 class HuggingFaceTokenizer:
@@ -47,6 +56,9 @@ class HuggingFaceTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path} is not a tokenizer.json of Hugging Face tokenizers: {error}") from error
+        # A file may hold what its last user set: prompts cut to so many ids, or filled up with pads.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; no special tokens are added."""
@@ -57,6 +69,10 @@ class HuggingFaceTokenizer:
         """Text of ids, special tokens included: the model wrote them."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
+
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        return StagedDetokenizer(self._tokenizer)
 
 
 def load_tokenizer(kind: str | None, bundle: Path) -> TextTokenizer | None:
