@@ -29,6 +29,10 @@ class FovealError(Exception):
     exit_code = 1
 
 
+class FovealWarning(UserWarning):
+    """Something works, but not as one may think; the command line prints it in one line."""
+
+
 class ConfigError(FovealError, ValueError):
     """A setting is malformed, unknown or contradicts another."""
 

@@ -26,7 +26,7 @@ from ..runtime.session import Session
 from .observe import ObservedEngine
 from .ranges import CacheRanges, ProductRanges
 from .settings import CalibrationSettings
-from .text import read_ids, windows
+from .text import Texts, read_ids, windows
 
 FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
@@ -69,7 +69,7 @@ class Calibration:
 
 def calibrate(
     bundle: str | Path | Bundle,
-    texts: Sequence[str | Path],
+    texts: Texts,
     settings: CalibrationSettings | None = None,
     *,
     threads: int | None = None,
@@ -82,7 +82,8 @@ def calibrate(
 
     Args:
         bundle: what to calibrate; precision fp32.
-        texts: files, or directories of `*.txt`. There is no default: ranges of random ids would be ranges of nothing.
+        texts: any number of files, directories of `*.txt` and arrays or files of ids (docs/generating.md), or one alone. There
+            is no default: ranges of random ids would be ranges of nothing.
         settings: None: the defaults.
         threads: None: measured.
         on_progress: called before each window with the stage of the work, windows done and windows in all.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BundleError
+from ..errors import BundleError, ConfigError, FovealWarning
 from .detokenize import ByteDetokenizer, Detokenizer, StagedDetokenizer
 
 
@@ -65,6 +66,10 @@ class HuggingFaceTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def largest_id(self) -> int:
+        """Of all tokens, added ones included; -1 without any."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included: the model wrote them."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
@@ -73,6 +78,39 @@ class HuggingFaceTokenizer:
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
         return StagedDetokenizer(self._tokenizer)
+
+
+# Cases, accents in both forms, ligatures, spaces, lines and characters of one to four bytes.
+_SAMPLE = "The Cafe\u0301, CAFÉ  and ﬁne Straße\tof 日本\u2009🙂.\n\n It's { |:a:| } \r\n"
+
+
+def check_tokenizer(path: Path, vocab_size: int) -> None:
+    """See that a file is a tokenizer for a model of so many ids.
+
+    Raises:
+        ConfigError: no file, not a `tokenizer.json`, or one with larger ids than the model's.
+    Warns:
+        FovealWarning: it does not give back every text.
+    """
+    if not path.is_file():
+        raise ConfigError(f'no tokenizer at {path}; expected a tokenizer.json, or "bytes"')
+    try:
+        tokenizer = HuggingFaceTokenizer(path)
+    except BundleError as error:
+        raise ConfigError(str(error)) from error
+    if (largest := tokenizer.largest_id()) >= vocab_size:
+        raise ConfigError(
+            f"the tokenizer {path} has ids up to {largest}, the model only {vocab_size} tokens; "
+            "use the one that the model was trained with, or none for a model of ids"
+        )
+    back = tokenizer.decode(tokenizer.encode(_SAMPLE))
+    if back != _SAMPLE:
+        warnings.warn(
+            f"the tokenizer {path} does not give back every text: {_SAMPLE!r} comes back as {back!r}; "
+            "what the model reads may not be all that it is given",
+            FovealWarning,
+            stacklevel=2,
+        )
 
 
 def load_tokenizer(kind: str | None, bundle: Path) -> TextTokenizer | None:
