@@ -17,13 +17,12 @@ import safetensors.numpy
 
 from ..bundle import Bundle, open_bundle
 from ..contract import StageSpec
-from ..errors import CalibrationError, ConfigError
+from ..errors import CalibrationError, ConfigError, unavailable
 from ..files import write_atomically
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
-from .observe import ObservedEngine
 from .ranges import CacheRanges, ProductRanges
 from .settings import CalibrationSettings
 from .text import Texts, read_ids, windows
@@ -90,6 +89,7 @@ def calibrate(
 
     Raises:
         ConfigError: a bundle that is not fp32, or has no CPU engines or tokenizer; unreadable or empty text.
+        BackendUnavailable: onnx-ir is not installed.
         CalibrationError: too little text for some stage and phase; an activation that is not finite (stage and product named).
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -139,6 +139,12 @@ def _key(bundle: Bundle, ids: npt.NDArray[np.int64], settings: CalibrationSettin
 
 
 def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, report: Progress) -> Calibration:
+    try:
+        from .observe import (
+            ObservedEngine,  # here, as it rewrites graphs, for which a machine that only runs them has no library
+        )
+    except ImportError as error:
+        raise unavailable(error, "calibrating") or error from error
     specs = [entry.spec for entry in model.manifest.stages]
     period = max(spec.stride for spec in specs)
     context = model.manifest.model.context

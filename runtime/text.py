@@ -15,9 +15,9 @@ class TextStream:
     several tokens is found, and no piece shows its beginning.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: TextTokenizer, stop: str | Sequence[str] = ()) -> None:
         self.stopped = False
-        self._detokenizer, self._stop = tokenizer.detokenizer(), tuple(stop)
+        self._detokenizer, self._stop = tokenizer.detokenizer(), (stop,) if isinstance(stop, str) else tuple(stop)
         self._held = ""  # certain text that may be the start of a stop string
 
     def push(self, token: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BundleError, ConfigError, FovealWarning
+from ..errors import BundleError, ConfigError, FovealWarning, InputError
 from .detokenize import ByteDetokenizer, Detokenizer, StagedDetokenizer
 
 
@@ -20,6 +20,10 @@ class TextTokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token as the vocabulary writes it; None: there is no such token."""
         ...
 
     def detokenizer(self) -> Detokenizer:
@@ -37,6 +41,11 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of bytes; ids above 255, which are no bytes, are left out."""
         return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def token_id(self, token: str) -> int | None:
+        """The byte that a character is; None for others."""
+        data = token.encode()
+        return data[0] if len(data) == 1 else None
 
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
@@ -75,9 +84,25 @@ class HuggingFaceTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, special or not; None: there is no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
         return StagedDetokenizer(self._tokenizer)
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise InputError for what is no text: a lone surrogate, as Python makes them of bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} is no text: character {error.start} is U+{ord(text[error.start]):04X}, half of a pair, as bytes that are "
+            "not UTF-8 become; give UTF-8"
+        ) from error
 
 
 # Cases, accents in both forms, ligatures, spaces, lines and characters of one to four bytes.
