@@ -19,7 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from .architecture import Architecture
 from .architectures import build_model
-from .checkpoint import save_checkpoint
+from .checkpoint import read_config, save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
 from .text import encode, read_texts, train_tokenizer
@@ -139,8 +139,8 @@ class Trainer:
             flops_per_token=training_flops_per_token(self.model, settings.context),
             curve=[],
         )
+        self._resume(config)  # refuses before anything is written
         write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
-        self._resume()
 
     def run(self, on_step: Callable[[int, float], None] | None = None, minutes: float | None = None) -> TrainReport:
         """Train to `settings.steps`, or for so many minutes of this call; `on_step(step, loss)` is called after each step.
@@ -200,15 +200,14 @@ class Trainer:
         torch.save({**state, "seconds": self.seconds}, temporary)
         temporary.replace(self.out / "resume.pt")
 
-    def _resume(self) -> None:
+    def _resume(self, config: ModelConfig) -> None:
         path = self.out / "resume.pt"
         if not path.exists():
             return
         report = msgspec.json.decode((self.out / "training.json").read_bytes(), type=TrainReport)
-        if msgspec.structs.replace(report.settings, steps=self.settings.steps) != self.settings:
+        if found := [*_differences(read_config(self.out), config), *_differences(report.settings, self.settings)]:
             raise CheckpointError(
-                f"{self.out} holds a run with other settings: {_differences(report.settings, self.settings)}; "
-                "use them again or choose another directory"
+                f"{self.out} holds a run with other settings: {', '.join(found)}; use them again or choose another directory"
             )
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -217,10 +216,10 @@ class Trainer:
         self.report.settings = self.settings
 
 
-def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> str:
-    """As `seed is 0 there, 1 was asked for`."""
+def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> list[str]:
+    """As `seed is 0 there, 1 was asked for`; a run may be given more steps."""
     pairs = ((name, getattr(there, name), getattr(asked, name)) for name in there.__struct_fields__ if name != "steps")
-    return ", ".join(f"{name} is {old!r} there, {new!r} was asked for" for name, old, new in pairs if old != new)
+    return [f"{name} is {old!r} there, {new!r} was asked for" for name, old, new in pairs if old != new]
 
 
 def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:
