@@ -47,6 +47,8 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except FovealError as error:
         print(f"foveal: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
