@@ -27,6 +27,7 @@ from .errors import (
     EquivalenceError,
     ExportError,
     FovealError,
+    FovealWarning,
     InputError,
     SessionBusyError,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "EquivalenceError",
     "ExportError",
     "FovealError",
+    "FovealWarning",
     "Hierarchy",
     "InputError",
     "Model",

@@ -29,6 +29,10 @@ class FovealError(Exception):
     exit_code = 1
 
 
+class FovealWarning(UserWarning):
+    """Something works, but not as one may think; the command line prints it in one line."""
+
+
 class ConfigError(FovealError, ValueError):
     """A setting is malformed, unknown or contradicts another."""
 
@@ -107,3 +111,26 @@ def reason_of(error: BaseException) -> str:
     said = [line for line in lines if line and not _NO_REASON.match(line)]
     reason = " ".join(said[: 2 if said and said[0].endswith((":", "indices")) else 1])  # what it announces is on the next
     return f"{name}: {reason}".removesuffix(": ") if isinstance(error, LookupError | AssertionError) or not reason else reason
+
+
+def install(extra: str) -> str:
+    """How to install an extra of foveal, which is on no index."""
+    return f"pip install '.[{extra}]' in foveal's folder, or with its wheel in the place of the dot"
+
+
+_EXTRA_OF = {
+    "matplotlib": "report",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "scipy": "export",
+    "torch": "export",
+}
+
+
+def unavailable(error: ImportError, doing: str) -> BackendUnavailable | None:
+    """What to raise for a package that an extra brings and that is not there; None for any other failure."""
+    package = (error.name or "").split(".")[0]
+    if package not in _EXTRA_OF:
+        return None
+    return BackendUnavailable(f"{package} can't be imported; {doing} needs it: {install(_EXTRA_OF[package])}")

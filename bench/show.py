@@ -35,7 +35,7 @@ def show(result: BenchResult, console: Console) -> None:
         if len(model.stages) > 1:
             console.print(_stage_table(model))
     for problem in result.problems:
-        console.print(f"[yellow]{problem}[/yellow]")
+        console.print(problem, style="yellow", markup=False)
 
 
 def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
@@ -52,7 +52,7 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
         row("threads", lambda m: m.threads),
         row("prefill, tokens/s", lambda m: f"{m.latency.prefill_tokens_per_s:,.0f}"),
         row("TTFT, ms", lambda m: _cell(m.latency.ttft_ms.p50)),
-        row("decode, tokens/s", lambda m: f"[bold]{m.latency.decode_tokens_per_s:,.0f}[/bold]"),
+        row("decode, tokens/s", lambda m: f"{m.latency.decode_tokens_per_s:,.0f}"),
         row("ITL, ms: p50", lambda m: _cell(m.latency.itl_ms.p50)),
         row("  p90", lambda m: _cell(m.latency.itl_ms.p90)),
         row("  p95", lambda m: _cell(m.latency.itl_ms.p95)),

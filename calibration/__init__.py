@@ -1,4 +1,4 @@
-"""Text to activation ranges, to precisions, to measures of what they lose. Needs the `export` extra, but not torch."""
+"""Text to activation ranges, to precisions, to measures of what they lose; never torch, and `calibrate` alone needs onnx."""
 
 from .calibrate import Calibration, calibrate
 from .probe import Probe, probe

@@ -17,16 +17,15 @@ import safetensors.numpy
 
 from ..bundle import Bundle, open_bundle
 from ..contract import StageSpec
-from ..errors import CalibrationError, ConfigError
+from ..errors import CalibrationError, ConfigError, unavailable
 from ..files import write_atomically
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
-from .observe import ObservedEngine
 from .ranges import CacheRanges, ProductRanges
 from .settings import CalibrationSettings
-from .text import read_ids, windows
+from .text import Texts, read_ids, windows
 
 FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
@@ -69,7 +68,7 @@ class Calibration:
 
 def calibrate(
     bundle: str | Path | Bundle,
-    texts: Sequence[str | Path],
+    texts: Texts,
     settings: CalibrationSettings | None = None,
     *,
     threads: int | None = None,
@@ -82,13 +81,15 @@ def calibrate(
 
     Args:
         bundle: what to calibrate; precision fp32.
-        texts: files, or directories of `*.txt`. There is no default: ranges of random ids would be ranges of nothing.
+        texts: any number of files, directories of `*.txt` and arrays or files of ids (docs/generating.md), or one alone. There
+            is no default: ranges of random ids would be ranges of nothing.
         settings: None: the defaults.
         threads: None: measured.
         on_progress: called before each window with the stage of the work, windows done and windows in all.
 
     Raises:
         ConfigError: a bundle that is not fp32, or has no CPU engines or tokenizer; unreadable or empty text.
+        BackendUnavailable: onnx-ir is not installed.
         CalibrationError: too little text for some stage and phase; an activation that is not finite (stage and product named).
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -138,6 +139,12 @@ def _key(bundle: Bundle, ids: npt.NDArray[np.int64], settings: CalibrationSettin
 
 
 def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, report: Progress) -> Calibration:
+    try:
+        from .observe import (
+            ObservedEngine,  # here, as it rewrites graphs, for which a machine that only runs them has no library
+        )
+    except ImportError as error:
+        raise unavailable(error, "calibrating") or error from error
     specs = [entry.spec for entry in model.manifest.stages]
     period = max(spec.stride for spec in specs)
     context = model.manifest.model.context

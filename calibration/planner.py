@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailable, ConfigError
+from ..errors import BackendUnavailable, ConfigError, install
 from ..precision import Plan
 
 _TIE = 1e-6  # relative: far below what is measured, above the solver's rounding
@@ -127,7 +127,7 @@ def _solve(units: Sequence[Unit], cost: _Vector, limits: Sequence[tuple[_Vector,
     try:
         from scipy.optimize import Bounds, LinearConstraint, milp
     except ImportError as error:
-        raise BackendUnavailable("planning precisions needs scipy: pip install 'foveal[export]'") from error
+        raise BackendUnavailable(f"planning precisions needs scipy: {install('export')}") from error
     counts = [len(unit.options) for unit in units]
     one_each = np.repeat(np.eye(len(units)), counts, axis=1)
     constraints = [LinearConstraint(one_each, 1, 1)]

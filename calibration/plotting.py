@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, install
 
 
 def new_axes() -> tuple[Any, Any]:
@@ -17,7 +17,7 @@ def new_axes() -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BackendUnavailable("pictures need matplotlib: pip install 'foveal[report]'") from error
+        raise BackendUnavailable(f"pictures need matplotlib: {install('report')}") from error
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)

@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .quality import Floats, log_probabilities, token_losses
-from .text import Ids, read_ids, spread
+from .text import Ids, Texts, read_ids, spread
 
 WINDOW, WINDOWS = 512, 128
 
@@ -53,8 +53,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def probe(
-    bundles: Sequence[str | Path | Bundle],
-    texts: Sequence[str | Path],
+    bundles: str | Path | Bundle | Sequence[str | Path | Bundle],
+    texts: Texts,
     *,
     target: str = "cpu",
     threads: int | None = None,
@@ -70,6 +70,7 @@ def probe(
         ConfigError: too little text for two windows, a limit below two, or a window longer than a model's context.
     """
     report = on_progress or silent
+    bundles = [bundles] if isinstance(bundles, (str, Path, Bundle)) else bundles
     results = []
     for index, bundle in enumerate(bundles):
         model = load(bundle, target, threads)

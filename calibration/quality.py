@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..errors import ConfigError
+from ..errors import CalibrationError, ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .buckets import Bucket, by_frequency
-from .text import EncodedText, Ids, read_ids, spread
+from .text import EncodedText, Ids, Texts, read_ids, spread
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,7 +28,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         nats_per_token: mean cross-entropy of the next token.
         nats_half_width: of its 95 % confidence interval, from the spread between windows.
-        bits_per_byte: the same per UTF-8 byte of the text.
+        bits_per_byte: the same per UTF-8 byte of the text as it is given; None for ids of a model without tokenizer.
+        lost: the first line that the tokenizer does not give back, and how it comes back; "" if it gives back all.
         kl_nats: mean Kullback-Leibler divergence of this bundle's prediction from the reference's; None without one.
         top1_agreement: share of positions where both find the same token likeliest.
         bits_per_byte_change: relative to the reference.
@@ -42,7 +43,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     nats_per_token: float
     nats_half_width: float
-    bits_per_byte: float
+    bits_per_byte: float | None
+    lost: str = ""
     reference: str | None = None
     reference_bits_per_byte: float | None = None
     bits_per_byte_change: float | None = None
@@ -64,7 +66,7 @@ class Scores(NamedTuple):
 
 def evaluate(
     bundle: str | Path | Bundle,
-    texts: Sequence[str | Path],
+    texts: Texts,
     *,
     reference: str | Path | Bundle | None = None,
     target: str = "cpu",
@@ -77,7 +79,7 @@ def evaluate(
 
     Args:
         bundle: what is measured.
-        texts: files, or directories of `*.txt`.
+        texts: any number of files, directories of `*.txt` and arrays or files of ids (docs/generating.md), or one alone.
         reference: another bundle of the same model, usually the fp32 one.
         target: whose engines.
         threads: None: measured.
@@ -88,7 +90,10 @@ def evaluate(
     Raises:
         ConfigError: too little text, no tokenizer, a window longer than the context, a limit below 1, a reference of another
             vocabulary.
-        InputError: the tokenizer can't encode the text.
+        InputError: ids the model does not know.
+        CalibrationError: a prediction that is not finite, as of weights that are not.
+    Warns:
+        FovealWarning: the tokenizer does not give back all of the text.
     """
     model = load(bundle, target, threads)
     other = None if reference is None else load(reference, target, model.threads)
@@ -147,8 +152,8 @@ def token_losses(predicted: Floats, window: Ids) -> Floats:
 
 def summarise(scores: Scores, model: Model, reference: Model | None, window: int, text: EncodedText) -> Quality:
     """Means over all positions; `text` is all of it, of which windows were scored."""
-    per_byte = len(text.ids) / (math.log(2) * text.bytes)
     nats = float(scores.nats.mean(dtype=np.float64))
+    _check_finite(nats, model)
     quality = Quality(
         bundle=str(model.bundle.path),
         precision=model.manifest.precision,
@@ -157,20 +162,34 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         tokens=len(scores.nats),
         nats_per_token=nats,
         nats_half_width=_half_width(scores),
-        bits_per_byte=nats * per_byte,
+        bits_per_byte=_bits_per_byte(nats, text),
+        lost=text.lost,
         buckets=by_frequency(text.ids, scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
     )
     if reference is None or scores.reference_nats is None or scores.kl is None or scores.agrees is None:
         return quality
     reference_nats = float(scores.reference_nats.mean(dtype=np.float64))
+    _check_finite(reference_nats, reference)
     return msgspec.structs.replace(
         quality,
         reference=str(reference.bundle.path),
-        reference_bits_per_byte=reference_nats * per_byte,
+        reference_bits_per_byte=_bits_per_byte(reference_nats, text),
         bits_per_byte_change=nats / reference_nats - 1,
         kl_nats=float(scores.kl.mean(dtype=np.float64)),
         top1_agreement=float(scores.agrees.mean()),
     )
+
+
+def _bits_per_byte(nats: float, text: EncodedText) -> float | None:
+    return nats * len(text.ids) / (math.log(2) * text.bytes) if text.bytes else None
+
+
+def _check_finite(nats: float, model: Model) -> None:
+    if not math.isfinite(nats):
+        raise CalibrationError(
+            f"{model.bundle.path} predicts {nats} nats per token, expected a finite number: it holds weights that are not "
+            "finite, or its precision can't hold what they make; convert it again from sound weights, or in fp32"
+        )
 
 
 def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:

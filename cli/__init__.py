@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
-from ..errors import FovealError
+from ..errors import FovealError, FovealWarning, unavailable
 from .bench import bench
 from .bench_claims import claims
 from .bisect import bisect
@@ -43,8 +44,34 @@ app.add_typer(benches, name="bench")
 def main() -> None:
     """Run the command; errors foveal raises on purpose become one line and their exit code."""
     own_process()
+    warnings.showwarning = _show_warning
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except FovealError as error:
-        print(f"foveal: {error}", file=sys.stderr)
+        print(f"foveal: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if (missing := unavailable(error, "this")) is None:
+            raise
+        print(f"foveal: {missing}", file=sys.stderr)
+        sys.exit(missing.exit_code)
+    except UnicodeEncodeError as error:
+        wrong = error.object[error.start : error.end]
+        print(
+            f"foveal: the output is {error.encoding}, which can't hold {wrong!a}; set PYTHONUTF8=1, or another locale",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def one_line(error: BaseException) -> str:
+    """Its message in one line, whatever the library that it passes on wrote."""
+    return " ".join(str(error).split("\n"))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Of foveal's own, what is said, without the line of code that says it; others' are for their developers."""
+    if issubclass(category, FovealWarning):
+        print(f"foveal: warning: {message}", file=sys.stderr)

@@ -1,8 +1,12 @@
-"""What the verbs share: where output goes, and progress on anything that takes a while."""
+"""What the verbs share: where output goes, and progress on anything that takes a while.
+
+What is printed is printed as it is: paths, names and text of a model hold brackets and colons that are no markup.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,18 +16,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..progress import Progress as Report
 
 # Where nobody looks at it, or has a wider terminal, tables need not fold at 80 columns.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+LINE_EVERY_S = 10.0
+"""Where stderr is no terminal: so often a line says how far it is."""
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """A progress bar on stderr; the value is called with what is being done, the steps done and the steps in all.
+    """Progress on stderr; the value is called with what is being done, the steps done and the steps in all.
 
-    Where stderr is no terminal, one line is written at the end.
+    On a terminal it is a bar; elsewhere lines, at the beginning, every `LINE_EVERY_S` seconds and at the end.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=err.is_terminal) as bar:
+    if not err.is_terminal:
+        lines = _Lines(title)
+        yield lines.report
+        lines.finish()
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(title, total=None)
 
         def report(doing: str, done: int, steps: int) -> None:
@@ -32,6 +44,35 @@ def progress(title: str) -> Iterator[Report]:
         yield report
 
 
+class _Lines:
+    """Progress for logs."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._began, self._next, self._last = title, time.monotonic(), 0.0, ""
+
+    def report(self, doing: str, done: int, steps: int) -> None:
+        """Print it, unless the last line is too recent."""
+        now = time.monotonic()
+        self._last = f"{self._title}: {doing}, {done:,} of {steps:,}"
+        if now >= self._next:
+            self._print(now)
+
+    def finish(self) -> None:
+        """Print how it ended, if it was not said."""
+        if self._last:
+            self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        print(f"{self._last}, {now - self._began:.0f} s", file=err.file, flush=True)
+        self._last, self._next = "", now + LINE_EVERY_S
+
+
 def print_json(data: bytes) -> None:
     """Write JSON to stdout as it is."""
     out.file.write(data.decode() + "\n")
+
+
+def write(text: str) -> None:
+    """Write what a model wrote to stdout as it is, at once."""
+    out.file.write(text)
+    out.file.flush()

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, install
 from .console import out, print_json
 
 # What each verb or target needs, and the extra that brings it.
@@ -53,7 +53,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     out.print(table, markup=False)
     out.print(f"power: {power}", markup=False)
     for conflict in conflicts:
-        out.print(f"[red]{conflict}[/red]")
+        out.print(conflict, style="red")
 
 
 def _power() -> str:
@@ -71,7 +71,7 @@ def _find(use: str, package: str, extra: str) -> Finding:
     try:
         return Finding(use, package, version(package), None)
     except PackageNotFoundError:
-        return Finding(use, package, None, f"pip install 'foveal[{extra}]'")
+        return Finding(use, package, None, install(extra))
 
 
 def _conflicts() -> list[str]:

@@ -65,13 +65,14 @@ def evaluate(
 def show_quality(quality: Quality) -> None:
     """Print the figures, then the same by how common the token is."""
     out.print(
-        f"{quality.bundle} ({quality.precision}): [bold]{quality.bits_per_byte:.4f} bits per byte[/bold], "
+        f"{quality.bundle} ({quality.precision}): {_bits(quality.bits_per_byte)}"
         f"{quality.nats_per_token:.4f} ± {quality.nats_half_width:.4f} nats per token, {quality.tokens:,} tokens"
     )
     if quality.reference is not None:
+        known, unit = quality.reference_bits_per_byte, "nats per token" if quality.bits_per_byte is None else "bits per byte"
         out.print(
-            f"against {quality.reference} ({quality.reference_bits_per_byte:.4f}): "
-            f"{quality.bits_per_byte_change:+.3%} bits per byte, KL {quality.kl_nats:.2e} nats, "
+            f"against {quality.reference}{'' if known is None else f' ({known:.4f})'}: "
+            f"{quality.bits_per_byte_change:+.3%} {unit}, KL {quality.kl_nats:.2e} nats, "
             f"same likeliest token {quality.top1_agreement:.2%}"
         )
     table = Table(box=None, header_style="bold")
@@ -86,6 +87,10 @@ def show_quality(quality: Quality) -> None:
             row += [f"{bucket.kl_nats:.2e}", f"{bucket.top1_agreement:.2%}"]
         table.add_row(*row)
     out.print(table, markup=False)
+
+
+def _bits(per_byte: float | None) -> str:
+    return "" if per_byte is None else f"{per_byte:.4f} bits per byte, "
 
 
 def _show_probe(found: Probe) -> None:

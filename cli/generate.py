@@ -2,46 +2,120 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .console import out
+from ..errors import ConfigError
+from ..runtime.ids import ID_FILES, parse_ids, read_id_file
+from ..runtime.sampling import SamplingParams
+from .console import err, write
 from .threads import pool_threads
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from ..runtime.generate import FinishReason
+    from ..runtime.model import Model
+
+    Ends = list[int | str]
 
 
 def generate(
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
-    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
-    max_new_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this total probability.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: make seen tokens less likely.")] = 1.0,
+    prompt: Annotated[Optional[str], typer.Argument(help="Text to continue.")] = None,  # noqa: UP045
+    ids: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Or ids to continue: "17 4 99", or a file that ends in .npy, .bin or .ids.'),
+    ] = None,
+    output: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='"text" or "ids"; if not given, text where the model has a tokenizer and the prompt is text.'),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = SamplingParams.max_new_tokens,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = SamplingParams.temperature,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0: all.")] = SamplingParams.top_k,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this total probability.")] = SamplingParams.top_p,
+    min_p: Annotated[
+        float, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")
+    ] = SamplingParams.min_p,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: make seen tokens less likely.")
+    ] = SamplingParams.repetition_penalty,
     seed: Annotated[Optional[int], typer.Option(help="The same seed gives the same text.")] = None,  # noqa: UP045
     stop: Annotated[Optional[list[str]], typer.Option(help="End before this text; may be repeated.")] = None,  # noqa: UP045
+    end: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="End before this token, an id or as the tokenizer writes it, such as </s>; may be repeated."),
+    ] = None,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
 ) -> None:
-    """Continue a text, printing it as it is written."""
+    """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended."""
     from .. import load
 
+    as_ids = _wants_ids(prompt, ids, output)
+    given = prompt if prompt is not None else _ids(ids or "")
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+    }
+    params = SamplingParams(**settings)  # before the model is loaded, which takes longer
+    ends = [int(token) if token.isdecimal() else token for token in end or ()]
     model = load(bundle, target, pool_threads(bundle, target, threads))
-    pieces = model.generate(
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop or (),
-    )
-    out.print(prompt, end="", markup=False)
+    if model.tokenizer is None and (isinstance(given, str) or not as_ids):
+        raise ConfigError(
+            f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
+            "again with --tokenizer FILE, or --tokenizer bytes if its ids are bytes"
+        )
+    found = _write_ids(model, given, params, ends) if as_ids else _write_text(model, given, settings, ends)
+    err.print(_REASONS[found].format(tokens=max_new_tokens, context=model.manifest.model.context))
+
+
+_REASONS: Mapping[FinishReason | None, str] = {
+    "length": "ended (length): {tokens} new tokens, as --max-new-tokens says",
+    "stop": "ended (stop): a text of --stop came",
+    "end": "ended (end token): a token of --end came",
+    "capacity": "ended (capacity): the context of {context} tokens is full",
+}
+
+
+def _wants_ids(prompt: str | None, ids: str | None, output: str | None) -> bool:
+    if (prompt is None) == (ids is None):
+        got = "both" if ids is not None else "neither"
+        raise ConfigError(f'got {got} of a prompt and --ids, expected one of them: the text to continue, or --ids "17 4 99"')
+    if output not in (None, "text", "ids"):
+        raise ConfigError(f'--output is "{output}", expected text or ids')
+    return output == "ids" or (output is None and ids is not None)
+
+
+def _ids(given: str) -> npt.NDArray[Any]:
+    """Of a file, if its name says so, or as they are given."""
+    return read_id_file(Path(given)) if given.endswith(ID_FILES) else parse_ids(given, "--ids")
+
+
+def _write_text(model: Model, given: str | npt.NDArray[Any], settings: dict[str, Any], ends: Ends) -> FinishReason | None:
+    pieces = model.generate(given, **settings, end=ends)
+    write(given if isinstance(given, str) else model.required_tokenizer().decode(given.tolist()))
     for piece in pieces:
-        out.print(piece, end="", markup=False)
-        out.file.flush()
-    out.print()
+        write(piece)
+    write("\n")
+    return pieces.finish_reason
+
+
+def _write_ids(model: Model, given: str | npt.NDArray[Any], params: SamplingParams, ends: Ends) -> FinishReason | None:
+    new = model.generate_ids(given, params, end=ends)
+    shown = model.required_tokenizer().encode(given) if isinstance(given, str) else given.tolist()
+    write(" ".join(map(str, shown)))
+    for token in new:
+        write(f" {token}")
+    write("\n")
+    return new.finish_reason

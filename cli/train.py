@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, one_of
-from .console import out, progress
+from .console import err, out, progress
 
 
 def train(
@@ -31,11 +31,16 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations and saved states.")] = 250,
     seed: Annotated[int, typer.Option(help="Of the initial weights and the order of the data.")] = 0,
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Stop after so many minutes, if there are steps left; the same command goes on."),
+    ] = None,
     threads: Annotated[Optional[int], typer.Option(help="PyTorch threads.")] = None,  # noqa: UP045
 ) -> None:
     """Train a small model on text; run the same command again to go on where it stopped."""
     from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
 
+    err.print(f"train: reading {', '.join(map(str, text))}")
     config = ModelConfig(
         architecture=one_of(Architecture, architecture, "architecture"),
         hierarchy=hierarchy,
@@ -55,7 +60,7 @@ def train(
     use_threads(threads)
     trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)
     with progress("train") as report:
-        result = trainer.run(lambda step, loss: report(f"loss {loss:.3f}", step, steps))
+        result = trainer.run(lambda step, loss: report(f"loss {loss:.3f}", step, steps), minutes)
     last = result.curve[-1]
     out.print(f"{directory}: {result.parameters:,} parameters, {last.tokens:,} tokens in {last.seconds:,.0f} s")
     out.print(f"validation: {last.valid_loss_nats:.4f} nats per token, {last.valid_bits_per_byte:.4f} bits per byte")

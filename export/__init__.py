@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendUnavailable
+from ..errors import unavailable
 
 if TYPE_CHECKING:
     from .building import build
@@ -37,7 +37,6 @@ _LAZY = {
     "plan_precision": ".planning",
     "verify": ".comparison.verification",
 }
-_EXTRA = ("onnx", "onnx_ir", "onnxscript", "torch")
 
 __all__ = [
     "BisectReport",
@@ -62,9 +61,9 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_LAZY[name], __name__), name)
     except ImportError as error:
-        if error.name not in _EXTRA:
+        if (found := unavailable(error, "exporting")) is None:
             raise
-        raise BackendUnavailable(f"{error.name} can't be imported; exporting needs it: pip install 'foveal[export]'") from error
+        raise found from error
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from ..bundle import Bundle, Manifest, StageEntry, check_target, list_files, open_bundle, write_manifest
 from ..calibration.calibrate import Calibration, calibrate
 from ..calibration.settings import CalibrationSettings
+from ..calibration.text import Texts, as_texts
 from ..errors import ConfigError
 from ..files import new_directory
 from ..precision import Plan, read_plan
@@ -30,7 +30,7 @@ def build(
     precision: str | Plan | Path | None = None,
     target: str = "cpu",
     *,
-    calibration: Sequence[str | Path] | Calibration = (),
+    calibration: Texts | Calibration = (),
     settings: CalibrationSettings | None = None,
     options: EngineOptions | None = None,
     on_progress: Progress | None = None,
@@ -73,7 +73,7 @@ def _write(
     plan: Plan,
     target: str,
     family: DeviceFamily | None,
-    calibration: Sequence[str | Path] | Calibration,
+    calibration: Texts | Calibration,
     settings: CalibrationSettings | None,
     report: Progress,
 ) -> Bundle:
@@ -140,9 +140,9 @@ def plan_of(precision: str | Plan | Path) -> Plan:
     return Plan(default=precision)
 
 
-def require_text(plan: Plan, given: Sequence[str | Path] | Calibration) -> None:
+def require_text(plan: Plan, given: Texts | Calibration) -> None:
     """Raise ConfigError if a plan depends on activations and there is no text to learn them from."""
-    if plan.needs_calibration() and not isinstance(given, Calibration) and not given:
+    if plan.needs_calibration() and not isinstance(given, Calibration) and not as_texts(given):
         what = "the plan" if plan.label == "mixed" else plan.label
         raise ConfigError(
             f"{what} needs text to calibrate on, got none; give files that are like what the model will read: "
@@ -152,13 +152,13 @@ def require_text(plan: Plan, given: Sequence[str | Path] | Calibration) -> None:
 
 def _ranges(
     bundle: Bundle,
-    given: Sequence[str | Path] | Calibration,
+    given: Texts | Calibration,
     settings: CalibrationSettings | None,
     report: Progress,
 ) -> Calibration | None:
     if isinstance(given, Calibration):
         return given
-    return calibrate(bundle, given, settings, on_progress=report) if given else None
+    return calibrate(bundle, given, settings, on_progress=report) if as_texts(given) else None
 
 
 def _check_plan(manifest: Manifest, plan: Plan) -> None:

@@ -21,6 +21,7 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
+from ..calibration.text import Texts
 from ..contract import StageSpec
 from ..errors import ConfigError
 from ..files import new_directory
@@ -29,6 +30,7 @@ from ..models.architecture import Architecture, Description, Stage
 from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
+from ..runtime.tokenizer import check_tokenizer
 from .building import build, plan_of, require_text
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
@@ -48,7 +50,7 @@ def convert(
     target: str = "cpu",
     precision: str | Plan | Path = "fp32",
     *,
-    calibration: Sequence[str | Path] = (),
+    calibration: Texts = (),
     tokenizer: Literal["bytes"] | str | Path | None = None,
     dialect: str = "modern",
     options: EngineOptions | None = None,
@@ -99,7 +101,7 @@ def convert_model(
     target: str = "cpu",
     precision: str | Plan | Path = "fp32",
     *,
-    calibration: Sequence[str | Path] = (),
+    calibration: Texts = (),
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
     dialect: str = "modern",
@@ -114,6 +116,8 @@ def convert_model(
     _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
+    if tokenizer not in (None, "bytes"):
+        check_tokenizer(Path(tokenizer), info.vocab_size)
     source = _Source(info, stages, tokenizer, vocabulary)
     if plan == Plan():
         return _convert_fp32(source, path, target, family, report)
@@ -194,8 +198,6 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
         return None
     if tokenizer == "bytes":
         return "bytes"
-    if not Path(tokenizer).is_file():
-        raise ConfigError(f'no tokenizer at {tokenizer}; expected a tokenizer.json, or "bytes"')
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
     return "tokenizer.json"
 

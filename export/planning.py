@@ -19,7 +19,7 @@ from ..calibration.calibrate import Calibration, calibrate_ids
 from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
 from ..calibration.quality import log_probabilities, token_losses
 from ..calibration.settings import CalibrationSettings
-from ..calibration.text import Ids, evenly, read_ids, windows
+from ..calibration.text import Ids, Texts, evenly, read_ids, windows
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError
 from ..precision import Plan, ProductPrecision, check_precision
@@ -70,7 +70,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_precision(
     bundle: str | Path | Bundle,
-    texts: Sequence[str | Path],
+    texts: Texts,
     budget: float,
     *,
     precisions: Sequence[str] = ("int8", "w8", "w4"),
@@ -84,7 +84,7 @@ def plan_precision(
 
     Args:
         bundle: fp32.
-        texts: files, or directories of `*.txt`; a fifth of their windows is held out to measure losses on.
+        texts: as for `calibrate`; a fifth of their windows is held out to measure losses on.
         budget: largest relative rise of bits per byte, 0.01 for 1 %.
         precisions: besides fp32.
         settings: how text becomes ranges.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,19 +13,45 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ..errors import ConfigError
 
 
-def read_texts(paths: Sequence[Path]) -> list[str]:
-    """Read text files; a directory stands for every `*.txt` in it.
+def read_texts(paths: Sequence[Path], as_it_is: bool = False) -> list[str]:
+    """Read text files in UTF-8; a directory stands for every `*.txt` in it.
+
+    Line ends of any platform become `\\n`, and a byte order mark vanishes, so a text is the same wherever it was saved;
+    `as_it_is` leaves both.
 
     Raises:
-        ConfigError: a path is missing or holds no text.
+        ConfigError: a path is missing or can't be read, holds no text, or is in another encoding.
     """
     texts: list[str] = []
     for path in paths:
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
             raise ConfigError(f"no text at {path}: expected a text file, or a directory with *.txt files")
-        texts.extend(file.read_text(encoding="utf-8") for file in files)
+        texts.extend(_read(file, as_it_is) for file in files)
     return texts
+
+
+def _read(file: Path, as_it_is: bool) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the text at {file} can't be read: {error.strerror}") from error
+    for mark, encoding in _OTHER_MARKS.items():
+        if data.startswith(mark):
+            raise ConfigError(f"the text at {file} is {encoding}, expected UTF-8; convert it: iconv -f {encoding} -t UTF-8")
+    try:
+        text = data.decode("utf-8" if as_it_is else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the text at {file} is not UTF-8 ({error}); convert it, for instance with iconv") from error
+    return text if as_it_is else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_OTHER_MARKS = {  # the longer ones first: UTF-16's begins one of them
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

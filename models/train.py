@@ -19,7 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from .architecture import Architecture
 from .architectures import build_model
-from .checkpoint import save_checkpoint
+from .checkpoint import read_config, save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
 from .text import encode, read_texts, train_tokenizer
@@ -139,11 +139,20 @@ class Trainer:
             flops_per_token=training_flops_per_token(self.model, settings.context),
             curve=[],
         )
+        self._resume(config)  # refuses before anything is written
         write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
-        self._resume()
 
-    def run(self, on_step: Callable[[int, float], None] | None = None) -> TrainReport:
-        """Train to `settings.steps`; `on_step(step, loss)` is called after each."""
+    def run(self, on_step: Callable[[int, float], None] | None = None, minutes: float | None = None) -> TrainReport:
+        """Train to `settings.steps`, or for so many minutes of this call; `on_step(step, loss)` is called after each step.
+
+        Where the minutes end first, the last step is evaluated and kept like any other, and the next call goes on from there.
+
+        Raises:
+            ConfigError: no more than 0 minutes.
+        """
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(f"got {minutes} minutes, expected more than 0, or None for as long as it takes")
+        until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         losses: list[float] = []
         while self.step < self.settings.steps:
             started = time.perf_counter()
@@ -152,9 +161,12 @@ class Trainer:
             self.step += 1
             if on_step is not None:
                 on_step(self.step, losses[-1])
-            if self.step % self.settings.eval_every == 0 or self.step == self.settings.steps:
+            is_over = time.monotonic() >= until
+            if is_over or self.step % self.settings.eval_every == 0 or self.step == self.settings.steps:
                 self._evaluate(sum(losses) / len(losses))
                 losses.clear()
+            if is_over:
+                break
         return self.report
 
     def _train_step(self) -> float:
@@ -188,18 +200,26 @@ class Trainer:
         torch.save({**state, "seconds": self.seconds}, temporary)
         temporary.replace(self.out / "resume.pt")
 
-    def _resume(self) -> None:
+    def _resume(self, config: ModelConfig) -> None:
         path = self.out / "resume.pt"
         if not path.exists():
             return
         report = msgspec.json.decode((self.out / "training.json").read_bytes(), type=TrainReport)
-        if msgspec.structs.replace(report.settings, steps=self.settings.steps) != self.settings:
-            raise CheckpointError(f"{self.out} holds a run with other settings; use them again or choose another directory")
+        if found := [*_differences(read_config(self.out), config), *_differences(report.settings, self.settings)]:
+            raise CheckpointError(
+                f"{self.out} holds a run with other settings: {', '.join(found)}; use them again or choose another directory"
+            )
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.report = state["step"], state["seconds"], report
         self.report.settings = self.settings
+
+
+def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> list[str]:
+    """As `seed is 0 there, 1 was asked for`; a run may be given more steps."""
+    pairs = ((name, getattr(there, name), getattr(asked, name)) for name in there.__struct_fields__ if name != "steps")
+    return [f"{name} is {old!r} there, {new!r} was asked for" for name, old, new in pairs if old != new]
 
 
 def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailable, DeviceError
+from ..errors import BackendUnavailable, DeviceError, install
 from .device import Buffer, Region, Work
 from .rows import Array
 
@@ -24,7 +24,7 @@ def import_cudart() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise BackendUnavailable(
-            f"cuda-bindings can't be imported ({error}); GPU engines need it: pip install 'foveal[rtx]' or 'foveal[tensorrt]'"
+            f"cuda-bindings can't be imported ({error}); GPU engines need it: {install('rtx')} (or [tensorrt])"
         ) from error
     return runtime
 

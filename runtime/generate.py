@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,79 @@ from ..errors import CapacityError, InputError
 from .drawing import can_draw
 from .sampling import Sampler, SamplingParams
 from .session import Session
+from .text import TextStream
 
 _BLOCK = 16
 """Tokens that a device draws before they are looked at: the host waits for it once in so many steps."""
 
 
-def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
-    """Continue `prompt` in a session of batch 1; yields new ids until `max_new_tokens` or the session is full.
+FinishReason = Literal["length", "stop", "end", "capacity"]
+"""Why a generation ended: `max_new_tokens`, a stop string, an end token, or a full context."""
+
+
+class GeneratedIds(Iterator[int]):
+    """New ids, one by one. `finish_reason` is None until there are no more; `count` is how many there were."""
+
+    def __init__(self, ids: Generator[int, None, None], most: int, end_ids: Collection[int]) -> None:
+        self.finish_reason: FinishReason | None = None
+        self.count = 0
+        self._ids, self._most, self._end_ids = ids, most, end_ids
+
+    def __next__(self) -> int:
+        if self.finish_reason is not None:
+            raise StopIteration
+        token = next(self._ids, None)
+        if token is None:
+            self.finish_reason = "length" if self.count >= self._most else "capacity"
+            raise StopIteration
+        if token in self._end_ids:
+            self.close()
+            self.finish_reason = "end"
+            raise StopIteration
+        self.count += 1
+        return token
+
+    def close(self) -> None:
+        """Draw no more; the session is left at the last id that was taken."""
+        self._ids.close()
+
+
+class GeneratedText(Iterator[str]):
+    """Pieces of new text. `finish_reason` is None until there are no more; `ids` are those drawn so far."""
+
+    def __init__(self, ids: GeneratedIds, stream: TextStream) -> None:
+        self.finish_reason: FinishReason | None = None
+        self.ids: list[int] = []
+        self._ids, self._stream = ids, stream
+
+    def __next__(self) -> str:
+        while self.finish_reason is None:
+            token = next(self._ids, None)
+            if token is None:
+                piece = self._stream.finish()
+            else:
+                self.ids.append(token)
+                piece = self._stream.push(token)
+            if self._stream.stopped:
+                self._ids.close()
+                self.finish_reason = "stop"
+            elif token is None:
+                self.finish_reason = self._ids.finish_reason
+            if piece:
+                return piece
+        raise StopIteration
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._ids.close()
+
+
+def generate_ids(
+    session: Session, prompt: Sequence[int], params: SamplingParams, end_ids: Collection[int] = ()
+) -> GeneratedIds:
+    """Continue `prompt` in a session of batch 1; gives new ids until `max_new_tokens`, an end id or a full session.
+
+    The end id itself is not given out.
 
     Raises (at the call, not at the first id):
         InputError: an empty prompt, ids outside the vocabulary, or a session of another batch.
@@ -25,7 +92,7 @@ def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams
     """
     if session.batch != 1:
         raise InputError(f"generation continues one sequence, got a session of batch {session.batch}; open one with batch=1")
-    if not prompt:
+    if not len(prompt):
         raise InputError("the prompt is empty, expected at least one token; these models have no start token")
     if session.position + len(prompt) > session.capacity:
         raise CapacityError(
@@ -35,11 +102,14 @@ def generate_ids(session: Session, prompt: Sequence[int], params: SamplingParams
     logits = session.advance(np.asarray([prompt]), last_only=True)
     sampler = Sampler(params)
     if session.draws and can_draw(params):
-        return _continue_on_device(session, sampler.sample(logits[0, 0], session.tokens[0]), sampler, params.max_new_tokens)
-    return _continue(session, logits[0, 0], sampler, params.max_new_tokens)
+        drawn = sampler.sample(logits[0, 0], session.tokens[0])
+        ids = _continue_on_device(session, drawn, sampler, params.max_new_tokens)
+    else:
+        ids = _continue(session, logits[0, 0], sampler, params.max_new_tokens)
+    return GeneratedIds(ids, params.max_new_tokens, frozenset(end_ids))
 
 
-def _continue_on_device(session: Session, token: int, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
+def _continue_on_device(session: Session, token: int, sampler: Sampler, max_new_tokens: int) -> Generator[int, None, None]:
     """As `_continue`, a block of tokens at a time; the session stays where it would be without blocks."""
     yield token
     left = max_new_tokens - 1
@@ -55,7 +125,9 @@ def _continue_on_device(session: Session, token: int, sampler: Sampler, max_new_
         left -= count
 
 
-def _continue(session: Session, logits: npt.NDArray[np.float32], sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
+def _continue(
+    session: Session, logits: npt.NDArray[np.float32], sampler: Sampler, max_new_tokens: int
+) -> Generator[int, None, None]:
     for left in range(max_new_tokens - 1, -1, -1):
         token = sampler.sample(logits, session.tokens[0])
         yield token

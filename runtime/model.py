@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy.typing as npt
 
 from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..contract import late_stages
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, shared_threads
-from .generate import generate_ids
+from .generate import GeneratedIds, GeneratedText, generate_ids
+from .ids import checked_ids
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
 from .text import TextStream
 from .threads import fastest_thread_count, overlap_helps, thread_counts
-from .tokenizer import TextTokenizer, load_tokenizer
+from .tokenizer import TextTokenizer, check_text, load_tokenizer
 
 
 class Model:
@@ -56,23 +59,25 @@ class Model:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | npt.ArrayLike,
         *,
-        max_new_tokens: int = 128,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
+        max_new_tokens: int = SamplingParams.max_new_tokens,
+        temperature: float = SamplingParams.temperature,
+        top_k: int = SamplingParams.top_k,
+        top_p: float = SamplingParams.top_p,
+        min_p: float = SamplingParams.min_p,
+        repetition_penalty: float = SamplingParams.repetition_penalty,
         seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Iterator[str]:
-        """Continue `prompt`; yields pieces of text as they become certain (whole characters, no stop string).
+        stop: str | Sequence[str] = (),
+        end: int | str | Sequence[int | str] = (),
+    ) -> GeneratedText:
+        """Continue `prompt`, text or ids `[T]`; gives pieces of text as they become certain (none is taken back).
 
-        The same seed gives the same text. Ends at `max_new_tokens`, at a stop string, or when the context is full.
+        The same seed gives the same text. Ends at `max_new_tokens`, before a stop string or one of the tokens `end` (ids, or as
+        the tokenizer writes them, such as `"</s>"`), or when the context is full: `finish_reason` of the result says which.
 
         Raises (at the call):
-            InputError: settings out of range, or an empty prompt.
+            InputError: settings out of range, an empty prompt, one that is no text, several prompts, or an unknown end token.
             CapacityError: the prompt is longer than the context.
             ConfigError: the bundle has no tokenizer.
         """
@@ -84,29 +89,68 @@ class Model:
             repetition_penalty=repetition_penalty,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            stop=tuple(stop),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
         )
-        tokenizer = self._required_tokenizer()
-        ids = generate_ids(self.session(), tokenizer.encode(prompt), params)
-        return _pieces(ids, TextStream(tokenizer, params.stop))
+        tokenizer = self.required_tokenizer()
+        for text in params.stop:
+            check_text(text, "the stop string")
+        ids = generate_ids(self.session(), self._prompt_ids(prompt), params, self.end_ids(end))
+        return GeneratedText(ids, TextStream(tokenizer, params.stop))
 
-    def _required_tokenizer(self) -> TextTokenizer:
+    def generate_ids(
+        self,
+        prompt: str | npt.ArrayLike,
+        params: SamplingParams | None = None,
+        *,
+        end: int | str | Sequence[int | str] = (),
+    ) -> GeneratedIds:
+        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; `end` and `finish_reason` as of `generate`.
+
+        Raises (at the call): as `generate`; InputError for stop strings, which are of text.
+        """
+        params = params or SamplingParams()
+        if params.stop:
+            raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
+        return generate_ids(self.session(), self._prompt_ids(prompt), params, self.end_ids(end))
+
+    def end_ids(self, end: int | str | Sequence[int | str]) -> tuple[int, ...]:
+        """Ids of tokens given as ids, or as the tokenizer writes them.
+
+        Raises:
+            InputError: a token that the tokenizer has not, or an id that the model has not.
+        """
+        given = (end,) if isinstance(end, (int, str)) else tuple(end)
+        ids = [self._token_id(one) if isinstance(one, str) else one for one in given]
+        return tuple(checked_ids(ids, self.manifest.model.vocab_size, "the end tokens").tolist())
+
+    def required_tokenizer(self) -> TextTokenizer:
+        """The tokenizer of a model of text.
+
+        Raises:
+            ConfigError: there is none.
+        """
         if self.tokenizer is None:
             raise ConfigError(
-                f"{self.bundle.path} has no tokenizer, so it takes ids only; convert the checkpoint again with a "
-                'tokenizer.json in its directory, or with tokenizer="bytes" if its ids are bytes'
+                f"{self.bundle.path} has no tokenizer, so it takes ids only; use generate_ids, or foveal generate --ids; "
+                'for text convert the checkpoint again with a tokenizer.json in its directory, or with tokenizer="bytes" '
+                "(--tokenizer bytes) if its ids are bytes"
             )
         return self.tokenizer
 
+    def _token_id(self, token: str) -> int:
+        found = self.required_tokenizer().token_id(token)
+        if found is None:
+            raise InputError(f'the tokenizer has no token "{token}"; give it as the tokenizer.json writes it, or its id')
+        return found
 
-def _pieces(ids: Iterator[int], stream: TextStream) -> Iterator[str]:
-    for token in ids:
-        if piece := stream.push(token):
-            yield piece
-        if stream.stopped:
-            return
-    if piece := stream.finish():
-        yield piece
+    def _prompt_ids(self, prompt: str | npt.ArrayLike) -> list[int]:
+        if isinstance(prompt, str):
+            check_text(prompt, "the prompt")
+            return self.required_tokenizer().encode(prompt)
+        if isinstance(prompt, Sequence) and any(isinstance(one, str) for one in prompt):
+            raise InputError(f"got {len(prompt)} prompts, expected one; call generate for each, it is as fast")
+        found: list[int] = checked_ids(prompt, self.manifest.model.vocab_size, "the prompt's ids").tolist()
+        return found
 
 
 def load(

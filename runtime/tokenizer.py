@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BundleError
+from ..errors import BundleError, ConfigError, FovealWarning, InputError
+from .detokenize import ByteDetokenizer, Detokenizer, StagedDetokenizer
 
 
 class TextTokenizer(Protocol):
@@ -20,6 +22,14 @@ class TextTokenizer(Protocol):
         """Text of ids; bytes that are not UTF-8 become U+FFFD."""
         ...
 
+    def token_id(self, token: str) -> int | None:
+        """The id of one token as the vocabulary writes it; None: there is no such token."""
+        ...
+
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        ...
+
 
 class ByteTokenizer:
     """Ids are the bytes of UTF-8."""
@@ -31,6 +41,15 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of bytes; ids above 255, which are no bytes, are left out."""
         return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def token_id(self, token: str) -> int | None:
+        """The byte that a character is; None for others."""
+        data = token.encode()
+        return data[0] if len(data) == 1 else None
+
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        return ByteDetokenizer()
 
 
 class HuggingFaceTokenizer:
@@ -47,16 +66,76 @@ class HuggingFaceTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path} is not a tokenizer.json of Hugging Face tokenizers: {error}") from error
+        # A file may hold what its last user set: prompts cut to so many ids, or filled up with pads.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; no special tokens are added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def largest_id(self) -> int:
+        """Of all tokens, added ones included; -1 without any."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included: the model wrote them."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, special or not; None: there is no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def detokenizer(self) -> Detokenizer:
+        """`decode`, id by id."""
+        return StagedDetokenizer(self._tokenizer)
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise InputError for what is no text: a lone surrogate, as Python makes them of bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} is no text: character {error.start} is U+{ord(text[error.start]):04X}, half of a pair, as bytes that are "
+            "not UTF-8 become; give UTF-8"
+        ) from error
+
+
+# Cases, accents in both forms, ligatures, spaces, lines and characters of one to four bytes.
+_SAMPLE = "The Cafe\u0301, CAFÉ  and ﬁne Straße\tof 日本\u2009🙂.\n\n It's { |:a:| } \r\n"
+
+
+def check_tokenizer(path: Path, vocab_size: int) -> None:
+    """See that a file is a tokenizer for a model of so many ids.
+
+    Raises:
+        ConfigError: no file, not a `tokenizer.json`, or one with larger ids than the model's.
+    Warns:
+        FovealWarning: it does not give back every text.
+    """
+    if not path.is_file():
+        raise ConfigError(f'no tokenizer at {path}; expected a tokenizer.json, or "bytes"')
+    try:
+        tokenizer = HuggingFaceTokenizer(path)
+    except BundleError as error:
+        raise ConfigError(str(error)) from error
+    if (largest := tokenizer.largest_id()) >= vocab_size:
+        raise ConfigError(
+            f"the tokenizer {path} has ids up to {largest}, the model only {vocab_size} tokens; "
+            "use the one that the model was trained with, or none for a model of ids"
+        )
+    back = tokenizer.decode(tokenizer.encode(_SAMPLE))
+    if back != _SAMPLE:
+        warnings.warn(
+            f"the tokenizer {path} does not give back every text: {_SAMPLE!r} comes back as {back!r}; "
+            "what the model reads may not be all that it is given",
+            FovealWarning,
+            stacklevel=2,
+        )
 
 
 def load_tokenizer(kind: str | None, bundle: Path) -> TextTokenizer | None:

@@ -145,7 +145,10 @@ def test_what_starts_from_a_model_says_that_it_needs_torch() -> None:
         "try: foveal.convert\nexcept foveal.BackendUnavailable as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "torch can't be imported; exporting needs it: pip install 'foveal[export]'\n"
+    assert run.stdout == (
+        "torch can't be imported; exporting needs it: pip install '.[export]' in foveal's folder, "
+        "or with its wheel in the place of the dot\n"
+    )
 
 
 def test_the_public_names_are_there() -> None:

@@ -18,7 +18,7 @@ def show(result: ClaimsResult, console: Console) -> None:
     for page in pages(result):
         console.rule(page.claim, align="left")
         console.print(f"The article: {SENTENCES[page.claim]}.", markup=False)
-        console.print(f"[bold]Here it {page.verdict.answer}.[/bold]", end=" ")
+        console.print(f"Here it {page.verdict.answer}.", style="bold", end=" ")
         console.print(page.verdict.sentence, markup=False)
         for sheet in page.sheets:
             console.print(_table(sheet), markup=False)

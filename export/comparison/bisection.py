@@ -17,6 +17,7 @@ from ...calibration.calibrate import Calibration, calibrate
 from ...calibration.planner import check_budget
 from ...calibration.products import expose_products, find_products
 from ...calibration.quality import evaluate
+from ...calibration.text import Texts, as_texts
 from ...errors import ConfigError
 from ...precision import Plan, check_precision
 from ...progress import Progress, silent
@@ -62,9 +63,9 @@ def bisect(
     bundle: str | Path | Bundle,
     precision: str,
     budget: float,
-    texts: Sequence[str | Path],
+    texts: Texts,
     *,
-    calibration: Sequence[str | Path] | Calibration = (),
+    calibration: Texts | Calibration = (),
     measure: Measure = "bits",
     target: str = "cpu",
     window: int | None = None,
@@ -97,7 +98,7 @@ def bisect(
     require_text(Plan(default=precision), calibration)
     opened, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), on_progress or silent
     ranges = calibration
-    if calibration and not isinstance(calibration, Calibration):
+    if not isinstance(calibration, Calibration) and as_texts(calibration):
         ranges = calibrate(opened, calibration, threads=threads, on_progress=on_progress)
 
     def loss_of(plan: Plan) -> float:

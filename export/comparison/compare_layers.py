@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ...bundle import Bundle, StageEntry, list_files, open_bundle, write_manifest
+from ...calibration.text import Texts
 from ...contract import StageSpec
 from ...errors import ConfigError
 from ...progress import Progress, silent, within
@@ -30,7 +31,7 @@ def compare_cuts(
     targets: Sequence[str] = (PORTABLE, "cpu"),
     *,
     other: str | Path | Bundle | None = None,
-    texts: Sequence[str | Path] = (),
+    texts: Texts = (),
     tokens: int | None = None,
     tolerance: float | None = None,
     provider: str | None = None,

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ...bundle import Bundle
+from ...calibration.text import Texts
 from ...errors import ConfigError, EquivalenceError
 from ...progress import Progress, silent
 from ...runtime.session import Session
@@ -79,7 +80,7 @@ def compare(
     targets: Sequence[str] = ("cpu",),
     *,
     other: str | Path | Bundle | None = None,
-    texts: Sequence[str | Path] = (),
+    texts: Texts = (),
     tokens: int | None = None,
     tolerance: float | None = None,
     provider: str | None = None,

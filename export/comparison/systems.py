@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...bundle import Bundle, open_bundle
-from ...calibration.text import read_ids
+from ...calibration.text import Texts, as_texts, read_ids
 from ...errors import ConfigError
 from ...runtime.decoder import Engines
 from ...runtime.engines.onnxruntime_library import shared_threads
@@ -73,7 +73,7 @@ def pair_of(
     return reference, compared
 
 
-def token_ids(bundle: Bundle, texts: Sequence[str | Path], tokens: int | None) -> Ids:
+def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     """Ids `[1, T]` over at least two whole periods of firing: the beginning of a text, or random.
 
     Raises:
@@ -87,7 +87,7 @@ def token_ids(bundle: Bundle, texts: Sequence[str | Path], tokens: int | None) -
         raise ConfigError(
             f"got {length} tokens, expected {least} to {model.context}: two periods of {period} tokens, and the model's context"
         )
-    if not texts:
+    if not as_texts(texts):
         return np.random.default_rng(_SEED).integers(0, model.vocab_size, (1, length))
     ids = read_ids(texts, load(bundle, next(iter(bundle.manifest.engines)), shared_threads() or 1)).ids[:length]
     if len(ids) < (tokens or least):

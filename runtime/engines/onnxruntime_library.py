@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
+from ...errors import BackendUnavailable, ConfigError, EngineMismatchError, install
 
 # Every stage has its own pool of threads, which by default spin for about a second after a run and so take the cores from the
 # next stage. This long is enough to bridge two operators and short enough to be gone (docs/adr/0004 has the measurements).
@@ -30,13 +30,11 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendUnavailable(
-            f"onnxruntime can't be imported ({error}); target cpu runs on it: pip install 'foveal[cpu]'"
-        ) from error
+        raise BackendUnavailable(f"onnxruntime can't be imported ({error}); target cpu runs on it: {install('cpu')}") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise BackendUnavailable(
             "onnxruntime is an empty package: onnxruntime and onnxruntime-gpu overwrote each other; "
-            "uninstall both and install one: pip install 'foveal[cpu]'"
+            f"uninstall both and install one: {install('cpu')}"
         )
     return onnxruntime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import BackendUnavailable, EngineMismatchError
+from ...errors import BackendUnavailable, EngineMismatchError, install
 from ...files import cache_directory
 from .onnxruntime_library import import_onnxruntime, open_session, session_options
 
@@ -60,7 +60,7 @@ def _open_built_in_session(path: Path, stage: str, builder: str, options: Any, p
     if PROVIDERS[provider] not in available:
         raise BackendUnavailable(
             f"this onnxruntime has no {PROVIDERS[provider]}, only {', '.join(available)}; "
-            "uninstall onnxruntime, then pip install 'foveal[cuda]'"
+            f"uninstall onnxruntime, then {install('cuda')}"
         )
     return open_session(path, stage, builder, options, PROVIDERS[provider], settings)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ...errors import BackendUnavailable
+from ...errors import BackendUnavailable, install
 from ...sidecar import TensorRTLibrary
 
 OLDEST = (10, 3)
@@ -20,10 +20,10 @@ OLDEST = (10, 3)
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REMEDIES = {
     "tensorrt": (
-        "pip install 'foveal[tensorrt]'; on a Jetson it comes with JetPack, for environments that were made with "
+        f"{install('tensorrt')}; on a Jetson it comes with JetPack, for environments that were made with "
         "`python3 -m venv --system-site-packages`"
     ),
-    "tensorrt-rtx": "pip install 'foveal[rtx]'",
+    "tensorrt-rtx": install("rtx"),
 }
 _NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import install
 from ...sidecar import BuildRecord, EngineSidecar
 from ..engines.onnxruntime_library import INT8_CACHES_SINCE, SINCE
 from .engine_files import build_command
@@ -93,13 +94,13 @@ def _onnxruntime_obstacle(target: str, machine: Machine) -> Finding | None:
     library = machine.libraries.get("onnxruntime")
     if library is None or library.version is None:
         why = f"can't be imported ({library.trouble})" if library else "is not installed"
-        return _refuse("library missing", f"onnxruntime {why}; pip install 'foveal[{target}]'")
+        return _refuse("library missing", f"onnxruntime {why}; {install(target)}")
     if _numbers(library.version)[:2] < _numbers(SINCE[target]):
         text = f"onnxruntime {library.version} is installed, expected {SINCE[target]} or later"
         return _refuse("library version", f"{text}; pip install --upgrade {library.package or 'onnxruntime'}")
     if target == "cuda" and library.package != "onnxruntime-gpu":
         text = f"onnxruntime-gpu is not installed, got {library.package}, which runs on the CPU only"
-        return _refuse("library missing", f"{text}; uninstall it and pip install 'foveal[cuda]'")
+        return _refuse("library missing", f"{text}; uninstall it and {install('cuda')}")
     return _no_gpu(Case(Path(), target, None, machine)) if target == "cuda" else None
 
 

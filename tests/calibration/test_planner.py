@@ -182,7 +182,7 @@ def test_one_precision_for_everything() -> None:
 def test_without_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line that installs it."""
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(BackendUnavailable, match=r"planning precisions needs scipy: pip install 'foveal\[export\]'"):
+    with pytest.raises(BackendUnavailable, match=r"planning precisions needs scipy: pip install '\.\[export\]'"):
         choose([unit("a", (1, 0))], 0.01)
 
 

@@ -64,5 +64,5 @@ def test_the_suffix_says_the_format(tmp_path: Path, draw: Callable[[Path], None]
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> None:
     """The line that installs it."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r"pictures need matplotlib: pip install 'foveal\[report\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pictures need matplotlib: pip install '\.\[report\]'"):
         draw(tmp_path / "plot.svg")

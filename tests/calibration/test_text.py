@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from specimens import Specimen
 
-from foveal import ConfigError, InputError
+from foveal import ConfigError, FovealWarning, InputError
 from foveal.bundle import Bundle
 from foveal.calibration.text import read_ids, spread, windows
 from foveal.models.text import train_tokenizer
@@ -110,14 +110,89 @@ def test_a_file_that_is_not_utf8(model: Model, text: Path, tmp_path: Path) -> No
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"the text at .*latin\.txt is not UTF-8 \(.* position 3: .*\); convert it, for inst"):
         read_ids([text, tmp_path / "latin.txt"], model)
+    (tmp_path / "wide.txt").write_text("the sea", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"wide\.txt is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8"):
+        read_ids(tmp_path / "wide.txt", model)
+
+
+def test_text_is_the_same_wherever_it_was_saved(nested: Specimen, tmp_path: Path) -> None:
+    """Line ends of any platform and a byte order mark do not change what a tokenizer gets, nor the bytes that count."""
+    content = "the cat\n\nsat on the mat\n"
+    path = Path(shutil.copytree(nested.bundle.path, tmp_path / "b"))
+    train_tokenizer([content * 9], 300).save(str(path / "tokenizer.json"))
+    model = load(Bundle(path, msgspec.structs.replace(nested.bundle.manifest, tokenizer="tokenizer.json")), threads=1)
+    plain = content.encode()
+    forms = (plain, plain.replace(b"\n", b"\r\n"), plain.replace(b"\n", b"\r"), b"\xef\xbb\xbf" + plain)
+    for index, data in enumerate(forms):
+        (tmp_path / f"{index}.txt").write_bytes(data)
+    first, *others = (read_ids(tmp_path / f"{index}.txt", model) for index in range(len(forms)))
+    assert first.bytes == len(plain)
+    for other in others:
+        assert (other.ids.tolist(), other.bytes) == (first.ids.tolist(), first.bytes)
+
+
+def test_a_model_of_bytes_reads_a_file_as_it_is(model: Model, tmp_path: Path) -> None:
+    """Its ids are the file's bytes, line ends and byte order mark included."""
+    data = b"\xef\xbb\xbfX:1\r\nK:C\r|:a:|\n"
+    (tmp_path / "t.txt").write_bytes(data)
+    read = read_ids(tmp_path / "t.txt", model)
+    assert (bytes(read.ids.tolist()), read.bytes) == (data, len(data))
+
+
+def test_one_text_is_a_list_of_one(model: Model, tmp_path: Path) -> None:
+    """A path as text or not, an array, and a list of numbers."""
+    (tmp_path / "t.txt").write_text("abc")
+    for alone in (tmp_path / "t.txt", str(tmp_path / "t.txt"), np.frombuffer(b"abc", np.uint8), [97, 98, 99]):
+        read = read_ids(alone, model)
+        assert (read.ids.tolist(), read.bytes) == ([97, 98, 99], 3)
+    with pytest.raises(ConfigError, match="got dict as a text, expected the path of a file, or an array of ids"):
+        read_ids([{}], model)  # type: ignore[list-item]
+
+
+def test_ids_need_no_tokenizer(nested: Specimen, tmp_path: Path) -> None:
+    """Files of them, by their endings; how many bytes they stand for is then not known."""
+    ids = [256, 17, 3, 299]
+    silent = load(Bundle(nested.bundle.path, msgspec.structs.replace(nested.bundle.manifest, tokenizer=None)), threads=1)
+    np.save(tmp_path / "a.npy", np.asarray(ids, np.uint32))
+    np.asarray(ids, "<u2").tofile(tmp_path / "b.bin")
+    np.asarray(ids, "<i8").tofile(tmp_path / "c.int64.bin")
+    (tmp_path / "d.ids").write_text("[256, 17\n3 299]")
+    for name in ("a.npy", "b.bin", "c.int64.bin", "d.ids"):
+        read = read_ids(tmp_path / name, silent)
+        assert (read.ids.tolist(), read.bytes) == (ids, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (np.asarray([0.5]), "the ids have dtype float64, expected integers"),
+        (np.asarray([[1, 2]]), r"the ids have shape \[1, 2\], expected one sequence"),
+        (np.asarray([-1]), "the ids hold -1, which is outside the vocabulary; expected 0 <= id < 300"),
+        ("odd.bin", "odd.bin has 3 bytes, which are no whole number of uint16; say what it holds in its name"),
+        ("words.ids", 'words.ids: "one" is no id; expected whole numbers'),
+        ("broken.npy", "broken.npy can't be read as ids"),
+        ("none.npy", "none.npy can't be read as ids: .*No such file"),
+    ],
+)
+def test_what_is_no_ids(model: Model, tmp_path: Path, given: object, reason: str) -> None:
+    """Each in one line."""
+    (tmp_path / "odd.bin").write_bytes(b"abc")
+    (tmp_path / "words.ids").write_text("one two")
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(InputError, match=reason) as caught:
+        read_ids([tmp_path / given if isinstance(given, str) else given], model)  # type: ignore[list-item]
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_that_loses_characters(deaf: Model, tmp_path: Path) -> None:
-    """The first line that suffers is shown, before and after; lines it can encode are no matter."""
+    """A warning shows the first line that suffers, before and after; bytes are those that were given."""
     (tmp_path / "t.txt").write_text("the sea\nthe rope\nthe river\n")
-    reason = r"the tokenizer can't encode the text: 'the rope\\n' comes back as 'the ope\\n'; use the tokenizer the model"
-    with pytest.raises(InputError, match=reason):
-        read_ids([tmp_path / "t.txt"], deaf)
+    reason = (
+        r"does not give back all of the text: 'the rope\\n' comes back as 'the ope\\n'; figures are per byte of the text as it"
+    )
+    with pytest.warns(FovealWarning, match=reason):
+        read = read_ids([tmp_path / "t.txt"], deaf)
+    assert (len(read.ids), read.bytes, read.lost) == (24, 27, "'the rope\\n' comes back as 'the ope\\n'")
     (tmp_path / "t.txt").write_text("the sea\n")
     assert len(read_ids([tmp_path / "t.txt"], deaf).ids) == 8
 

@@ -143,7 +143,7 @@ def test_doctor(foveal) -> None:
     assert findings["onnxruntime"]["version"]
     assert findings["onnxruntime"]["mend"] is None
     missing = [finding for finding in findings.values() if finding["version"] is None]
-    assert all(finding["mend"].startswith("pip install 'foveal[") for finding in missing)
+    assert all(finding["mend"].startswith("pip install '.[") for finding in missing)
     assert foveal("doctor")[0] == 0
 
 

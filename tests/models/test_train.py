@@ -70,8 +70,26 @@ def test_a_resumed_run_is_the_uninterrupted_one(text: Path, tmp_path: Path) -> N
 def test_other_settings_do_not_continue_a_run(text: Path, tmp_path: Path) -> None:
     """They would make a curve that never was."""
     trainer(text, tmp_path / "run").run()
-    with pytest.raises(CheckpointError, match="holds a run with other settings; use them again or choose another directory"):
+    with pytest.raises(
+        CheckpointError, match=r"holds a run with other settings: .*batch is \d+ there, 2 was asked for.*; use them"
+    ):
         trainer(text, tmp_path / "run", TrainSettings(steps=50, batch=2, context=32))
+    before = (tmp_path / "run" / "tokenizer.json").read_bytes()
+    wider = msgspec.structs.replace(CONFIG, ff_dim=2 * CONFIG.ff_dim)
+    with pytest.raises(
+        CheckpointError, match=rf"ff_dim is {CONFIG.ff_dim} there, {wider.ff_dim} was asked for; use them again"
+    ):
+        Trainer(wider, SETTINGS, tokenizer_for([text], 280, None), [text], [text], tmp_path / "run")
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
+
+
+def test_minutes_end_a_run_that_can_go_on(text: Path, tmp_path: Path) -> None:
+    """What was learned is kept at the step where they ended."""
+    begun = trainer(text, tmp_path / "run").run(minutes=1e-9)
+    assert [point.step for point in begun.curve] == [1]
+    assert trainer(text, tmp_path / "run").step == 1
+    with pytest.raises(ConfigError, match="got 0 minutes, expected more than 0"):
+        trainer(text, tmp_path / "run").run(minutes=0)
 
 
 def test_text_shorter_than_a_context(text: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_missing_engine_library(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(BackendUnavailable, match=r"onnxruntime can't be imported .*: pip install 'foveal\[cpu\]'"):
+    with pytest.raises(BackendUnavailable, match=r"onnxruntime can't be imported .*: pip install '\.\[cpu\]'"):
         load(zoo["vanilla"].bundle, threads=1)
 
 

@@ -99,7 +99,7 @@ def test_the_dialect_is_the_best_that_the_library_takes(
             "tensorrt",
             "on a Jetson it comes with JetPack, for environments that were made with `python3 -m venv --system-site-pac",
         ),
-        ("tensorrt-rtx", r"pip install 'foveal\[rtx\]'"),
+        ("tensorrt-rtx", r"pip install '\.\[rtx\]'"),
     ],
 )
 def test_a_library_that_is_not_there(target: Any, remedy: str, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from specimens import Zoo
 
 from foveal import ConfigError
-from foveal.errors import BackendUnavailable, EngineMismatchError
+from foveal.errors import BackendUnavailable, EngineMismatchError, install
 from foveal.runtime.backends import open_engines
 from foveal.runtime.engines import onnxruntime_library, onnxruntime_providers
 from foveal.runtime.engines.onnxruntime_providers import PROVIDERS, open_resident_session
@@ -163,8 +163,7 @@ class TestWhereItCanNotBe:
             opened(provider)
         available = ", ".join(onnxruntime.get_available_providers())
         assert str(raised.value) == (
-            f"this onnxruntime has no {PROVIDERS[provider]}, only {available}; "
-            "uninstall onnxruntime, then pip install 'foveal[cuda]'"
+            f"this onnxruntime has no {PROVIDERS[provider]}, only {available}; uninstall onnxruntime, then {install('cuda')}"
         )
 
     def test_the_plugin_is_not_installed(self, ort: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -425,7 +425,7 @@ class TestTheRealLibraries:
     def test_of_the_library_there_may_be_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With what to do about it."""
         monkeypatch.setitem(sys.modules, "tensorrt", None)
-        with pytest.raises(BackendUnavailable, match=r"tensorrt can't be imported .*pip install 'foveal\[tensorrt\]'"):
+        with pytest.raises(BackendUnavailable, match=r"tensorrt can't be imported .*pip install '\.\[tensorrt\]'"):
             library_of.__wrapped__("tensorrt")
 
 

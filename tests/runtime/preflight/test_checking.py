@@ -30,7 +30,7 @@ from tensorrt_surface import real, strict, surface
 
 from foveal import BundleError, ConfigError, open_bundle
 from foveal.bundle import list_files, write_manifest
-from foveal.errors import BackendUnavailable, EngineMismatchError
+from foveal.errors import BackendUnavailable, EngineMismatchError, install
 from foveal.files import sha256_of
 from foveal.runtime.engines.tensorrt_library import Library, library_of
 from foveal.runtime.preflight import Preflight, check, check_all, require_match
@@ -547,7 +547,7 @@ def test_cpu_engines(tmp_path: Path) -> None:
     """They need onnxruntime, and no GPU."""
     bundle = write_bundle(tmp_path / "b", "cpu")
     assert preflight(bundle, "cpu", gpus=()) == ("match", "fits", "onnxruntime 1.32.0 runs it")
-    text = "onnxruntime is not installed; pip install 'foveal[cpu]'"
+    text = f"onnxruntime is not installed; {install('cpu')}"
     assert preflight(bundle, "cpu", libraries={}) == ("refuse", "library missing", text)
 
 
@@ -582,10 +582,7 @@ def test_an_onnxruntime_that_is_too_old(tmp_path: Path, target: str, package: st
 def test_cuda_engines(tmp_path: Path) -> None:
     """They need the other onnxruntime, and a GPU."""
     bundle = write_bundle(tmp_path / "b", "cuda")
-    text = (
-        "onnxruntime-gpu is not installed, got onnxruntime, which runs on the CPU only; "
-        "uninstall it and pip install 'foveal[cuda]'"
-    )
+    text = f"onnxruntime-gpu is not installed, got onnxruntime, which runs on the CPU only; uninstall it and {install('cuda')}"
     assert preflight(bundle, "cuda") == ("refuse", "library missing", text)
     gpu = {"onnxruntime": Installed(package="onnxruntime-gpu", version="1.32.0")}
     assert preflight(bundle, "cuda", libraries=gpu)[0] == "match"
