@@ -29,6 +29,7 @@ from .errors import (
     FovealError,
     InputError,
     SessionBusyError,
+    StorageError,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ __all__ = [
     "Session",
     "SessionBusyError",
     "Snapshot",
+    "StorageError",
     "__version__",
     "build",
     "calibrate",

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from ..storage import storage_errors
 from .buckets import Bucket, by_frequency
 from .text import EncodedText, Ids, read_ids, spread
 
@@ -62,6 +63,7 @@ class Scores(NamedTuple):
     window: Ids
 
 
+@storage_errors()
 def evaluate(
     bundle: str | Path | Bundle,
     texts: Sequence[str | Path],

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from ..errors import FovealError
+from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
 from .bisect import bisect
@@ -44,7 +45,8 @@ def main() -> None:
     """Run the command; errors foveal raises on purpose become one line and their exit code."""
     own_process()
     try:
-        app()
+        with storage_errors():
+            app()
     except FovealError as error:
         print(f"foveal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

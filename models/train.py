@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -184,9 +185,9 @@ class Trainer:
 
     def _save_resume(self) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        temporary = self.out / ".resume.pt"
-        torch.save({**state, "seconds": self.seconds}, temporary)
-        temporary.replace(self.out / "resume.pt")
+        data = io.BytesIO()  # torch's own writer says nothing of a full disk
+        torch.save({**state, "seconds": self.seconds}, data)
+        write_atomically(self.out / "resume.pt", data.getvalue())
 
     def _resume(self) -> None:
         path = self.out / "resume.pt"

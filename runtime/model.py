@@ -8,6 +8,7 @@ from pathlib import Path
 from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..contract import late_stages
 from ..errors import ConfigError
+from ..storage import storage_errors
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, shared_threads
@@ -109,6 +110,7 @@ def _pieces(ids: Iterator[int], stream: TextStream) -> Iterator[str]:
         yield piece
 
 
+@storage_errors()
 def load(
     bundle: str | Path | Bundle,
     target: str = "cpu",

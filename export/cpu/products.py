@@ -127,7 +127,7 @@ def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[Produ
         BuildError: a product that is not fp32 got another kernel than it was lowered to, or a weight is widened in every step.
     """
     ort = import_onnxruntime()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=engine.parent) as directory:
         options = session_options()
         options.optimized_model_filepath = str(Path(directory) / "optimised.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")

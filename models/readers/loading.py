@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError
+from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
 from .block_transformer import is_block_transformer, load_block_transformer
@@ -61,6 +62,7 @@ class LoadedCheckpoint:
     source_format: str
 
 
+@storage_errors()
 def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
     """Load a checkpoint directory, or a file of weights that says enough by itself, of any layout foveal knows.
 
