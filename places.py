@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from .errors import StorageError
@@ -157,13 +158,12 @@ def _take(path: Path, own: Sequence[str], stack: ExitStack, on_wait: Callable[[]
                 raise
     if path.is_dir() and (held := hold(path, create=False, on_wait=on_wait)) is not None:
         stack.enter_context(held)
-    inner = None
-    if path.is_dir() and (outer is None or _inner(path).is_dir() or _others(path, own) or _is_current(path)):
-        inner = stack.enter_context(_working_in(path, _inner(path), own, on_wait))
-    if outer is not None and (inner is None or not (_others(path, own) or _is_current(path))):
+    if outer is not None and _inner(path).is_dir():
+        with _working_in(path, _inner(path), own, on_wait):
+            pass
+    if outer is not None and not (_others(path, own) or _is_current(path)):
         return outer
-    assert inner is not None
-    return inner
+    return stack.enter_context(_working_in(path, _inner(path), own, on_wait))
 
 
 @contextmanager
@@ -191,9 +191,10 @@ def _held(work: Path, on_wait: Callable[[], None] | None) -> Held:
 
 
 def _clear(work: Path) -> None:
-    for entry in work.iterdir():
-        if entry.name != "lock":
-            remove(entry)
+    with suppress(OSError):  # the next command does it
+        for entry in list(work.iterdir()):
+            if entry.name != "lock":
+                remove(entry)
 
 
 def remove(path: Path) -> None:
@@ -211,7 +212,10 @@ def remove(path: Path) -> None:
 @contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Make the folders above `path`; those that were made go again if nothing came of it."""
-    missing = [parent for parent in path.parents if not parent.exists()]
+    missing = list(takewhile(lambda parent: not parent.exists(), path.parents))
+    nearest = path.parents[len(missing)]
+    if not nearest.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield

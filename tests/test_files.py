@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from foveal.files import sha256_of, write_atomically
+from foveal.files import write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
