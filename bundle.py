@@ -26,6 +26,7 @@ import msgspec
 from .contract import StageSpec
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
+from .json_files import decode
 from .places import is_being_written, new_directory, resolve, settle, what_is_in
 from .precision import Plan
 from .progress import Progress
@@ -240,12 +241,12 @@ def _read_manifest(directory: Path) -> Manifest:
         )
     data = path.read_bytes()
     try:
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = decode(data, _Version).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path} has schema version {version}, this foveal reads {SCHEMA_VERSION}; convert the checkpoint again"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return decode(data, Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path} is not a foveal manifest: {error}") from error
 

@@ -96,8 +96,8 @@ def keep(path: Path, data: bytes, what: str) -> bool:
     try:
         write_atomically(path, data)
     except OSError as error:
-        advice = "; set FOVEAL_CACHE, as there is no home directory" if NOWHERE in path.parents else ""
-        _log.warning("can't keep %s: %s%s", what, error, advice)
+        reason = "there is no home directory; set FOVEAL_CACHE" if NOWHERE in path.parents else error
+        _log.warning("can't keep %s: %s", what, reason)
         return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,5 +66,12 @@ def said(error: OSError, path: str | Path | None = None) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""
-    text = str(error).strip()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return " ".join(text.splitlines()[0].split()) if text else type(error).__name__
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error that others were raised from."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error

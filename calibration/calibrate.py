@@ -19,6 +19,7 @@ from ..bundle import Bundle, open_bundle
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError
 from ..files import keep, scratch_directory
+from ..json_files import decode
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
@@ -219,7 +220,7 @@ def _read(path: Path, key: str) -> Calibration | None:
 
 def _decode(path: Path, key: str) -> Calibration:
     with safetensors.safe_open(str(path), "numpy") as file:
-        header = msgspec.json.decode((file.metadata() or {})["calibration"], type=_Header)
+        header = decode((file.metadata() or {})["calibration"], _Header)
         if header.key != key:
             raise ValueError("it is the calibration of something else")
         products = {

@@ -6,7 +6,6 @@ end. A mutant is known by its number alone. They run in a worker, since what a n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os

@@ -8,7 +8,27 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-VALUES = [None, True, False, 0, -1, 1, 3, 7, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), "", "x"]
+VALUES = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    3,
+    7,
+    2**31,
+    2**63,
+    10**30,
+    0.5,
+    -0.0,
+    1e308,
+    1e-320,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+]
 VALUES += ["../x", "/", ".", "\0", "\ud800", "é" * 300, [], {}, [[]], [None], ["x", 1], {"x": {}}, {"": None}, [1] * 1000]
 RAW = [b"", b"\0", b"\xff\xfe", b"{}", b"[]", b"null", b'"', b"NaN", b"{" * 5000, b"[" * 100_000, b"1e999", b'{"a":' * 3000]
 

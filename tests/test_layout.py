@@ -22,6 +22,7 @@ CORE = {
     "errors",
     "files",
     "hierarchy",
+    "json_files",
     "locks",
     "places",
     "precision",

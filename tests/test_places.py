@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from specimens import Zoo
+from precisions import PrecisionZoo
 
-from foveal import Bundle, BundleError, ConfigError, StorageError, build, calibrate, load, open_bundle, places
+from foveal import Bundle, BundleError, StorageError, build, calibrate, load, open_bundle, places
 from foveal.bundle import MANIFEST, new_bundle
-from foveal.files import clear_parts, scratch_directory, write_atomically
+from foveal.export import verify
+from foveal.export.tensorrt import cache
+from foveal.files import cache_directory, clear_parts, keep, scratch_directory, write_atomically
 from foveal.locks import hold, is_held
 from foveal.storage import storage_errors
 
@@ -56,9 +58,10 @@ def mounted(path: Path, *options: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def bundle(zoo: Zoo, tmp_path: Path) -> Bundle:
-    """A bundle to write to."""
-    return open_bundle(shutil.copytree(zoo["vanilla"].bundle.path, tmp_path / "b"))
+def bundle(precise: PrecisionZoo, tmp_path: Path) -> Bundle:
+    """A bundle to write to, without reports."""
+    ignore = shutil.ignore_patterns("reports")
+    return open_bundle(shutil.copytree(precise["vanilla"].full.path, tmp_path / "b", ignore=ignore))
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
@@ -181,20 +184,38 @@ def test_a_directory_that_can_not_be_renamed(number: int, tmp_path: Path, monkey
     assert os.listdir(tmp_path) == ["d"]
 
 
-def test_a_disk_that_is_read_only(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is run, built from and calibrated: what can't be kept is told. Writing to it is refused before anything is done."""
-    text, seen = tmp_path / "text", []
-    text.write_text("a" * 4000)
+def test_a_disk_that_is_read_only(
+    bundle: Bundle, precise: PrecisionZoo, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is run, verified, calibrated and built from: what can't be kept is told. Writing to it is refused before any work."""
+    specimen, seen = precise["vanilla"], []
     with mounted(bundle.path, "--bind", str(bundle.path)):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(bundle.path)], check=True)
         load(bundle.path, threads=1).session().advance(np.ones((1, 3), np.int64))
-        build(bundle.path, tmp_path / "w8", "w8")
-        write = lambda: build(bundle.path, target="cuda", on_progress=lambda *step: seen.append(step))  # noqa: E731
+        verify(bundle.path, specimen.model).require_equal()
+        assert calibrate(bundle.path, [specimen.text], threads=1).products
+        build(bundle.path, tmp_path / "int8", "int8", calibration=[specimen.text])
+        told = [record.getMessage().partition(":")[0] for record in caplog.records]
+        assert told == ["can't keep the report of verify", *["can't keep what was calibrated"] * 2]
         with pytest.raises(StorageError, match=r"b/\.foveal: Read-only file system; choose a path on a disk that is"):
-            write()
-        with pytest.raises(ConfigError, match="no tokenizer"):
-            calibrate(bundle.path, [text])
+            build(bundle.path, target="cuda", on_progress=lambda *step: seen.append(step))
     assert seen == []
+
+
+def test_no_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor one that can be written: what would be kept there is not, the reason is told, and the work goes on."""
+    monkeypatch.delenv("FOVEAL_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
+    assert not keep(cache_directory() / "kernels", b"x", "the kernels")
+    assert caplog.messages == ["can't keep the kernels: there is no home directory; set FOVEAL_CACHE"]
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "file"))
+    assert not keep(cache_directory() / "kernels", b"x", "the kernels")
+    assert cache.find("0" * 64) is None
+    built = cache.CacheEntry(engine_sha256="", build=None, layers=None)  # type: ignore[arg-type]
+    assert cache.keep("0" * 64, memoryview(b"engine"), built).engine_sha256
+    assert "can't keep the engine for other builds: " in caplog.text
 
 
 def test_a_disk_that_is_full(bundle: Bundle, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ...files import cache_directory, sha256_of
+from ...json_files import decode
 from ...places import new_directory
 from ...sidecar import BuildRecord
 from ...storage import said
@@ -66,7 +67,7 @@ def find(key: str) -> tuple[Path, CacheEntry] | None:
     """An engine's file and what is known of it; None if there is none. One that was damaged is removed."""
     directory = _directory_of(key)
     try:
-        entry = msgspec.json.decode((directory / "entry.json").read_bytes(), type=CacheEntry)
+        entry = decode((directory / "entry.json").read_bytes(), CacheEntry)
         is_whole = sha256_of(directory / "engine") == entry.engine_sha256
     except FileNotFoundError:
         return None

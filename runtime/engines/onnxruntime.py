@@ -14,6 +14,7 @@ import numpy as np
 from ...contract import StageSpec
 from ...errors import EngineMismatchError
 from ...sidecar import EngineSidecar
+from ...storage import first_line
 from ..rows import Array, Block
 from .counters import Counters
 from .onnxruntime_library import (
@@ -43,6 +44,11 @@ class OnnxRuntimeEngine:
             raise EngineMismatchError(
                 f'the engine of stage "{spec.name}" keeps int8 caches, which need onnxruntime {INT8_CACHES_SINCE} or later, '
                 f"got {ort.__version__}; upgrade it, or build the bundle with --cache fp32"
+            )
+        if len(sidecar.cache_widths) != len(spec.caches):
+            raise EngineMismatchError(
+                f'the engine of stage "{spec.name}" has {len(sidecar.cache_widths)} caches by its sidecar, expected '
+                f"{len(spec.caches)}; build the engines again"
             )
         options = session_options(threads)
         if not optimised:
@@ -114,7 +120,13 @@ class OnnxRuntimeStage:
         if logit_rows is not None:
             self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
         self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
-        self._engine.session.run_with_iobinding(self._binding)
+        try:
+            self._engine.session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise EngineMismatchError(
+                f'the engine of stage "{self._spec.name}" does not run as the manifest describes it: {first_line(error)}; '
+                "convert the checkpoint again"
+            ) from error
 
     def _run_one_by_one(
         self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None
