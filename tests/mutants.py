@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 VALUES = [
@@ -73,16 +74,16 @@ def _mutate_json(data: bytes, rng: random.Random) -> bytes:
         parent, key = rng.choice(list(_places(tree)))
         kind = rng.randrange(6)
         if kind <= 2:
-            parent[key] = rng.choice(VALUES)
+            parent[key] = deepcopy(rng.choice(VALUES))
         elif kind == 3 and parent is not tree:
             del parent[key]
         elif kind == 4:
             other, there = rng.choice(list(_places(tree)))
             parent[key] = json.loads(json.dumps(other[there]))
         elif isinstance(parent, dict):
-            parent[rng.choice(["x", "", "class", "hierarchy", "\ud800"])] = rng.choice(VALUES)
+            parent[rng.choice(["x", "", "class", "hierarchy", "\ud800"])] = deepcopy(rng.choice(VALUES))
         else:
-            parent.insert(key, rng.choice(VALUES))
+            parent.insert(key, deepcopy(rng.choice(VALUES)))
     return json.dumps(tree["root"], ensure_ascii=rng.random() < 0.9).encode("utf-8", "surrogatepass")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import StageSpec
-from ...errors import EngineMismatchError
+from ...errors import CapacityError, EngineMismatchError
 from ...sidecar import EngineSidecar
 from ...storage import first_line
 from ..rows import Array, Block
@@ -65,7 +65,13 @@ class OnnxRuntimeEngine:
         """Zeroed caches `[batch, H, rows, W]`, as this engine keeps them."""
         caches = zip(self.spec.caches, self.sidecar.cache_widths, strict=True)
         dtype = self.sidecar.cache_dtype
-        return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
+        try:
+            return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
+        except (MemoryError, ValueError) as error:
+            raise CapacityError(
+                f'the caches of stage "{self.spec.name}" for {batch} sequences and {firings:,} firings find no room: {error}; '
+                "ask for a smaller batch or capacity"
+            ) from error
 
 
 class OnnxRuntimeStage:
