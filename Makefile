@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-deep check lint type format bench claims gpu-check clean
+.PHONY: demo test test-deep check kill-test fuzz lint type format bench claims gpu-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -22,6 +22,14 @@ test-deep: lint type
 # While one works: lint, types, and the tests nearest to what differs from the branch main, as many as take a minute.
 check: lint type
 	$(BIN)/python tests/touched.py
+
+# Kills convert, calibrate, build and adding engines at 100 random points each: about ten minutes.
+kill-test: .venv/.dev
+	FOVEAL_KILLS=100 $(BIN)/python -m pytest -n 0 -s tests/test_kills.py
+
+# 10,000 damaged checkpoints, bundles, plans and reports, instead of a few hundred: about half an hour.
+fuzz: .venv/.dev
+	FOVEAL_MUTANTS=10000 $(BIN)/python -m pytest -n 0 -s tests/test_fuzz.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from .errors import (
     FovealWarning,
     InputError,
     SessionBusyError,
+    StorageError,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ __all__ = [
     "Session",
     "SessionBusyError",
     "Snapshot",
+    "StorageError",
     "__version__",
     "build",
     "calibrate",

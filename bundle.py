@@ -8,12 +8,15 @@
       reports/                 what was verified or measured; not part of the manifest
 
 Reading checks everything before anything is used. Engines are native code: a hash says that a file is the one that was built,
-not that who built it can be trusted. Forbidden: paths that leave the directory, links, files the manifest does
-not name under `stages/` and `engines/`, unknown fields, other schema versions.
+not that who built it can be trusted. Forbidden: paths that leave the directory, files the manifest does not name under
+`stages/` and `engines/`, unknown fields, other schema versions. A file may be a link, as in the caches of model hubs: what it
+leads to is hashed as any file is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -22,12 +25,18 @@ import msgspec
 
 from .contract import StageSpec
 from .errors import BundleError, ConfigError
-from .files import sha256_of, write_atomically
+from .files import clear_parts, sha256_of, write_atomically
+from .json_files import decode
+from .places import is_being_written, new_directory, resolve, settle, what_is_in
 from .precision import Plan
+from .progress import Progress
 from .sidecar import EngineSidecar, read_sidecar
+from .storage import storage_errors
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+OWN = (MANIFEST, "tokenizer.json", "stages", "engines", "reports")
+"""What is a bundle's in its directory; what else lies there is left alone. The manifest makes it whole."""
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"
 """Beside those of its stages, a device's engines have one of this name, which draws tokens (`export/graphs/sampler.py`)."""
@@ -141,11 +150,43 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
+@contextmanager
+def new_bundle(path: str | Path, report: Progress) -> Iterator[Path]:
+    """As `places.new_directory`, for a bundle: yield the directory to write it in; a bundle at `path` is replaced.
+
+    Raises:
+        BundleError: what is at `path` is no bundle, or it is inside one.
+        StorageError: nothing can be written there, or the disk is full.
+    """
+
+    def waiting() -> None:
+        report(f"waiting for another command that writes {path}", 0, 1)
+
+    with new_directory(Path(path), OWN, check_out, waiting) as directory:
+        yield directory
+
+
+def check_out(out: Path) -> None:
+    """Raise BundleError if writing a bundle at `out` would remove something that is not one, or change a bundle around it."""
+    with storage_errors(out):
+        if out.exists() and not out.is_dir():
+            raise BundleError(f"{out} exists and is not a bundle, but a file; choose another path or remove it yourself")
+        if out.is_dir() and not (out / MANIFEST).is_file() and (found := what_is_in(out)):
+            raise BundleError(
+                f"{out} exists and is not a bundle; choose another path or remove it yourself (it holds {found[0].name})"
+            )
+        for parent in resolve(out).parents:
+            if (parent / MANIFEST).is_file() and (parent / "stages").is_dir():
+                raise BundleError(f"{out} is inside the bundle {parent}; choose a path outside of it")
+
+
+@storage_errors()
 def open_bundle(path: str | Path) -> Bundle:
     """Read a bundle and check every file in it.
 
     Raises:
         BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
+        StorageError: it can't be read.
     """
     directory = Path(path)
     manifest = open_without_contents(directory)
@@ -154,6 +195,7 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(directory, manifest)
 
 
+@storage_errors()
 def open_without_contents(path: str | Path) -> Manifest:
     """Read a bundle and check all but the contents of its files: for `runtime.preflight`, which says of each what is wrong.
 
@@ -163,10 +205,12 @@ def open_without_contents(path: str | Path) -> Manifest:
         BundleError: as `open_bundle`.
     """
     directory = Path(path)
+    settle(directory, OWN)
+    clear_parts(directory / "reports")
     manifest = _read_manifest(directory)
-    _check_references(directory, manifest)
     for name in manifest.files:
         _check_name(directory, name)
+    _check_references(directory, manifest)
     for name in _files_on_disk(directory) - manifest.files.keys():
         raise BundleError(f"{directory / name} is not named in the manifest; remove it or convert the checkpoint again")
     return manifest
@@ -190,17 +234,19 @@ def _engine_files(manifest: Manifest) -> set[str]:
 def _read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     if not path.is_file():
+        if is_being_written(directory):
+            raise BundleError(f"{directory} is being written by another command; wait until that is done")
         raise BundleError(
             f"{directory} is not a bundle: there is no {MANIFEST}; make one with `foveal convert CHECKPOINT {directory}`"
         )
     data = path.read_bytes()
     try:
-        version = msgspec.json.decode(data, type=_Version).schema_version
+        version = decode(data, _Version).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path} has schema version {version}, this foveal reads {SCHEMA_VERSION}; convert the checkpoint again"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return decode(data, Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path} is not a foveal manifest: {error}") from error
 
@@ -241,12 +287,15 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
 
 
 def _check_name(directory: Path, name: str) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name:
-        raise BundleError(f'the manifest of {directory} names "{name}", which leaves the bundle; do not use this bundle')
-    path = directory / relative
-    if any(part.is_symlink() for part in (path, *path.parents) if part != directory and directory in part.parents):
-        raise BundleError(f"{path} is a link, expected a plain file; do not use this bundle")
+    """A plain relative path, whose folders are in the bundle."""
+    parts = name.split("/")
+    if not set(parts).isdisjoint({"", ".", ".."}) or "\\" in name or ":" in parts[0] or not name.isprintable():
+        raise BundleError(f"the manifest of {directory} names {name!a}, which leaves the bundle; do not use this bundle")
+    folder = directory
+    for part in parts[:-1]:
+        folder /= part
+        if folder.is_symlink():
+            raise BundleError(f"{folder} is a link to a folder, expected a folder; copy the bundle with its contents: cp -rL")
 
 
 def _check_content(directory: Path, name: str, entry: FileEntry) -> None:

@@ -12,6 +12,7 @@
     ├── EquivalenceError       two computations that should agree do not        (exit code 2)
     ├── EngineMismatchError    an engine made for something else                (exit code 3)
     ├── BuildError             an engine that could not be compiled             (exit code 4)
+    ├── StorageError           a disk or folder that refused a read or a write
     ├── DeviceError            a device or its driver that refused a call
     └── BackendUnavailable     an engine library that is not installed
 
@@ -81,6 +82,13 @@ class BuildError(FovealError):
     """A target's compiler refused a stage graph."""
 
     exit_code = 4
+
+
+class StorageError(FovealError, OSError):
+    """A disk or a folder refused a read or a write; `errno` and `filename` are those of the refusal."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DeviceError(FovealError, RuntimeError):

@@ -18,6 +18,8 @@ from .errors import ConfigError
 _ENTRY = re.compile(r"(\d+)@(\d+)")
 _HOURGLASS, _TOP_DOWN, _BOTTOM_UP = "2@1 8@4 2@1", "4@16 3@4 4@1", "2@1 2@4 2@16 2@1"
 _ONE_SCALE = "6@1"
+MAX_LAYERS = 4096
+"""Of a model; more is a slip of the pen, which would be built for hours before a weight is missed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Hierarchy:
     """The levels of a model, in dataflow order. The `require_` methods say which orders make sense to which architecture."""
 
     levels: tuple[Level, ...]
+
+    def __post_init__(self) -> None:
+        layers = sum(level.layers for level in self.levels)
+        if layers > MAX_LAYERS:
+            raise ConfigError(f"the model would have {layers:,} layers, expected at most {MAX_LAYERS:,}")
 
     def require_hourglass(self) -> Hierarchy:
         """Itself, if the factors are a palindrome that starts at 1 and grows by whole factors; else raises ConfigError."""

@@ -17,6 +17,7 @@ import msgspec
 
 from .errors import ConfigError
 from .files import write_atomically
+from .json_files import decode
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "w4")
 CACHES = ("auto", "fp32")
@@ -99,7 +100,7 @@ def read_plan(path: str | Path) -> Plan:
         ConfigError: no such file, or it is not a plan.
     """
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Plan)
+        return decode(Path(path).read_bytes(), Plan)
     except OSError as error:
         raise ConfigError(
             f"no plan at {path}: {error.strerror}; write one with `foveal calibrate BUNDLE --budget 1%`"

@@ -9,6 +9,7 @@ import msgspec
 
 from .contract import Limits
 from .errors import BundleError
+from .json_files import decode
 from .precision import CacheScale, ProductPrecision
 
 TensorRTLibrary = Literal["tensorrt", "tensorrt-rtx"]
@@ -86,6 +87,6 @@ def read_sidecar(engine: Path) -> EngineSidecar:
     """The sidecar of an engine file; raises BundleError if it is not one."""
     path = engine.with_suffix(".json")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=EngineSidecar)
+        return decode(path.read_bytes(), EngineSidecar)
     except (OSError, msgspec.MsgspecError) as error:
         raise BundleError(f"{path} is not an engine sidecar: {error}; build the engines again") from error

@@ -5,9 +5,7 @@ python -m foveal.bench.attention_length
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 
@@ -17,6 +15,7 @@ from rich.table import Table
 
 from ..bundle import Bundle
 from ..export import convert_model
+from ..files import scratch_directory
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.session import Session
 from .random_models import RandomModels
@@ -29,8 +28,8 @@ _STEPS = 40
 def main(hierarchy: str = "4@1", threads: int = 2) -> None:
     """Print milliseconds per decode step of the portable graph and of the engine made from it."""
     sizes = RandomModels(dim=512, heads=8, ff_dim=2048, vocab_size=256, context=CAPACITY)
-    with tempfile.TemporaryDirectory() as directory:
-        bundle = convert_model(sizes.build(hierarchy), Path(directory) / "bundle")
+    with scratch_directory() as directory:
+        bundle = convert_model(sizes.build(hierarchy), directory / "bundle")
         sessions = {
             "portable graph": _session(bundle, [entry.graph for entry in bundle.manifest.stages], threads),
             "CPU engine": _session(bundle, list(bundle.manifest.engines["cpu"].values()), threads),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-import msgspec
 
+from ..json_files import decode
 from ..models.train import TrainReport
 
 
@@ -26,7 +26,7 @@ def draw(out: Path, checkpoints: Sequence[Path]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for checkpoint in checkpoints:
-        report = msgspec.json.decode((checkpoint / "training.json").read_bytes(), type=TrainReport)
+        report = decode((checkpoint / "training.json").read_bytes(), TrainReport)
         petaflops = [point.tokens * report.flops_per_token / 1e15 for point in report.curve]
         axes.plot(petaflops, [point.valid_bits_per_byte for point in report.curve], marker=".", label=checkpoint.name)
     axes.set(xlabel="training compute, 1e15 operations", ylabel="validation, bits per byte")

@@ -5,9 +5,7 @@ python -m foveal.bench.overlap
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import NamedTuple
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..export import convert_model
+from ..files import scratch_directory
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .random_models import RandomModels
@@ -37,9 +36,9 @@ def main(hierarchies: Sequence[str] = HIERARCHIES, threads: Sequence[int] = THRE
     """Print milliseconds per decode step of top-down models in turn and overlapping, in rounds that alternate."""
     sizes = RandomModels(dim=512, heads=8, ff_dim=2048, vocab_size=256, context=_PAST + _STEPS)
     table = Table("model", "threads", "in turn, ms", "overlapping, ms", "gain", "step where all fire, ms", box=None)
-    with tempfile.TemporaryDirectory() as directory:
+    with scratch_directory() as directory:
         for hierarchy in hierarchies:
-            bundle = convert_model(sizes.build(hierarchy), Path(directory) / hierarchy)
+            bundle = convert_model(sizes.build(hierarchy), directory / hierarchy)
             for count in threads:
                 model = load(bundle, threads=count, overlap=False)
                 plain, beside = measure(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +18,18 @@ import safetensors.numpy
 from ..bundle import Bundle, open_bundle
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError, unavailable
-from ..files import write_atomically
+from ..files import keep, scratch_directory
+from ..json_files import decode
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
+from ..storage import storage_errors
 from .ranges import CacheRanges, ProductRanges
 from .settings import CalibrationSettings
 from .text import Texts, read_ids, windows
 
+_log = logging.getLogger(__name__)
 FLOOR = 128
 """Rows that each stage must have seen at each of its phases."""
 FORMAT = 3
@@ -66,6 +69,7 @@ class Calibration:
         return self.products[product].threshold(self.settings.method, self.settings.percentile)
 
 
+@storage_errors()
 def calibrate(
     bundle: str | Path | Bundle,
     texts: Texts,
@@ -77,7 +81,8 @@ def calibrate(
     """Record activation ranges of an fp32 bundle with CPU engines, in memory that does not grow with the text.
 
     The result is kept in the bundle's `reports/`, under a name made of the graphs, the text and the settings; the same call
-    finds it again. It is written when all is seen: a run that was interrupted starts again.
+    finds it again. It is written when all is seen: a run that was interrupted starts again. Where it can't be written,
+    it is not kept.
 
     Args:
         bundle: what to calibrate; precision fp32.
@@ -99,6 +104,7 @@ def calibrate(
     return calibrate_ids(model, ids, settings, on_progress)
 
 
+@storage_errors()
 def calibrate_ids(
     model: Model, ids: npt.NDArray[np.int64], settings: CalibrationSettings, on_progress: Progress | None = None
 ) -> Calibration:
@@ -106,8 +112,8 @@ def calibrate_ids(
     _check_bundle(model.bundle)
     key = _key(model.bundle, ids, settings)
     path = model.bundle.path / "reports" / f"calibration-{key[:16]}.safetensors"
-    if path.is_file():
-        return _read(path, key)
+    if (known := _read(path, key)) is not None:
+        return known
     found = _observe(model, ids, Calibration(key, settings), on_progress or silent)
     _check_coverage(model, found)
     _write(path, found)
@@ -150,8 +156,8 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
     context = model.manifest.model.context
     count = -(-len(ids) // context)
 
-    with tempfile.TemporaryDirectory() as directory:
-        engines = [ObservedEngine(model.bundle, spec, Path(directory), model.threads, found) for spec in specs]
+    with scratch_directory() as directory:
+        engines = [ObservedEngine(model.bundle, spec, directory, model.threads, found) for spec in specs]
         with Session(engines, model.manifest.model, 1, min(context, len(ids))) as session:
             for done, window in enumerate(windows(ids, context)):
                 report("reading text", done, count)
@@ -205,12 +211,25 @@ def _write(path: Path, found: Calibration) -> None:
             f"{name}:histogram": ranges.histogram,
         }
     data = safetensors.numpy.save(arrays, metadata={"calibration": msgspec.json.encode(header).decode()})
-    write_atomically(path, data)
+    keep(path, data, "what was calibrated")
 
 
-def _read(path: Path, key: str) -> Calibration:
+def _read(path: Path, key: str) -> Calibration | None:
+    """What was kept; None if there is nothing, or something else."""
+    if not path.is_file():
+        return None
+    try:
+        return _decode(path, key)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError, msgspec.MsgspecError) as error:
+        _log.warning("%s can't be used (%s); the text is read again", path, " ".join(str(error).split()))
+        return None
+
+
+def _decode(path: Path, key: str) -> Calibration:
     with safetensors.safe_open(str(path), "numpy") as file:
-        header = msgspec.json.decode(file.metadata()["calibration"], type=_Header)
+        header = decode((file.metadata() or {})["calibration"], _Header)
+        if header.key != key:
+            raise ValueError("it is the calibration of something else")
         products = {
             name: ProductRanges(
                 absmax=file.get_tensor(f"{name}:absmax"),
@@ -222,8 +241,6 @@ def _read(path: Path, key: str) -> Calibration:
             )
             for name, (rows, bin_width, output_absmax) in header.scalars.items()
         }
-    if header.key != key:
-        raise CalibrationError(f"{path} is the calibration of something else; remove it and run again")
     coverage = {stage: Counter(phases) for stage, phases in header.coverage.items()}
     caches = {name: CacheRanges(*absmax) for name, absmax in header.caches.items()}
     return Calibration(key, header.settings, header.tokens, coverage, products, caches)

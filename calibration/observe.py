@@ -14,6 +14,7 @@ from ..contract import StageSpec
 from ..errors import CalibrationError
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 from ..runtime.rows import Array, Block
+from .graph_files import load_graph
 from .products import expose_products, find_attentions, find_products
 
 
@@ -31,7 +32,7 @@ class ObservedEngine(OnnxRuntimeEngine):
     """An fp32 CPU engine that shows what its products see, to whoever listens."""
 
     def __init__(self, bundle: Bundle, spec: StageSpec, directory: Path, threads: int, listener: Listener) -> None:
-        graph = ir.load(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
+        graph = load_graph(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
         expose_products(graph, spec.name)
         self.products = {product.name: _shown(graph, product.x, product.y) for product in find_products(graph)}
         self.attentions = {name: _shown(graph, qkv)[0] for name, qkv in find_attentions(graph, spec.name).items()}

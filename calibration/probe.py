@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from ..storage import storage_errors
 from .quality import Floats, log_probabilities, token_losses
 from .text import Ids, Texts, read_ids, spread
 
@@ -52,6 +53,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     settles_at: int | None
 
 
+@storage_errors()
 def probe(
     bundles: str | Path | Bundle | Sequence[str | Path | Bundle],
     texts: Texts,

@@ -16,6 +16,7 @@ from ..errors import CalibrationError, ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from ..storage import storage_errors
 from .buckets import Bucket, by_frequency
 from .text import EncodedText, Ids, Texts, read_ids, spread
 
@@ -64,6 +65,7 @@ class Scores(NamedTuple):
     window: Ids
 
 
+@storage_errors()
 def evaluate(
     bundle: str | Path | Bundle,
     texts: Texts,

@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from ..errors import FovealError, FovealWarning, unavailable
+from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
 from .bisect import bisect
@@ -46,7 +47,8 @@ def main() -> None:
     own_process()
     warnings.showwarning = _show_warning
     try:
-        app()
+        with storage_errors():
+            app()
     except KeyboardInterrupt:
         sys.exit(130)
     except FovealError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -12,7 +11,7 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
-from ..files import write_atomically
+from ..files import scratch_directory, write_atomically
 from .console import err, out, print_json, progress
 from .threads import pool_threads
 
@@ -58,11 +57,11 @@ def bench(
 
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
-    with tempfile.TemporaryDirectory() as directory, progress("bench") as report:
+    with scratch_directory() as directory, progress("bench") as report:
         sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens)
         paths = list(bundles or ())
         if hierarchy:
-            paths += sizes.convert(hierarchy, Path(directory), report, precision or ("fp32",), calibration or ())
+            paths += sizes.convert(hierarchy, directory, report, precision or ("fp32",), calibration or ())
         if not paths:
             raise ConfigError("nothing to measure: name bundles, or give --hierarchy for models of random weights")
         result = run_bench(

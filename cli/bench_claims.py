@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Optional
 
 import msgspec
 import typer
 
+from ..files import scratch_directory
 from .console import err, out, print_json, progress
 from .threads import pool_threads
 
@@ -46,11 +46,11 @@ def claims(
         from ..calibration.plotting import new_axes
 
         new_axes()  # better to fail now than after all the work
-    with tempfile.TemporaryDirectory() as directory, progress("claims") as report:
-        first = first_bundle(names or (), Path(directory), settings, report)
+    with scratch_directory() as directory, progress("claims") as report:
+        first = first_bundle(names or (), directory, settings, report)
         result = measure_claims(
             names or (),
-            Path(directory),
+            directory,
             settings=settings,
             texts=text or (),
             threads=pool_threads(first, "cpu", threads),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..bundle import MANIFEST, Bundle, list_files, open_bundle, write_manifest
-from ..files import new_directory
+from ..bundle import MANIFEST, OWN, Bundle, list_files, new_bundle, open_bundle, write_manifest
+from ..errors import BundleError
 from ..precision import CacheScale, ProductPrecision
 from ..progress import Progress, within
 from .compile import compile_sampler, compile_stage, version
@@ -20,27 +20,30 @@ from .tensorrt.compile import UNKNOWN
 def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
     """Add engines for `target`, in the precision that the stage graphs are in; those it has for that target are replaced.
 
-    They are built in a copy beside the bundle, which takes its place at the end.
+    They are built in a copy, which takes the bundle's place at the end. Engines that another command added meanwhile stay.
 
     Raises:
         BuildError: as `compile_stage`; the bundle is as it was.
+        BundleError: another command made another bundle of it meanwhile.
+        StorageError: the bundle can't be written, or the disk is full.
     """
-    stages, steps = bundle.manifest.stages, len(bundle.manifest.stages) + 1
-    with new_directory(bundle.path) as directory:
-        _copy_files(bundle.path, directory, target)
+    with new_bundle(bundle.path, report) as directory:
+        current = _as_it_is_now(bundle)
+        stages, steps = current.manifest.stages, len(current.manifest.stages) + 1
+        _copy_files(current.path, directory, target)
         engines = {}
         for index, entry in enumerate(stages):
             doing, name = f"compiling stage {entry.spec.name} for {target}", entry.spec.name
             report(doing, index, steps)
-            products, scales = written(bundle, name)
+            products, scales = written(current, name)
             inner = within(report, doing, index, steps)
             engines[name] = compile_stage(directory, entry.spec, target, products, scales, family, inner)
         engines |= compile_sampler(directory, target, family)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(
-            bundle.manifest,
+            current.manifest,
             foveal_version=version(),
-            engines={**bundle.manifest.engines, target: engines},
+            engines={**current.manifest.engines, target: engines},
             files=list_files(directory),
         )
         write_manifest(directory, manifest)
@@ -48,14 +51,26 @@ def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report
     return open_bundle(bundle.path)
 
 
+def _as_it_is_now(bundle: Bundle) -> Bundle:
+    """Read again, now that nobody else writes."""
+    current = open_bundle(bundle.path)
+    if (current.manifest.model, current.manifest.stages) != (bundle.manifest.model, bundle.manifest.stages):
+        raise BundleError(f"another command made another bundle of {bundle.path} meanwhile; look at it, and build again")
+    return current
+
+
 def _copy_files(bundle: Path, directory: Path, target: str) -> None:
-    """Copies, not hard links: onnx-ir refuses to read weights that have several, and a killed build would leave them so."""
+    """Contents only: links and modes stay behind, and what is made anew.
 
-    def what_is_made_anew(folder: str, names: list[str]) -> list[str]:
-        where = Path(folder).relative_to(bundle)
-        return [name for name in names if where / name in (Path(MANIFEST), Path("engines") / target)]
-
-    shutil.copytree(bundle, directory, ignore=what_is_made_anew, symlinks=True, dirs_exist_ok=True)
+    No hard links: onnx-ir refuses to read weights that have several, and a killed build would leave them so.
+    """
+    made_anew = bundle / "engines" / target
+    for name in OWN:
+        for source in (bundle / name, *sorted((bundle / name).rglob("*"))):
+            if source.is_file() and name != MANIFEST and made_anew not in source.parents:
+                copy = directory / source.relative_to(bundle)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
 
 
 def written(bundle: Bundle, stage: str) -> tuple[Sequence[ProductPrecision], Sequence[CacheScale]]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from ..bundle import Bundle, Manifest, StageEntry, check_target, list_files, open_bundle, write_manifest
+from ..bundle import Bundle, StageEntry, check_target, list_files, new_bundle, open_bundle, write_manifest
 from ..calibration.calibrate import Calibration, calibrate
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Texts, as_texts
+from ..contract import StageSpec
 from ..errors import ConfigError
-from ..files import new_directory
+from ..places import resolve
 from ..precision import Plan, read_plan
 from ..progress import Progress, silent, within
+from ..storage import storage_errors
 from .add_engines import add_engines
-from .compile import check_out, compile_sampler, compile_stage, version
+from .compile import compile_sampler, compile_stage, version
 from .graphs.dialect import dialect_named
 from .graphs.gpu import DeviceFamily
 from .precision.write_precision import write_precision
@@ -24,6 +27,7 @@ from .targets import family_for
 from .tensorrt.options import EngineOptions
 
 
+@storage_errors()
 def build(
     bundle: str | Path | Bundle,
     out: str | Path | None = None,
@@ -56,6 +60,8 @@ def build(
         CalibrationError: too little text.
         BuildError: the library refuses a stage, or a product did not get the precision it was written in; nothing is left at
             `out`, and nothing added to `bundle`.
+        BundleError: `out` holds something else than a bundle, or is inside one.
+        StorageError: nothing can be written at `out` (known before anything is built), or the disk is full.
     """
     check_target(target)
     opened, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), on_progress or silent
@@ -64,59 +70,66 @@ def build(
     if out is None:
         _check_same_precision(opened, precision)
         return add_engines(opened, target, family, report)
-    return _write(opened, Path(out), plan_of(precision or "int8"), target, family, calibration, settings, report)
+    path, plan = Path(out), plan_of(precision or "int8")
+    if resolve(path) == resolve(opened.path):
+        raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
+    if opened.manifest.precision != "fp32":
+        raise ConfigError(f"the bundle is {opened.manifest.precision}, expected fp32; build from the bundle it was made from")
+    check_stages(plan, specs)
+    require_text(plan, calibration)
+    with new_bundle(path, report) as directory:
+        write_in_precision(opened, directory, plan, target, family, calibration, settings, report)
+    return open_bundle(path)
 
 
-def _write(
+def write_in_precision(
     opened: Bundle,
-    path: Path,
+    directory: Path,
     plan: Plan,
     target: str,
     family: DeviceFamily | None,
     calibration: Texts | Calibration,
     settings: CalibrationSettings | None,
     report: Progress,
-) -> Bundle:
-    check_out(path)
-    if path.resolve() == opened.path.resolve():
-        raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
-    _check_plan(opened.manifest, plan)
-    require_text(plan, calibration)
+) -> None:
+    """Write an fp32 bundle in another precision to `directory`, with engines for `target`.
+
+    Raises:
+        As `build`.
+    """
     ranges = _ranges(opened, calibration, settings, report)
     dialect = dialect_named(opened.manifest.dialect)
     stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1
-    with new_directory(path) as directory:
-        if opened.manifest.tokenizer == "tokenizer.json":
-            shutil.copyfile(opened.file("tokenizer.json"), directory / "tokenizer.json")
-        entries, engines, known = [], {}, set()
-        for index, entry in enumerate(stages):
-            name = entry.spec.name
-            report(f"writing stage {name}", 2 * index, steps)
-            written = write_precision(opened.file(entry.graph), directory / entry.graph, name, plan, ranges, dialect)
-            spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
-            entries.append(
-                StageEntry(spec=spec, graph=entry.graph, weight_bytes=written.weight_bytes, table_bytes=written.table_bytes)
-            )
-            known |= {product.product for product in written.products}
-            doing = f"compiling stage {name} for {target}"
-            report(doing, 2 * index + 1, steps)
-            inner = within(report, doing, 2 * index + 1, steps)
-            engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner)
-        engines |= compile_sampler(directory, target, family)
-        _check_products(plan, known)
-        report("hashing", steps - 1, steps)
-        manifest = msgspec.structs.replace(
-            opened.manifest,
-            foveal_version=version(),
-            precision=plan.label,
-            plan=plan,
-            stages=tuple(entries),
-            engines={target: engines},
-            files=list_files(directory),
+    if opened.manifest.tokenizer == "tokenizer.json":
+        shutil.copyfile(opened.file("tokenizer.json"), directory / "tokenizer.json")
+    entries, engines, known = [], {}, set()
+    for index, entry in enumerate(stages):
+        name = entry.spec.name
+        report(f"writing stage {name}", 2 * index, steps)
+        written = write_precision(opened.file(entry.graph), directory / entry.graph, name, plan, ranges, dialect)
+        spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
+        entries.append(
+            StageEntry(spec=spec, graph=entry.graph, weight_bytes=written.weight_bytes, table_bytes=written.table_bytes)
         )
-        write_manifest(directory, manifest)
+        known |= {product.product for product in written.products}
+        doing = f"compiling stage {name} for {target}"
+        report(doing, 2 * index + 1, steps)
+        inner = within(report, doing, 2 * index + 1, steps)
+        engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner)
+    engines |= compile_sampler(directory, target, family)
+    _check_products(plan, known)
+    report("hashing", steps - 1, steps)
+    manifest = msgspec.structs.replace(
+        opened.manifest,
+        foveal_version=version(),
+        precision=plan.label,
+        plan=plan,
+        stages=tuple(entries),
+        engines={target: engines},
+        files=list_files(directory),
+    )
+    write_manifest(directory, manifest)
     report("done", steps, steps)
-    return open_bundle(path)
 
 
 def _check_same_precision(bundle: Bundle, precision: str | Plan | Path | None) -> None:
@@ -161,10 +174,9 @@ def _ranges(
     return calibrate(bundle, given, settings, on_progress=report) if as_texts(given) else None
 
 
-def _check_plan(manifest: Manifest, plan: Plan) -> None:
-    if manifest.precision != "fp32":
-        raise ConfigError(f"the bundle is {manifest.precision}, expected fp32; build from the bundle it was made from")
-    names = [entry.spec.name for entry in manifest.stages]
+def check_stages(plan: Plan, specs: Sequence[StageSpec]) -> None:
+    """Raise ConfigError if a plan names a stage that is not among these."""
+    names = [spec.name for spec in specs]
     for stage in plan.stages:
         if stage not in names:
             raise ConfigError(f'the plan names the stage "{stage}", expected one of {", ".join(names)}')

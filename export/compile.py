@@ -11,9 +11,9 @@ import onnx
 import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_model
 
-from ..bundle import MANIFEST, SAMPLER, data_name
+from ..bundle import SAMPLER, data_name
 from ..contract import StageSpec
-from ..errors import BuildError, BundleError
+from ..errors import BuildError
 from ..files import sha256_of, write_atomically
 from ..precision import CacheScale, ProductPrecision
 from ..progress import Progress, silent
@@ -181,12 +181,6 @@ def _hashes_of_graph(engine: Path) -> dict[str, str]:
 def _data_sha256(graph: Path) -> str:
     data = graph.with_name(data_name(graph.name))
     return sha256_of(data) if data.is_file() else ""
-
-
-def check_out(out: Path) -> None:
-    """Raise BundleError if writing a bundle at `out` would remove something that is not one."""
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out} exists and is not a bundle; choose another path or remove it yourself")
 
 
 def version() -> str:

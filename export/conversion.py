@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,23 +17,24 @@ from ..bundle import (
     StageEntry,
     check_target,
     list_files,
+    new_bundle,
     open_bundle,
     write_manifest,
 )
 from ..calibration.text import Texts
 from ..contract import StageSpec
 from ..errors import ConfigError
-from ..files import new_directory
 from ..hierarchy import Hierarchy
 from ..models.architecture import Architecture, Description, Stage
 from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
 from ..runtime.tokenizer import check_tokenizer
-from .building import build, plan_of, require_text
+from ..storage import storage_errors
+from .building import check_stages, plan_of, require_text, write_in_precision
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
-from .compile import check_out, compile_sampler, compile_stage, version
+from .compile import compile_sampler, compile_stage, version
 from .cpu.attention import uses_kernel
 from .graphs.dialect import Dialect, dialect_named
 from .graphs.export_stage import export_stage
@@ -44,6 +44,7 @@ from .targets import family_for
 from .tensorrt.options import EngineOptions
 
 
+@storage_errors()
 def convert(
     checkpoint: str | Path,
     out: str | Path,
@@ -70,12 +71,13 @@ def convert(
         on_progress: called before each step, and as far as it is known within it.
 
     Raises:
-        ConfigError: unknown target, precision or dialect, options that mean nothing to the target, or `out` holds something
-            else.
+        ConfigError: unknown target, precision or dialect, or options that mean nothing to the target.
         BackendUnavailable: the target's library is not installed.
         CheckpointError: the checkpoint is not what its configuration says.
         CalibrationError: too little text, or activations that are not finite.
         ExportError, BuildError: a stage could not be exported or compiled.
+        BundleError: `out` holds something else than a bundle, or is inside one.
+        StorageError: nothing can be written at `out` (known before anything is exported), or the disk is full.
     """
     check_target(target)
     plan_of(precision)
@@ -95,6 +97,7 @@ def convert(
     )
 
 
+@storage_errors()
 def convert_model(
     model: Architecture,
     out: str | Path,
@@ -111,20 +114,25 @@ def convert_model(
     """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`."""
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
-    check_out(path)
     stages: Sequence[Stage] = asked(model, "stages")
+    check_stages(plan, [stage.spec for stage in stages])
     _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
     if tokenizer not in (None, "bytes"):
         check_tokenizer(Path(tokenizer), info.vocab_size)
     source = _Source(info, stages, tokenizer, vocabulary)
-    if plan == Plan():
-        return _convert_fp32(source, path, target, family, report)
-    require_text(plan, calibration)
-    with tempfile.TemporaryDirectory(dir=path.parent if path.parent.is_dir() else None) as directory:
-        full = _convert_fp32(source, Path(directory) / "fp32", "cpu", None, report)  # to calibrate on
-        return build(full, path, plan, target, calibration=calibration, options=options, on_progress=report)
+    if plan != Plan():
+        require_text(plan, calibration)
+    with new_bundle(path, report) as directory:
+        if plan == Plan():
+            _write_fp32(source, directory, target, family, report)
+        else:
+            full = directory.with_name("fp32")  # to calibrate on; it goes with the work folder
+            full.mkdir()
+            _write_fp32(source, full, "cpu", None, report)
+            write_in_precision(open_bundle(full), directory, plan, target, family, calibration, None, report)
+    return open_bundle(path)
 
 
 class _Source(NamedTuple):
@@ -136,43 +144,41 @@ class _Source(NamedTuple):
     dialect: Dialect
 
 
-def _convert_fp32(source: _Source, path: Path, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
+def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFamily | None, report: Progress) -> None:
     stages = source.stages
     steps = 2 * len(stages) + 1
     around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages])
     for stage in stages:
         check_module(stage, around)
-    with new_directory(path) as directory:
-        kind = _place_tokenizer(source.tokenizer, directory)
-        entries = []
-        for index, stage in enumerate(stages):
-            report(f"exporting stage {stage.spec.name}", index, steps)
-            graph = f"stages/{stage.spec.name}.onnx"
-            weight_bytes = export_stage(stage, directory / graph, source.dialect)
-            check_sizes(stage, directory / graph, around)
-            entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
-        engines = {}
-        for index, stage in enumerate(stages):
-            doing = f"compiling stage {stage.spec.name} for {target}"
-            report(doing, len(stages) + index, steps)
-            inner = within(report, doing, len(stages) + index, steps)
-            engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner)
-        engines |= compile_sampler(directory, target, family)
-        report("hashing", steps - 1, steps)
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            foveal_version=version(),
-            model=source.info,
-            dialect=source.dialect.name,
-            precision="fp32",
-            tokenizer=kind,
-            stages=tuple(entries),
-            engines={target: engines},
-            files=list_files(directory),
-        )
-        write_manifest(directory, manifest)
+    kind = _place_tokenizer(source.tokenizer, directory)
+    entries = []
+    for index, stage in enumerate(stages):
+        report(f"exporting stage {stage.spec.name}", index, steps)
+        graph = f"stages/{stage.spec.name}.onnx"
+        weight_bytes = export_stage(stage, directory / graph, source.dialect)
+        check_sizes(stage, directory / graph, around)
+        entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
+    engines = {}
+    for index, stage in enumerate(stages):
+        doing = f"compiling stage {stage.spec.name} for {target}"
+        report(doing, len(stages) + index, steps)
+        inner = within(report, doing, len(stages) + index, steps)
+        engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner)
+    engines |= compile_sampler(directory, target, family)
+    report("hashing", steps - 1, steps)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        foveal_version=version(),
+        model=source.info,
+        dialect=source.dialect.name,
+        precision="fp32",
+        tokenizer=kind,
+        stages=tuple(entries),
+        engines={target: engines},
+        files=list_files(directory),
+    )
+    write_manifest(directory, manifest)
     report("done", steps, steps)
-    return open_bundle(path)
 
 
 def _check_borrows(stages: Sequence[StageSpec]) -> None:

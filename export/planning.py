@@ -5,7 +5,6 @@ Sessions are made of engines, one for a stage, so any mixture of precisions can 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -22,12 +21,14 @@ from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Ids, Texts, evenly, read_ids, windows
 from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError
+from ..files import scratch_directory
 from ..precision import Plan, ProductPrecision, check_precision
 from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from ..sidecar import read_sidecar
+from ..storage import storage_errors
 from .compile import compile_stage
 from .precision.write_precision import HEAD, write_precision
 
@@ -68,6 +69,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
 
 
+@storage_errors()
 def plan_precision(
     bundle: str | Path | Bundle,
     texts: Texts,
@@ -105,8 +107,8 @@ def plan_precision(
     calibrating, held_out = _split(model, read_ids(texts, model).ids, windows_measured)
     report = on_progress or silent
     calibration = calibrate_ids(model, calibrating, settings or CalibrationSettings(), on_progress)
-    with tempfile.TemporaryDirectory() as directory:
-        workshop = _Workshop(model, calibration, Path(directory), held_out, head, report)
+    with scratch_directory() as directory:
+        workshop = _Workshop(model, calibration, directory, held_out, head, report)
         return workshop.plan(budget, tuple(precisions))
 
 

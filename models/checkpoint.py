@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..files import write_atomically
+from ..json_files import decode
 from .architectures import OwnModel, build_model
 from .config import ModelConfig
 
@@ -35,7 +36,7 @@ def read_config(directory: Path) -> ModelConfig:
     """
     path = directory / "config.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelConfig)
+        return decode(path.read_bytes(), ModelConfig)
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}; a checkpoint directory holds config.json and weights") from None
     except (msgspec.DecodeError, msgspec.ValidationError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
+from ..json_files import decode
+from ..storage import first_line
 from .architecture import Architecture
 from .architectures import build_model
 from .checkpoint import read_config, save_checkpoint
@@ -25,6 +28,7 @@ from .config import ModelConfig
 from .text import encode, read_texts, train_tokenizer
 
 Ids = npt.NDArray[np.int64]
+_START_AGAIN = "remove it to start again, or choose another directory"
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,23 +200,33 @@ class Trainer:
 
     def _save_resume(self) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        temporary = self.out / ".resume.pt"
-        torch.save({**state, "seconds": self.seconds}, temporary)
-        temporary.replace(self.out / "resume.pt")
+        data = io.BytesIO()  # torch's own writer says nothing of a full disk
+        torch.save({**state, "seconds": self.seconds}, data)
+        write_atomically(self.out / "resume.pt", data.getvalue())
 
     def _resume(self, config: ModelConfig) -> None:
         path = self.out / "resume.pt"
         if not path.exists():
             return
-        report = msgspec.json.decode((self.out / "training.json").read_bytes(), type=TrainReport)
+        try:
+            report = decode((self.out / "training.json").read_bytes(), TrainReport)
+        except msgspec.MsgspecError as error:
+            raise CheckpointError(
+                f"{self.out / 'training.json'} is not the report of a run: {error}; {_START_AGAIN}"
+            ) from error
         if found := [*_differences(read_config(self.out), config), *_differences(report.settings, self.settings)]:
             raise CheckpointError(
                 f"{self.out} holds a run with other settings: {', '.join(found)}; use them again or choose another directory"
             )
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.report = state["step"], state["seconds"], report
+        data = io.BytesIO(path.read_bytes())
+        try:
+            state = torch.load(data, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except Exception as error:  # torch raises whatever the broken file provokes
+            raise CheckpointError(f"{path} is not the state of this run: {first_line(error)}; {_START_AGAIN}") from error
+        self.report = report
         self.report.settings = self.settings
 
 

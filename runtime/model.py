@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..contract import late_stages
 from ..errors import ConfigError, InputError
+from ..storage import storage_errors
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, shared_threads
@@ -153,6 +154,7 @@ class Model:
         return found
 
 
+@storage_errors()
 def load(
     bundle: str | Path | Bundle,
     target: str = "cpu",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from specimens import Zoo
 
-from foveal import BundleError, ConfigError, load, open_bundle
+from foveal import BundleError, ConfigError, build, load, open_bundle
+from foveal.files import sha256_of
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -78,7 +81,11 @@ def test_a_file_nobody_named(bundle: Path) -> None:
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "stages/../../outside", "stages\\..\\outside"])
+ESCAPES = ["../outside", "/etc/passwd", "stages/../../outside", "stages\\..\\outside", "c:x"]
+NOT_PLAIN = ["", ".", "stages//x", "stages/", "a\0b", "a\nb"]
+
+
+@pytest.mark.parametrize("name", ESCAPES + NOT_PLAIN)
 def test_a_path_that_leaves_the_bundle(bundle: Path, name: str) -> None:
     """Escapes are refused before anything is read."""
     edit(bundle, lambda manifest: manifest["files"].update({name: {"bytes": 1, "sha256": "0" * 64}}))
@@ -86,20 +93,53 @@ def test_a_path_that_leaves_the_bundle(bundle: Path, name: str) -> None:
         open_bundle(bundle)
 
 
-def test_a_link(bundle: Path, tmp_path: Path) -> None:
-    """A link could lead anywhere."""
-    path = bundle / "stages" / "3.onnx"
-    path.rename(tmp_path / "elsewhere")
-    path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BundleError, match="is a link, expected a plain file"):
-        open_bundle(bundle)
+def linked(bundle: Path, hub: Path) -> Path:
+    """A bundle as the caches of model hubs keep it: every file is a link to a blob outside, named after its hash."""
+    for file in bundle.rglob("*"):
+        if file.is_file():
+            blob = hub / "blobs" / sha256_of(file)
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, blob)
+            link = hub / "snapshots" / "1" / file.relative_to(bundle)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+    return hub / "snapshots" / "1"
+
+
+def test_a_bundle_of_links(bundle: Path, tmp_path: Path) -> None:
+    """It runs, is built from and is added to; what comes of it holds no links, and its blobs are as they were."""
+    linked_bundle = linked(bundle, tmp_path / "hub")
+    blobs = {path: path.read_bytes() for path in (tmp_path / "hub" / "blobs").iterdir()}
+    ids = np.arange(8)[None] % 5
+    expected = load(bundle, threads=1).session().advance(ids)
+    np.testing.assert_array_equal(load(linked_bundle, threads=1).session().advance(ids), expected)
+    build(linked_bundle, tmp_path / "w8", "w8")
+    build(linked_bundle, target="cuda")
+    np.testing.assert_array_equal(load(linked_bundle, threads=1).session().advance(ids), expected)
+    assert not any(path.is_symlink() for where in (tmp_path / "w8", linked_bundle) for path in where.rglob("*"))
+    assert {path: path.read_bytes() for path in (tmp_path / "hub" / "blobs").iterdir()} == blobs
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "stages/3.onnx.data", "engines/cpu/3.json"])
+def test_a_link_to_something_else(bundle: Path, tmp_path: Path, file: str) -> None:
+    """Where it leads does not matter, what is there does; a link to nothing is a file that is missing."""
+    linked_bundle = linked(bundle, tmp_path / "hub")
+    blob = Path(os.path.realpath(linked_bundle / file))
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleError, match="was altered|is not a foveal manifest"):
+        open_bundle(linked_bundle)
+    blob.unlink()
+    with pytest.raises(BundleError, match="is missing|is not a bundle"):
+        open_bundle(linked_bundle)
 
 
 def test_a_linked_directory(bundle: Path, tmp_path: Path) -> None:
-    """Nor may a directory be a link."""
+    """Files under it could not be told from others; the message says how to copy it."""
     shutil.move(bundle / "stages", tmp_path / "elsewhere")
     (bundle / "stages").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BundleError, match="is a link"):
+    with pytest.raises(
+        BundleError, match=r"is a link to a folder, expected a folder; copy the bundle with its contents: cp -rL"
+    ):
         open_bundle(bundle)
 
 

@@ -149,3 +149,9 @@ def test_a_malformed_hierarchy_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
         Hierarchy.parse(text)
     assert "2@1 8@4 2@1" in str(caught.value)
+
+
+def test_a_slip_of_the_pen() -> None:
+    """Layers are counted before any is built."""
+    with pytest.raises(ConfigError, match="the model would have 2,147,483,648 layers, expected at most 4,096"):
+        Hierarchy.parse("2147483648@1")

@@ -16,7 +16,20 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CORE = {"bundle", "contract", "errors", "files", "hierarchy", "precision", "progress", "sidecar"}
+CORE = {
+    "bundle",
+    "contract",
+    "errors",
+    "files",
+    "hierarchy",
+    "json_files",
+    "locks",
+    "places",
+    "precision",
+    "progress",
+    "sidecar",
+    "storage",
+}
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "contract": CORE,

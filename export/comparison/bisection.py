@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
-import onnx_ir as ir
 
 from ...bundle import Bundle, open_bundle
 from ...calibration.calibrate import Calibration, calibrate
+from ...calibration.graph_files import load_graph
 from ...calibration.planner import check_budget
 from ...calibration.products import expose_products, find_products
 from ...calibration.quality import evaluate
 from ...calibration.text import Texts, as_texts
 from ...errors import ConfigError
+from ...files import scratch_directory
 from ...precision import Plan, check_precision
 from ...progress import Progress, silent
 from ...runtime.engines.onnxruntime_library import has_int8_caches
+from ...storage import storage_errors
 from ..building import build, require_text
 from ..precision.write_precision import INTEGERS
 
@@ -59,6 +60,7 @@ class BisectReport(msgspec.Struct, frozen=True, kw_only=True):
     alone: tuple[Trial, ...] = ()
 
 
+@storage_errors()
 def bisect(
     bundle: str | Path | Bundle,
     precision: str,
@@ -102,8 +104,8 @@ def bisect(
         ranges = calibrate(opened, calibration, threads=threads, on_progress=on_progress)
 
     def loss_of(plan: Plan) -> float:
-        with tempfile.TemporaryDirectory() as directory:
-            built = build(opened, Path(directory) / "b", plan, target, calibration=ranges)
+        with scratch_directory() as directory:
+            built = build(opened, directory / "b", plan, target, calibration=ranges)
             found = evaluate(built, texts, reference=opened, target=target, threads=threads, window=window, limit=limit)
         loss = found.kl_nats if measure == "kl" else found.bits_per_byte_change
         return math.inf if loss is None or math.isnan(loss) else loss
@@ -130,7 +132,7 @@ def products_of(bundle: Bundle) -> dict[str, list[str]]:
     """The matrix products of each stage that has some, in dataflow order."""
     found = {}
     for entry in bundle.manifest.stages:
-        model = ir.load(bundle.file(entry.graph))
+        model = load_graph(bundle.file(entry.graph))
         expose_products(model, entry.spec.name)
         found[entry.spec.name] = [product.name for product in find_products(model)]
     return {stage: products for stage, products in found.items() if products}

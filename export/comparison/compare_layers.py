@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ...bundle import Bundle, StageEntry, list_files, open_bundle, write_manifes
 from ...calibration.text import Texts
 from ...contract import StageSpec
 from ...errors import ConfigError
+from ...files import scratch_directory
 from ...progress import Progress, silent, within
 from ..add_engines import written
 from ..compile import compile_stage
@@ -56,9 +56,9 @@ def compare_cuts(
     found: list[Difference] = []
     for index, cut in enumerate(cuts):
         name = f"{stage}/exit" if cut is None else cut.name
-        with tempfile.TemporaryDirectory() as directory:
+        with scratch_directory() as directory:
             report(f"building {name}", index, len(cuts))
-            built = [cut_system(system, stage, cut, Path(directory) / str(side)) for side, system in enumerate(pair)]
+            built = [cut_system(system, stage, cut, directory / str(side)) for side, system in enumerate(pair)]
             inner = within(report, f"comparing {name}", index, len(cuts))
             stages, _ = differences((built[0], built[1]), ids, allowed, inner)
         found += [msgspec.structs.replace(difference, name=name) for difference in stages if difference.name == stage]

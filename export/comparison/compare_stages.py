@@ -13,6 +13,7 @@ from ...calibration.text import Texts
 from ...errors import ConfigError, EquivalenceError
 from ...progress import Progress, silent
 from ...runtime.session import Session
+from ...storage import storage_errors
 from .chunks import random_chunks
 from .errors import TOLERANCE, Comparison
 from .systems import System, pair_of, token_ids
@@ -75,6 +76,7 @@ class CompareReport(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+@storage_errors()
 def compare(
     bundle: str | Path | Bundle,
     targets: Sequence[str] = ("cpu",),

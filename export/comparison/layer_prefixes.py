@@ -14,6 +14,7 @@ import msgspec
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ...calibration.graph_files import load_graph
 from ...contract import CacheSpec, StageSpec
 from ...errors import ConfigError
 from ..cpu.attention import is_kept_by_layer
@@ -39,7 +40,7 @@ def cuts_of(spec: StageSpec, graph: Path) -> list[Cut]:
         ConfigError: the graph is not that of a stack of layers, each of which hands what it gives to the next (`StackStage`).
     """
     cuts = list(_cuts(spec))
-    names = {node.name for node in ir.load(graph).graph}
+    names = {node.name for node in load_graph(graph).graph}
     if any(cut.node not in names for cut in cuts) or not all(map(is_kept_by_layer, map(_growing, spec.caches))):
         raise ConfigError(f'stage "{spec.name}" can\'t be cut: it is not a stack of layers; compare whole stages, without cuts')
     return cuts
@@ -71,7 +72,7 @@ def write_prefix(source: Path, target: Path, spec: StageSpec, cut: Cut) -> tuple
     Raises:
         ConfigError: the graph has no such place.
     """
-    model = ir.load(source)
+    model = load_graph(source)
     graph = model.graph
     width = _end_with(graph, _value(model, cut))
     kept = tuple(cache for cache in spec.caches if int(cache.name.partition(".")[0]) < cut.layers)

@@ -7,7 +7,6 @@ other values, only when it runs. And what a module does wrong of itself is said 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 
 from ...contract import StageSpec
 from ...errors import BackendUnavailable, EngineMismatchError, ExportError, FovealError, reason_of
+from ...files import scratch_directory
 from ...models.architecture import Stage, time_major
 from ...models.cache import StageState
 from ...runtime.engines.base import Engine
@@ -53,8 +53,8 @@ def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
     Raises:
         ExportError: it can't be run at other sizes, or gives other values; the line that fixes a size is named, if one does.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        engine = _engine(stage.spec, graph, Path(directory))
+    with scratch_directory() as directory:
+        engine = _engine(stage.spec, graph, directory)
         if engine is None:
             return
         for probe in _probes(stage.spec):

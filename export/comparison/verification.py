@@ -17,7 +17,7 @@ import torch
 from ...bundle import Bundle, ModelInfo, open_bundle
 from ...contract import StageSpec
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
-from ...files import write_atomically
+from ...files import keep
 from ...models.architecture import Architecture, Stage
 from ...models.readers.loading import load_model
 from ...progress import Progress, silent
@@ -28,6 +28,7 @@ from ...runtime.preflight import require_whole
 from ...runtime.resident import ResidentEngines
 from ...runtime.rows import Array
 from ...runtime.session import Session
+from ...storage import storage_errors
 from ..graphs.dialect import dialect_named
 from ..graphs.own_modules import line_of
 from .chunks import random_chunks, spans
@@ -50,6 +51,7 @@ _GRAPHS = ("cpu", "cuda")
 """Targets whose engines are graphs, in which weights can be read."""
 
 
+@storage_errors()
 def verify(
     bundle: str | Path | Bundle,
     checkpoint: str | Path | Architecture,
@@ -62,7 +64,7 @@ def verify(
     In order: the model cut into stages; the weights of each portable graph and engine, number by number; in several chunkings
     and at the last positions each portable graph and each engine of `target`, both fed with PyTorch's own rows; and the running
     system's logits, over the whole context where that takes seconds. `report.coverage` says how much of the model that was.
-    The report is also written to `reports/verify.json` in the bundle. PyTorch runs on one thread meanwhile.
+    The report is also written to `reports/verify.json` in the bundle, if it can be. PyTorch runs on one thread meanwhile.
 
     Raises:
         BundleError, CheckpointError: either is broken.
@@ -91,9 +93,8 @@ def verify(
         checks=tuple(checks),
         coverage=job.coverage(),
     )
-    write_atomically(
-        opened.path / "reports" / "verify.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    )
+    data = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+    keep(opened.path / "reports" / "verify.json", data, "the report of verify")
     if result.first_failure is None:
         require_whole(opened, target)
     return result

@@ -6,7 +6,6 @@ weight when it was exported) is compared with a second export. Constants that co
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -17,6 +16,7 @@ import onnx_ir as ir
 
 from ...contract import StageSpec
 from ...errors import FovealError
+from ...files import scratch_directory
 from ...models.architecture import Stage
 from ...runtime.rows import Array
 from ..cpu.lower import lower as lower_for_cpu
@@ -75,8 +75,8 @@ def weigh_engine(spec: StageSpec, graph: Path, engine: Path, target: str) -> Wei
     """Compare an engine that is a graph with the portable graph: lowered once more for `cpu`, as it is for `cuda`."""
     weights = _floats(graph)
     if target == "cpu":
-        with tempfile.TemporaryDirectory() as directory:
-            again = Path(directory) / engine.name
+        with scratch_directory() as directory:
+            again = directory / engine.name
             lower_for_cpu(graph, again, spec)
             weights |= _initializers(again)
     return _weigh(_initializers(engine), weights)
@@ -118,8 +118,8 @@ def _is_weight(name: str, tensor: Array, weights: Mapping[str, Array]) -> bool:
 
 
 def _exported_again(stage: Stage, dialect: Dialect) -> dict[str, Array]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "again.onnx"
+    with scratch_directory() as directory:
+        path = directory / "again.onnx"
         try:
             export_stage(stage, path, dialect)
         except FovealError:  # what it was converted with could; what is unmatched stays unknown

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ...calibration.graph_files import load_graph
 from ...contract import StageSpec
 from ...precision import CacheScale
 from ..graphs.change_dialect import change_state_ops
@@ -39,7 +39,7 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     Raises:
         BuildError: the graph has other attention than the stage declares.
     """
-    model = ir.load(source)
+    model = load_graph(source)
     opset = OPSET_INT8_CACHES if cache_scales else OPSET
     if stage.cache_dtype == "float16":
         widen_attention(model)

@@ -23,6 +23,7 @@ from ...calibration.products import bias_add_of, bias_of
 from ...errors import BuildError
 from ...precision import ProductPrecision
 from ...runtime.engines.onnxruntime_library import import_onnxruntime, session_options
+from ...storage import first_line
 from ..graphs.nodes import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
@@ -127,12 +128,15 @@ def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[Produ
         BuildError: a product that is not fp32 got another kernel than it was lowered to, or a weight is widened in every step.
     """
     ort = import_onnxruntime()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=engine.parent) as directory:
         options = session_options()
         options.optimized_model_filepath = str(Path(directory) / "optimised.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
-        graph = ir.load(options.optimized_model_filepath).graph
+        try:
+            ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+            graph = ir.load(options.optimized_model_filepath).graph
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise BuildError(f"onnxruntime {ort.__version__} refuses {engine.name}: {first_line(error)}") from error
         for node in graph:
             _refuse_widening(node, engine)
         kernels = {node.name: node.op_type for node in graph}

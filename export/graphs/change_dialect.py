@@ -70,7 +70,7 @@ def _newer(node: ir.Node, opset: int) -> str:
     """The op, or those of its attributes, that an opset lacks; empty if it has them."""
     try:
         known = onnx.defs.get_schema(node.op_type, opset, "").attributes
-    except onnx.defs.SchemaError:
-        return node.op_type
+    except (onnx.defs.SchemaError, TypeError):  # the graph names no opset, or no op
+        return node.op_type or "a node without an op"
     unknown = ", ".join(name for name in node.attributes if name not in known)
     return unknown and f"{node.op_type}'s {unknown}"

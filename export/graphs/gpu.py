@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from ...bundle import SAMPLER, ModelInfo
+from ...calibration.graph_files import load_graph
 from ...contract import Contract, Limits, StageSpec, leads_of, resident_contract_of, sampler_contract, size_of, sizes_of
 from .change_dialect import change_dialect
 from .dialect import Dialect
@@ -58,7 +59,7 @@ def lower(graph: Path, spec: StageSpec, family: DeviceFamily) -> LoweredStage:
     Raises:
         ExportError: the graph can't be said in the family's dialect.
     """
-    model = ir.load(graph)
+    model = load_graph(graph)
     change_dialect(model, family.dialect)
     make_resident(model, spec, leads_of(family.stages), family.dialect)
     sizes, proto = sizes_of(family.limits, family.stages, spec.name), ir.to_proto(model)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...calibration.calibrate import Calibration
+from ...calibration.graph_files import load_graph
 from ...calibration.products import Product, cached_attentions, expose_products, find_attentions, find_products
 from ...calibration.ranges import ProductRanges
 from ...errors import CalibrationError
@@ -71,7 +72,7 @@ def write_precision(
     Raises:
         CalibrationError: int8 or fp16 without the ranges of a product.
     """
-    model = ir.load(source)
+    model = load_graph(source)
     expose_products(model, stage)
     products = find_products(model)
     outcome = [_decided(product, stage, plan, calibration) for product in products]

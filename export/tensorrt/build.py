@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from ...errors import BuildError
-from ...files import write_atomically
+from ...files import keep
 from ...progress import Progress, silent
 from ...runtime.engines.tensorrt_library import Message
 from ..graphs.gpu import LoweredStage
@@ -67,7 +67,7 @@ def build_engine(stage: LoweredStage, family: Family, on_progress: Progress = si
     if engine is None:
         raise BuildError(_refusal(stage, family, messages))
     if family.options.timing_cache is not None:
-        write_atomically(family.options.timing_cache, bytes(config.get_timing_cache().serialize()))
+        keep(family.options.timing_cache, bytes(config.get_timing_cache().serialize()), "kernel times")
     layers, unreadable = _listed(parsed, messages)
     return Built(
         engine=memoryview(engine),

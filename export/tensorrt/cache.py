@@ -13,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from ...files import cache_directory, sha256_of
+from ...json_files import decode
+from ...places import new_directory
 from ...sidecar import BuildRecord
+from ...storage import said
 from ..graphs.gpu import LoweredStage, weight_files
 from .family import Family
 from .layers import EngineLayers
@@ -65,9 +67,12 @@ def find(key: str) -> tuple[Path, CacheEntry] | None:
     """An engine's file and what is known of it; None if there is none. One that was damaged is removed."""
     directory = _directory_of(key)
     try:
-        entry = msgspec.json.decode((directory / "entry.json").read_bytes(), type=CacheEntry)
+        entry = decode((directory / "entry.json").read_bytes(), CacheEntry)
         is_whole = sha256_of(directory / "engine") == entry.engine_sha256
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.warning("can't read the cache of engines: %s; the engine is built", said(error))
         return None
     except msgspec.MsgspecError:
         is_whole = False
@@ -78,22 +83,16 @@ def find(key: str) -> tuple[Path, CacheEntry] | None:
     return directory / "engine", entry
 
 
-def keep(key: str, engine: memoryview, entry: CacheEntry) -> tuple[Path, CacheEntry]:
-    """Add an engine, whose hash the entry need not know; as `find`."""
-    directory = _directory_of(key)
-    directory.parent.mkdir(parents=True, exist_ok=True)
+def keep(key: str, engine: memoryview, entry: CacheEntry) -> CacheEntry:
+    """Add an engine, if the cache can be written; returns the entry, which need not know the engine's hash before."""
     entry = msgspec.structs.replace(entry, engine_sha256=hashlib.sha256(engine).hexdigest())
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".building.") as temporary:
-        made = Path(temporary) / "entry"
-        made.mkdir()
-        (made / "engine").write_bytes(engine)
-        (made / "entry.json").write_bytes(msgspec.json.encode(entry))
-        try:
-            made.rename(directory)
-        except OSError:  # another process was quicker, with the same
-            if not directory.is_dir():
-                raise
-    return directory / "engine", entry
+    try:
+        with new_directory(_directory_of(key)) as directory:
+            (directory / "engine").write_bytes(engine)
+            (directory / "entry.json").write_bytes(msgspec.json.encode(entry))
+    except OSError as error:
+        _log.warning("can't keep the engine for other builds: %s", said(error))
+    return entry
 
 
 def _directory_of(key: str) -> Path:

@@ -75,20 +75,22 @@ def compile_lowered(
     on_progress: Progress = silent,
 ) -> CompiledStage:
     """As `compile_engine`, of a graph that is lowered already."""
-    source, entry = _find_or_build(lowered, family, on_progress)
-    found = _read_back(entry, products, family)
     engine.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, engine)
+    entry = _find_or_build(lowered, engine, family, on_progress)
+    found = _read_back(entry, products, family)
     data = msgspec.json.format(msgspec.json.encode(entry.layers), indent=1) + b"\n"
     write_atomically(layers_path(engine), data)
     return CompiledStage(entry.engine_sha256, entry.build, found)
 
 
-def _find_or_build(lowered: LoweredStage, family: Family, on_progress: Progress) -> tuple[Path, CacheEntry]:
+def _find_or_build(lowered: LoweredStage, engine: Path, family: Family, on_progress: Progress) -> CacheEntry:
+    """Write the engine's file, from the cache if it is there."""
     key, name = cache_key(lowered, family), lowered.spec.name
     if (found := find(key)) is not None:
         _log.info("stage %s: its engine was built before (%s)", name, key[:12])
-        return found
+        cached, entry = found
+        shutil.copyfile(cached, engine)
+        return entry
     if family.options.error_on_miss:
         raise BuildError(
             f'the engine cache has no engine for stage "{name}" ({key[:12]}) as {family.library} would build it here; '
@@ -99,6 +101,7 @@ def _find_or_build(lowered: LoweredStage, family: Family, on_progress: Progress)
     _log.info("stage %s: built in %.1f s (%s)", name, built.seconds, key[:12])
     layers, unreadable = _layers_of(built, family)
     entry = CacheEntry(engine_sha256="", build=record_of(built, layers, family, key), layers=layers, unreadable=unreadable)
+    engine.write_bytes(built.engine)
     return keep(key, built.engine, entry)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ...errors import BuildError, BundleError
+from ...json_files import decode
 from ...precision import ProductPrecision
 from ..precision.write_fp16 import HALVED
 
@@ -100,7 +101,7 @@ def read_layers(engine: Path) -> EngineLayers:
     """The list of an engine's layers; raises BundleError if there is none."""
     path = layers_path(engine)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=EngineLayers)
+        return decode(path.read_bytes(), EngineLayers)
     except (OSError, msgspec.MsgspecError) as error:
         raise BundleError(f"{path} is no list of layers: {error}; build the engines again") from error
 

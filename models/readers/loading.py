@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError
+from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
 from .block_transformer import is_block_transformer, load_block_transformer
+from .damage import damage_named
 from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
 from .patch_decoder import is_patch_decoder, load_patch_decoder
@@ -61,6 +63,7 @@ class LoadedCheckpoint:
     source_format: str
 
 
+@storage_errors()
 def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
     """Load a checkpoint directory, or a file of weights that says enough by itself, of any layout foveal knows.
 
@@ -70,9 +73,11 @@ def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
     """
     path = Path(checkpoint)
     config = _read_config(path)
-    layout = _layout_of(path, config)
+    with damage_named(path):
+        layout = _layout_of(path, config)
+        model = layout.load(path, config)
     tokenizer = (path if path.is_dir() else path.parent) / "tokenizer.json"
-    return LoadedCheckpoint(layout.load(path, config), tokenizer if tokenizer.is_file() else None, layout.name)
+    return LoadedCheckpoint(model, tokenizer if tokenizer.is_file() else None, layout.name)
 
 
 def _layout_of(path: Path, config: Config) -> Layout:
@@ -110,7 +115,7 @@ def _read_config(path: Path) -> Config:
         return {}
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")

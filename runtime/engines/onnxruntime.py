@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import StageSpec
-from ...errors import EngineMismatchError
+from ...errors import CapacityError, EngineMismatchError
 from ...sidecar import EngineSidecar
+from ...storage import first_line
 from ..rows import Array, Block
 from .counters import Counters
 from .onnxruntime_library import (
@@ -44,6 +45,11 @@ class OnnxRuntimeEngine:
                 f'the engine of stage "{spec.name}" keeps int8 caches, which need onnxruntime {INT8_CACHES_SINCE} or later, '
                 f"got {ort.__version__}; upgrade it, or build the bundle with --cache fp32"
             )
+        if len(sidecar.cache_widths) != len(spec.caches):
+            raise EngineMismatchError(
+                f'the engine of stage "{spec.name}" has {len(sidecar.cache_widths)} caches by its sidecar, expected '
+                f"{len(spec.caches)}; build the engines again"
+            )
         options = session_options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -59,7 +65,13 @@ class OnnxRuntimeEngine:
         """Zeroed caches `[batch, H, rows, W]`, as this engine keeps them."""
         caches = zip(self.spec.caches, self.sidecar.cache_widths, strict=True)
         dtype = self.sidecar.cache_dtype
-        return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
+        try:
+            return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
+        except (MemoryError, ValueError) as error:
+            raise CapacityError(
+                f'the caches of stage "{self.spec.name}" for {batch} sequences and {firings:,} firings find no room: {error}; '
+                "ask for a smaller batch or capacity"
+            ) from error
 
 
 class OnnxRuntimeStage:
@@ -114,7 +126,13 @@ class OnnxRuntimeStage:
         if logit_rows is not None:
             self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
         self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
-        self._engine.session.run_with_iobinding(self._binding)
+        try:
+            self._engine.session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise EngineMismatchError(
+                f'the engine of stage "{self._spec.name}" does not run as the manifest describes it: {first_line(error)}; '
+                "convert the checkpoint again"
+            ) from error
 
     def _run_one_by_one(
         self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from ...errors import BackendUnavailable, EngineMismatchError, install
 from ...files import cache_directory
+from ...storage import said
 from .onnxruntime_library import import_onnxruntime, open_session, session_options
 
+_log = logging.getLogger(__name__)
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -53,9 +56,7 @@ def _open_built_in_session(path: Path, stage: str, builder: str, options: Any, p
     if provider == "cuda":
         settings |= {"use_tf32": "0"}  # on by default; fp32 products would keep 10 bits of mantissa
     if provider == "tensorrt":
-        cache = str(cache_directory() / "onnxruntime-tensorrt")
-        settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}
-        settings |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": cache}
+        settings |= _tensorrt_caches(cache_directory() / "onnxruntime-tensorrt")
     available = import_onnxruntime().get_available_providers()
     if PROVIDERS[provider] not in available:
         raise BackendUnavailable(
@@ -63,6 +64,17 @@ def _open_built_in_session(path: Path, stage: str, builder: str, options: Any, p
             f"uninstall onnxruntime, then {install('cuda')}"
         )
     return open_session(path, stage, builder, options, PROVIDERS[provider], settings)
+
+
+def _tensorrt_caches(directory: Path) -> dict[str, str]:
+    """Settings that keep what TensorRT builds; none where nothing can be kept."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("can't keep what TensorRT builds: %s; it is built again next time", said(error))
+        return {}
+    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(directory)}
+    return kept | {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(directory)}
 
 
 def _check_placement(session: Any, stage: str, provider: str) -> None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ...files import cache_directory, write_atomically
+from ...files import cache_directory, keep
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,5 @@ class RuntimeCache:
         compiled = b"" if self._cache is None else bytes(self._cache.serialize())
         if compiled == self._kept:
             return
-        try:
-            write_atomically(self.path, compiled)
-        except OSError as error:
-            _log.warning("can't keep the kernels that TensorRT-RTX compiled: %s; they are compiled again next time", error)
+        keep(self.path, compiled, "the kernels that TensorRT-RTX compiled")
         self._kept = compiled
