@@ -23,6 +23,7 @@ _GRAPH = """<ir_version: 10, opset_import: ["" : {opset}]>
 sampler ({inputs}) => ({outputs}) {{
     count = Constant <value_ints = [{candidates}]> ()
     last_axis = Constant <value_ints = [-1]> ()
+    last_place = Constant <value_int = 2> ()
     zero = Constant <value_ints = [0]> ()
     one = Constant <value_ints = [1]> ()
     values, ids = TopK <axis = -1> (logits, count)
@@ -35,7 +36,7 @@ sampler ({inputs}) => ({outputs}) {{
     weights = Where (in_top_k, powers, nothing)
     weight_sum = ReduceSum (weights, last_axis)
     shares = Div (weights, weight_sum)
-    up_to = MatMul (shares, triangle)
+    up_to = CumSum (shares, last_place)
     before = Sub (up_to, shares)
     in_top_p = Less (before, top_p)
     likeliest = ReduceMax (shares, last_axis)
@@ -44,7 +45,7 @@ sampler ({inputs}) => ({outputs}) {{
     in_both = And (in_top_p, in_min_p)
     is_kept = And (in_both, in_top_k)
     kept = Where (is_kept, shares, nothing)
-    cumulative = MatMul (kept, triangle)
+    cumulative = CumSum (kept, last_place)
     total = ReduceSum (kept, last_axis)
     draw = Gather <axis = 0> (position_{stages}, zero)
     uniform_row = Gather <axis = 0> (uniform, draw)
@@ -84,7 +85,6 @@ def sampler_graph(stages: int, vocab_size: int) -> ir.Model:
     for node in model.graph.node:
         node.name = f"sampler/{node.output[0]}"
     constants: dict[str, np.ndarray[Any, Any]] = {
-        "triangle": np.triu(np.ones((candidates, candidates), np.float32)),  # a product with it sums up to each place
         "ranks": np.arange(candidates),
     }
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
