@@ -53,7 +53,8 @@ def build(
     compute_capability: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="Build for these GPUs, as 8.9; if not given, for all since 8.0. tensorrt-rtx only.", rich_help_panel=_ENGINES
+            help="Build for these GPUs, as 8.9; if not given, for all since 8.0; 7.5: fp16 and int8. tensorrt-rtx only.",
+            rich_help_panel=_ENGINES,
         ),
     ] = None,
     timing_cache: Annotated[

@@ -15,6 +15,7 @@ from ..progress import Progress, within
 from .compile import compile_sampler, compile_stage, version
 from .graphs.gpu import DeviceFamily
 from .tensorrt.compile import UNKNOWN
+from .tensorrt.turing import check_products, check_turing
 
 
 def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
@@ -23,9 +24,13 @@ def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report
     They are built in a copy beside the bundle, which takes its place at the end.
 
     Raises:
+        ConfigError: GPUs to build for that have no matrix products of its precision.
         BuildError: as `compile_stage`; the bundle is as it was.
     """
     stages, steps = bundle.manifest.stages, len(bundle.manifest.stages) + 1
+    check_turing(bundle.manifest.plan, family)
+    for entry in stages:
+        check_products(entry.spec.name, written(bundle, entry.spec.name)[0], family)
     with new_directory(bundle.path) as directory:
         _copy_files(bundle.path, directory, target)
         engines = {}

@@ -22,6 +22,7 @@ from .graphs.gpu import DeviceFamily
 from .precision.write_precision import write_precision
 from .targets import family_for
 from .tensorrt.options import EngineOptions
+from .tensorrt.turing import check_turing
 
 
 def build(
@@ -81,6 +82,7 @@ def _write(
     if path.resolve() == opened.path.resolve():
         raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
     _check_plan(opened.manifest, plan)
+    check_turing(plan, family)
     require_text(plan, calibration)
     ranges = _ranges(opened, calibration, settings, report)
     dialect = dialect_named(opened.manifest.dialect)

@@ -37,6 +37,7 @@ from .graphs.export_stage import export_stage
 from .graphs.gpu import DeviceFamily
 from .targets import family_for
 from .tensorrt.options import EngineOptions
+from .tensorrt.turing import check_turing
 
 
 def convert(
@@ -111,6 +112,7 @@ def convert_model(
     _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format)
     family = family_for(info, [stage.spec for stage in stages], target, options)
+    check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
     if plan == Plan():
         return _convert_fp32(source, path, target, family, report)
