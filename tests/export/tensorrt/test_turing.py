@@ -1,4 +1,4 @@
-"""Engines for Turing, for which TensorRT-RTX compiles no float32 matrix product: built where they can be, else refused at once."""
+"""Turing, for which TensorRT-RTX compiles no float32 matrix product: engines are built where they can be, else refused."""
 
 from __future__ import annotations
 
