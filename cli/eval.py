@@ -71,9 +71,12 @@ def show_quality(quality: Quality) -> None:
     if quality.reference is not None:
         out.print(
             f"against {quality.reference} ({quality.reference_bits_per_byte:.4f}): "
-            f"{quality.bits_per_byte_change:+.3%} bits per byte, KL {quality.kl_nats:.2e} nats, "
-            f"same likeliest token {quality.top1_agreement:.2%}"
+            f"{quality.bits_per_byte_change:+.3%} ± {quality.bits_per_byte_change_half_width:.3%} bits per byte, "
+            f"KL {quality.kl_nats:.2e} ± {quality.kl_half_width:.1e} nats, "
+            f"same likeliest token {quality.top1_agreement:.2%} ± {quality.top1_half_width:.2%}"
         )
+        if not quality.is_difference_shown:
+            out.print("No difference in bits per byte is shown: the 95 % interval includes 0. More text narrows it.")
     table = Table(box=None, header_style="bold")
     for column in ("occurrences per million", "tokens", "nats", "against", "rise", "KL", "same likeliest"):
         table.add_column(column, justify="right")

@@ -64,6 +64,11 @@ def build(
     family = family_for(model, specs, target, options)
     if out is None:
         _check_same_precision(opened, precision)
+        if settings is not None or isinstance(calibration, Calibration) or calibration:
+            raise ConfigError(
+                f"calibration text changes graphs, and engines are added to {opened.path} without a change of its graphs; "
+                "say where to write another bundle: out=..., or leave the text out"
+            )
         return add_engines(opened, target, family, report)
     return _write(opened, Path(out), plan_of(precision or "int8"), target, family, calibration, settings, report)
 
@@ -84,6 +89,10 @@ def _write(
     _check_plan(opened.manifest, plan)
     check_turing(plan, family)
     require_text(plan, calibration)
+    if settings is not None and (isinstance(calibration, Calibration) or not calibration):
+        raise ConfigError(
+            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
+        )
     ranges = _ranges(opened, calibration, settings, report)
     dialect = dialect_named(opened.manifest.dialect)
     stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1

@@ -114,6 +114,8 @@ def convert_model(
     family = family_for(info, [stage.spec for stage in stages], target, options)
     check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
+    if plan == Plan() and calibration:
+        raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
     if plan == Plan():
         return _convert_fp32(source, path, target, family, report)
     require_text(plan, calibration)
