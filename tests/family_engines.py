@@ -24,7 +24,6 @@ from foveal.contract import Limits
 from foveal.export import build, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.gpu import DeviceFamily, lower
-from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.models import Architecture
 from foveal.precision import PRECISIONS
