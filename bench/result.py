@@ -50,7 +50,7 @@ class MemoryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RooflineResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes a decode step must read (weights by firing rate, cached keys and values by length) against the memory's speed."""
+    """Bytes a decode step must read (weights by firing rate, cached keys and values by length) against the memory bandwidth."""
 
     weight_bytes_per_token: float
     cache_bytes_per_token: float

@@ -57,8 +57,8 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
         row("  p90", lambda m: _cell(m.latency.itl_ms.p90)),
         row("  p95", lambda m: _cell(m.latency.itl_ms.p95)),
         row("  p99", lambda m: _cell(m.latency.itl_ms.p99)),
-        row("  p50 where one fires", lambda m: _cell(m.latency.itl_fire_ms.p50)),
-        row("  p50 where none does", lambda m: _cell(m.latency.itl_nofire_ms.p50)),
+        row("  p50 of steps in which a coarse stage runs", lambda m: _cell(m.latency.itl_fire_ms.p50)),
+        row("  p50 of the other steps", lambda m: _cell(m.latency.itl_nofire_ms.p50)),
         row("host side, us per step", lambda m: _whole(m.host_us_per_step)),
         row("copied, bytes per step", lambda m: _whole(m.copied_bytes_per_step)),
         row("weights, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.weights_bytes)),
@@ -66,7 +66,7 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
         row("peak of a process, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.peak_bytes)),
         row("read per token, MB", lambda m: _roofline(m, lambda line: _megabytes(_bytes_per_token(line)))),
         row("  GB/s", lambda m: _roofline(m, lambda line: f"{line.achieved_gb_s:.1f}")),
-        row("  of what memory gives", lambda m: _roofline(m, lambda line: f"{line.share:.0%}")),
+        row("  share of memory bandwidth", lambda m: _roofline(m, lambda line: f"{line.share:.0%}")),
         row("  weights alone", lambda m: _roofline(m, lambda line: f"{line.weights_share:.0%}")),
     ]
 

@@ -31,9 +31,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
         nats_half_width: of its 95 % confidence interval, from the spread between windows.
         bits_per_byte: the same per UTF-8 byte of the text as it is given; None for ids of a model without tokenizer.
         lost: the first line that the tokenizer does not give back, and how it comes back; "" if it gives back all.
-        kl_nats: mean Kullback-Leibler divergence of this bundle's prediction from the reference's; None without one.
-        top1_agreement: share of positions where both find the same token likeliest.
         bits_per_byte_change: relative to the reference.
+        bits_per_byte_change_half_width: of its 95 % confidence interval, in the same unit. Both bundles read the same windows,
+            so it is of the paired differences: a ratio of two sums, linearised (delta method), by the spread between windows.
+        is_difference_shown: whether that interval leaves out 0.
+        kl_nats: mean Kullback-Leibler divergence of this bundle's prediction from the reference's; None without one.
+        kl_half_width: of its 95 % confidence interval, from the spread between windows.
+        top1_agreement: share of positions where both find the same token likeliest.
+        top1_half_width: as `kl_half_width`.
         buckets: the same by the frequency of the predicted token in the whole text, windows left out by a limit included.
     """
 
@@ -49,8 +54,12 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     reference: str | None = None
     reference_bits_per_byte: float | None = None
     bits_per_byte_change: float | None = None
+    bits_per_byte_change_half_width: float | None = None
+    is_difference_shown: bool | None = None
     kl_nats: float | None = None
+    kl_half_width: float | None = None
     top1_agreement: float | None = None
+    top1_half_width: float | None = None
     buckets: tuple[Bucket, ...] = ()
 
 
@@ -163,7 +172,7 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         window=window,
         tokens=len(scores.nats),
         nats_per_token=nats,
-        nats_half_width=_half_width(scores),
+        nats_half_width=_half_width(scores.nats, scores.window),
         bits_per_byte=_bits_per_byte(nats, text),
         lost=text.lost,
         buckets=by_frequency(text.ids, scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
@@ -172,13 +181,18 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         return quality
     reference_nats = float(scores.reference_nats.mean(dtype=np.float64))
     _check_finite(reference_nats, reference)
+    change, half_width = nats / reference_nats - 1, _paired_half_width(scores.nats, scores.reference_nats, scores.window)
     return msgspec.structs.replace(
         quality,
         reference=str(reference.bundle.path),
         reference_bits_per_byte=_bits_per_byte(reference_nats, text),
-        bits_per_byte_change=nats / reference_nats - 1,
+        bits_per_byte_change=change,
+        bits_per_byte_change_half_width=half_width,
+        is_difference_shown=abs(change) > half_width,
         kl_nats=float(scores.kl.mean(dtype=np.float64)),
+        kl_half_width=_half_width(scores.kl, scores.window),
         top1_agreement=float(scores.agrees.mean()),
+        top1_half_width=_half_width(scores.agrees, scores.window),
     )
 
 
@@ -204,10 +218,20 @@ def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None 
     return Scores(target, nats, token_losses(expected, window), kl, agrees, place)
 
 
-def _half_width(scores: Scores) -> float:
+def _paired_half_width(nats: Floats, reference: Floats, windows: Ids) -> float:
+    """Half of a 95 % interval of `nats.sum() / reference.sum()`: by how much windows stray from that ratio."""
+    sums, expected = (np.bincount(windows, values) for values in (nats, reference))
+    if len(sums) < 2:
+        return math.inf
+    strays = sums - sums.sum() / expected.sum() * expected
+    spread = math.sqrt(len(sums) / (len(sums) - 1) * float(np.square(strays).sum()))
+    return 1.96 * spread / float(expected.sum())
+
+
+def _half_width(values: npt.NDArray[Any], windows: Ids) -> float:
     """Half of a 95 % interval by the normal approximation; tokens of one window are not independent, windows nearly are."""
-    count = np.bincount(scores.window)
-    means = np.bincount(scores.window, scores.nats) / count
+    count = np.bincount(windows)
+    means = np.bincount(windows, values) / count
     return float(1.96 * means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.inf
 
 

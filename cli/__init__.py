@@ -36,7 +36,7 @@ app = typer.Typer(
 for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
-benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory's speed that is reached.")
+benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")
 benches.command(DEFAULT, epilog="The article's claims: foveal bench claims --help")(bench)
 benches.command()(claims)
 app.add_typer(benches, name="bench")

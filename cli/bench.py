@@ -12,11 +12,13 @@ import typer
 
 from ..errors import ConfigError
 from ..files import scratch_directory, write_atomically
+from .conditions import require
 from .console import err, out, print_json, progress
 from .threads import pool_threads
 
 
 def bench(
+    context: typer.Context,
     bundles: Annotated[Optional[list[Path]], typer.Argument(help="Bundles to measure side by side.")] = None,  # noqa: UP045
     hierarchy: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -34,7 +36,9 @@ def bench(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="Text for their ranges: int8 and fp16 need it, int8 caches too."),
     ] = None,
-    eager: Annotated[bool, typer.Option(help="Also decode the random models with PyTorch's own caches.")] = False,
+    eager: Annotated[
+        bool, typer.Option(help="Also decode the random models with PyTorch's own caches, on as many threads.")
+    ] = False,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
@@ -48,13 +52,18 @@ def bench(
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure latency, memory and the share of the memory's speed that decoding reaches; exit code 5 if a figure is missing."""
+    """Measure latency, memory and the share of memory bandwidth that decoding reaches; exit code 5 if a figure is missing."""
     from ..bench.decode import Load
     from ..bench.power.find import find_sensor
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
     from ..bench.show import show
 
+    is_random = bool(hierarchy), "--hierarchy"
+    random_only = dict.fromkeys(("dim", "heads", "ff_dim", "vocab_size", "precision", "eager"), is_random)
+    reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precision or ())
+    text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
+    require(context, {**random_only, **text_only, "provider": (target == "cuda", "--target cuda")})
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
@@ -64,13 +73,14 @@ def bench(
             paths += sizes.convert(hierarchy, directory, report, precision or ("fp32",), calibration or ())
         if not paths:
             raise ConfigError("nothing to measure: name bundles, or give --hierarchy for models of random weights")
+        count = pool_threads(paths[0], target, threads)
         result = run_bench(
             paths,
             Load(prompt_tokens, new_tokens, rounds),
             target=target,
             provider=provider,
-            threads=pool_threads(paths[0], target, threads),
-            eager=sizes.eager(hierarchy or (), threads) if eager else (),
+            threads=count,
+            eager=sizes.eager(hierarchy or (), count) if eager else (),
             power=sensor,
             command=command,
             on_progress=report,

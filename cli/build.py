@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
+from .conditions import require
 from .console import out, progress
 from .engine_table import show_engines, show_forecast
 from .precision_table import refuse_both, show_precisions
@@ -20,6 +21,7 @@ _ENGINES = "TensorRT engines"
 
 
 def build(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to start from: an fp32 one, if it is to be of another precision.")],
     destination: Annotated[
         Optional[Path],  # noqa: UP045
@@ -28,6 +30,7 @@ def build(
     precision: Annotated[Optional[str], typer.Option(help="fp16, int8, w8 or w4 for all stages; int8 if not given.")] = None,  # noqa: UP045
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Annotated[Optional[list[Path]], typer.Option(help="Text: files, or directories of *.txt.")] = None,  # noqa: UP045
+    max_tokens: Annotated[Optional[int], typer.Option(help="Read at most so many tokens of the text.")] = None,  # noqa: UP045
     head: Annotated[Optional[bool], typer.Option("--head/--no-head", help="The output head too; if not given, it is.")] = None,  # noqa: UP045
     embedding: Annotated[
         Optional[bool],  # noqa: UP045
@@ -53,7 +56,8 @@ def build(
     compute_capability: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="Build for these GPUs, as 8.9; if not given, for all since 8.0. tensorrt-rtx only.", rich_help_panel=_ENGINES
+            help="Build for these GPUs, as 8.9; if not given, for all since 8.0; 7.5: fp16 and int8. tensorrt-rtx only.",
+            rich_help_panel=_ENGINES,
         ),
     ] = None,
     timing_cache: Annotated[
@@ -70,7 +74,12 @@ def build(
     """Write an fp32 bundle in another precision, or add engines for another target to a bundle; and say what became of them."""
     from .. import EngineOptions
     from .. import build as build_bundle
+    from ..calibration.settings import CalibrationSettings
 
+    writes = destination is not None, "a bundle to write, as graphs are what text changes: foveal build BUNDLE OUT"
+    reads = bool(calibration), "--calibration"
+    on_cpu = target == "cpu", "--target cpu: other engines keep keys and values as the graphs have them"
+    require(context, {"calibration": writes, "max_tokens": reads, "cache": on_cpu})
     given: dict[str, Any] = {
         "max_batch": max_batch,
         "capacity": capacity,
@@ -91,6 +100,7 @@ def build(
             wanted,
             target,
             calibration=calibration or (),
+            settings=CalibrationSettings(max_tokens=max_tokens) if max_tokens is not None else None,
             options=EngineOptions(**chosen) if chosen else None,
             on_progress=report,
         )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..files import write_atomically
+from .conditions import require
 from .console import out, print_json, progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="An fp32 bundle.")],
     text: Annotated[list[Path], typer.Option(help="Text: files, or directories of *.txt.")],
     method: Annotated[
@@ -41,6 +43,9 @@ def calibrate(
     from ..calibration.settings import CalibrationSettings
     from ..models.config import one_of
 
+    plans = budget is not None, "--budget"
+    is_percentile = method == "percentile", "--method percentile"
+    require(context, {**dict.fromkeys(("plan", "plot", "head"), plans), "percentile": is_percentile})
     settings = CalibrationSettings(method=one_of(Method, method, "method"), percentile=percentile, max_tokens=max_tokens)
     with progress("calibrate") as report:
         if budget is None:

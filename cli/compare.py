@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -10,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ..errors import ConfigError
-from .console import out, print_json, progress
+from .console import err, out, print_json, progress
 
 if TYPE_CHECKING:
     from ..export import CompareReport
@@ -35,6 +37,10 @@ def compare(
     stage: Annotated[Optional[str], typer.Option(help="With --cuts: look inside this stage.")] = None,  # noqa: UP045
     cuts: Annotated[bool, typer.Option("--cuts", help="Compare after each layer's attention and feed forward.")] = False,
     provider: Annotated[Optional[str], typer.Option(help="What cuda engines run on; cpu where there is no GPU.")] = None,  # noqa: UP045
+    save_inputs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Also write what every stage of the reference reads, keys and values too, for polygraphy run."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Name the first stage, or layer of a stage, in which two targets or two bundles differ; exit code 2 if they do."""
@@ -56,11 +62,21 @@ def compare(
             found = compare_bundles(bundle, chosen, **given, on_progress=report)
         else:
             found = compare_cuts(bundle, stage, chosen, **given, on_progress=report)
+    if save_inputs is not None:
+        _save(bundle, save_inputs, text or (), tokens)
     if json:
         print_json(msgspec.json.encode(found))
     else:
         _show(found)
     found.require_equal()
+
+
+def _save(bundle: Path, directory: Path, text: Sequence[Path], tokens: int | None) -> None:
+    from ..export.comparison.save_inputs import save_inputs
+
+    for line in save_inputs(bundle, directory, texts=text, tokens=tokens):
+        print(line, file=sys.stderr)  # as it is: wrapped, it could not be pasted
+    err.print(f"wrote {directory}: these lines and those for TensorRT are in commands.sh", markup=False)
 
 
 def _show(found: CompareReport) -> None:

@@ -7,11 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from .conditions import require
 from .console import out, progress
 from .precision_table import refuse_both, show_precisions
 
 
 def convert(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's directory or file; its layout is recognised.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write.")],
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
@@ -20,13 +22,18 @@ def convert(
     calibration: Annotated[Optional[list[Path]], typer.Option(help="Text that fp16 and int8 need.")] = None,  # noqa: UP045
     tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
     dialect: Annotated[
-        str, typer.Option(help="Of the stage graphs: modern, or classic for TensorRT 10.3 (JetPack 6).")
+        str,
+        typer.Option(
+            help="Of the stage graphs as files, for other programs; foveal build rewrites them as TensorRT needs them."
+        ),
     ] = "modern",
 ) -> None:
     """Convert a checkpoint into a bundle: one graph and one engine per stage."""
     from .. import convert as convert_checkpoint
 
     refuse_both(precision, plan)
+    is_narrow = plan is not None or precision not in (None, "fp32")
+    require(context, {"calibration": (is_narrow, "a --precision other than fp32, or a --plan")})
     with progress("convert") as report:
         made = convert_checkpoint(
             checkpoint,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..bundle import open_bundle
 from ..models import SHIPPED, SHIPPED_TEXT
 from .console import out, progress
 from .engine_table import show_engines
 from .eval import show_quality
-from .inspect import inspect
+from .inspect import show_bundle
 from .precision_table import show_precisions
 from .threads import pool_threads
 
@@ -47,7 +48,7 @@ def _convert(checkpoint: Path, bundle: Path) -> None:
     out.rule(f"foveal convert {checkpoint.name}", align="left")
     with progress("convert") as report:
         convert(checkpoint, bundle, on_progress=report)
-    inspect(bundle)
+    show_bundle(open_bundle(bundle))
 
 
 def _verify(bundle: Path, checkpoint: Path) -> None:

@@ -72,9 +72,12 @@ def show_quality(quality: Quality) -> None:
         known, unit = quality.reference_bits_per_byte, "nats per token" if quality.bits_per_byte is None else "bits per byte"
         out.print(
             f"against {quality.reference}{'' if known is None else f' ({known:.4f})'}: "
-            f"{quality.bits_per_byte_change:+.3%} {unit}, KL {quality.kl_nats:.2e} nats, "
-            f"same likeliest token {quality.top1_agreement:.2%}"
+            f"{quality.bits_per_byte_change:+.3%} ± {quality.bits_per_byte_change_half_width:.3%} {unit}, "
+            f"KL {quality.kl_nats:.2e} ± {quality.kl_half_width:.1e} nats, "
+            f"same likeliest token {quality.top1_agreement:.2%} ± {quality.top1_half_width:.2%}"
         )
+        if not quality.is_difference_shown:
+            out.print(f"No difference in {unit} is shown: the 95 % interval includes 0. More text narrows it.")
     table = Table(box=None, header_style="bold")
     for column in ("occurrences per million", "tokens", "nats", "against", "rise", "KL", "same likeliest"):
         table.add_column(column, justify="right")

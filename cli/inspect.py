@@ -12,12 +12,14 @@ from rich.table import Table
 from ..bundle import Bundle, open_bundle
 from ..contract import InputSpec, StageSpec
 from ..errors import ConfigError
+from .conditions import require
 from .console import out, print_json
 from .engine_table import show_engines, show_layers
 from .precision_table import show_precisions
 
 
 def inspect(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
     tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
     layers: Annotated[bool, typer.Option("--layers", help="Print the kernels of its TensorRT engines too.")] = False,
@@ -27,6 +29,7 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Describe a bundle: its stages, and which of them fires at which token."""
+    require(context, {"layers": (not json, "a table, which --json is not"), "profile": (layers, "--layers")})
     opened = open_bundle(bundle)
     built = [target for target in opened.manifest.engines if target.startswith("tensorrt")]
     if layers and not built:
@@ -34,6 +37,13 @@ def inspect(
     if json:
         print_json(msgspec.json.encode(_description(opened, tokens)))
         return
+    show_bundle(opened, tokens)
+    for target in built if layers else ():
+        show_layers(opened, target, _shares(opened, target) if profile else None)
+
+
+def show_bundle(opened: Bundle, tokens: int = 33) -> None:
+    """Print what a bundle is, its stages, its engines and a timeline of so many tokens."""
     manifest, model = opened.manifest, opened.manifest.model
     out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
     out.print(
@@ -47,13 +57,12 @@ def inspect(
     out.print(_stage_table(opened))
     if manifest.precision != "fp32":
         for target in manifest.engines:
-            if target not in built:
+            if not target.startswith("tensorrt"):
                 show_precisions(opened, target)
-    for target in built:
-        show_engines(opened, target)
+    for target in manifest.engines:
+        if target.startswith("tensorrt"):
+            show_engines(opened, target)
     out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
-    for target in built if layers else ():
-        show_layers(opened, target, _shares(opened, target) if profile else None)
 
 
 def _shares(bundle: Bundle, target: str) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from ..progress import Progress, within
 from .compile import compile_sampler, compile_stage, version
 from .graphs.gpu import DeviceFamily
 from .tensorrt.compile import UNKNOWN
+from .tensorrt.turing import check_products, check_turing
 
 
 def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
@@ -23,10 +24,14 @@ def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report
     They are built in a copy, which takes the bundle's place at the end. Engines that another command added meanwhile stay.
 
     Raises:
+        ConfigError: GPUs to build for that have no matrix products of its precision.
         BuildError: as `compile_stage`; the bundle is as it was.
         BundleError: another command made another bundle of it meanwhile.
         StorageError: the bundle can't be written, or the disk is full.
     """
+    check_turing(bundle.manifest.plan, family)
+    for entry in bundle.manifest.stages:
+        check_products(entry.spec.name, written(bundle, entry.spec.name)[0], family)
     with new_bundle(bundle.path, report) as directory:
         current = _as_it_is_now(bundle)
         stages, steps = current.manifest.stages, len(current.manifest.stages) + 1

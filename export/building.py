@@ -25,6 +25,7 @@ from .graphs.gpu import DeviceFamily
 from .precision.write_precision import write_precision
 from .targets import family_for
 from .tensorrt.options import EngineOptions
+from .tensorrt.turing import check_turing
 
 
 @storage_errors()
@@ -69,6 +70,11 @@ def build(
     family = family_for(model, specs, target, options)
     if out is None:
         _check_same_precision(opened, precision)
+        if settings is not None or isinstance(calibration, Calibration) or as_texts(calibration):
+            raise ConfigError(
+                f"calibration text changes graphs, and engines are added to {opened.path} without a change of its graphs; "
+                "say where to write another bundle: out=..., or leave the text out"
+            )
         return add_engines(opened, target, family, report)
     path, plan = Path(out), plan_of(precision or "int8")
     if resolve(path) == resolve(opened.path):
@@ -76,7 +82,12 @@ def build(
     if opened.manifest.precision != "fp32":
         raise ConfigError(f"the bundle is {opened.manifest.precision}, expected fp32; build from the bundle it was made from")
     check_stages(plan, specs)
+    check_turing(plan, family)
     require_text(plan, calibration)
+    if settings is not None and (isinstance(calibration, Calibration) or not as_texts(calibration)):
+        raise ConfigError(
+            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
+        )
     with new_bundle(path, report) as directory:
         write_in_precision(opened, directory, plan, target, family, calibration, settings, report)
     return open_bundle(path)

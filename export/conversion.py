@@ -21,7 +21,7 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
-from ..calibration.text import Texts
+from ..calibration.text import Texts, as_texts
 from ..contract import StageSpec
 from ..errors import ConfigError
 from ..hierarchy import Hierarchy
@@ -42,6 +42,7 @@ from .graphs.gpu import DeviceFamily
 from .graphs.own_modules import asked
 from .targets import family_for
 from .tensorrt.options import EngineOptions
+from .tensorrt.turing import check_turing
 
 
 @storage_errors()
@@ -121,7 +122,10 @@ def convert_model(
     family = family_for(info, [stage.spec for stage in stages], target, options)
     if tokenizer not in (None, "bytes"):
         check_tokenizer(Path(tokenizer), info.vocab_size)
+    check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
+    if plan == Plan() and as_texts(calibration):
+        raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
     if plan != Plan():
         require_text(plan, calibration)
     with new_bundle(path, report) as directory:

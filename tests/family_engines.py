@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from combinations import deep
@@ -19,8 +20,10 @@ from foveal.bench.run import bench
 from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import calibrate_ids
 from foveal.calibration.settings import CalibrationSettings
+from foveal.contract import Limits
 from foveal.export import build, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
+from foveal.export.graphs.gpu import DeviceFamily, lower
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.models import Architecture
 from foveal.precision import PRECISIONS
@@ -42,6 +45,9 @@ KINDS = [
 """Of engines, or of what is done with them. A TensorRT build takes seconds: one stands for ten on every change, of the default
 dialect and of the precision that most may go wrong in; `classic graphs` are what the others of its dialect are built from."""
 PREFILL = 16
+EIGHT_BITS_OF_FLOAT = {value for name, value in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT8", "FLOAT4"))}
+NONPAD_KV_SEQLEN = 6
+"""Index of that input of Attention."""
 WALK = (
     ("advance", 24),
     ("advance", 1),
@@ -54,6 +60,27 @@ WALK = (
 )
 CLOSE = 0.25
 """Of the spread of the logits, how far small random models may be off in integers: enough to notice what is broken."""
+
+
+def check_reliance(graph: bytes) -> None:
+    """Nothing in a graph that TensorRT-RTX 1.7 reads and does not honour: it ignores the lengths that Attention may be given,
+    and its portable build takes FP8, which some of the GPUs it is for refuse.
+    """
+    model = onnx.load_model_from_string(graph)
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        if node.op_type == "Attention":
+            assert not any(node.input[NONPAD_KV_SEQLEN:]), node.name
+        types |= {attribute.i for attribute in node.attribute if attribute.name in ("to", "output_dtype")}
+    assert not types & EIGHT_BITS_OF_FLOAT
+
+
+def _check_reliance(bundle: Bundle) -> None:
+    stages = [entry.spec for entry in bundle.manifest.stages]
+    for dialect in DIALECTS.values():
+        family = DeviceFamily(bundle.manifest.model, tuple(stages), Limits(batch=1, capacity=32, prefill=PREFILL), dialect)
+        for entry in bundle.manifest.stages:
+            check_reliance(lower(bundle.file(entry.graph), entry.spec, family).model)
 
 
 class FamilyEngines:
@@ -74,6 +101,7 @@ class FamilyEngines:
         """Put the model through one of `KINDS`."""
         if kind == "cpu":
             verify(self.full, self.model).require_equal()
+            _check_reliance(self.full)
             self._walk(load(self.full, threads=1).session(2))
         elif kind == "classic graphs":
             self._walk(Session(classic_engines(self.full), self.full.manifest.model, 2))
@@ -128,3 +156,4 @@ class FamilyEngines:
         expected, got = self._logits(ids), load(self._in(precision), threads=1).session().advance(ids)
         error = np.sqrt(np.square(got - expected).mean()) / expected.std()
         assert 0 < error < CLOSE, f"{precision}: {error}"
+        _check_reliance(self._in(precision))

@@ -169,9 +169,11 @@ _JOIN_HEADS = """
     y_shape = Constant <value_ints = [0, 0, -1]> ()
     y = Reshape (found_rows, y_shape)
 """
-_ATTENTION = """
+_TENSOR_SCATTER = """
     present_key = TensorScatter <axis = 2, mode = "linear"> (past_key, key, position)
     present_value = TensorScatter <axis = 2, mode = "linear"> (past_value, value, position)
+"""
+_ATTENTION = """
     found_heads = Attention <scale: float = @scale> (query, present_key, present_value, mask)
 """
 
@@ -183,7 +185,7 @@ def cached_attention(opset: int, mask: Mask = "bool") -> FunctionProto:
     results are graph outputs directly, and the mask is an input (never is_causal, which TensorRT aligns to the upper left):
     boolean, or in fp16 stages added to the scores (`export/write_fp16.py` says why). `Attention` takes either.
     """
-    return _portable_attention(_ATTENTION, opset)
+    return _portable_attention(_TENSOR_SCATTER + _ATTENTION, opset)
 
 
 # Where the rows `{rows}` [B, H, L, Dh] go, from index `{first}` on: (sequence, head, row). With one index into caches flattened
@@ -250,6 +252,33 @@ def spelled_attention(opset: int, mask: Mask) -> FunctionProto:
     The caches are written to new memory, not in place. ScatterND has no `reduction`, which that parser refuses even as "none".
     """
     return _portable_attention(_SCATTER + _SCORES + _MASKS[mask] + _FOUND, opset)
+
+
+# Products of [B, H, L, D] and [B, H, S, D], as sums over element-wise ones.
+_SUMMED_SCORES = """
+    scale = Constant <value_float: float = @scale> ()
+    scaled_query = Mul (query, scale)
+    axis2 = Constant <value_ints = [2]> ()
+    axis3 = Constant <value_ints = [3]> ()
+    axis4 = Constant <value_ints = [4]> ()
+    query_rows = Unsqueeze (scaled_query, axis3)
+    key_rows = Unsqueeze (present_key, axis2)
+    matches = Mul (query_rows, key_rows)
+    scores = ReduceSum <keepdims = 0> (matches, axis4)
+"""
+_SUMMED_VALUES = """
+    shares = Softmax <axis = -1> (masked)
+    share_rows = Unsqueeze (shares, axis4)
+    value_rows = Unsqueeze (present_value, axis2)
+    weighted = Mul (share_rows, value_rows)
+    found_heads = ReduceSum <keepdims = 0> (weighted, axis3)
+"""
+
+
+def summed_attention(opset: int, mask: Mask, in_place: bool) -> FunctionProto:
+    """As `cached_attention` in fp32 (`in_place`) or `spelled_attention`, for compilers that have no fp32 matrix product."""
+    scatter = _TENSOR_SCATTER if in_place else _SCATTER
+    return _portable_attention(scatter + _SUMMED_SCORES + _MASKS[mask] + _SUMMED_VALUES, opset)
 
 
 def _portable_attention(body: str, opset: int) -> FunctionProto:

@@ -27,6 +27,7 @@ from .inspection import inspect
 from .layers import EngineLayers, ExecutedProduct, LayersUnreadable, executed_products, layers_path
 from .profiles import DECODE, PREFILL
 from .record import record_of
+from .turing import builds_for_turing, check_products, fit_turing
 
 _log = logging.getLogger("foveal.tensorrt")
 UNKNOWN = "unknown"
@@ -60,11 +61,16 @@ def compile_engine(
         on_progress: called as the build goes on, as `build_engine` does.
 
     Raises:
+        ConfigError: the GPUs to build for have no such products.
         ExportError: the graph can't be said in the library's dialect.
         BuildError: the library refuses the graph, runs a product in another precision than it was written in, or must not be
             asked (`error_on_miss`).
     """
-    return compile_lowered(lower(graph, spec, family), engine, family, products or products_in(graph), on_progress)
+    products, lowered = products or products_in(graph), lower(graph, spec, family)
+    if builds_for_turing(family):
+        check_products(spec.name, products, family)
+        lowered = fit_turing(lowered)
+    return compile_lowered(lowered, engine, family, products, on_progress)
 
 
 def compile_lowered(

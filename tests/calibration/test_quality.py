@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foveal import ConfigError, FovealWarning
 from foveal.bundle import Bundle
-from foveal.calibration import Quality, evaluate
+from foveal.calibration import Quality, evaluate, quality
 from foveal.calibration.buckets import Bucket
 from foveal.models.hourglass.model import Hourglass
 from foveal.models.text import train_tokenizer
@@ -203,6 +203,29 @@ def test_text_of_another_tokenizer(bundle: Bundle, tmp_path: Path) -> None:
     (bundle.path / "tokenizer.json").write_bytes(msgspec.json.encode(content))
     other = Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, tokenizer="tokenizer.json"))
     with pytest.warns(FovealWarning, match=r"not give back all of the text: 'ein Wörterbuch\\n' comes back as 'ein"):
-        quality = evaluate(other, [tmp_path / "t.txt"], threads=1)
-    assert quality.lost.startswith("'ein Wörterbuch")
-    assert quality.bits_per_byte == pytest.approx(quality.nats_per_token / math.log(2) * 12 / 16)
+        found = evaluate(other, [tmp_path / "t.txt"], threads=1)
+    assert found.lost.startswith("'ein Wörterbuch")
+    assert found.bits_per_byte == pytest.approx(found.nats_per_token / math.log(2) * 12 / 16)
+
+
+def test_the_interval_of_a_change_is_that_of_pairs() -> None:
+    """As often as it says, it holds the true change: of windows whose losses differ far more than the two bundles do."""
+    rng, holds = np.random.default_rng(0), 0
+    windows = np.repeat(np.arange(40), 25)
+    for _ in range(300):
+        hard = np.repeat(rng.gamma(4, 1, 40), 25)  # some windows are hard for both
+        reference = hard + rng.gamma(1, 0.2, 1000)
+        nats = reference * 1.01 + np.repeat(rng.normal(0, 0.02, 40), 25)
+        half_width = quality._paired_half_width(nats, reference, windows)
+        holds += abs(nats.sum() / reference.sum() - 1.01) <= half_width
+        assert half_width < 0.1 * quality._half_width(nats, windows) / reference.mean()
+    assert 0.9 <= holds / 300 <= 0.98
+
+
+def test_no_difference_is_shown_between_equals(nested: Specimen, text: Path) -> None:
+    """Against itself the change and its interval are 0; a single window has no interval."""
+    found = evaluate(nested.bundle, [text], reference=nested.bundle, limit=3, threads=1)
+    assert (found.bits_per_byte_change, found.bits_per_byte_change_half_width, found.is_difference_shown) == (0, 0, False)
+    assert (found.kl_half_width, found.top1_half_width) == (0, 0)
+    alone = evaluate(nested.bundle, [text], reference=nested.bundle, limit=1, threads=1)
+    assert (alone.bits_per_byte_change_half_width, alone.is_difference_shown) == (float("inf"), False)

@@ -200,7 +200,8 @@ def test_eval_shows_quality(foveal: Run, specimen: Precise, tmp_path: Path) -> N
     assert "against" not in out.splitlines()[0]
     code, out, _ = foveal(*command, "--against", specimen.full.path)
     assert code == 0
-    figures = r"[+-]\d+\.\d{3}% bits per byte, KL \d\.\d\de-\d\d nats, same likeliest token \d+\.\d\d%"
+    change, share = r"[+-]\d+\.\d{3}% ± \d+\.\d{3}%", r"\d+\.\d\d% ± \d+\.\d\d%"
+    figures = rf"{change} bits per byte, KL \d\.\d\de-\d\d ± \d\.\de-\d\d nats, same likeliest token {share}"
     assert re.search(f"against {re.escape(str(specimen.full.path))} .*: {figures}", flat(out))
     assert "occurrences per million" in out
     code, out, _ = foveal(*command, "--against", specimen.full.path, "--json")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 from combinations import but_deep, deep
+from family_engines import check_reliance
 from precisions import CACHE, LOSSY
 from specimens import ZOO, Zoo
 from tensorrt_builds import Looked, PreciseModels, look_at, looked_at
@@ -45,6 +46,7 @@ def types_read(kernels: Sequence[Kernel]) -> set[str]:
 
 def assert_sound(stage: Looked) -> None:
     """Nothing to complain of, every input of the resident contract used, and every product as it was written."""
+    check_reliance(stage.lowered.model)
     built, spec = stage.built, stage.entry.spec
     assert built.complaints == ()
     assert built.unreadable == ""

@@ -1,0 +1,46 @@
+"""What stages read is written so that Polygraphy runs them on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from precisions import needs_opset_24
+from specimens import Zoo
+
+from foveal import BackendUnavailable
+from foveal.export.comparison.save_inputs import save_inputs
+
+pytest.importorskip("polygraphy")
+
+
+@needs_opset_24
+def test_polygraphy_runs_every_stage_on_its_inputs(zoo: Zoo, tmp_path: Path) -> None:
+    """A prefill and a decode step of each, keys and values included; and it notices another model's outputs."""
+    bundle = zoo["linear"].bundle
+    commands = [line.split() for line in save_inputs(bundle, tmp_path)]
+    names = [entry.spec.name for entry in bundle.manifest.stages]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == sorted(
+        f"{name}.{call}.{kind}.json" for name in names for call in ("prefill", "decode") for kind in ("inputs", "outputs")
+    )
+    assert len(commands) == 2 * len(names)
+    run = [sys.executable, "-c", "from polygraphy.tools import main; raise SystemExit(main())"]
+    tried = commands[3]  # the coarse stage's decode step
+    done = subprocess.run([*run, *tried[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All outputs matched" in done.stdout
+    assert "present.0.key" in done.stdout
+    wrong = [part.replace("decode.outputs", "prefill.outputs") for part in tried]
+    assert subprocess.run([*run, *wrong[1:]], capture_output=True).returncode != 0
+    lines = (tmp_path / "commands.sh").read_text().splitlines()
+    assert [line.split() for line in lines[: len(commands)]] == commands
+    assert sum("--trt" in line for line in lines) == len(commands)
+
+
+def test_without_polygraphy(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said what to install, before anything is decoded."""
+    monkeypatch.setitem(sys.modules, "polygraphy.json", None)
+    with pytest.raises(BackendUnavailable, match=r"polygraphy can't be imported, .*: pip install 'foveal\[export\]'$"):
+        save_inputs(zoo["linear"].bundle, tmp_path)
