@@ -36,6 +36,8 @@ def inspect(
         return
     manifest, model = opened.manifest, opened.manifest.model
     out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
+    for note in model.notes:
+        out.print(f"note: {note}", markup=False)
     out.print(
         f"{model.parameters:,} parameters, width {model.dim}, vocabulary {model.vocab_size}, context {model.context} tokens, "
         f"{model.layer_equivalents:.2f} layers' worth of work per token"
