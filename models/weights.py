@@ -196,9 +196,9 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the broken file provokes
         text = _plain(str(error))
-        asked = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?|disallowed) ([\w.]+\.[\w.]+)", text)
-        if asked or ("weights_only" in text and "Unsupported" in text):
-            what = asked.group(1) if asked else text.partition("Unsupported")[2].partition(".")[0]
+        asked = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?|disallowed) ([\w.]+)", text)
+        if asked:
+            what = asked.group(1)
             raise CheckpointError(
                 f"{path} holds more than tensors ({what}), which was not unpickled, as a pickle can run anything. "
                 f"If you trust it, save its weights alone where it was made: {SCRIPT.format(path=path.name)}; {PAGE}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from .trax import is_trax, load_trax
 from .x_transformers import is_x_transformers, load_x_transformers
 
 Config = dict[str, Any]
+LARGEST = 2**31
+"""No size of a model is as large; building one that is would take forever before it failed."""
 
 
 class Layout(NamedTuple):
@@ -111,7 +113,7 @@ def _layout_of(path: Path, config: Config) -> Layout:
     hint = _package_of(path)
     if hint is not None:
         raise CheckpointError(
-            f"{path} holds the weights of {hint[0]}, but not its sizes, which its names do not tell; write a config.json beside "
+            f"{path} holds the weights of {hint[0]}, but not its sizes, which its names do not tell; write a config.json beside "  # noqa: E501
             f"it, for instance {hint[1]}; {PAGE}"
         )
     require_weights(path)  # what a file is that can't hold weights says more than that no layout fits
@@ -158,4 +160,15 @@ def _read_config(path: Path) -> Config:
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")
     if not isinstance(config.get("class", ""), str):
         raise CheckpointError(f"{file} has the class {config['class']!r}, expected the name of a class")
+    beyond = next((number for number in _integers(config) if abs(number) >= LARGEST), None)
+    if beyond is not None:
+        raise CheckpointError(f"{file} has the number {beyond}, expected sizes below {LARGEST}")
     return config
+
+
+def _integers(said: Any) -> Iterator[int]:
+    if isinstance(said, int):
+        yield said
+    elif isinstance(said, (dict, list)):
+        for part in said.values() if isinstance(said, dict) else said:
+            yield from _integers(part)

@@ -99,9 +99,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.activation is None:
             return default
         if self.activation not in _ACTIVATIONS:
-            raise CheckpointError(
-                f"{what} has the activation {self.activation!r}, expected one of {', '.join(_ACTIVATIONS)}: no other is computed"
-            )
+            raise CheckpointError(f"{what} has the activation {self.activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
         return _ACTIVATIONS[self.activation]
 
     def require(self, what: str, **sizes: int) -> None:

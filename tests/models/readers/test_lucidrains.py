@@ -162,5 +162,7 @@ def test_no_weights(checkpoint: Path) -> None:
 def test_no_arguments(checkpoint: Path) -> None:
     """A state_dict alone does not tell the heads."""
     (checkpoint / "config.json").write_text(json.dumps({"class": "HourglassTransformerLM"}))
-    with pytest.raises(CheckpointError, match=r"has no kwargs, expected an object with the arguments of HourglassTransformerLM"):
+    with pytest.raises(
+        CheckpointError, match=r"has no kwargs, expected an object with the arguments of HourglassTransformerLM"
+    ):
         load_model(checkpoint)
