@@ -18,7 +18,8 @@ from specimens import random_model
 from torch import Tensor
 from torch_sessions import logits_of
 
-from foveal import CheckpointError, ConfigError
+from foveal import CheckpointError, ConfigError, ExportError
+from foveal.export import convert_model
 from foveal.models.checkpoint import save_checkpoint
 from foveal.models.readers.loading import LoadedCheckpoint, load_model
 from foveal.models.weights import names_in, read_weights
@@ -448,3 +449,20 @@ def test_every_configuration_of_the_page_is_valid(sample: dict[str, Any], tmp_pa
     else:
         with pytest.raises(CheckpointError, match="no weights in"):
             load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["half", "bfloat16", "double"])
+def test_a_model_in_memory_of_another_type_is_refused_before_it_is_exported(kind: str, tmp_path: Path) -> None:
+    """By the name of its first such tensor, and with what to do."""
+    with pytest.raises(ExportError, match=r"embed.tokens.weight of the model is \w+, expected float32, .*give model.float"):
+        convert_model(getattr(random_model("1@1"), kind)(), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_model_in_memory_with_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    """By the name of the tensor."""
+    model = random_model("1@1")
+    with torch.no_grad():
+        model.embed.tokens.weight[40, 3] = float("nan")
+    with pytest.raises(ExportError, match=r"embed.tokens.weight has 1 of \d+ values that are infinite or NaN"):
+        convert_model(model, tmp_path / "b")
