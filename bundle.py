@@ -51,7 +51,10 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was converted. `max_positions` is a hard limit, or None where positions are relative."""
+    """What was converted. `max_positions` is a hard limit, or None where positions are relative.
+
+    `notes` say what was assumed, taken off or widened when its checkpoint was read.
+    """
 
     architecture: str
     source_format: str
@@ -62,6 +65,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     context: int
     parameters: int
     layer_equivalents: float
+    notes: tuple[str, ...] = ()
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

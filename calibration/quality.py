@@ -127,7 +127,14 @@ def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progre
         report("reading text", index, len(given))
         parts.append(_scored(window, index, *(log_probabilities(session, window) for session in sessions)))
     report("done", len(given), len(given))
-    return _joined(parts)
+    joined = _joined(parts)
+    for nats, whose in ((joined.nats, model), (joined.reference_nats, reference)):
+        if nats is not None and whose is not None and not np.isfinite(nats).all():
+            raise CalibrationError(
+                f"{whose.bundle.path} gives logits that are infinite or NaN on this text, expected numbers; convert a whole "
+                "checkpoint, or try another precision"
+            )
+    return joined
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:

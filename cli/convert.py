@@ -51,5 +51,7 @@ def convert(
     out.print(
         f"{model.parameters:,} parameters, {made.total_bytes() / 1e6:.1f} MB, engines for {target} in {made.manifest.precision}"
     )
+    for note in model.notes:
+        out.print(f"note: {note}", markup=False)
     if made.manifest.precision != "fp32":
         show_precisions(made, target)

@@ -46,6 +46,8 @@ def show_bundle(opened: Bundle, tokens: int = 33) -> None:
     """Print what a bundle is, its stages, its engines and a timeline of so many tokens."""
     manifest, model = opened.manifest, opened.manifest.model
     out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
+    for note in model.notes:
+        out.print(f"note: {note}", markup=False)
     out.print(
         f"{model.parameters:,} parameters, width {model.dim}, vocabulary {model.vocab_size}, context {model.context} tokens, "
         f"{model.layer_equivalents:.2f} layers' worth of work per token"

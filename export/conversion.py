@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from ..bundle import (
@@ -23,9 +24,10 @@ from ..bundle import (
 )
 from ..calibration.text import Texts, as_texts
 from ..contract import StageSpec
-from ..errors import ConfigError
+from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
 from ..models.architecture import Architecture, Description, Stage
+from ..models.checkpoint import not_finite
 from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
@@ -92,6 +94,7 @@ def convert(
         calibration=calibration,
         tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path,
         source_format=loaded.source_format,
+        notes=loaded.notes,
         dialect=dialect,
         options=options,
         on_progress=on_progress,
@@ -108,17 +111,25 @@ def convert_model(
     calibration: Texts = (),
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
+    notes: Sequence[str] = (),
     dialect: str = "modern",
     options: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
-    """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`."""
+    """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`.
+
+    `notes` are lines on where the model is from, for the manifest.
+
+    Raises:
+        ExportError: weights that are not float32 or not finite, which are named; else as `convert`.
+    """
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
+    require_float32(model)
     stages: Sequence[Stage] = asked(model, "stages")
     check_stages(plan, [stage.spec for stage in stages])
     _check_borrows([stage.spec for stage in stages])
-    info = _model_info(model, stages, source_format)
+    info = _model_info(model, stages, source_format, notes)
     family = family_for(info, [stage.spec for stage in stages], target, options)
     if tokenizer not in (None, "bytes"):
         check_tokenizer(Path(tokenizer), info.vocab_size)
@@ -137,6 +148,25 @@ def convert_model(
             _write_fp32(source, full, "cpu", None, report)
             write_in_precision(open_bundle(full), directory, plan, target, family, calibration, None, report)
     return open_bundle(path)
+
+
+def require_float32(model: Architecture) -> None:
+    """Raise an ExportError that names a weight or buffer that is not float32, or a weight that is not finite.
+
+    Graphs are exported in float32; of a model in memory nothing is changed, so that widening is left to whoever owns it.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    for name, value in tensors:
+        is_weight = isinstance(value, nn.Parameter)
+        if value.dtype != torch.float32 and (is_weight or value.is_floating_point()):
+            kind = str(value.dtype).removeprefix("torch.")
+            remedy = "give model.float()" if value.is_floating_point() else "give the model before it was quantised"
+            raise ExportError(f"{name} of the model is {kind}, expected float32, in which stages are exported; {remedy}")
+    broken = not_finite(dict(model.named_parameters()))
+    if broken:
+        raise ExportError(f"{broken}, expected numbers; the training had gone astray")
 
 
 class _Source(NamedTuple):
@@ -212,11 +242,12 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
     return "tokenizer.json"
 
 
-def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str) -> ModelInfo:
+def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str, notes: Sequence[str]) -> ModelInfo:
     described: Description = asked(model, "describe")
     return ModelInfo(
         architecture=described.architecture,
         source_format=source_format,
+        notes=tuple(notes),
         hierarchy=described.hierarchy,
         vocab_size=described.vocab_size,
         dim=described.dim,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError
@@ -15,6 +15,8 @@ from ..files import write_atomically
 from ..json_files import decode
 from .architectures import OwnModel, build_model
 from .config import ModelConfig
+from .weight_files import PAGE
+from .weights import Reading, read_weights
 
 TIED = "head.logits.weight"
 
@@ -43,49 +45,6 @@ def read_config(directory: Path) -> ModelConfig:
         raise CheckpointError(f"{path} is not a foveal model configuration: {error}") from error
 
 
-def read_weights(path: Path, entry: str | None = None) -> dict[str, Tensor]:
-    """Read a `.safetensors` file, or a plain torch `state_dict` through the unpickler that admits tensors only.
-
-    Args:
-        path: the file.
-        entry: what the state_dict is called in files that hold more than that, such as an optimizer's state.
-
-    Raises:
-        CheckpointError: the file is neither, or is a pickle named `.safetensors`.
-    """
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"no weights at {path}") from None
-    except Exception as error:  # torch.load raises whatever the broken file provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} could not be read as a state_dict with weights_only=True ({reason}); "
-            "save it again as torch.save(model.state_dict(), path), or as safetensors"
-        ) from error
-    if entry is not None and isinstance(loaded, dict) and isinstance(loaded.get(entry), dict):
-        loaded = loaded[entry]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a flat state_dict of name -> tensor")
-    return {str(name): value for name, value in loaded.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"no weights at {path}") from None
-    except SafetensorError as error:
-        head = path.read_bytes()[:4]
-        if head[:1] == b"\x80" or head == b"PK\x03\x04":
-            raise CheckpointError(
-                f"{path} is a pickle, expected safetensors; name it .pt to have it read with weights_only=True"
-            ) from None
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-
-
 def load_tensors(model: OwnModel, tensors: dict[str, Tensor], where: Path) -> OwnModel:
     """Fill `model` with exactly `tensors`, in fp32.
 
@@ -100,8 +59,19 @@ def load_tensors(model: OwnModel, tensors: dict[str, Tensor], where: Path) -> Ow
     return model.eval()
 
 
-def check_tensors(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]], where: Path) -> None:
-    """Raise a CheckpointError that names every missing, extra or misshapen tensor."""
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    """See that these are exactly the weights of a model.
+
+    Raises:
+        CheckpointError: tensors that are missing, extra, of another shape, no floating point, or not finite; named.
+    """
+    quantised = [name for name, value in tensors.items() if name in expected and not value.is_floating_point()]
+    if quantised:
+        kind = str(tensors[quantised[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{quantised[0]} in {where} holds {kind}, expected floating point: quantised checkpoints can't be read; give the "
+            f"one it was made from, and quantise with `foveal build --precision`; {PAGE}"
+        )
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"extra {name}" for name in tensors if name not in expected]
     problems += [
@@ -111,11 +81,22 @@ def check_tensors(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...
     ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(f"the tensors in {where} do not match the configuration: {shown}")
+        raise CheckpointError(f"the tensors in {where} do not match the configuration: {shown}; {PAGE}")
+    broken = not_finite(tensors)
+    if broken:
+        raise CheckpointError(f"{broken} in {where}, expected numbers that float32 can hold; the training had gone astray")
 
 
-def load_foveal(directory: Path) -> OwnModel:
-    """Load foveal's own checkpoint directory, weights widened to fp32, in eval mode."""
-    config = read_config(directory)
-    path = directory / "model.safetensors"
-    return load_tensors(build_model(config), read_weights(path), path)
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """What the first tensor with infinities or NaN has, in words; empty if there is none."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = ~value.isfinite()
+            return f"{name} has {int(bad.sum())} of {value.numel()} values that are infinite or NaN"
+    return ""
+
+
+def load_foveal(path: Path, reading: Reading | None = None) -> OwnModel:
+    """Load foveal's own checkpoint, its directory or its file of weights; widened to fp32, in eval mode."""
+    config = read_config(path if path.is_dir() else path.parent)
+    return load_tensors(build_model(config), read_weights(path, reading), path)

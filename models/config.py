@@ -29,6 +29,9 @@ _FIXED = {
 }
 
 
+MOST_LAYERS = 10_000
+
+
 class LayerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes and choices of the Transformer layers of one stack.
 
@@ -116,6 +119,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def levels(self) -> Hierarchy:
         """The parsed hierarchy."""
         return Hierarchy.parse(self.hierarchy)
+
+
+def require_depth(layers: int) -> int:
+    """The number of layers; raises ConfigError for one that would take forever to build."""
+    if layers > MOST_LAYERS:
+        raise ConfigError(f"a stack has {layers} layers, expected at most {MOST_LAYERS}")
+    return layers
 
 
 def one_of(choices: Any, given: str, name: str) -> Any:

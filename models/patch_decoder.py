@@ -19,6 +19,7 @@ What the originals do to ids, and not to logits, is up to who gives the ids:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import torch
@@ -48,6 +49,7 @@ class PatchDecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         max_patches: patches that the patch tower has positions for.
         patch_layers: of the patch tower, and `inner_layers`: of the one inside a patch.
         tie_embeddings: the inner tower's ids and its logits share a matrix.
+        norm_eps, activation: of every layer, GPT-2's unless said otherwise.
 
     Raises:
         ConfigError: a size below 1, patches of less than 2 ids, or heads that do not divide the width.
@@ -62,6 +64,8 @@ class PatchDecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     patch_layers: int
     inner_layers: int
     tie_embeddings: bool = True
+    norm_eps: float = NORM_EPS
+    activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"
 
     def __post_init__(self) -> None:
         if self.patch_size < 2:
@@ -80,8 +84,8 @@ class PatchDecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
             heads=self.heads,
             head_dim=self.dim // self.heads,
             ff_dim=4 * self.dim,
-            norm_eps=NORM_EPS,
-            activation="gelu_tanh",
+            norm_eps=self.norm_eps,
+            activation=self.activation,
             qkv_bias=True,
         )
 
@@ -151,10 +155,10 @@ class PatchDecoder(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config)
         self.patches = Stack(config.layer, config.patch_layers)
-        self.hand_down = HandCopies(config.dim, NORM_EPS, config.patch_size)
+        self.hand_down = HandCopies(config.dim, config.norm_eps, config.patch_size)
         self.embed = InnerEmbed(config)
         self.inner = Stack(config.layer, config.inner_layers)
-        self.head = Head(config.dim, config.vocab_size, NORM_EPS)
+        self.head = Head(config.dim, config.vocab_size, config.norm_eps)
         if config.tie_embeddings:
             self.head.logits.weight = self.embed.tokens.weight
         initialise(self, config.patch_layers + config.inner_layers)

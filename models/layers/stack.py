@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...contract import CacheSpec, layer_caches
 from ..cache import LayerState, StackState
-from ..config import LayerConfig
+from ..config import LayerConfig, require_depth
 from .block import Block
 from .rotary import Rotary
 
@@ -18,7 +18,7 @@ class Stack(nn.Module):
     def __init__(self, config: LayerConfig, layers: int) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(Block(config) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(config) for _ in range(require_depth(layers)))
         self.rotary = Rotary(config) if config.rotary_base is not None and layers else None
 
     def init_state(self, batch: int, capacity: int) -> StackState:

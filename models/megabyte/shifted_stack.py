@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...contract import CacheSpec
 from ..cache import State
-from ..config import LayerConfig
+from ..config import LayerConfig, require_depth
 from ..layers.attention import Rope
 from ..layers.rotary import Rotary
 from .first_row import FirstRow
@@ -22,7 +22,7 @@ class ShiftedStack(nn.Module):
     def __init__(self, config: LayerConfig, layers: int) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(ShiftedBlock(config) for _ in range(layers))
+        self.layers = nn.ModuleList(ShiftedBlock(config) for _ in range(require_depth(layers)))
         self.rotary = Rotary(config) if config.rotary_base is not None and layers else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ..block_transformer import BlockTransformer, BlockTransformerConfig
-from ..checkpoint import read_weights
 from ..config import LayerConfig
-from .files import names_in, weight_file, weight_files
+from ..weight_files import PAGE
+from ..weights import Reading, names_in, read_weights
 from .renaming import Original, fill, layers_below
+from .settings import ANNOTATIONS, Tower, assumed, read_tower, require_known, words
 
 CLASS = "BlockTransformer"
 EMBEDDINGS = "embedder.embeddings.weight"
@@ -30,36 +31,56 @@ BUFFERS = (".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 """Causal masks and angles, which older versions of transformers save."""
 
 
-class _Neox(msgspec.Struct, frozen=True, kw_only=True):
-    """What shapes do not tell of a tower."""
-
-    num_attention_heads: int = 16
-    rotary_pct: float = 0.25
-    rotary_emb_base: float = 10_000.0
-    layer_norm_eps: float = 1e-5
-    use_parallel_residual: bool = True
-    hidden_act: Literal["gelu"] = "gelu"
+HEADS, ROTARY_SHARE, ROTARY_BASE, NORM_EPS, CONTEXT = 16, 0.25, 10_000.0, 1e-5, 2048
+"""Those of pythia-410m."""
+MAIN = (
+    "what can be read are the project's main models: a lookup embedder whose vectors are laid side by side, GPT-NeoX towers "
+    "and prefixes"
+)
 
 
-class _Tower(msgspec.Struct, frozen=True, kw_only=True):
-    config: _Neox = msgspec.field(default_factory=_Neox)
+class _Tower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tower, as `conf/trainer/*.yaml` has it; its `config` is transformers'."""
+
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
     cls: Literal["gpt-neo-x"] = "gpt-neo-x"
     decoding_strategy: Literal["prefix"] = "prefix"
+    expansion_method: Literal["expansion_layer"] = "expansion_layer"
+    expansion_ratio: Any = None
+    model_name_or_path: str | None = None
+    use_pretrained_weights: Any = None
+    loss_name: Any = None
+    attn_implementation: Any = None
 
 
-class _Embedder(msgspec.Struct, frozen=True, kw_only=True):
+class _Embedder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cls: Literal["lookup"] = "lookup"
     n_embedding_tokens: Literal[1] = 1
     projection_method: Literal["concat"] | None = "concat"
+    config: Any = None
+    model_name_or_path: Any = None
+    use_pretrained_weights: Any = None
 
 
-class _Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A `conf/trainer/*.yaml` as JSON, as far as it matters."""
+class _Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """What surrounds the towers' own settings."""
 
-    max_length: int = 2048
+    max_length: int = CONTEXT
     embedder: _Embedder = msgspec.field(default_factory=_Embedder)
     block_decoder: _Tower = msgspec.field(default_factory=_Tower)
     token_decoder: _Tower = msgspec.field(default_factory=_Tower)
+
+
+_TOWERS = {"block_decoder": BLOCK_TOWER, "token_decoder": TOKEN_TOWER}
+TRAINING = words(
+    "name wandb wandb_project wandb_entity wandb_run_name wandb_run_id output_dir resume_from_checkpoint "
+    "pythia_pile_idxmaps_path dataset block_length block_split total_batch_size per_device_train_batch_size "
+    "gradient_accumulation_steps batch_size_rampup_steps tokenizer token_decoding_loss block_decoding_loss "
+    "auto_encoding_loss adaptive_lr_auto_encoder freeze learning_rate adam_beta1 adam_beta2 weight_decay precision "
+    "num_train_steps stop_steps num_warmup_steps save_steps save_total_limit logging_steps dataloader_num_workers "
+    "deepspeed zero_shot_eval random_pad_first_block seed"
+)
+"""Keys of the project's configurations that are of training, or that the shapes show."""
 
 
 def is_block_transformer(config: Mapping[str, Any], path: Path) -> bool:
@@ -71,45 +92,42 @@ def is_block_transformer(config: Mapping[str, Any], path: Path) -> bool:
     """
     if config:
         return config.get("class") == CLASS or {"block_decoder", "token_decoder"} <= config.keys()
-    files = weight_files(path)
-    return len(files) == 1 and {EMBEDDINGS, f"{EXPANSION}.weight"} <= names_in(files[0])
+    return {EMBEDDINGS, f"{EXPANSION}.weight"} <= names_in(path)
 
 
-def load_block_transformer(path: Path, config: Mapping[str, Any]) -> BlockTransformer:
+def load_block_transformer(path: Path, config: Mapping[str, Any], reading: Reading | None = None) -> BlockTransformer:
     """Load a checkpoint; weights widened to fp32, in eval mode.
 
     Args:
         path: its directory with one file of weights, or that file.
         config: the parsed `config.json`; empty if there is none.
+        reading: which of several models in the file, and where to note what was assumed.
 
     Raises:
         CheckpointError: no weights or several files of them, tensors that are missing, left over or of another shape, or a
             configuration of another kind than that of the main models.
         ConfigError: heads that do not divide a width, or a width that is no multiple of the block's length.
     """
-    try:
-        given = msgspec.convert(dict(config), _Config)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(
-            f"config.json of the Block Transformer in {path}: {error}; what can be read are the project's main models: "
-            "a lookup embedder whose vectors are laid side by side, GPT-NeoX towers and prefixes"
-        ) from error
-    file = weight_file(path)
-    tensors = {name: value for name, value in read_weights(file).items() if not name.endswith(BUFFERS)}
+    reading = reading or Reading()
+    outside = _outside(config)
+    towers = {prefix: _tower(getattr(outside, key), key) for key, prefix in _TOWERS.items()}
+    tensors = {name: value for name, value in read_weights(path, reading).items() if not name.endswith(BUFFERS)}
     missing = [name for name in (EMBEDDINGS, f"{EXPANSION}.weight", f"{TOKEN_TOWER}embed_in.weight") if name not in tensors]
     if missing:
-        raise CheckpointError(
-            f"{file} lacks {', '.join(missing)}; what can be read are the project's main models: "
-            "a lookup embedder whose vectors are laid side by side, GPT-NeoX towers and prefixes"
-        )
-    sizes = _sizes(tensors, given, file)
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}; {MAIN}")
+    sizes = _sizes(tensors, towers, outside.max_length, path)
+    for key, prefix in _TOWERS.items():
+        _note(reading.notes, key, towers[prefix], sizes.block if key == "block_decoder" else sizes.token)
     unused = f"{BLOCK_TOWER}embed_in.weight"  # vectors are given to the block decoder
     dead = {unused: tuple(tensors[unused].shape)} if unused in tensors else {}
-    return fill(BlockTransformer(sizes), dict(_originals(sizes)), dead, tensors, file)
+    return fill(BlockTransformer(sizes), dict(_originals(sizes)), dead, tensors, path)
 
 
-def _sizes(tensors: Mapping[str, Tensor], given: _Config, where: Path) -> BlockTransformerConfig:
-    rows, block_dim, *_ = tensors[f"{EXPANSION}.weight"].shape
+def _sizes(tensors: Mapping[str, Tensor], towers: Mapping[str, Tower], context: int, where: Path) -> BlockTransformerConfig:
+    for name, axes in ((f"{EXPANSION}.weight", 3), (f"{TOKEN_TOWER}embed_in.weight", 2), (EMBEDDINGS, 2)):
+        if tensors[name].dim() != axes:
+            raise CheckpointError(f"{name} in {where} has shape {tuple(tensors[name].shape)}, expected {axes} axes")
+    rows, block_dim, _ = tensors[f"{EXPANSION}.weight"].shape
     vocab_size, token_dim = tensors[f"{TOKEN_TOWER}embed_in.weight"].shape
     piece = tensors[EMBEDDINGS].shape[1]
     if block_dim % piece or rows % token_dim:
@@ -121,31 +139,77 @@ def _sizes(tensors: Mapping[str, Tensor], given: _Config, where: Path) -> BlockT
         block_length=block_dim // piece,
         prefixes=rows // token_dim,
         vocab_size=vocab_size,
-        block=_layer(tensors, BLOCK_TOWER, block_dim, given.block_decoder.config),
+        block=_layer(tensors, BLOCK_TOWER, block_dim, towers[BLOCK_TOWER]),
         block_layers=layers_below(f"{BLOCK_TOWER}layers.", tensors),
-        token=_layer(tensors, TOKEN_TOWER, token_dim, given.token_decoder.config),
+        token=_layer(tensors, TOKEN_TOWER, token_dim, towers[TOKEN_TOWER]),
         token_layers=layers_below(f"{TOKEN_TOWER}layers.", tensors),
-        context=given.max_length,
+        context=context,
     )
 
 
-def _layer(tensors: Mapping[str, Tensor], tower: str, dim: int, given: _Neox) -> LayerConfig:
-    heads = given.num_attention_heads
+def _layer(tensors: Mapping[str, Tensor], tower: str, dim: int, given: Tower) -> LayerConfig:
+    heads = HEADS if given.heads is None else given.heads
     if heads < 1 or dim % heads:
         raise ConfigError(f"num_attention_heads of {tower} must divide its width {dim}, got {heads}; say so in config.json")
     head_dim, up = dim // heads, tensors.get(f"{tower}layers.0.mlp.dense_h_to_4h.bias")
-    rotary_dims = int(head_dim * given.rotary_pct)
+    rotary_dims = int(head_dim * (ROTARY_SHARE if given.rotary_share is None else given.rotary_share))
+    if rotary_dims % 2:
+        raise ConfigError(f"rotary_pct of {tower} rotates {rotary_dims} of {head_dim} dimensions, expected an even number")
+    ff_dim = 4 * dim if up is None else up.shape[0]  # that of the 410M model, whatever the width
+    given.require(f"config.json of {tower}", dim=dim, ff_dim=ff_dim, layers=layers_below(f"{tower}layers.", tensors))
+    if given.tied:
+        raise CheckpointError(
+            f"config.json of {tower} says tie_word_embeddings true, expected false: its head is a matrix of its own"
+        )
+    base = ROTARY_BASE if given.rotary_base is None else given.rotary_base
     return LayerConfig(
         dim=dim,
         heads=heads,
         head_dim=head_dim,
-        ff_dim=4 * dim if up is None else up.shape[0],  # that of the 410M model, whatever the width
-        norm_eps=given.layer_norm_eps,
+        ff_dim=ff_dim,
+        norm_eps=NORM_EPS if given.norm_eps is None else given.norm_eps,
+        activation=given.gelu("gelu", f"config.json of {tower}"),
         qkv_bias=True,
-        rotary_base=given.rotary_emb_base if rotary_dims else None,
+        rotary_base=base if rotary_dims else None,
         rotary_dims=rotary_dims or None,
-        parallel=given.use_parallel_residual,
+        parallel=given.parallel is not False,
     )
+
+
+def _outside(config: Mapping[str, Any]) -> _Outside:
+    """Read what is not of a tower itself; raises CheckpointError if it is of another kind than the main models."""
+    require_known(config, {"class", "max_length", "embedder", *_TOWERS, *ANNOTATIONS, *TRAINING}, "config.json")
+    try:
+        given = msgspec.convert(dict(config), _Outside)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"config.json of the Block Transformer: {error}; {MAIN}; {PAGE}") from error
+    if given.max_length < 1:
+        raise ConfigError(f"max_length must be at least 1, got {given.max_length}")
+    return given
+
+
+def _tower(given: _Tower, key: str) -> Tower:
+    tower = read_tower(given.config, f"config of {key} in config.json", is_rotary=True)
+    origin = given.model_name_or_path
+    if origin is not None and "pythia-410m" not in origin and tower.heads is None:
+        raise CheckpointError(
+            f"{key} in config.json is of {origin}, expected pythia-410m, whose heads and rotary dimensions are known; say "
+            "num_attention_heads and rotary_pct in its config"
+        )
+    return tower
+
+
+def _note(notes: list[str], key: str, given: Tower, taken: LayerConfig) -> None:
+    said = {name: value for name, value in msgspec.structs.asdict(given).items() if value is not None}
+    values = {
+        "heads": taken.heads,
+        "rotary_share": ROTARY_SHARE,
+        "rotary_base": ROTARY_BASE,
+        "norm_eps": taken.norm_eps,
+        "activation": taken.activation,
+        "parallel": taken.parallel,
+    }
+    assumed(notes, said, {name: f"{value} ({key})" for name, value in values.items()})
 
 
 def _originals(config: BlockTransformerConfig) -> Iterator[tuple[str, Original]]:

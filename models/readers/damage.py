@@ -15,7 +15,7 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong while a checkpoint is read into a CheckpointError; what has a name of its own keeps it."""
     try:
         yield
-    except (FovealError, OSError, ImportError, MemoryError):
+    except (FovealError, OSError, ImportError):
         raise
     except Exception as error:
         raise CheckpointError(

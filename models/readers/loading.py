@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,9 @@ from ...errors import CheckpointError
 from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
+from ..weight_files import PAGE, require_weights
+from ..weights import Reading, names_in
+from . import lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
 from .damage import damage_named
 from .lucidrains import is_lucidrains, load_lucidrains
@@ -21,6 +24,8 @@ from .trax import is_trax, load_trax
 from .x_transformers import is_x_transformers, load_x_transformers
 
 Config = dict[str, Any]
+LARGEST = 2**31
+"""No size of a model is as large; building one that is would take forever before it failed."""
 
 
 class Layout(NamedTuple):
@@ -36,7 +41,7 @@ class Layout(NamedTuple):
     name: str
     sign: str
     recognises: Callable[[Config, Path], bool]
-    load: Callable[[Path, Config], Architecture]
+    load: Callable[[Path, Config, Reading], Architecture]
 
 
 def _is_foveal(config: Config, _path: Path) -> bool:
@@ -44,7 +49,7 @@ def _is_foveal(config: Config, _path: Path) -> bool:
 
 
 LAYOUTS = (
-    Layout("foveal", 'a "hierarchy"', _is_foveal, lambda path, _: load_foveal(path)),
+    Layout("foveal", 'a "hierarchy"', _is_foveal, lambda path, _, reading: load_foveal(path, reading)),
     Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
     Layout("trax", 'the class "HourglassLM", or kwargs with "vanilla_layers"', is_trax, load_trax),
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
@@ -56,11 +61,16 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A model in eval mode, fp32; the tokenizer that lay beside it; and whose layout it was."""
+    """A model in eval mode, fp32; the tokenizer that lay beside it; and whose layout it was.
+
+    Attributes:
+        notes: what was assumed, chosen, taken off or widened, one line each.
+    """
 
     model: Architecture
     tokenizer_path: Path | None
     source_format: str
+    notes: tuple[str, ...] = ()
 
 
 @storage_errors()
@@ -71,13 +81,21 @@ def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
         CheckpointError: nothing there, or a layout that is none of these, or several; the message says what was found.
         ConfigError: a configuration that can't be decoded incrementally.
     """
-    path = Path(checkpoint)
+    path, reading = _asked(Path(checkpoint))
     config = _read_config(path)
     with damage_named(path):
         layout = _layout_of(path, config)
-        model = layout.load(path, config)
+        model = layout.load(path, config, reading)
     tokenizer = (path if path.is_dir() else path.parent) / "tokenizer.json"
-    return LoadedCheckpoint(model, tokenizer if tokenizer.is_file() else None, layout.name)
+    return LoadedCheckpoint(model, tokenizer if tokenizer.is_file() else None, layout.name, tuple(reading.notes))
+
+
+def _asked(path: Path) -> tuple[Path, Reading]:
+    """The path, and which of several models in the file is asked for: `run.pt#ema`."""
+    place, mark, entry = str(path).rpartition("#")
+    if mark and not path.exists() and Path(place).exists():
+        return Path(place), Reading(entry)
+    return path, Reading()
 
 
 def _layout_of(path: Path, config: Config) -> Layout:
@@ -89,11 +107,29 @@ def _layout_of(path: Path, config: Config) -> Layout:
             f"{path} looks like several layouts: {' and like '.join(f'{x.name} ({x.sign})' for x in found)}; "
             "leave in config.json what belongs to one of them"
         )
+    hint = _package_of(path)
+    if hint is not None:
+        raise CheckpointError(
+            f"{path} holds the weights of {hint[0]}, but not its sizes, which its names do not tell; write a config.json beside "  # noqa: E501
+            f"it, for instance {hint[1]}; {PAGE}"
+        )
+    require_weights(path)  # what a file is that can't hold weights says more than that no layout fits
     signs = "; ".join(f"{layout.name}: {layout.sign}" for layout in LAYOUTS)
-    raise CheckpointError(
-        f"{path} is of no layout foveal knows: got {_seen(path, config)}; expected one of: {signs}; "
-        "docs/models.md says what each needs"
-    )
+    raise CheckpointError(f"{path} is of no layout foveal knows: got {_seen(path, config)}; expected one of: {signs}; {PAGE}")
+
+
+_PACKAGES = {
+    "token_emb.emb.weight": ("x-transformers", x_transformers.EXAMPLE),
+    "transformer.norm_out.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
+    "transformer.norm.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
+    "start_tokens.0": ("MEGABYTE-pytorch", megabyte.EXAMPLE),
+}
+"""Packages whose configuration has to be written, by a tensor that only they have."""
+
+
+def _package_of(path: Path) -> tuple[str, str] | None:
+    names = names_in(path)
+    return next((found for name, found in _PACKAGES.items() if name in names), None)
 
 
 def _seen(path: Path, config: Config) -> str:
@@ -119,4 +155,17 @@ def _read_config(path: Path) -> Config:
         raise CheckpointError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")
+    if not isinstance(config.get("class", ""), str):
+        raise CheckpointError(f"{file} has the class {config['class']!r}, expected the name of a class")
+    beyond = next((number for number in _integers(config) if abs(number) >= LARGEST), None)
+    if beyond is not None:
+        raise CheckpointError(f"{file} has the number {beyond}, expected sizes below {LARGEST}")
     return config
+
+
+def _integers(said: Any) -> Iterator[int]:
+    if isinstance(said, int):
+        yield said
+    elif isinstance(said, (dict, list)):
+        for part in said.values() if isinstance(said, dict) else said:
+            yield from _integers(part)

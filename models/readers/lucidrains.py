@@ -18,12 +18,18 @@ from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
 from ...hierarchy import Hierarchy
-from ..checkpoint import check_tensors, read_weights
+from ..checkpoint import check_tensors
 from ..config import ModelConfig, Shortening, Upsampling
 from ..hourglass.model import Hourglass
-from .files import package_kwargs, package_weights
+from ..weight_files import PAGE
+from ..weights import Reading, read_weights
+from .settings import assumed, package_kwargs
 
 CLASS = "HourglassTransformerLM"
+EXAMPLE = (
+    f'{{"class": "{CLASS}", "kwargs": {{"num_tokens": 256, "dim": 64, "max_seq_len": 512, "depth": [2, [1, 2, 1], 2], '
+    '"shorten_factor": [2, 4], "heads": 4, "dim_head": 16}}'
+)
 FF_MULT = 4  # fixed in the package
 
 
@@ -57,7 +63,9 @@ def config_from_kwargs(kwargs: Mapping[str, Any]) -> ModelConfig:
     try:
         given = msgspec.convert(dict(kwargs), _Kwargs)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"kwargs of {CLASS} in config.json: {error}") from error
+        raise CheckpointError(
+            f"kwargs of {CLASS} in config.json: {error}; expected something like {EXAMPLE}; {PAGE}"
+        ) from error
     if not given.causal:
         raise ConfigError("the checkpoint has causal=False; only causal models can be decoded token by token")
     is_linear, is_attention = given.updown_sample_type == "linear", given.attn_resampling
@@ -91,10 +99,12 @@ def config_from_kwargs(kwargs: Mapping[str, Any]) -> ModelConfig:
 def _hierarchy(depth: Any, shorten_factor: int | list[int] | None) -> Hierarchy:
     """Unfold `(pre, (pre, valley, post), post)`; an int factor serves every level, a list is used outermost first."""
     outside: list[tuple[int, int]] = []
-    while not isinstance(depth, int):
+    while type(depth) is not int:
         if not isinstance(depth, (list, tuple)) or len(depth) != 3:
             raise ConfigError(f"depth must be an integer or [pre, inside, post], got {depth!r}")
-        outside.append((int(depth[0]), int(depth[2])))
+        if not all(type(count) is int for count in (depth[0], depth[2])):
+            raise ConfigError(f"depth must have integers of layers before and after, got {depth!r}")
+        outside.append((depth[0], depth[2]))
         depth = depth[1]
     if outside and shorten_factor is None:
         shorten_factor = 2  # the package's default for a level
@@ -106,18 +116,18 @@ def _hierarchy(depth: Any, shorten_factor: int | list[int] | None) -> Hierarchy:
     return Hierarchy.nested(outside, depth, factors[: len(outside)])
 
 
-def load_lucidrains(directory: Path, config: Mapping[str, Any]) -> Hourglass:
-    """Load a checkpoint directory given its parsed `config.json`; weights widened to fp32, in eval mode.
-
-    Weights are `model.safetensors`, or a plain `state_dict` saved by torch, which is read with `weights_only=True`.
+def load_lucidrains(path: Path, config: Mapping[str, Any], reading: Reading | None = None) -> Hourglass:
+    """Load a checkpoint, its directory or its file of weights, given its parsed `config.json`; fp32, in eval mode.
 
     Raises:
         CheckpointError: no weights, or tensors that are missing, left over or of another shape, by their original names.
         ConfigError: as `config_from_kwargs`.
     """
-    model_config = config_from_kwargs(package_kwargs(directory, config, CLASS))
-    path = package_weights(directory)
-    return from_state_dict(read_weights(path), model_config, path)
+    reading = reading or Reading()
+    kwargs = package_kwargs(config, CLASS, EXAMPLE)
+    model_config = config_from_kwargs(kwargs)
+    assumed(reading.notes, kwargs, {"heads": model_config.heads, "dim_head": model_config.head_dim})
+    return from_state_dict(read_weights(path, reading), model_config, path)
 
 
 def from_state_dict(tensors: dict[str, Tensor], config: ModelConfig, where: Path) -> Hourglass:

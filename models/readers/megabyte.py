@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..checkpoint import check_tensors, read_weights
+from ..checkpoint import check_tensors
 from ..layers.rotary import Rotary
 from ..megabyte.config import MegabyteConfig
 from ..megabyte.model import Megabyte
-from .files import package_kwargs, package_weights
+from ..weight_files import PAGE
+from ..weights import Reading, read_weights
+from .settings import assumed, package_kwargs
 
 CLASS = "MEGABYTE"
+EXAMPLE = (
+    f'{{"class": "{CLASS}", "kwargs": {{"num_tokens": 256, "dim": [64, 48], "depth": [2, 2], "max_seq_len": [64, 4], '
+    '"heads": 4, "dim_head": 16, "rel_pos": true}}'
+)
 VERSION = "0.3.6"
 FREQUENCIES = "rotary_emb.inv_freq"
 
@@ -63,7 +69,9 @@ def config_from_kwargs(kwargs: Mapping[str, Any]) -> MegabyteConfig:
     try:
         given = msgspec.convert(dict(kwargs), _Kwargs)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"kwargs of {CLASS} in config.json: {error}") from error
+        raise CheckpointError(
+            f"kwargs of {CLASS} in config.json: {error}; expected something like {EXAMPLE}; {PAGE}"
+        ) from error
     return MegabyteConfig(
         vocab_size=given.num_tokens,
         dims=(given.dim,) * len(given.depth) if isinstance(given.dim, int) else tuple(given.dim),
@@ -77,25 +85,26 @@ def config_from_kwargs(kwargs: Mapping[str, Any]) -> MegabyteConfig:
     )
 
 
-def load_megabyte(directory: Path, config: Mapping[str, Any]) -> Megabyte:
-    """Load a checkpoint directory given its parsed `config.json`; weights widened to fp32, in eval mode.
-
-    Weights are `model.safetensors`, or a plain `state_dict` saved by torch, which is read with `weights_only=True`.
+def load_megabyte(path: Path, config: Mapping[str, Any], reading: Reading | None = None) -> Megabyte:
+    """Load a checkpoint, its directory or its file of weights, given its parsed `config.json`; fp32, in eval mode.
 
     Raises:
         CheckpointError: another version of the package, no weights, tensors that are missing, left over or of another shape, by
             their original names, or frequencies that are not the package's.
         ConfigError: as `config_from_kwargs`.
     """
+    reading = reading or Reading()
     version = config.get("version", VERSION)
     if version != VERSION:
         raise CheckpointError(
-            f"{directory / 'config.json'} is of MEGABYTE-pytorch {version}, expected {VERSION}: other versions compute other "
-            f'things under the same names; if it was trained with {VERSION}, correct "version"'
+            f"config.json is of MEGABYTE-pytorch {version}, expected {VERSION}: other versions compute other "
+            f'things under the same names; if it was trained with {VERSION}, correct "version"; {PAGE}'
         )
-    model_config = config_from_kwargs(package_kwargs(directory, config, CLASS))
-    path = package_weights(directory)
-    return from_state_dict(read_weights(path), model_config, path)
+    kwargs = package_kwargs(config, CLASS, EXAMPLE)
+    model_config = config_from_kwargs(kwargs)
+    values = {"version": VERSION, "heads": model_config.heads, "dim_head": model_config.head_dim}
+    assumed(reading.notes, {**kwargs, **config}, values)
+    return from_state_dict(read_weights(path, reading), model_config, path)
 
 
 def from_state_dict(tensors: dict[str, Tensor], config: MegabyteConfig, where: Path) -> Megabyte:
@@ -124,8 +133,8 @@ def _shapes(names: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[st
 def _check_frequencies(found: Tensor, config: MegabyteConfig, what: str) -> None:
     """They are no weights, so that others than the package's mean another model; half precision has rounded them."""
     expected = Rotary(config.layer(0)).inverse_frequency
-    rounding = 8 * torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
-    if not torch.allclose(found.float(), expected, rtol=max(rounding, 1e-5), atol=1e-7):
+    stored = [expected.to(dtype).float() for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    if not any(torch.allclose(found, frequencies, rtol=1e-5, atol=1e-7) for frequencies in stored):
         raise CheckpointError(f"{what} are not the frequencies of rotary positions of base 10000, the only ones it has")
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..checkpoint import read_weights
-from ..patch_decoder import PatchDecoder, PatchDecoderConfig
-from .files import names_in, weight_file, weight_files
+from ..patch_decoder import NORM_EPS, PatchDecoder, PatchDecoderConfig
+from ..weights import Reading, names_in, read_weights
 from .renaming import Original, fill, layers_below
+from .settings import ANNOTATIONS, Tower, assumed, read_tower
 
 CLASSES = {"NotaGenLMHeadModel": "notagen", "bGPTLMHeadModel": "bgpt"}
 INNER_TOWERS = {"char_level_decoder.base.": "notagen", "byte_level_decoder.base.": "bgpt"}
@@ -30,10 +30,9 @@ BUFFERS = (".attn.bias", ".attn.masked_bias")
 """Causal masks, which older versions of transformers save."""
 
 
-class _Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What a `config.json` beside the weights may say."""
-
-    heads: int | None = None
+PATCH_KEYS = ("encoder_config", "patch_config", "patch_level_config", "patch_level_decoder")
+INNER_KEYS = ("decoder_config", "char_config", "byte_config", "inner_config", "char_level_decoder", "byte_level_decoder")
+"""What the configuration of each tower may be called; one for both stands at the top."""
 
 
 def is_patch_decoder(config: Mapping[str, Any], path: Path) -> bool:
@@ -45,48 +44,90 @@ def is_patch_decoder(config: Mapping[str, Any], path: Path) -> bool:
     """
     if "class" in config:
         return config["class"] in CLASSES
-    files = weight_files(path)
-    return len(files) == 1 and f"{PATCH_EMBEDDING}.weight" in names_in(files[0])
+    return f"{PATCH_EMBEDDING}.weight" in names_in(path)
 
 
-def load_patch_decoder(path: Path, config: Mapping[str, Any]) -> PatchDecoder:
+def load_patch_decoder(path: Path, config: Mapping[str, Any], reading: Reading | None = None) -> PatchDecoder:
     """Load a checkpoint; weights widened to fp32, in eval mode.
 
     Args:
         path: its directory with one file of weights, or that file.
-        config: the parsed `config.json`, which may give `heads`; empty if there is none.
+        config: the parsed `config.json`: settings of both towers by transformers' names, or of each under `encoder_config` and
+            `decoder_config`; empty if there is none.
+        reading: which of several models in the file, and where to note what was assumed.
 
     Raises:
-        CheckpointError: no weights or several files of them, or tensors that are missing, left over or of another shape.
+        CheckpointError: no weights or several files of them, tensors that are missing, left over or of another shape, or
+            settings that are unknown or can't be honoured.
         ConfigError: heads that do not divide the width.
     """
-    try:
-        given = msgspec.convert(dict(config), _Config)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(f"config.json of the patch decoder in {path}: {error}") from error
-    file = weight_file(path)
-    tensors = read_weights(file, entry="model")
+    reading = reading or Reading()
+    patch, inner = _towers(config)
+    tensors = read_weights(path, reading)
     weights = {name: value for name, value in tensors.items() if not name.endswith(BUFFERS)}
-    return from_state_dict(weights, given.heads, file)
+    return from_state_dict(weights, patch, inner, path, reading.notes)
 
 
-def from_state_dict(tensors: Mapping[str, Tensor], heads: int | None, where: Path) -> PatchDecoder:
-    """Build the model from the originals' `state_dict`; `where` is named in errors; heads None: one per 64 of the width."""
+def _towers(config: Mapping[str, Any]) -> tuple[Tower, Tower]:
+    """Settings of the tower over patches and of the one inside each."""
+    nested = [[key for key in keys if key in config] for keys in (PATCH_KEYS, INNER_KEYS)]
+    also = {"class", *ANNOTATIONS, *PATCH_KEYS, *INNER_KEYS}
+    rest = {key: value for key, value in config.items() if key not in {*PATCH_KEYS, *INNER_KEYS}}
+    common = read_tower(rest, "config.json", is_rotary=False, also=also)
+    found = []
+    for keys in nested:
+        if len(keys) > 1:
+            raise CheckpointError(f"config.json has both {' and '.join(keys)}; leave one")
+        given = config[keys[0]] if keys else {}
+        if not isinstance(given, Mapping):
+            raise CheckpointError(f"{keys[0]} in config.json is {given!r}, expected an object")
+        tower = read_tower(given, f"{keys[0]} in config.json" if keys else "config.json", is_rotary=False)
+        merged = {name: value for name, value in msgspec.structs.asdict(tower).items() if value is not None}
+        found.append(msgspec.structs.replace(common, **merged))
+    return found[0], found[1]
+
+
+def from_state_dict(
+    tensors: Mapping[str, Tensor], patch: Tower, inside: Tower, where: Path, notes: list[str] | None = None
+) -> PatchDecoder:
+    """Build the model from the originals' `state_dict`; `where` is named in errors; heads not said: one per 64 of the width."""
     inner = next((tower for tower in INNER_TOWERS if f"{tower}transformer.wte.weight" in tensors), None)
     if inner is None:
         raise CheckpointError(
             f"{where} has no inner tower: expected {' or '.join(f'{tower}transformer.wte.weight' for tower in INNER_TOWERS)}; "
             "a classifier or a patch tower alone can't be decoded"
         )
-    config = _sizes(tensors, inner, heads, where)
+    config = _sizes(tensors, inner, patch, inside, where)
+    _check_sizes(config, patch, inside)
+    said = {name: value for name, value in msgspec.structs.asdict(patch).items() if value is not None}
+    eps = {"norm_eps": config.norm_eps, "activation": "gelu_new"}
+    assumed(notes if notes is not None else [], said, {"heads": config.heads, **eps})
     dead = {f"{PATCH_TOWER}wte.weight": (1, config.dim)}  # GPT2Model insists on one; vectors are given to it
     if config.tie_embeddings and f"{inner}lm_head.weight" in tensors:
         dead[f"{inner}lm_head.weight"] = (config.vocab_size, config.dim)
-    return fill(PatchDecoder(config), dict(_originals(config, inner)), dead, tensors, where)
+    positions = _matrix(tensors, f"{inner}transformer.wpe.weight", where).shape[0]
+    return fill(PatchDecoder(config), dict(_originals(config, inner, positions)), dead, tensors, where)
 
 
-def _sizes(tensors: Mapping[str, Tensor], inner: str, heads: int | None, where: Path) -> PatchDecoderConfig:
-    tokens, head = tensors[f"{inner}transformer.wte.weight"], tensors.get(f"{inner}lm_head.weight")
+def _check_sizes(config: PatchDecoderConfig, patch: Tower, inner: Tower) -> None:
+    """What is said of both towers at once is the tower's of patches, whose configuration transformers saves."""
+    patch.require(
+        "config.json", dim=config.dim, layers=config.patch_layers, positions=config.max_patches, ff_dim=4 * config.dim
+    )
+    inner.require("config.json", dim=config.dim, ff_dim=4 * config.dim)
+    if inner.layers not in (None, config.inner_layers, patch.layers):
+        inner.require("config.json", layers=config.inner_layers)
+    if inner.vocab_size not in (None, 1, config.vocab_size):
+        inner.require("config.json", vocab_size=config.vocab_size)
+    if inner.tied is not None and inner.tied is not config.tie_embeddings:
+        found = "one matrix as" if config.tie_embeddings else "different ones as"
+        raise CheckpointError(
+            f"config.json says tie_word_embeddings {inner.tied}, but the tensors have {found} head and embedding"
+        )
+
+
+def _sizes(tensors: Mapping[str, Tensor], inner: str, patch: Tower, inside: Tower, where: Path) -> PatchDecoderConfig:
+    tokens, head = _matrix(tensors, f"{inner}transformer.wte.weight", where), tensors.get(f"{inner}lm_head.weight")
     vocab_size, dim = tokens.shape
     columns = _matrix(tensors, f"{PATCH_EMBEDDING}.weight", where).shape[1]
     if columns % vocab_size:
@@ -94,16 +135,24 @@ def _sizes(tensors: Mapping[str, Tensor], inner: str, heads: int | None, where: 
             f"{PATCH_EMBEDDING}.weight in {where} has {columns} columns, "
             f"expected as many for each of the {vocab_size} ids of the inner tower"
         )
+    for name in ("heads", "norm_eps", "activation"):
+        if getattr(patch, name) != getattr(inside, name):
+            raise CheckpointError(
+                f"config.json says {name} {getattr(patch, name)} of the tower over patches and {getattr(inside, name)} of the "
+                "one inside a patch, expected the same: both towers are computed alike"
+            )
     return PatchDecoderConfig(
         architecture=INNER_TOWERS[inner],
         patch_size=columns // vocab_size,
         max_patches=_matrix(tensors, f"{PATCH_TOWER}wpe.weight", where).shape[0],
         vocab_size=vocab_size,
         dim=dim,
-        heads=max(dim // HEAD_DIM, 1) if heads is None else heads,
+        heads=max(dim // HEAD_DIM, 1) if patch.heads is None else patch.heads,
         patch_layers=layers_below(f"{PATCH_TOWER}h.", tensors),
         inner_layers=layers_below(f"{inner}transformer.h.", tensors),
         tie_embeddings=head is None or torch.equal(head, tokens),
+        norm_eps=NORM_EPS if patch.norm_eps is None else patch.norm_eps,
+        activation=patch.gelu("gelu_tanh", "config.json"),
     )
 
 
@@ -114,7 +163,7 @@ def _matrix(tensors: Mapping[str, Tensor], name: str, where: Path) -> Tensor:
     return tensors[name]
 
 
-def _originals(config: PatchDecoderConfig, inner: str) -> Iterator[tuple[str, Original]]:
+def _originals(config: PatchDecoderConfig, inner: str, positions: int) -> Iterator[tuple[str, Original]]:
     size, vocab_size, dim = config.patch_size, config.vocab_size, config.dim
     yield "patch_embed.columns.weight", Original(f"{PATCH_EMBEDDING}.weight", (dim, size * vocab_size), torch.t)
     yield "patch_embed.bias", Original(f"{PATCH_EMBEDDING}.bias", (dim,))
@@ -124,8 +173,10 @@ def _originals(config: PatchDecoderConfig, inner: str) -> Iterator[tuple[str, Or
     tower = f"{inner}transformer."
     tokens = Original(f"{tower}wte.weight", (vocab_size, dim))
     yield "embed.tokens.weight", tokens
-    # The row after a whole patch, which the originals compute in training only, gives no logits that anybody reads.
-    yield "embed.positions.weight", Original(f"{tower}wpe.weight", (size + 1, dim), lambda table: table[:size])
+    # The row after a whole patch, which the originals compute in training only, gives no logits that anybody reads; a table may
+    # have more, as GPT-2's own has 1,024, but no fewer than there are rows.
+    rows = max(positions, size)
+    yield "embed.positions.weight", Original(f"{tower}wpe.weight", (rows, dim), lambda table: table[:size])
     yield from _layers("inner.", tower, config.inner_layers, dim)
     yield from _norm("head.norm", f"{tower}ln_f", dim)
     yield "head.logits.weight", tokens if config.tie_embeddings else Original(f"{inner}lm_head.weight", (vocab_size, dim))

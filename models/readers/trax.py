@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ..checkpoint import read_weights
 from ..trax.config import TraxConfig
 from ..trax.model import TraxHourglass
+from ..weight_files import PAGE, weight_files
+from ..weights import Reading, read_weights
 from .numpy_pickle import Array, arrays_in, opened, read_pickle
+from .settings import ANNOTATIONS, assumed, require_known
 from .trax_order import name_in_order
 from .trax_weights import model_of
 
@@ -68,7 +70,7 @@ def is_trax(config: Mapping[str, Any], checkpoint: Path) -> bool:
     return "hierarchy" not in config and any(name.endswith((NPY, *PICKLES)) for name in names)
 
 
-def load_trax(checkpoint: Path, config: Mapping[str, Any]) -> TraxHourglass:
+def load_trax(checkpoint: Path, config: Mapping[str, Any], reading: Reading | None = None) -> TraxHourglass:
     """Load a checkpoint directory, or one of its files, given the parsed `config.json`; fp32, in eval mode.
 
     Raises:
@@ -76,15 +78,17 @@ def load_trax(checkpoint: Path, config: Mapping[str, Any]) -> TraxHourglass:
             not those of a model with these arguments.
         ConfigError: a hierarchy that the original would not build.
     """
+    reading = reading or Reading()
     trax_config = config_from_json(config, checkpoint)
+    _note(config, trax_config, reading.notes)
     path = checkpoint
     if checkpoint.is_dir():
         found = [checkpoint / name for name in WEIGHT_FILES if (checkpoint / name).is_file()]
-        if not found:
-            raise CheckpointError(f"no weights in {checkpoint}; expected one of {', '.join(WEIGHT_FILES)}")
-        path = found[0]
-    if path.suffix == ".safetensors":
-        tensors = read_weights(path)
+        if not found and not weight_files(checkpoint):
+            raise CheckpointError(f"no weights in {checkpoint}; expected one of {', '.join(WEIGHT_FILES)}; {PAGE}")
+        path = found[0] if found else checkpoint
+    if not path.name.endswith((NPY, *PICKLES)):
+        tensors = read_weights(path, reading)
     else:
         tensors = name_in_order([_tensor(array) for array in read_arrays(path)], trax_config, path)
     return model_of(tensors, trax_config, path)
@@ -97,6 +101,7 @@ def config_from_json(config: Mapping[str, Any], where: Path) -> TraxConfig:
         CheckpointError: there are none, or the original has no such ones.
         ConfigError: as `load_trax`.
     """
+    require_known(config, {"class", "kwargs", "context", *ANNOTATIONS}, "config.json")
     kwargs = config.get("kwargs")
     if not isinstance(kwargs, Mapping):
         raise CheckpointError(
@@ -122,6 +127,12 @@ def config_from_json(config: Mapping[str, Any], where: Path) -> TraxConfig:
         upsampling="linear" if given.attention_upsampling_fn == "LinearUpsampling" else "repeat",
         activation="gelu" if given.ff_activation == "Gelu" else "gelu_tanh",
     )
+
+
+def _note(config: Mapping[str, Any], taken: TraxConfig, notes: list[str]) -> None:
+    """What the arrays do not show."""
+    values = {"n_heads": taken.heads, "ff_activation": "FastGelu", "context": taken.context}
+    assumed(notes, {**config.get("kwargs", {}), **config}, values)
 
 
 def read_arrays(path: Path) -> Sequence[Array]:

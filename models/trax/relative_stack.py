@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...contract import CacheSpec
-from ..config import LayerConfig
+from ..config import LayerConfig, require_depth
 from ..layers.feed_forward import FeedForward
 from .relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases, key_value_caches
 
@@ -38,7 +38,7 @@ class RelativeStack(nn.Module):
     def __init__(self, config: LayerConfig, biases: SharedBiases, layers: int, pooling: int) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(RelativeBlock(config, biases, pooling) for _ in range(layers))
+        self.layers = nn.ModuleList(RelativeBlock(config, biases, pooling) for _ in range(require_depth(layers)))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from specimens import random_model
 
 from foveal import CheckpointError
 from foveal.models.checkpoint import save_checkpoint
 from foveal.models.readers import loading
 from foveal.models.readers.loading import LAYOUTS, Layout, load_model
+from foveal.models.weights import Reading
 
 
 def write(directory: Path, config: Any) -> Path:
@@ -24,14 +26,14 @@ def write(directory: Path, config: Any) -> Path:
 
 def layout(name: str, key: str, model: Any = None) -> Layout:
     """One that is recognised by a key of its configuration."""
-    return Layout(name, f'a "{key}"', lambda config, _: key in config, lambda _path, _config: model)
+    return Layout(name, f'a "{key}"', lambda config, _: key in config, lambda _path, _config, _reading: model)
 
 
 def test_a_layout_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its reader is given the configuration; the tokenizer beside it is found, and its name goes into the manifest."""
     model, given = random_model("1@1"), []
 
-    def read(path: Path, config: dict[str, Any]) -> Any:
+    def read(path: Path, config: dict[str, Any], _reading: Reading) -> Any:
         given.append((path, config))
         return model
 
@@ -53,7 +55,7 @@ def test_a_file_of_weights_may_say_enough(tmp_path: Path, monkeypatch: pytest.Mo
         seen.append(config)
         return path.suffix == ".odd"
 
-    monkeypatch.setattr(loading, "LAYOUTS", (Layout("odd", "its suffix", recognises, lambda _path, _config: None),))
+    monkeypatch.setattr(loading, "LAYOUTS", (Layout("odd", "its suffix", recognises, lambda _path, _config, _reading: None),))
     (tmp_path / "weights.odd").write_bytes(b"x")
     (tmp_path / "tokenizer.json").write_text("{}")
     loaded = load_model(tmp_path / "weights.odd")
@@ -66,6 +68,7 @@ def test_a_file_of_weights_may_say_enough(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_unknown_layout(tmp_path: Path) -> None:
     """The message has what was found, and every sign that was looked for."""
     path = write(tmp_path / "c", {"wheels": 3, "class": "Cart"})
+    torch.save({"wheel.weight": torch.ones(2, 2)}, path / "model.pt")
     with pytest.raises(
         CheckpointError,
         match=r"is of no layout foveal knows: got a config.json with the keys \['class', 'wheels'\] and class \"Cart\"",
@@ -88,15 +91,15 @@ def test_several_layouts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_config(tmp_path: Path) -> None:
-    """The files that are there are named, the first eight of them; or that there are none; or the file that was given."""
-    with pytest.raises(CheckpointError, match="got no config.json, and no files at all; expected one of: "):
+    """The files that are there are named; or that there are none; or the file that was given, and what it is."""
+    with pytest.raises(CheckpointError, match="no weights in .*; expected model.safetensors, or one file"):
         load_model(tmp_path)
-    for index in range(9):
-        (tmp_path / f"part{index}.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="got no config.json, and part0.bin, .*, part7.bin; expected one of"):
+    for index in range(2):
+        torch.save({"wheel.weight": torch.ones(2, 2)}, tmp_path / f"part{index}.bin")
+    with pytest.raises(CheckpointError, match=r"has 2 files of weights \(part0.bin, part1.bin\), expected one; give the path"):
         load_model(tmp_path)
-    with pytest.raises(CheckpointError, match="got the file part3.bin; expected one of"):
-        load_model(tmp_path / "part3.bin")
+    with pytest.raises(CheckpointError, match="got the file part1.bin; expected one of"):
+        load_model(tmp_path / "part1.bin")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
