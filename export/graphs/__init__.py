@@ -2,6 +2,7 @@
 
 modules.py         the models' modules as they appear in a graph
 export_stage.py    a stage of a PyTorch model -> a portable graph; all else here needs no torch
+quick_exporter.py  torch's exporter, without what it does again for every graph
 functions.py       bodies of the `foveal` domain's ops in standard ONNX
 dialect.py         the ONNX vocabularies a graph can be written in
 change_dialect.py  a graph in another of them

@@ -21,6 +21,7 @@ from .change_dialect import change_dialect
 from .dialect import MODERN, Dialect
 from .modules import StageGraph
 from .own_modules import export_error, quiet
+from .quick_exporter import savings
 from .saving import save_graph
 
 # Any sizes serve as examples so long as they differ from 0 and 1, which torch.export would take for constants.
@@ -54,7 +55,7 @@ def _traced(stage: Stage, contract: Contract) -> ir.Model:
     graph = StageGraph(stage)
     letters = {letter: Dim(_symbol(letter), min=1) for letter in _letters(contract)}
     try:
-        with warnings.catch_warnings(), torch.no_grad(), quiet():
+        with warnings.catch_warnings(), torch.no_grad(), quiet(), savings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations; its failures are raised
             program = torch.onnx.export(
                 graph,
