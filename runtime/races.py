@@ -83,7 +83,9 @@ def _age_seconds(path: Path) -> float:
 
 def _keep(race: _Race) -> None:
     try:
-        write_atomically(race.path(), msgspec.json.encode(race))
+        path = race.path()
+        if not path.exists() or path.is_file():  # to write to a pipe would wait for a reader
+            write_atomically(path, msgspec.json.encode(race))
     except (OSError, RuntimeError) as error:
         _log.info("can't keep what was measured: %s; it is measured again next time", error)
 

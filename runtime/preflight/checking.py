@@ -90,7 +90,7 @@ def require_whole(bundle: Bundle, target: str) -> None:
     Raises:
         EngineMismatchError: an engine is another's, or was made of another graph or of other weights.
     """
-    for stage in bundle.manifest.engines[target]:
+    for stage in bundle.manifest.engines.get(target, {}):
         found = read_checked_sidecar(bundle.path, bundle.manifest, target, stage, lambda _: None)
         if isinstance(found, Finding):
             raise EngineMismatchError(f'{bundle.path}, {target}: stage "{stage}": {found.sentence}')
