@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...contract import CacheSpec, StageSpec
-from ...errors import EquivalenceError, FovealError, reason_of
+from ...errors import EngineMismatchError, EquivalenceError, FovealError, reason_of
 from ...runtime.engines.base import BoundStage, Engine
 from ...runtime.rows import Array, Block
 from ..graphs.own_modules import line_of
@@ -63,9 +63,9 @@ class NamedStage:
         """
         try:
             self.bound.run(first, firings, inputs, output, logit_rows)
-        except FovealError:
-            raise
         except Exception as error:  # engine libraries' exceptions share no base class, and a model's own code may raise any
+            if isinstance(error, FovealError) and not isinstance(error, EngineMismatchError):
+                raise
             line = line_of(error)
             raise RunError(
                 f'stage "{self.spec.name}", token {self.spec.fired_by(first)}: the run failed: {reason_of(error)}'

@@ -73,9 +73,7 @@ def test_a_pickle_that_wants_to_run_code(tmp_path: Path) -> None:
             return print, ("executed",)
 
     torch.save({"a": Attack()}, tmp_path / "model.pt")
-    with pytest.raises(
-        CheckpointError, match=r"holds more than tensors .* which was not unpickled, as a pickle can run anything"
-    ):
+    with pytest.raises(CheckpointError, match=r"holds more than tensors .* which was not unpickled, as a pickle"):
         read_weights(tmp_path / "model.pt")
 
 
@@ -85,10 +83,10 @@ def test_something_else_than_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights: expected a state_dict, name -> tensor"):
         read_weights(tmp_path / "list.pt")
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
-    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
         read_weights(tmp_path / "broken.safetensors")
     for name in ("none.safetensors", "none.pt"):
-        with pytest.raises(CheckpointError, match="no weights at"):
+        with pytest.raises(CheckpointError, match="no weights in"):
             read_weights(tmp_path / name)
 
 
@@ -103,10 +101,7 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not JSON"):
         load_model(tmp_path)
     config.write_text(json.dumps({"class": "GPT2", "n_layer": 2}))
-    with pytest.raises(
-        CheckpointError,
-        match=r"a config.json with the keys \['class', 'n_layer'\] and class \"GPT2\"; expected one of: foveal: a \"hierarch",
-    ):
+    with pytest.raises(CheckpointError, match=r"no weights in .*; expected model\.safetensors"):
         load_model(tmp_path)
     config.write_text(json.dumps({"hierarchy": "1@1", "dim": 8, "colour": "red"}))
     with pytest.raises(CheckpointError, match="is not a foveal model configuration"):
