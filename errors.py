@@ -107,6 +107,11 @@ _NO_REASON = re.compile(
 )
 
 
+def plain(text: str) -> str:
+    """Without the codes that colour a terminal."""
+    return _ANSI.sub("", text)
+
+
 def reason_of(error: BaseException) -> str:
     """Why another library failed, in one line: the first that says something, of the innermost cause, without ANSI codes.
 
@@ -115,7 +120,7 @@ def reason_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     name = type(error).__name__
-    lines = [line.strip() for line in _ANSI.sub("", str(error)).splitlines()]
+    lines = [line.strip() for line in plain(str(error)).splitlines()]
     said = [line for line in lines if line and not _NO_REASON.match(line)]
     reason = " ".join(said[: 2 if said and said[0].endswith((":", "indices")) else 1])  # what it announces is on the next
     return f"{name}: {reason}".removesuffix(": ") if isinstance(error, LookupError | AssertionError) or not reason else reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,12 +61,6 @@ def said(error: OSError, path: str | Path | None = None) -> str:
     where = " to ".join(os.fsdecode(path) for path in paths if path is not None and not isinstance(path, int))
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
     return f"{where}: {reason}" if where else reason
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    return " ".join(text.splitlines()[0].split()) if text else type(error).__name__
 
 
 def innermost(error: BaseException) -> BaseException:

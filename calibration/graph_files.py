@@ -7,8 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ..errors import BundleError
-from ..storage import first_line
+from ..errors import BundleError, reason_of
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -25,7 +24,7 @@ def load_graph(path: Path) -> ir.Model:
     except OSError:
         raise
     except Exception as error:  # protobuf's, onnx's and onnx-ir's share no base class
-        raise BundleError(f"{path} is not a stage graph: {first_line(error)}; convert the checkpoint again") from error
+        raise BundleError(f"{path} is not a stage graph: {reason_of(error)}; convert the checkpoint again") from error
     return model
 
 

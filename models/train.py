@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, reason_of
 from ..files import write_atomically
 from ..json_files import decode
-from ..storage import first_line
 from .architecture import Architecture
 from .architectures import build_model
 from .checkpoint import read_config, save_checkpoint
@@ -225,7 +224,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
         except Exception as error:  # torch raises whatever the broken file provokes
-            raise CheckpointError(f"{path} is not the state of this run: {first_line(error)}; {_START_AGAIN}") from error
+            raise CheckpointError(f"{path} is not the state of this run: {reason_of(error)}; {_START_AGAIN}") from error
         self.report = report
         self.report.settings = self.settings
 

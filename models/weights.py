@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, plain
 from .weight_files import PAGE, read_index, require_weights, weight_files
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -195,8 +195,8 @@ def _unpickled(path: Path) -> Any:
         with torch.serialization.safe_globals(_INERT):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the broken file provokes
-        text = _plain(str(error))
-        asked = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?|disallowed) ([\w.]+)", text)
+        text = plain(str(error))
+        asked = re.search(r"(?:GLOBAL|Unsupported (?:class|global):?(?: GLOBAL)?|disallowed) ([\w.]+)", text)
         if asked:
             what = asked.group(1)
             raise CheckpointError(
@@ -209,11 +209,6 @@ def _unpickled(path: Path) -> Any:
             f"{path} could not be read as a state_dict with weights_only=True ({_innermost(text) or type(error).__name__}); "
             "save it again as torch.save(model.state_dict(), path), or as safetensors"
         ) from None
-
-
-def _plain(text: str) -> str:
-    """Without the codes that colour a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _innermost(text: str) -> str:

@@ -14,6 +14,7 @@ from ...contract import StageSpec
 from ...errors import ConfigError
 from ...files import scratch_directory
 from ...progress import Progress, silent, within
+from ...storage import storage_errors
 from ..add_engines import written
 from ..compile import compile_stage
 from ..graphs.gpu import DeviceFamily
@@ -25,6 +26,7 @@ from .portable_engines import PORTABLE
 from .systems import System, pair_of, token_ids
 
 
+@storage_errors()
 def compare_cuts(
     bundle: str | Path | Bundle,
     stage: str,

@@ -20,10 +20,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...calibration.products import bias_add_of, bias_of
-from ...errors import BuildError
+from ...errors import BuildError, reason_of
 from ...precision import ProductPrecision
 from ...runtime.engines.onnxruntime_library import import_onnxruntime, session_options
-from ...storage import first_line
 from ..graphs.nodes import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
@@ -136,7 +135,7 @@ def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[Produ
             ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
             graph = ir.load(options.optimized_model_filepath).graph
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BuildError(f"onnxruntime {ort.__version__} refuses {engine.name}: {first_line(error)}") from error
+            raise BuildError(f"onnxruntime {ort.__version__} refuses {engine.name}: {reason_of(error)}") from error
         for node in graph:
             _refuse_widening(node, engine)
         kernels = {node.name: node.op_type for node in graph}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ...errors import ExportError
-from ...storage import first_line, innermost
+from ...errors import ExportError, reason_of
+from ...storage import innermost
 
 
 def save_graph(model: ir.Model, path: Path) -> int:
@@ -21,5 +21,5 @@ def save_graph(model: ir.Model, path: Path) -> int:
         cause = innermost(error)
         if isinstance(cause, OSError):
             raise cause from error
-        raise ExportError(f"the graph of {path.name} can't be written: {first_line(cause)}; report it") from error
+        raise ExportError(f"the graph of {path.name} can't be written: {reason_of(cause)}; report it") from error
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...errors import CheckpointError, FovealError
-from ...storage import first_line
+from ...errors import CheckpointError, FovealError, reason_of
 
 
 @contextmanager
@@ -19,6 +18,6 @@ def damage_named(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path} can't be read: {type(error).__name__}: {first_line(error)}; a file of it is damaged, or says what no "
+            f"{path} can't be read: {reason_of(error)}; a file of it is damaged, or says what no "
             "model of its layout is: compare its config.json with docs/models.md, or copy it again"
         ) from error

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, reason_of
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +37,7 @@ def read_pickle(path: Path) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{path} {error}") from None
     except Exception as error:  # the unpickler raises whatever the broken file provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise CheckpointError(f"{path} could not be read as a pickle of arrays: {reason}") from error
 
 

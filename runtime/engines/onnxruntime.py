@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import StageSpec
-from ...errors import CapacityError, EngineMismatchError
+from ...errors import CapacityError, EngineMismatchError, reason_of
 from ...sidecar import EngineSidecar
-from ...storage import first_line
 from ..rows import Array, Block
 from .counters import Counters
 from .onnxruntime_library import (
@@ -130,7 +129,7 @@ class OnnxRuntimeStage:
             self._engine.session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise EngineMismatchError(
-                f'the engine of stage "{self._spec.name}" does not run as the manifest describes it: {first_line(error)}; '
+                f'the engine of stage "{self._spec.name}" does not run as the manifest describes it: {reason_of(error)}; '
                 "convert the checkpoint again"
             ) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import BackendUnavailable, ConfigError, EngineMismatchError, install
+from ...errors import BackendUnavailable, ConfigError, EngineMismatchError, install, reason_of
 
 # Every stage has its own pool of threads, which by default spin for about a second after a run and so take the cores from the
 # next stage. This long is enough to bridge two operators and short enough to be gone (docs/adr/0004 has the measurements).
@@ -103,7 +103,7 @@ def open_session(
     try:
         session = ort.InferenceSession(str(path), options, providers=[(provider, settings or {})])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise EngineMismatchError(
             f'onnxruntime {ort.__version__} can\'t load the engine of stage "{stage}", built by {builder}: {reason}'
         ) from error

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ...errors import BackendUnavailable, EngineMismatchError, install
+from ...errors import BackendUnavailable, EngineMismatchError, install, reason_of
 from ...files import cache_directory
 from ...storage import said
 from .onnxruntime_library import import_onnxruntime, open_session, session_options
@@ -110,7 +110,7 @@ def _open_plugin_session(path: Path, stage: str, builder: str, options: Any, str
     try:
         return ort.InferenceSession(str(path), options)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise EngineMismatchError(f'{name} can\'t load the engine of stage "{stage}", built by {builder}: {reason}') from error
 
 
@@ -121,6 +121,6 @@ def _register_plugin(ort: Any, name: str) -> None:
         ort.register_execution_provider_library(name, plugin.get_library_path())
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise BackendUnavailable(
-            f"{name} can't be registered ({str(error).splitlines()[0]}); "
+            f"{name} can't be registered ({reason_of(error)}); "
             "it needs an NVIDIA driver and: pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...contract import Contract, StageSpec, TensorSpec, resident_contract_of, size_of
-from ...errors import DeviceError
+from ...errors import DeviceError, reason_of
 from ...sidecar import EngineSidecar
 from ..device import Buffer
 from .onnxruntime_library import run_options
@@ -72,7 +72,7 @@ class ResidentOrtStage:
         try:
             self._program.session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             raise DeviceError(f'onnxruntime could not run stage "{self._program.name}": {reason}') from error
 
     def check_recordable(self) -> None:

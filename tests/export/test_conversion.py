@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from contracts import check_graphs_are_their_contracts
 from precisions import bytes_model, classic_engines, classic_graphs, cpu_engines, logits, write_text
 from specimens import GOLDEN, GOLDENS, ZOO, Goldens, Zoo, random_model
 
 from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert
-from foveal.contract import contract_of
 from foveal.export import build, conversion, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.export_stage import export_stage
@@ -42,17 +42,7 @@ def test_the_stored_logits_come_out_of_the_engines(name: str, goldens: Goldens) 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_graph_is_its_contract(name: str, zoo: Zoo) -> None:
     """Names, types and shapes, with batch, rows and capacity symbolic; the checker has nothing to say."""
-    bundle = zoo[name].bundle
-    for entry in bundle.manifest.stages:
-        path = bundle.file(entry.graph)
-        onnx.checker.check_model(str(path), full_check=True)
-        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec)
-        for values, tensors in ((graph.input, contract.inputs), (graph.output, contract.outputs)):
-            assert [value.name for value in values] == [tensor.name for tensor in tensors]
-            for value, tensor in zip(values, tensors, strict=True):
-                kind = value.type.tensor_type
-                assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) == tensor.dtype
-                assert tuple(d.dim_param or d.dim_value for d in kind.shape.dim) == tensor.shape
+    check_graphs_are_their_contracts(zoo[name].bundle)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -73,7 +73,7 @@ def test_a_pickle_that_wants_to_run_code(tmp_path: Path) -> None:
             return print, ("executed",)
 
     torch.save({"a": Attack()}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"holds more than tensors .* which was not unpickled, as a pickle"):
+    with pytest.raises(CheckpointError, match=r"more than tensors \(print\), which was not unpickled, as a pickle"):
         read_weights(tmp_path / "model.pt")
 
 

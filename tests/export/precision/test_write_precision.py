@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
+from contracts import check_graphs_are_their_contracts
 from precisions import (
     HIERARCHIES,
     LOSSY,
@@ -26,7 +26,6 @@ from torch import Tensor
 
 from foveal import CalibrationError
 from foveal.bundle import Bundle
-from foveal.contract import contract_of
 from foveal.export.precision.quantise import block_for, by_block, by_column
 from foveal.export.precision.write_precision import WrittenStage, write_precision
 from foveal.precision import Plan, ProductPrecision
@@ -56,17 +55,7 @@ def test_a_portable_graph_is_the_model_with_rounded_products(
 @pytest.mark.parametrize("precision", LOSSY)
 def test_every_graph_is_its_contract(precision: str, name: str, precise: PrecisionZoo) -> None:
     """Names, types and shapes are those of the fp32 graph but for the caches' dtype; the checker has nothing to say."""
-    bundle = precise[name].build(Plan(default=precision, cache="fp32"))
-    for entry in bundle.manifest.stages:
-        path = bundle.file(entry.graph)
-        onnx.checker.check_model(str(path), full_check=True)
-        graph, contract = onnx.load(path, load_external_data=False).graph, contract_of(entry.spec)
-        for values, tensors in ((graph.input, contract.inputs), (graph.output, contract.outputs)):
-            assert [value.name for value in values] == [tensor.name for tensor in tensors]
-            for value, tensor in zip(values, tensors, strict=True):
-                kind = value.type.tensor_type
-                assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) == tensor.dtype
-                assert tuple(d.dim_param or d.dim_value for d in kind.shape.dim) == tensor.shape
+    check_graphs_are_their_contracts(precise[name].build(Plan(default=precision, cache="fp32")))
 
 
 def weights(bundle: Bundle) -> Iterator[tuple[ProductPrecision, ir.Node]]:
