@@ -25,9 +25,12 @@ import re
 
 
 class FovealError(Exception):
-    """Base of all errors; `exit_code` is what the command line returns for it."""
+    """Base of all errors; `exit_code` is what the command line returns for it. Messages are one line, whatever they pass on."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split("\n"))
 
 
 class FovealWarning(UserWarning):
@@ -88,7 +91,7 @@ class StorageError(FovealError, OSError):
     """A disk or a folder refused a read or a write; `errno` and `filename` are those of the refusal."""
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return " ".join(str(self.args[0]).split("\n"))
 
 
 class DeviceError(FovealError, RuntimeError):

@@ -52,7 +52,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except FovealError as error:
-        print(f"foveal: {one_line(error)}", file=sys.stderr)
+        print(f"foveal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
         if (missing := unavailable(error, "this")) is None:
@@ -66,11 +66,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-
-
-def one_line(error: BaseException) -> str:
-    """Its message in one line, whatever the library that it passes on wrote."""
-    return " ".join(str(error).split("\n"))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:

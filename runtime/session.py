@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..bundle import ModelInfo
 from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
-from ..errors import CapacityError, ConfigError, InputError
+from ..errors import CapacityError, ConfigError, FovealError, InputError
 from .decoder import Decoder, Engines, Observer, Written
 from .drawing import check_drawn, check_draws
 from .host import HostDecoder
@@ -58,7 +58,7 @@ class Session:
 
     Raises:
         ConfigError: a batch below 1.
-        CapacityError: a capacity below 1 or beyond the model's positions.
+        CapacityError: a capacity below 1 or beyond the model's positions, or state that finds no room in memory.
     """
 
     def __init__(
@@ -72,9 +72,17 @@ class Session:
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
-        self._tokens = _token_log(self.specs, batch, self.capacity)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
-        self.decoder = self._open(engines)
+        try:
+            self._tokens = _token_log(self.specs, batch, self.capacity)
+            self.decoder = self._open(engines)
+        except (MemoryError, ValueError) as error:  # numpy's, of arrays beyond all bounds
+            if isinstance(error, FovealError):
+                raise
+            raise CapacityError(
+                f"the state of {batch} sequences of {self.capacity:,} tokens finds no room ({error}); "
+                "ask for a smaller batch or capacity"
+            ) from error
 
     def _open(self, engines: Engines) -> Decoder:
         if isinstance(engines, Sequence):

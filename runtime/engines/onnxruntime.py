@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import StageSpec
-from ...errors import CapacityError, EngineMismatchError, reason_of
+from ...errors import EngineMismatchError, reason_of
 from ...sidecar import EngineSidecar
 from ..rows import Array, Block
 from .counters import Counters
@@ -64,13 +64,7 @@ class OnnxRuntimeEngine:
         """Zeroed caches `[batch, H, rows, W]`, as this engine keeps them."""
         caches = zip(self.spec.caches, self.sidecar.cache_widths, strict=True)
         dtype = self.sidecar.cache_dtype
-        try:
-            return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
-        except (MemoryError, ValueError) as error:
-            raise CapacityError(
-                f'the caches of stage "{self.spec.name}" for {batch} sequences and {firings:,} firings find no room: {error}; '
-                "ask for a smaller batch or capacity"
-            ) from error
+        return [np.zeros((batch, cache.heads, cache.length(firings), width), dtype) for cache, width in caches]
 
 
 class OnnxRuntimeStage:
@@ -117,15 +111,15 @@ class OnnxRuntimeStage:
             return
         device = self._device
         self._counters.set(first, firings)
-        if self._counts_rows:
-            address = self._counters.rows_address + first * _INT64.itemsize
-            self._bind_input("rows", device, _INT64, (1, firings), address)
-        for (name, dtype), (address, array) in zip(self._inputs, inputs, strict=True):
-            self._bind_input(name, device, dtype, array.shape, address)
-        if logit_rows is not None:
-            self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
-        self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
         try:
+            if self._counts_rows:
+                address = self._counters.rows_address + first * _INT64.itemsize
+                self._bind_input("rows", device, _INT64, (1, firings), address)
+            for (name, dtype), (address, array) in zip(self._inputs, inputs, strict=True):
+                self._bind_input(name, device, dtype, array.shape, address)
+            if logit_rows is not None:
+                self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
+            self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
             self._engine.session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise EngineMismatchError(

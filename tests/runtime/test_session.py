@@ -290,3 +290,10 @@ def test_as_a_context_manager() -> None:
     with Session(fake_hourglass(2, 2), info()) as session:
         session.advance(random_ids(1, 3))
     assert session.state_bytes == {}
+
+
+@pytest.mark.parametrize("capacity", [2**45, 2**62])
+def test_state_that_finds_no_room(capacity: int) -> None:
+    """More than the memory there is, and more than an array may hold."""
+    with pytest.raises(CapacityError, match=r"the state of 1 sequences of .* tokens finds no room .*; ask for a smaller"):
+        Session(fake_hourglass(2, 2), info(max_positions=None), capacity=capacity)
