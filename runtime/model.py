@@ -90,7 +90,7 @@ class Model:
             repetition_penalty=repetition_penalty,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=stop,  # type: ignore[arg-type]  # which takes one text, too
         )
         tokenizer = self.required_tokenizer()
         for text in params.stop:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..contract import late_stages
 from .races import usable_cpus
 from .session import Session
 
@@ -38,11 +37,8 @@ def fastest_thread_count(open_session: Callable[[int], Session]) -> int:
 
 
 def overlap_helps(open_session: Callable[[bool], Session]) -> bool:
-    """Whether decode steps are quicker where stages that nobody waits for run in a second thread: raced, if there are any."""
-    plain = open_session(False)
-    if not late_stages(plain.specs):
-        return False
-    seconds = _race(plain, open_session(True))
+    """Whether decode steps are quicker where stages that nobody waits for run in a second thread: raced."""
+    seconds = _race(open_session(False), open_session(True))
     _log.info("decode step in turn: %.3f ms, late stages beside: %.3f ms", seconds[0] * 1e3, seconds[1] * 1e3)
     return seconds[1] < seconds[0]
 
