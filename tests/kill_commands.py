@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from kills import Calls, run_and_kill
 from specimens import random_model
 
@@ -22,6 +23,8 @@ from foveal import build, open_bundle
 from foveal.bundle import MANIFEST
 from foveal.calibration import calibrate
 from foveal.export import convert_model
+
+torch.set_num_threads(1)  # a fork has none of the threads that OpenMP began before it, and would wait for them for ever
 
 OLD = {"convert": "old", "calibrate": "full", "build": "old", "add": "full"}
 """What lies at the place before."""
