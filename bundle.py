@@ -285,9 +285,23 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
                     f'stage "{entry.spec.name}" of {directory} borrows {borrowed.cache.name} of "{borrowed.stage}", '
                     "which has no such cache; convert the checkpoint again"
                 )
+    _check_logits(directory, manifest)
     for target, engines in manifest.engines.items():
         if set(engines) - {SAMPLER} != set(names):
             raise BundleError(f"{directory} has {target} engines for {sorted(engines)}, expected {sorted(names)}")
+
+
+def _check_logits(directory: Path, manifest: Manifest) -> None:
+    """The last stage and no other gives logits, one for each token of the model."""
+    giving = [entry.spec for entry in manifest.stages if entry.spec.output == "logits"]
+    names, last = [spec.name for spec in giving], manifest.stages[-1].spec.name if manifest.stages else "none"
+    if names != [last]:
+        raise BundleError(f"{directory} has logits of the stages {names}, expected of the last, {last}; convert it again")
+    if giving[0].width != manifest.model.vocab_size:
+        raise BundleError(
+            f'stage "{last}" of {directory} gives logits of {giving[0].width} tokens, expected the {manifest.model.vocab_size} '
+            "of the model; convert the checkpoint again"
+        )
 
 
 def _check_name(directory: Path, name: str) -> None:

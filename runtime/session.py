@@ -102,15 +102,22 @@ class Session:
 
         Raises:
             InputError: ids of another shape or dtype, or outside the vocabulary; the session is unchanged.
-            CapacityError: more tokens than the session can hold; the session is unchanged.
+            CapacityError: more tokens than the session can hold, or logits that find no room in memory; the session is
+                unchanged.
         """
         tokens = self._checked_ids(ids)
         length = tokens.shape[1]
         self._last[0] = length - 1
         wanted = self._last if last_only else np.arange(length)
-        self._begin()
-        self._tokens.write(self.position, tokens)
-        logits = self.decoder.run(self.position, length, wanted)
+        try:
+            self._begin()
+            self._tokens.write(self.position, tokens)
+            logits = self.decoder.run(self.position, length, wanted)
+        except MemoryError as error:
+            raise CapacityError(
+                f"a call of {self.batch} x {length:,} tokens, of which {len(wanted):,} give logits, finds no room ({error}); "
+                "append fewer tokens in a call, or ask for the last logits alone: last_only=True"
+            ) from error
         self._go_on(length)
         return logits
 
@@ -186,8 +193,17 @@ class Session:
 
     @one_at_a_time
     def snapshot(self) -> Snapshot:
-        """Copy everything written so far."""
-        return Snapshot(self.position, self._reached, self.batch, self.tokens.copy(), self.decoder.read(self.position))
+        """Copy everything written so far.
+
+        Raises:
+            CapacityError: the copy finds no room in memory; the session is unchanged.
+        """
+        try:
+            return Snapshot(self.position, self._reached, self.batch, self.tokens.copy(), self.decoder.read(self.position))
+        except MemoryError as error:
+            raise CapacityError(
+                f"a copy of {self.position:,} tokens' state finds no room ({error}); let go of older snapshots"
+            ) from error
 
     @one_at_a_time
     def restore(self, snapshot: Snapshot) -> None:

@@ -216,6 +216,25 @@ def test_a_stage_that_reads_rows_of_another_width(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stage", "changes", "message"),
+    [
+        (
+            -1,
+            {"width": 2**31},
+            r'stage "1\.post" of .* gives logits of 2147483648 tokens, expected the 41 of the model; convert',
+        ),
+        (-1, {"output": "hidden"}, r"has logits of the stages \[\], expected of the last, 1\.post; convert"),
+        (0, {"output": "logits"}, r"has logits of the stages \['1\.pre', '1\.post'\], expected of the last, 1\.post; convert"),
+    ],
+)
+def test_logits_are_the_last_stages_and_of_the_vocabulary(bundle: Path, stage: int, changes: dict, message: str) -> None:
+    """Anything else is found before memory is asked for."""
+    edit(bundle, lambda manifest: manifest["stages"][stage]["spec"].update(changes))
+    with pytest.raises(BundleError, match=message):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
     ("stage", "changes"),
     [("3", {"heads": 4}), ("3", {"width": 11}), ("3", {"name": "2.key"}), ("5", {}), ("3", {"keeps": 8})],
 )

@@ -31,7 +31,7 @@ from programs import (
 )
 from specimens import random_ids
 
-from foveal import InputError, SamplingParams
+from foveal import CapacityError, InputError, SamplingParams
 from foveal.contract import late_stages
 from foveal.runtime.engines.fake import FakeEngine, FakeStage
 from foveal.runtime.rows import Array, Block
@@ -189,7 +189,7 @@ class TestStagesThatFireAhead:
         with Session(engines, info(), overlap=True) as session:
             session.advance(ids[:, :2])
             failing.fails = True
-            with pytest.raises(MemoryError, match="no more"):
+            with pytest.raises(CapacityError, match=r"finds no room \(no more\); append fewer"):
                 session.advance(ids[:, 2:3])
             failing.fails = False
             assert_close(advance(session, ids[:, 2:], [1] * 7), meaning(program, ids)[:, 2:])

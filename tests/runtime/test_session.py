@@ -297,3 +297,24 @@ def test_state_that_finds_no_room(capacity: int) -> None:
     """More than the memory there is, and more than an array may hold."""
     with pytest.raises(CapacityError, match=r"the state of 1 sequences of .* tokens finds no room .*; ask for a smaller"):
         Session(fake_hourglass(2, 2), info(max_positions=None), capacity=capacity)
+
+
+def test_a_call_and_a_copy_that_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked for and what to do; the session goes on as if nothing had been asked."""
+    session, ids = Session(fake_hourglass(2, 2), info()), random_ids(1, 6)
+    session.advance(ids[:, :3])
+
+    def no_room(*_: object) -> None:
+        raise MemoryError("Unable to allocate 8.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.decoder, "run", no_room)
+        patch.setattr(session.decoder, "read", no_room)
+        asked = r"1 x 3 tokens, of which 3 give logits, finds no room \(Unable to allocate 8.00 GiB\); .*last_only=True$"
+        with pytest.raises(CapacityError, match=asked):
+            session.advance(ids[:, 3:])
+        for copy in (session.snapshot, session.fork):
+            with pytest.raises(CapacityError, match=r"a copy of 3 tokens' state finds no room \(Unable .*\); let go of"):
+                copy()
+    expected = Session(fake_hourglass(2, 2), info()).advance(ids)
+    np.testing.assert_array_equal(session.advance(ids[:, 3:]), expected[:, 3:])
