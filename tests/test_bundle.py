@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from specimens import Zoo
 
-from foveal import BundleError, ConfigError, build, load, open_bundle
+from foveal import BundleError, ConfigError, EngineMismatchError, build, load, open_bundle
 from foveal.files import sha256_of
 
 Edit = Callable[[dict[str, Any]], None]
@@ -213,6 +213,21 @@ def test_a_stage_that_reads_rows_of_another_width(bundle: Path) -> None:
         BundleError, match=r'stage "3" of .* reads rows of width 25 from "1\.pre", which gives them 24 wide; convert the'
     ):
         open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"caches": [{"name": "0.e", "heads": 3, "width": 10}, {"name": "0.value", "heads": 3, "width": 10}] * 2}, "0.e"),
+        ({"inputs": [{"kind": "stream", "source": "1.pre", "width": 24}]}, "stream"),
+    ],
+)
+def test_a_graph_that_is_not_what_the_manifest_says(bundle: Path, changes: dict[str, Any], named: str) -> None:
+    """What the engine has no tensor for is said in one line, when a session binds it or with its first tokens."""
+    edit(bundle, lambda manifest: manifest["stages"][1]["spec"].update(changes))
+    said = 'the engine of stage "3" does not run as the manifest describes it: '
+    with pytest.raises(EngineMismatchError, match=rf"^{said}.*{named}.*; convert the checkpoint again$"):
+        load(bundle, threads=1, overlap=False).session().advance([[1, 2, 3]])
 
 
 @pytest.mark.parametrize(

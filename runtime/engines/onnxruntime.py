@@ -88,7 +88,10 @@ class OnnxRuntimeStage:
         self._counts_rows = "rows" in engine.input_names
         self._one_by_one: list[OnnxRuntimeStage] | None = None
         self._borrowed: Sequence[Array] = ()
-        self._bind_fixed()
+        try:
+            self._bind_fixed()
+        except Exception as error:
+            raise _mismatch(self._spec, error) from error
 
     def _bind_fixed(self) -> None:
         for name, array in self._counters.fixed.items():
@@ -101,8 +104,11 @@ class OnnxRuntimeStage:
     def borrow(self, caches: Sequence[Array]) -> None:
         """As `BoundStage.borrow`."""
         self._borrowed = caches  # keeps them alive
-        for given, cache in zip(self._spec.borrows, caches, strict=True):
-            self._bind_input(given.name, self._device, cache.dtype, cache.shape, cache.ctypes.data)
+        try:
+            for given, cache in zip(self._spec.borrows, caches, strict=True):
+                self._bind_input(given.name, self._device, cache.dtype, cache.shape, cache.ctypes.data)
+        except Exception as error:
+            raise _mismatch(self._spec, error) from error
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
@@ -121,11 +127,8 @@ class OnnxRuntimeStage:
                 self._bind_input("logit_rows", device, _INT64, logit_rows.array.shape, logit_rows.address)
             self._bind_output(self._spec.output, device, _FLOAT32, output.array.shape, output.address)
             self._engine.session.run_with_iobinding(self._binding)
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EngineMismatchError(
-                f'the engine of stage "{self._spec.name}" does not run as the manifest describes it: {reason_of(error)}; '
-                "convert the checkpoint again"
-            ) from error
+        except Exception as error:
+            raise _mismatch(self._spec, error) from error
 
     def _run_one_by_one(
         self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None
@@ -145,6 +148,14 @@ class OnnxRuntimeStage:
             else:
                 output.array[:, b] = result[:, 0]
             self.copied_bytes += sum(array.nbytes for array in staged) + result.nbytes
+
+
+def _mismatch(spec: StageSpec, error: Exception) -> EngineMismatchError:
+    """Of whatever onnxruntime raised: its exceptions share no base class."""
+    return EngineMismatchError(
+        f'the engine of stage "{spec.name}" does not run as the manifest describes it: {reason_of(error)}; '
+        "convert the checkpoint again"
+    )
 
 
 def _one(rows: Array, b: int, is_batch_first: bool) -> Array:

@@ -62,18 +62,20 @@ class ResidentOrtStage:
 
     def run(self, firings: int, wanted: int) -> None:
         """As `ResidentStage.run`."""
-        letters = {"B": self._batch, "L": firings, "N": wanted}
+        try:
+            self._bind_changed({"B": self._batch, "L": firings, "N": wanted})
+            self._program.session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            reason = reason_of(error)
+            raise DeviceError(f'onnxruntime could not run stage "{self._program.name}": {reason}') from error
+
+    def _bind_changed(self, letters: dict[str, int]) -> None:
         for name, (tensor, bind) in self._tensors.items():
             buffer = self._buffers[name]
             shape = self._shape(tensor, letters)
             if self._bound.get(name) != (buffer.address, shape):
                 bind(name, self._program.device, np.dtype(tensor.dtype), shape, buffer.address)
                 self._bound[name] = (buffer.address, shape)
-        try:
-            self._program.session.run_with_iobinding(self._binding, self._options)
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            reason = reason_of(error)
-            raise DeviceError(f'onnxruntime could not run stage "{self._program.name}": {reason}') from error
 
     def check_recordable(self) -> None:
         """As `ResidentStage.check_recordable`: ONNX Runtime does not say, but its run fails where it can't be recorded."""

@@ -96,6 +96,18 @@ def test_what_onnxruntime_refuses_is_told_with_the_stage(zoo: Zoo) -> None:
     assert str(raised.value) == 'onnxruntime could not run stage "1.post": cudaErrorLaunchFailure'
 
 
+def test_a_tensor_that_onnxruntime_can_not_bind_is_told_likewise(zoo: Zoo) -> None:
+    """As where an engine has no input of that name."""
+
+    def refuse(name: str, *_: object) -> None:
+        raise RuntimeError(f"Failed to find input name in the mapping: {name}\nstack")
+
+    session = NotingSession()
+    session.binding.bind_input = refuse  # type: ignore[method-assign]
+    with pytest.raises(DeviceError, match=r'^onnxruntime could not run stage "1.post": Failed to find input name.*: \S+$'):
+        bound_stage(zoo, session).run(1, 1)
+
+
 def test_its_own_error_is_one_of_ours(zoo: Zoo) -> None:
     """Real sessions, whose caches are longer than those they are given."""
     shorter = ort_engines(zoo["linear"], "modern", Limits(batch=2, capacity=40, prefill=5))
