@@ -20,6 +20,7 @@ from ..errors import BackendUnavailable, ConfigError, install
 from ..precision import Plan
 
 _TIE = 1e-6  # relative: far below what is measured, above the solver's rounding
+_WORST = 1e3  # a loss of 100,000 %: whatever is worse, such as logits that are no numbers, is not better for being near it
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,8 +112,8 @@ def plan_of_choice(choice: Choice, units: Sequence[Unit], *, head: bool = True, 
 
 
 def _counted(option: Option) -> float:
-    """Noise that makes a loss negative is no credit that another unit might spend."""
-    return max(option.loss, 0.0)
+    """Noise that makes a loss negative is no credit that another unit might spend; an infinite one the solver can't add."""
+    return min(max(option.loss, 0.0), _WORST)
 
 
 _Vector = npt.NDArray[np.float64]

@@ -70,6 +70,7 @@ def probe(
 
     Raises:
         ConfigError: too little text for two windows, a limit below two, or a window longer than a model's context.
+        NotFiniteError: as `evaluate`.
     """
     report = on_progress or silent
     bundles = [bundles] if isinstance(bundles, (str, Path, Bundle)) else bundles
@@ -84,7 +85,7 @@ def probe(
             rng = np.random.default_rng(seed)
             for done, part in enumerate(given):
                 report(f"probing {model.bundle.path.name}", index * len(given) + done, steps)
-                rises.append(_rise(session, part, rng))
+                rises.append(_rise(session, str(model.bundle.path), part, rng))
         results.append(_summary(model, np.stack(rises), window, threshold))
     report("done", 1, 1)
     return results
@@ -96,12 +97,12 @@ def shuffled(window: Ids, rng: np.random.Generator) -> Ids:
     return np.concatenate([rng.permutation(window[:half]), window[half:]])
 
 
-def _rise(session: Session, window: Ids, rng: np.random.Generator) -> Floats:
+def _rise(session: Session, whose: str, window: Ids, rng: np.random.Generator) -> Floats:
     """Loss behind a permuted half minus loss behind the half as it is, at each position of the second, `[L - L // 2]`."""
     half = len(window) // 2
     losses = []
     for ids in (shuffled(window, rng), window):
-        losses.append(token_losses(log_probabilities(session, ids), ids)[half - 1 :])
+        losses.append(token_losses(log_probabilities(session, whose, ids), ids)[half - 1 :])
     difference: Floats = losses[0] - losses[1]
     return difference
 

@@ -102,7 +102,7 @@ def evaluate(
         ConfigError: too little text, no tokenizer, a window longer than the context, a limit below 1, a reference of another
             vocabulary.
         InputError: ids the model does not know.
-        CalibrationError: a prediction that is not finite, as of weights that are not.
+        NotFiniteError: a CalibrationError; logits that are not finite, as of weights that are not.
     Warns:
         FovealWarning: the tokenizer does not give back all of the text.
     """
@@ -121,20 +121,15 @@ def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progre
     """Predict every token but the first of each window `[L]`."""
     report = on_progress or silent
     longest = max(len(window) for window in given)
-    sessions = [Session(m.engines, m.manifest.model, 1, longest) for m in (model, reference) if m is not None]
+    models = [model] if reference is None else [model, reference]
+    sessions = [Session(m.engines, m.manifest.model, 1, longest) for m in models]
+    names = [str(m.bundle.path) for m in models]
     parts = []
     for index, window in enumerate(given):
         report("reading text", index, len(given))
-        parts.append(_scored(window, index, *(log_probabilities(session, window) for session in sessions)))
+        parts.append(_scored(window, index, *(log_probabilities(*pair, window) for pair in zip(sessions, names, strict=True))))
     report("done", len(given), len(given))
-    joined = _joined(parts)
-    for nats, whose in ((joined.nats, model), (joined.reference_nats, reference)):
-        if nats is not None and whose is not None and not np.isfinite(nats).all():
-            raise CalibrationError(
-                f"{whose.bundle.path} gives logits that are infinite or NaN on this text, expected numbers; convert a whole "
-                "checkpoint, or try another precision"
-            )
-    return joined
+    return _joined(parts)
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
@@ -153,10 +148,27 @@ def _all(columns: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
     return np.concatenate(present) if present else None
 
 
-def log_probabilities(session: Session, window: Ids) -> Floats:
-    """Log-probabilities `[L - 1, V]` of the tokens after each of the first L - 1, from an empty past."""
+class NotFiniteError(CalibrationError):
+    """Logits that are infinite or NaN; `whose` they are."""
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(
+            f"{whose} gives logits that are infinite or NaN on this text, expected numbers; convert a whole checkpoint, or try "
+            "another precision"
+        )
+        self.whose = whose
+
+
+def log_probabilities(session: Session, whose: str, window: Ids) -> Floats:
+    """Log-probabilities `[L - 1, V]` of the tokens after each of the first L - 1, from an empty past.
+
+    Raises:
+        NotFiniteError: logits of which there are none.
+    """
     session.reset()
     logits = session.advance(window[None])[0, :-1]
+    if not np.isfinite(logits).all():
+        raise NotFiniteError(whose)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
@@ -171,7 +183,6 @@ def token_losses(predicted: Floats, window: Ids) -> Floats:
 def summarise(scores: Scores, model: Model, reference: Model | None, window: int, text: EncodedText) -> Quality:
     """Means over all positions; `text` is all of it, of which windows were scored."""
     nats = float(scores.nats.mean(dtype=np.float64))
-    _check_finite(nats, model)
     quality = Quality(
         bundle=str(model.bundle.path),
         precision=model.manifest.precision,
@@ -187,7 +198,6 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
     if reference is None or scores.reference_nats is None or scores.kl is None or scores.agrees is None:
         return quality
     reference_nats = float(scores.reference_nats.mean(dtype=np.float64))
-    _check_finite(reference_nats, reference)
     change, half_width = nats / reference_nats - 1, _paired_half_width(scores.nats, scores.reference_nats, scores.window)
     return msgspec.structs.replace(
         quality,
@@ -205,14 +215,6 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
 
 def _bits_per_byte(nats: float, text: EncodedText) -> float | None:
     return nats * len(text.ids) / (math.log(2) * text.bytes) if text.bytes else None
-
-
-def _check_finite(nats: float, model: Model) -> None:
-    if not math.isfinite(nats):
-        raise CalibrationError(
-            f"{model.bundle.path} predicts {nats} nats per token, expected a finite number: it holds weights that are not "
-            "finite, or its precision can't hold what they make; convert it again from sound weights, or in fp32"
-        )
 
 
 def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:

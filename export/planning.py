@@ -5,6 +5,7 @@ Sessions are made of engines, one for a stage, so any mixture of precisions can 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ import numpy as np
 from ..bundle import Bundle, open_bundle
 from ..calibration.calibrate import Calibration, calibrate_ids
 from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
-from ..calibration.quality import log_probabilities, token_losses
+from ..calibration.quality import NotFiniteError, log_probabilities, token_losses
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Ids, Texts, evenly, read_ids, windows
 from ..contract import StageSpec
@@ -234,7 +235,10 @@ class _Workshop:
         return _Kept(choice, plan, engines, self._loss(engines, name))
 
     def _loss(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
-        return self._nats(engines, name) / self.nats - 1
+        try:
+            return self._nats(engines, name) / self.nats - 1
+        except NotFiniteError:
+            return math.inf  # which no budget keeps
 
     def _nats(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
         self._done += 1
@@ -243,7 +247,7 @@ class _Workshop:
         total, tokens = 0.0, 0
         with Session(list(engines.values()), self.model.manifest.model, 1, longest) as session:
             for window in self.held_out:
-                total += float(token_losses(log_probabilities(session, window), window).sum(dtype=np.float64))
+                total += float(token_losses(log_probabilities(session, name, window), window).sum(dtype=np.float64))
                 tokens += len(window) - 1
         return total / tokens
 

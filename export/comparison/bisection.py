@@ -15,7 +15,7 @@ from ...calibration.calibrate import Calibration, calibrate
 from ...calibration.graph_files import load_graph
 from ...calibration.planner import check_budget
 from ...calibration.products import expose_products, find_products
-from ...calibration.quality import evaluate
+from ...calibration.quality import NotFiniteError, evaluate
 from ...calibration.text import Texts, as_texts
 from ...errors import ConfigError
 from ...files import scratch_directory
@@ -106,9 +106,14 @@ def bisect(
     def loss_of(plan: Plan) -> float:
         with scratch_directory() as directory:
             built = build(opened, directory / "b", plan, target, calibration=ranges)
-            found = evaluate(built, texts, reference=opened, target=target, threads=threads, window=window, limit=limit)
+            try:
+                found = evaluate(built, texts, reference=opened, target=target, threads=threads, window=window, limit=limit)
+            except NotFiniteError as error:
+                if error.whose == str(opened.path):
+                    raise
+                return math.inf
         loss = found.kl_nats if measure == "kl" else found.bits_per_byte_change
-        return math.inf if loss is None or math.isnan(loss) else loss
+        return math.inf if loss is None else loss
 
     search = _Search(products_of(opened), precision, budget, loss_of, report)
     found = search.find(has_caches=target == "cpu" and precision in INTEGERS and has_int8_caches())

@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -154,6 +155,16 @@ def test_a_budget_that_no_choice_keeps() -> None:
     with pytest.raises(ConfigError, match=reason):
         choose(units, 5 * STEP)
     assert sums(choose(units, 7 * STEP)) == (20, 7)
+
+
+def test_a_precision_whose_logits_are_no_numbers_is_not_chosen() -> None:
+    """Its loss is infinite: nothing keeps it, and no other choice suffers from it."""
+    broken = Option(precision="fp16", ms_per_token=0.1, loss=float("inf"))
+    units = [
+        msgspec.structs.replace(one, options=(*one.options, broken)) for one in (unit("a", (10, 0), (5, 9)), unit("b", (10, 0)))
+    ]
+    assert choose(units, 20 * STEP).precisions == {"a": "int8", "b": "fp32"}
+    assert all(choice.predicted_loss >= 1 or "fp16" not in choice.precisions.values() for choice in frontier(units))
 
 
 @pytest.mark.parametrize("budget", [float("nan"), -0.01])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from precisions import write_text
 from specimens import Specimen
 from torch import Tensor
 
-from foveal import ConfigError, FovealWarning
+from foveal import CalibrationError, ConfigError, FovealWarning
 from foveal.bundle import Bundle
-from foveal.calibration import Quality, evaluate, quality
+from foveal.calibration import Quality, evaluate, probe, quality
 from foveal.calibration.buckets import Bucket
 from foveal.models.hourglass.model import Hourglass
 from foveal.models.text import train_tokenizer
@@ -229,3 +230,19 @@ def test_no_difference_is_shown_between_equals(nested: Specimen, text: Path) -> 
     assert (found.kl_half_width, found.top1_half_width) == (0, 0)
     alone = evaluate(nested.bundle, [text], reference=nested.bundle, limit=1, threads=1)
     assert (alone.bits_per_byte_change_half_width, alone.is_difference_shown) == (float("inf"), False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_no_quality(
+    value: float, nested: Specimen, with_weight: Callable[[str, str, np.ndarray], Bundle], text: Path
+) -> None:
+    """Of the bundle or of its reference, of one token's logits or of all: the bundle is named; no figure is given."""
+    bias = np.zeros(300)
+    bias[ord("e")] = value
+    broken = with_weight("1.post", "exit.logits.bias", bias)
+    said = rf"^{re.escape(str(broken.path))} gives logits that are infinite or NaN on this text, expected numbers; convert a"
+    for bundle, reference in ((broken, None), (nested.bundle, broken), (broken, broken)):
+        with pytest.raises(CalibrationError, match=said):
+            evaluate(bundle, [text], reference=reference, limit=2, threads=1)
+    with pytest.raises(CalibrationError, match=said):
+        probe([broken], [text], window=32, limit=2, threads=1)

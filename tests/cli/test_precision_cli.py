@@ -8,8 +8,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
+from broken_bundles import with_altered_tensor
 from precisions import CACHE, Precise, PrecisionZoo, bytes_model, needs_int8_caches, write_text
 
 from foveal import open_bundle
@@ -237,6 +240,30 @@ def test_eval_s_errors(foveal: Run, specimen: Precise, tmp_path: Path) -> None:
         code, out, err = foveal("eval", specimen.full.path, *arguments, "--threads", "1")
         assert (code, out) == (1, ""), err
         assert reason in flat(err)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_eval_of_logits_that_are_no_numbers_fails(foveal: Run, value: float, specimen: Precise, tmp_path: Path) -> None:
+    """One line, exit code 1, nothing on stdout: not even JSON with a nan in it. So does the probe."""
+    engine = specimen.full.manifest.engines["cpu"]["1"]
+
+    def ruin(weight: np.ndarray) -> None:
+        weight[...] = value
+
+    def last_norm(graph: ir.Model) -> str:
+        return next(name for name in graph.graph.initializers if name.endswith("exit.norm.bias"))
+
+    broken = with_altered_tensor(specimen.full, engine, tmp_path / "broken", last_norm, ruin)
+    common = ("--text", specimen.text, "--limit", "2", "--threads", "1")
+    for arguments in (
+        (broken.path,),
+        (broken.path, "--json"),
+        (specimen.full.path, "--against", broken.path),
+        (broken.path, "--probe"),
+    ):
+        code, out, err = foveal("eval", *arguments, *common)
+        assert (code, out) == (1, ""), err
+        assert f"{broken.path} gives logits that are infinite or NaN on this text, expected numbers" in flat(err)
 
 
 def test_convert_straight_to_a_precision(foveal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from precisions import PrecisionZoo, bytes_model, needs_int8_caches, write_text
 
-from foveal import Bundle, ConfigError
+from foveal import Bundle, CalibrationError, ConfigError
+from foveal.calibration.quality import NotFiniteError, Quality
 from foveal.export import bisect, convert_model
+from foveal.export.comparison import bisection
 from foveal.export.comparison.bisection import products_of
 from foveal.models.layers.attention import Attention
 from foveal.precision import Plan
@@ -77,6 +79,27 @@ def test_nothing_breaks_it(precise: PrecisionZoo) -> None:
     found = bisect(specimen.full, "w8", 0.1, [specimen.text], **SETTINGS)
     assert (found.stage, found.product, found.caches, len(found.trials), found.alone) == (None, None, False, 1, ())
     assert 0 < found.trials[0].loss < 0.1
+
+
+def test_a_product_that_makes_logits_no_numbers(precise: PrecisionZoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loses everything, and is found like any other; of the fp32 bundle itself that is an error."""
+    specimen, guilty, measured = precise["vanilla"], "1/stack/layers/1/attention/out", bisection.evaluate
+
+    def measure(bundle: Bundle, *given: Any, **settings: Any) -> Quality:
+        if any(product.product == guilty and product.obtained == "w8" for product in bundle.sidecar("cpu", "1").products):
+            raise NotFiniteError(str(bundle.path))
+        return measured(bundle, *given, **settings)
+
+    monkeypatch.setattr(bisection, "evaluate", measure)
+    found = bisect(specimen.full, "w8", 0.1, [specimen.text], **SETTINGS)
+    assert (found.product, found.alone[0].tried, found.alone[0].loss) == (guilty, guilty, math.inf)
+
+    def refuse(*_: Any, reference: Bundle, **settings: Any) -> Quality:
+        raise NotFiniteError(str(reference.path))
+
+    monkeypatch.setattr(bisection, "evaluate", refuse)
+    with pytest.raises(CalibrationError, match=f"^{specimen.full.path} gives logits that are infinite or NaN on this text"):
+        bisect(specimen.full, "w8", 0.1, [specimen.text], **SETTINGS)
 
 
 def test_a_budget_of_nothing(precise: PrecisionZoo) -> None:
