@@ -22,17 +22,24 @@ def can_draw(params: SamplingParams) -> bool:
     return params.repetition_penalty == 1 and (params.is_greedy or few)
 
 
-def check_draws(params: SamplingParams, uniform: npt.NDArray[np.float64], shape: tuple[int, int]) -> None:
-    """Raise InputError unless a device can draw by these settings and numbers `[draws, B]`."""
+def check_draws(params: SamplingParams, uniform: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """The numbers `[draws, B]` as an array; raises InputError unless a device can draw by these settings and numbers."""
+    if not isinstance(params, SamplingParams):
+        raise InputError(f"the settings are {type(params).__name__}, expected SamplingParams, such as SamplingParams(top_k=5)")
     if not can_draw(params):
         raise InputError(
             f"a device draws greedily, or with top_k from 1 to {CANDIDATES} at temperatures from {_COLDEST} to {_HOTTEST}, and "
             f"without repetition penalty; got {params}; draw from the logits of advance by these"
         )
-    if uniform.shape != shape or not ((uniform >= 0) & (uniform < 1)).all():
+    try:
+        numbers = np.asarray(uniform, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the random numbers are no array ({error}), expected one of shape {list(shape)}") from None
+    if numbers.shape != shape or not ((numbers >= 0) & (numbers < 1)).all():
         raise InputError(
-            f"got random numbers of shape {list(uniform.shape)}, expected {list(shape)}, each at least 0 and below 1"
+            f"got random numbers of shape {list(numbers.shape)}, expected {list(shape)}, each at least 0 and below 1"
         )
+    return numbers
 
 
 def settings_of(params: SamplingParams) -> Mapping[str, float]:

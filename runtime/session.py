@@ -155,9 +155,13 @@ class Session:
             InputError, CapacityError: as `advance`, and settings or numbers that it can't draw by, or logits that are not
                 finite; the session is unchanged.
         """
-        tokens = self._checked_ids(ids)
+        tokens, count = self._checked_ids(ids), _whole("count", count, InputError)
+        if count < 1:
+            raise InputError(f"count must be at least 1, got {count}")
+        if tokens.shape[1] != 1:
+            raise InputError(f"draw begins with one id of each sequence, got {tokens.shape[1]}; append the others by advance")
         self._check_room(count)
-        check_draws(params, uniform, (count, self.batch))
+        uniform = check_draws(params, uniform, (count, self.batch))
         self._begin()
         self._tokens.write(self.position, tokens)
         drawn = self.decoder.draw(self.position, count, params, uniform)

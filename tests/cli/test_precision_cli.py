@@ -14,6 +14,7 @@ import pytest
 import torch
 from broken_bundles import with_altered_tensor
 from precisions import CACHE, Precise, PrecisionZoo, bytes_model, needs_int8_caches, write_text
+from specimens import Zoo, random_ids, random_model
 
 from foveal import open_bundle
 from foveal.cli.calibrate import parse_share
@@ -286,3 +287,50 @@ def test_convert_straight_to_a_precision(foveal: Run, tmp_path: Path, monkeypatc
     assert ["1", "int8", "int8"] in [line[:3] for line in rows(out)]
     assert open_bundle("small").manifest.precision == "int8"
     assert {path.name for path in tmp_path.iterdir()} <= {"checkpoint", "small", "text.txt", "plan.json"}
+
+
+def test_calibration_by_files_of_ids(foveal: Run, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without tokenizer gets to int8 by ids alone, from a bundle or a checkpoint, and is measured on ids."""
+    monkeypatch.chdir(tmp_path)
+    full, ids, small = zoo["vanilla"].bundle, random_ids(1, 600)[0], random_model("1@1")
+    np.save("ids.npy", ids)
+    ids.astype("<u2").tofile("ids.bin")
+    save_checkpoint(small, tmp_path / "checkpoint", torch.float32)
+    plan = ("--precision", "int8")
+    if CACHE == "fp32":  # this onnxruntime keeps no int8 caches
+        write_plan(tmp_path / "plan.json", Plan(default="int8", cache="fp32"))
+        plan = ("--plan", "plan.json")
+    assert foveal("build", full.path, "arrays", *plan, "--calibration", "ids.npy")[0] == 0
+    assert foveal("build", full.path, "numbers", *plan, "--calibration", "ids.bin")[0] == 0
+    assert foveal("convert", "checkpoint", "whole", *plan, "--calibration", "ids.npy")[0] == 0
+    for name in ("arrays", "numbers", "whole"):
+        made = open_bundle(name)
+        assert made.manifest.precision == "int8"
+        assert {product.obtained for product in made.sidecar("cpu", "1").products} == {"int8"}
+        against = () if name == "whole" else ("--against", full.path)
+        code, out, _ = foveal("eval", name, "--text", "ids.npy", *against, "--threads", "1", "--json")
+        quality = json.loads(out)["quality"]
+        assert (code, quality["tokens"] > 500, quality["bits_per_byte"]) == (0, True, None)
+        assert name == "whole" or 0 < quality["kl_nats"] < 0.5
+    one, other = (open_bundle(name).file("engines/cpu/1.onnx.data").read_bytes() for name in ("arrays", "numbers"))
+    assert one == other  # the same ids, the same ranges
+
+
+def test_files_of_ids_that_calibrate_nothing(foveal: Run, zoo: Zoo, tmp_path: Path) -> None:
+    """Ids that the model has not, none at all, floats, and text where there is no tokenizer: one line with the file's name."""
+    full = zoo["vanilla"].bundle.path
+    for name, ids, reason in (
+        ("high.npy", np.array([1, 41]), "high.npy hold 41, which is outside the vocabulary; expected 0 <= id < 41"),
+        ("low.npy", np.array([-1, 1]), "low.npy hold -1, which is outside the vocabulary"),
+        ("none.npy", np.array([], np.int64), "the text is empty"),
+        ("floats.npy", np.array([1.0, 2.0]), "floats.npy have dtype float64, expected integers"),
+        ("rows.npy", np.ones((2, 9), np.int64), "rows.npy have shape [2, 9], expected one sequence"),
+    ):
+        np.save(tmp_path / name, ids)
+        code, out, err = foveal("build", full, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / name)
+        assert (code, out) == (1, ""), err
+        assert reason in flat(err)
+    (tmp_path / "t.txt").write_text("the sea")
+    code, _, err = foveal("build", full, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / "t.txt")
+    assert (code, "has no tokenizer, so it can't read text" in flat(err)) == (1, True), err
+    assert not (tmp_path / "out").exists()

@@ -136,7 +136,24 @@ def test_what_it_refuses(zoo: Zoo, gpu: FakeGpu) -> None:
     for numbers in (np.zeros((2, 1)), np.zeros(1), np.ones((1, 1)), np.full((1, 1), np.nan), np.full((1, 1), -0.1)):
         with pytest.raises(InputError, match=r"got random numbers of shape .*, expected \[1, 1\], each at least 0 and below 1"):
             device.draw([[1]], 1, greedy, numbers)
+    for count in (0, -1, -(2**40), True, 1.0, "1", None):
+        with pytest.raises(InputError, match=r"^count must be (at least 1|an integer), got "):
+            device.draw([[1]], count, greedy, np.zeros((1, 1)))  # type: ignore[arg-type]
+    for ids, message in (
+        ([[-1]], "id -1 is outside the vocabulary; expected 0 <= id < 41"),
+        ([[2**63]], "id 9223372036854775808 is outside the vocabulary"),
+        ([[1, 2]], "draw begins with one id of each sequence, got 2; append the others by advance"),
+        ([[]], r"ids have shape \[1, 0\], expected \[1, L\]"),
+        ([[1.0]], "ids have dtype float64, expected integers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            device.draw(ids, 1, greedy, np.zeros((1, 1)))
+    with pytest.raises(InputError, match="the settings are dict, expected SamplingParams, such as"):
+        device.draw([[1]], 1, {"temperature": 0}, np.zeros((1, 1)))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the random numbers are no array \(.*\), expected one of shape \[1, 1\]"):
+        device.draw([[1]], 1, greedy, [["a"]])  # type: ignore[arg-type]
     assert device.position == 0
+    assert device.draw([[1]], 1, greedy, [[0.5]]).shape == (1, 1)  # type: ignore[arg-type]
     host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
     assert not host.draws
     with pytest.raises(ConfigError, match="these engines draw no tokens; draw them from the logits"):
