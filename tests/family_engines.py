@@ -14,6 +14,7 @@ from combinations import deep
 from exactness import Walk
 from precisions import classic_engines
 from store import Store
+from turing import TOLERANCES, check_turing
 
 from foveal.bench.decode import Load
 from foveal.bench.run import bench
@@ -40,10 +41,12 @@ KINDS = [
         for dialect in DIALECTS
         for precision in PRECISIONS
     ),
+    *(pytest.param(f"turing {precision}", marks=deep) for precision in TOLERANCES),
     pytest.param("bench", marks=deep),
 ]
 """Of engines, or of what is done with them. A TensorRT build takes seconds: one stands for ten on every change, of the default
-dialect and of the precision that most may go wrong in; `classic graphs` are what the others of its dialect are built from."""
+dialect and of the precision that most may go wrong in; `classic graphs` are what the others of its dialect are built from. The
+graphs for Turing are looked at in tests/export/tensorrt/test_turing.py, of one model."""
 PREFILL = 16
 EIGHT_BITS_OF_FLOAT = {value for name, value in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT8", "FLOAT4"))}
 NONPAD_KV_SEQLEN = 6
@@ -111,11 +114,19 @@ class FamilyEngines:
         elif kind.startswith(RTX):
             _, dialect, precision = kind.split()
             assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines
+        elif kind.startswith("turing"):
+            self._check_turing(kind.split()[1])
         elif kind == "bench":
             (measured,) = bench([self.full.path], Load(prompt_tokens=5, new_tokens=12, rounds=1), threads=1).models
             assert measured.latency.decode_tokens_per_s > 0
         else:
             self._check_precision(kind)
+
+    def _check_turing(self, precision: str) -> None:
+        ids = self._seen()[None, : min(self.full.manifest.model.context, 64) - 3]
+        for dialect in DIALECTS:
+            got = check_turing(self._in(precision), ids, precision, dialect)
+            self._check_close(got, self._logits(ids), f"{precision} for Turing, {dialect}")
 
     def _options(self, **choices: object) -> EngineOptions:
         capacity = min(self.full.manifest.model.context, 64)
@@ -154,6 +165,9 @@ class FamilyEngines:
     def _check_precision(self, precision: str) -> None:
         ids = self._seen()[None, : min(self.full.manifest.model.context, 64) - 3]
         expected, got = self._logits(ids), load(self._in(precision), threads=1).session().advance(ids)
-        error = np.sqrt(np.square(got - expected).mean()) / expected.std()
-        assert 0 < error < CLOSE, f"{precision}: {error}"
+        self._check_close(got, expected, precision)
         _check_reliance(self._in(precision))
+
+    def _check_close(self, got: Array, expected: Array, what: str) -> None:
+        error = np.sqrt(np.square(got - expected).mean()) / expected.std()
+        assert 0 < error < CLOSE, f"{what}: {error}"

@@ -9,13 +9,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import deep
 from onnx.external_data_helper import load_external_data_for_model
-from precisions import CACHE
+from precisions import CACHE, rms_distance
+from specimens import full_forward
 from tensorrt_builds import PreciseModels, rtx_family
+from turing import TOLERANCES, check_turing
 
 from foveal import Bundle, ConfigError, EngineOptions, build
 from foveal.contract import size_of
 from foveal.export import convert_model
+from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.gpu import LoweredStage, lower
 from foveal.export.tensorrt import compile as compiling
 from foveal.export.tensorrt.turing import fit_turing
@@ -105,3 +109,23 @@ def test_the_meaning_stays(precision: str, tolerance: float, models: PreciseMode
         assert changed != stage.model or precision == "fp16"
         for before, after in zip(ran(stage, stage.model, 0), ran(stage, changed, 0), strict=True):
             assert np.abs(before.astype(np.float32) - after).max() <= tolerance * np.abs(before).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "dialect"),
+    [
+        pytest.param(name, precision, dialect, marks=() if (name, dialect) == ("resampled", "modern") else deep)
+        for name in ("vanilla", "resampled", "nested", "attention")
+        for precision in TOLERANCES
+        for dialect in DIALECTS
+    ],
+)
+def test_logits_stay(name: str, precision: str, dialect: str, models: PreciseModels) -> None:
+    """Of a whole session, a prefill and single tokens: those of the graphs as they were, and near PyTorch's of the fp32 model.
+
+    `turing` among the kinds of `family_engines.py` says the same of every other family.
+    """
+    model = models[name]
+    ids = model.ids(1, 40)
+    got = check_turing(model.build(Plan(default=precision, cache=CACHE)), ids, precision, dialect)
+    assert rms_distance(got, full_forward(model.model, ids)) < 0.25
