@@ -27,7 +27,7 @@ PREFILL, DECODE = "prefill", "decode"
 TOLERANCES = {"fp32": 1e-4}
 """Of `polygraphy run`, absolute and relative, by precision."""
 _LOSSY = 2e-2  # optimised, products of narrow weights become kernels that round activations too
-_NOTE = "# TensorRT runs them where there is a GPU; not run by foveal. Its caches take static shapes, which these inputs give."
+_NOTE = "# With TensorRT they take a GPU, and were not run here. Its caches take static shapes, which these inputs give."
 
 
 def save_inputs(
