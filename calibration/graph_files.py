@@ -18,6 +18,9 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        if not len(model.graph):
+            raise ValueError("it computes nothing")
+        _check_names(model)
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _checked(value.const_value, path)
@@ -26,6 +29,17 @@ def load_graph(path: Path) -> ir.Model:
     except Exception as error:  # protobuf's, onnx's and onnx-ir's share no base class
         raise BundleError(f"{path} is not a stage graph: {reason_of(error)}; convert the checkpoint again") from error
     return model
+
+
+def _check_names(model: ir.Model) -> None:
+    """protobuf gives out bytes where a name is not UTF-8."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph:
+            values = (value for value in (*node.inputs, *node.outputs) if value is not None)
+            names = (node.name, node.op_type, node.domain, *node.attributes, *(value.name for value in values))
+            for name in names:
+                if isinstance(name, bytes):
+                    raise ValueError(f"the name {name!r} is not UTF-8")
 
 
 def _checked(tensor: ir.ExternalTensor, graph: Path) -> ir.ExternalTensor:
