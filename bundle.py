@@ -292,16 +292,18 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
 
 
 def _check_logits(directory: Path, manifest: Manifest) -> None:
-    """The last stage and no other gives logits, one for each token of the model."""
-    giving = [entry.spec for entry in manifest.stages if entry.spec.output == "logits"]
-    names, last = [spec.name for spec in giving], manifest.stages[-1].spec.name if manifest.stages else "none"
-    if names != [last]:
-        raise BundleError(f"{directory} has logits of the stages {names}, expected of the last, {last}; convert it again")
-    if giving[0].width != manifest.model.vocab_size:
-        raise BundleError(
-            f'stage "{last}" of {directory} gives logits of {giving[0].width} tokens, expected the {manifest.model.vocab_size} '
-            "of the model; convert the checkpoint again"
-        )
+    """Only the last stage gives logits, one for each token of the model; a part of a model, as comparisons cut it, none."""
+    for entry in manifest.stages:
+        spec, last = entry.spec, manifest.stages[-1].spec.name
+        if spec.output == "logits" and spec.name != last:
+            raise BundleError(
+                f'stage "{spec.name}" of {directory} gives logits, expected of the last, "{last}"; convert the checkpoint again'
+            )
+        if spec.output == "logits" and spec.width != manifest.model.vocab_size:
+            raise BundleError(
+                f'stage "{spec.name}" of {directory} gives logits of {spec.width} tokens, expected the '
+                f"{manifest.model.vocab_size} of the model; convert the checkpoint again"
+            )
 
 
 def _check_name(directory: Path, name: str) -> None:
