@@ -100,7 +100,7 @@ def calibrate(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     settings = settings or CalibrationSettings()
     model = load(opened, threads=threads)
-    ids = _limited(read_ids(texts, model).ids, model, settings.max_tokens)
+    ids = limited(read_ids(texts, model).ids, model, settings.max_tokens)
     return calibrate_ids(model, ids, settings, on_progress)
 
 
@@ -127,7 +127,7 @@ def _check_bundle(bundle: Bundle) -> None:
         )
 
 
-def _limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -> npt.NDArray[np.int64]:
+def limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -> npt.NDArray[np.int64]:
     """At most so many tokens, in whole windows spread evenly over the text."""
     if max_tokens is None or len(ids) <= max_tokens:
         return ids

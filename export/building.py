@@ -83,11 +83,7 @@ def build(
         raise ConfigError(f"the bundle is {opened.manifest.precision}, expected fp32; build from the bundle it was made from")
     check_stages(plan, specs)
     check_turing(plan, family)
-    require_text(plan, calibration)
-    if settings is not None and (isinstance(calibration, Calibration) or not as_texts(calibration)):
-        raise ConfigError(
-            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
-        )
+    check_text_counts(plan, calibration, settings)
     with new_bundle(path, report) as directory:
         write_in_precision(opened, directory, plan, target, family, calibration, settings, report)
     return open_bundle(path)
@@ -171,6 +167,18 @@ def require_text(plan: Plan, given: Texts | Calibration) -> None:
         raise ConfigError(
             f"{what} needs text to calibrate on, got none; give files that are like what the model will read: "
             "calibration=[...], or --calibration FILE"
+        )
+
+
+def check_text_counts(plan: Plan, given: Texts | Calibration, settings: CalibrationSettings | None) -> None:
+    """Raise ConfigError if text is missing where a plan needs it, or it or its settings would change nothing."""
+    has_text = not isinstance(given, Calibration) and bool(as_texts(given))
+    if has_text and plan.label == "fp32":
+        raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
+    require_text(plan, given)
+    if settings is not None and not has_text:
+        raise ConfigError(
+            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
         )
 
 

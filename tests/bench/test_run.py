@@ -25,7 +25,7 @@ def result(zoo: Zoo) -> BenchResult:
         patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
         sizes = RandomModels(dim=16, heads=2, ff_dim=32, vocab_size=20, context=48)
         bundles = [zoo["nested"].bundle.path, zoo["vanilla"].bundle.path]
-        return bench(bundles, Load(16, 32, rounds=2), threads=1, eager=sizes.eager(["1@1 1@4 1@1"], 1), command="test")
+        return bench(bundles, Load(16, 32, rounds=2), threads=1, eager=sizes.eager(["1@1 1@4 1@1"]), command="test")
 
 
 def test_samples_and_firings_are_all_there(result: BenchResult) -> None:
