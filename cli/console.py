@@ -27,7 +27,7 @@ LINE_EVERY_S = 10.0
 def progress(title: str) -> Iterator[Report]:
     """Progress on stderr; the value is called with what is being done, the steps done and the steps in all.
 
-    On a terminal it is a bar; elsewhere lines, at the beginning, every `LINE_EVERY_S` seconds and at the end.
+    On a terminal it is a bar; elsewhere lines, at the beginning of each part, every `LINE_EVERY_S` seconds and at the end.
     """
     if not err.is_terminal:
         lines = _Lines(title)
@@ -51,10 +51,10 @@ class _Lines:
         self._title, self._began, self._next, self._last = title, time.monotonic(), 0.0, ""
 
     def report(self, doing: str, done: int, steps: int) -> None:
-        """Print it, unless the last line is too recent."""
+        """Print it, unless the last line is too recent; the beginning of a part of the work always."""
         now = time.monotonic()
         self._last = f"{self._title}: {doing}, {done:,} of {steps:,}"
-        if now >= self._next:
+        if done == 0 or now >= self._next:
             self._print(now)
 
     def finish(self) -> None:

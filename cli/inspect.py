@@ -90,9 +90,9 @@ def _show_reads(bundle: Bundle, stages: tuple[StageReads, ...], targets: str) ->
     out.print(f"\nDecoding with {targets}, weights by how often a stage fires, keys and values behind so many tokens:")
     out.print(table, markup=False)
     whole = _all(stages)
-    rate = 1e9 / (whole.weights + whole.caches_half)
+    most = 1e9 / (whole.weights + whole.caches_half)
     out.print(
-        f"Each GB/s of memory bandwidth allows at most {rate:,.3g} tokens/s behind {context // 2:,} tokens (docs/devices.md)"
+        f"Each GB/s of memory bandwidth allows at most {most:,.3g} tokens/s behind {context // 2:,} tokens (docs/devices.md)"
     )
 
 
