@@ -15,7 +15,6 @@ import numpy as np
 from ..bundle import Bundle
 from ..contract import StageSpec
 from ..errors import ConfigError
-from ..export.tensorrt.layers import read_layers
 from ..files import scratch_directory
 from ..runtime.backends import open_engines
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -143,6 +142,8 @@ def _on_tensorrt(bundle: Bundle, target: str, session: Session, timed: range) ->
 
 def kernel_kinds(bundle: Bundle, target: str, stage: str) -> dict[str, str]:
     """What each kernel of a stage's engine is, by the name that the library times it under."""
+    from ..export.tensorrt.layers import read_layers  # here, as a machine that profiles the CPU may have no onnx
+
     layers = read_layers(bundle.file(bundle.manifest.engines[target][stage]))
     return {kernel.name: kernel.label for kernel in layers.kernels}
 
