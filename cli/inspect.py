@@ -40,6 +40,8 @@ def inspect(
 ) -> None:
     """Describe a bundle: its stages, which of them fires at which token, and the bytes that a token reads."""
     require(context, {"layers": (not json, "a table, which --json is not"), "target": (profile, "--profile")})
+    if tokens < 1:
+        raise ConfigError(f"--tokens is {tokens}, expected at least 1, the length of the timeline")
     opened = open_bundle(bundle)
     built = [target for target in opened.manifest.engines if target.startswith("tensorrt")]
     if layers and not built:

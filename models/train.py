@@ -254,6 +254,12 @@ def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Toke
 
 
 def use_threads(threads: int | None) -> None:
-    """Set the number of PyTorch threads; None leaves its choice."""
+    """Set the number of PyTorch threads; None leaves its choice.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for PyTorch's own choice")
         torch.set_num_threads(threads)

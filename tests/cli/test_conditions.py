@@ -127,6 +127,30 @@ REFUSED = [
 """A command, an option that would do nothing in it, and the sentence that says so."""
 
 
+NOTHING = [
+    (f"bench {B} --rounds 0", "rounds must be at least 1, got 0"),
+    (f"bench {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    ("bench --hierarchy 1@1 --heads 0", "heads must be at least 1, got 0"),
+    (f"compare {B} --tokens 0", "got 0 tokens, expected"),
+    (f"inspect {B} --tokens 0", "--tokens is 0, expected at least 1"),
+    (f"generate {B} --ids 1 --max-new-tokens 0", "max_new_tokens is 0, expected at least 1"),
+    (f"generate {B} --ids 1 --threads 0", "threads must be at least 1, got 0"),
+    *[
+        (f"train OUT --text {T} --valid {T} --{option} 0", f"{option.replace('-', '_')} must be at least 1, got 0")
+        for option in ("heads", "ff-dim", "steps", "batch", "eval-every", "threads")
+    ],
+]
+"""A size of 0, which is not "as if it had not been given"."""
+
+
+@pytest.mark.parametrize(("given", "sentence"), NOTHING, ids=[given for given, _ in NOTHING])
+def test_nothing_is_not_the_default(
+    given: str, sentence: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, in one sentence."""
+    assert re.search(sentence, str(refusal(given, zoo, tmp_path, monkeypatch)))
+
+
 def commands() -> Iterator[tuple[str, typer.core.TyperCommand]]:
     """All of them, as typer has them; the name that is left out is no name."""
     root = typer.main.get_command(app)
@@ -176,6 +200,11 @@ def test_an_option_that_would_do_nothing(
     given: str, option: str, sentence: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sentence says so; nothing is written."""
+    assert re.search(sentence, str(refusal(given, zoo, tmp_path, monkeypatch)))
+
+
+def refusal(given: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FovealError:
+    """Run a command that is refused before it writes anything."""
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text("the sea")
     Path("plan.json").write_text('{"default": "w8"}')
@@ -183,5 +212,5 @@ def test_an_option_that_would_do_nothing(
     done = RUNNER.invoke(app, [places.get(part, part) for part in given.split()])
     assert isinstance(done.exception, FovealError), done.output
     assert done.exception.exit_code == 1
-    assert re.search(sentence, str(done.exception))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "t.txt"]
+    return done.exception
