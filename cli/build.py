@@ -89,7 +89,7 @@ def build(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
-    require(context, _conditions(wanted, target, calibration))
+    require(context, _conditions(wanted, target, plan, calibration))
     if target.startswith("tensorrt"):
         show_forecast(bundle)
     with progress("build") as report:
@@ -111,7 +111,7 @@ def build(
 
 
 def _conditions(
-    wanted: str | Path | Plan | None, target: str, calibration: Sequence[Path] | None
+    wanted: str | Path | Plan | None, target: str, plan: Path | None, calibration: Sequence[Path] | None
 ) -> dict[str, tuple[bool, str]]:
     """When options do something."""
     reads = {"max_tokens": (bool(calibration), "--calibration")}
@@ -122,7 +122,7 @@ def _conditions(
     caches = "int8, w8 or w4 on --target cpu: else keys and values stay as the graphs have them"
     return {
         **reads,
-        "calibration": text_counts(wanted, target),
+        "calibration": text_counts(wanted, target, plan, calibration),
         **dict.fromkeys(("head", "embedding"), is_narrow),
         "cache": (shrinks, caches),
     }

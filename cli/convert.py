@@ -37,7 +37,10 @@ def convert(
 
     refuse_both(precision, plan)
     wanted = Plan(default=precision or "fp32") if plan is None else read_plan(plan)
-    require(context, {"calibration": text_counts(wanted, target), "max_tokens": (bool(calibration), "--calibration")})
+    require(
+        context,
+        {"calibration": text_counts(wanted, target, plan, calibration), "max_tokens": (bool(calibration), "--calibration")},
+    )
     with progress("convert") as report:
         made = convert_checkpoint(
             checkpoint,

@@ -70,6 +70,17 @@ def test_tokens_to_calibrate_on_are_as_many_in_all_verbs(foveal: Run, specimen: 
         assert "Calibrate on at most so many tokens, spread over the text; on all if not given." in words
 
 
+def test_a_plan_that_takes_nothing_from_text(foveal: Run, specimen: Precise) -> None:
+    """A planner may choose one: text that is passed along is not read, which is said."""
+    write_plan(Path("plan.json"), Plan(stages={"1": "fp32"}))
+    code, _, err = foveal(
+        "build", specimen.full.path, "small", "--plan", "plan.json", "--calibration", "text that is not there"
+    )
+    assert code == 0
+    assert "plan.json takes nothing from text for target cpu: --calibration is not read" in flat(err)
+    assert "calibrating" not in err
+
+
 def test_build_leaves_out_what_it_is_told_to(foveal: Run, specimen: Precise) -> None:
     """The head, the tables and the caches are choices."""
     choices = ("--no-head", "--embedding", "--cache", "fp32")
