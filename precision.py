@@ -20,6 +20,8 @@ from .files import write_atomically
 from .json_files import decode
 
 PRECISIONS = ("fp32", "fp16", "int8", "w8", "w4")
+INTEGERS = ("int8", "w8", "w4")
+"""Precisions whose weights are integers, so that keys and values may be int8 on the CPU."""
 CACHES = ("auto", "fp32")
 CALIBRATED = ("fp16", "int8")
 """Precisions that depend on what the activations are, and so need text."""
@@ -44,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cache: str = "auto"
 
     def __post_init__(self) -> None:
-        for precision in (self.default, *self.stages.values(), *self.products.values()):
+        for precision in sorted(self.used):
             check_precision(precision)
         if self.cache not in CACHES:
             raise ConfigError(f'unknown cache "{self.cache}"; expected one of {", ".join(CACHES)}')
@@ -59,13 +61,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def needs_calibration(self) -> bool:
         """Whether any precision in it depends on activations."""
-        return any(precision in CALIBRATED for precision in (self.default, *self.stages.values(), *self.products.values()))
+        return not self.used.isdisjoint(CALIBRATED)
+
+    def learns_from_text(self, target: str) -> bool:
+        """Whether calibration text changes what is built: ranges, how w4 rounds, or the scales of int8 caches."""
+        return not self.used.isdisjoint({*CALIBRATED, "w4"}) or self.has_int8_caches(target)
+
+    def has_int8_caches(self, target: str) -> bool:
+        """Whether engines of `target` may keep keys and values in int8, if there is text."""
+        return target == "cpu" and self.cache == "auto" and not self.used.isdisjoint(INTEGERS)
+
+    @property
+    def used(self) -> set[str]:
+        """All precisions in it."""
+        return {self.default, *self.stages.values(), *self.products.values()}
 
     @property
     def label(self) -> str:
         """One word: the precision if only one occurs in the plan, else `"mixed"`."""
-        used = {self.default, *self.stages.values(), *self.products.values()}
-        return used.pop() if len(used) == 1 else "mixed"
+        return next(iter(self.used)) if len(self.used) == 1 else "mixed"
 
 
 class CacheScale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

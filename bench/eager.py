@@ -24,15 +24,16 @@ class EagerModel:
 
     name: str
     model: object
-    threads: int
+    threads: int = 1
     samples: DecodeSamples = field(default_factory=DecodeSamples)
 
-    def measure_round(self, work: Load, is_warm_up: bool) -> None:
-        """One round of the reference `step`, as `decode.measure_round`."""
+    def measure_round(self, work: Load, is_warm_up: bool, threads: int) -> None:
+        """One round of the reference `step` on so many threads, as `decode.measure_round`."""
         import torch
 
         model = self._hourglass()
-        torch.set_num_threads(self.threads)
+        self.threads = threads
+        torch.set_num_threads(threads)
         rng = np.random.default_rng(work.seed)
         prompt = torch.from_numpy(rng.integers(0, model.config.vocab_size, (1, work.prompt_tokens)))
         with torch.inference_mode():

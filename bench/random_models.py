@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ class RandomModels:
             vocab_size=self.vocab_size,
             dim=self.dim,
             heads=self.heads,
-            head_dim=self.dim // self.heads,
+            head_dim=self.dim // max(self.heads, 1),
             ff_dim=self.ff_dim,
             max_positions=self.context,
             positions="learned" if chosen == "retina" else self.positions,
@@ -84,8 +83,8 @@ class RandomModels:
                 paths.append(path)
         return paths
 
-    def eager(self, hierarchies: Sequence[str], threads: int | None) -> list[EagerModel]:
-        """The same models for PyTorch, on so many threads (None: all CPUs).
+    def eager(self, hierarchies: Sequence[str]) -> list[EagerModel]:
+        """The same models for PyTorch.
 
         Raises:
             ConfigError: other models than Hourglass and vanilla ones, which have no decoding of their own in PyTorch.
@@ -96,8 +95,7 @@ class RandomModels:
                     f'only Hourglass and vanilla models can be decoded with PyTorch\'s own caches, got "{hierarchy}"; '
                     "leave --eager out"
                 )
-        count = threads or len(os.sched_getaffinity(0))
-        return [EagerModel(f"{hierarchy} (PyTorch)", self.build(hierarchy), count) for hierarchy in hierarchies]
+        return [EagerModel(f"{hierarchy} (PyTorch)", self.build(hierarchy)) for hierarchy in hierarchies]
 
 
 def architecture_of(hierarchy: str) -> Architecture:

@@ -61,7 +61,7 @@ def bench(
         work: prompt, new tokens and rounds.
         target: whose engines to run.
         provider: what `cuda` engines run on, as `load` takes it.
-        threads: engine threads; None: measured per model.
+        threads: of all models, PyTorch's too; None: the number that decodes the first bundle fastest.
         eager: models to decode with PyTorch's own incremental `step` in the same rounds.
         power: what to measure energy with, after the rounds; PyTorch models are left out.
         power_times: for how long.
@@ -79,6 +79,8 @@ def bench(
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
         models.append(load(path, target, threads, provider))
+        if target == "cpu":
+            threads = models[0].threads  # or one would be compared with another of more threads
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
     bandwidths = []
@@ -91,7 +93,7 @@ def bench(
                 measure_round(session, work, None if is_warm_up else kept)
             for reference in eager:
                 part.begins(f"{reference.name}: {label}")
-                reference.measure_round(work, is_warm_up)
+                reference.measure_round(work, is_warm_up, models[0].threads)
             bandwidths.append(memory.gb_s())
     setup: PowerSetup | None = None
     powers: Sequence[PowerResult | None] = [None] * len(models)
@@ -199,8 +201,9 @@ def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -
 
 def _peak_bytes(model: Model, work: Load) -> int | None:
     """Decode in a fresh process and read its high-water mark; None where that process fails."""
-    sizes = [str(number) for number in (model.threads, work.prompt_tokens, work.new_tokens)]
-    arguments = [str(model.bundle.path), model.target, model.provider or "", *sizes]
+    threads = str(model.threads) if model.target == "cpu" else ""
+    sizes = [str(work.prompt_tokens), str(work.new_tokens)]
+    arguments = [str(model.bundle.path), model.target, model.provider or "", threads, *sizes]
     code = "import sys; from foveal.bench.run import print_peak; print_peak(*sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
@@ -209,7 +212,7 @@ def _peak_bytes(model: Model, work: Load) -> int | None:
 def print_peak(bundle: str, target: str, provider: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
     """Load, run one round, print this process's peak resident bytes (the body of the process `bench` starts)."""
     work = Load(int(prompt_tokens), int(new_tokens))
-    model = load(bundle, target, int(threads), provider or None)
+    model = load(bundle, target, int(threads) if threads else None, provider or None)
     session = model.session(capacity=work.prompt_tokens + work.new_tokens)
     measure_round(session, work, None)
     print(peak_resident_bytes())

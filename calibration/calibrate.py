@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError, unavailable
 from ..files import keep, scratch_directory
 from ..json_files import decode
-from ..progress import Progress, silent
+from ..progress import Progress, left, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
 from ..runtime.session import Session
@@ -90,7 +91,8 @@ def calibrate(
             is no default: ranges of random ids would be ranges of nothing.
         settings: None: the defaults.
         threads: None: measured.
-        on_progress: called before each window with the stage of the work, windows done and windows in all.
+        on_progress: called before each window with how many tokens it will be, and about how long the rest takes, windows
+            done and windows in all.
 
     Raises:
         ConfigError: a bundle that is not fp32, or has no CPU engines or tokenizer; unreadable or empty text.
@@ -100,7 +102,7 @@ def calibrate(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     settings = settings or CalibrationSettings()
     model = load(opened, threads=threads)
-    ids = _limited(read_ids(texts, model).ids, model, settings.max_tokens)
+    ids = limited(read_ids(texts, model).ids, model, settings.max_tokens)
     return calibrate_ids(model, ids, settings, on_progress)
 
 
@@ -127,7 +129,7 @@ def _check_bundle(bundle: Bundle) -> None:
         )
 
 
-def _limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -> npt.NDArray[np.int64]:
+def limited(ids: npt.NDArray[np.int64], model: Model, max_tokens: int | None) -> npt.NDArray[np.int64]:
     """At most so many tokens, in whole windows spread evenly over the text."""
     if max_tokens is None or len(ids) <= max_tokens:
         return ids
@@ -159,8 +161,9 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
     with scratch_directory() as directory:
         engines = [ObservedEngine(model.bundle, spec, directory, model.threads, found) for spec in specs]
         with Session(engines, model.manifest.model, 1, min(context, len(ids))) as session:
+            began = time.monotonic()
             for done, window in enumerate(windows(ids, context)):
-                report("reading text", done, count)
+                report(f"calibrating on {len(ids):,} tokens{left(time.monotonic() - began, done, count)}", done, count)
                 session.reset()
                 session.advance(window[None])  # all logits: the head's product must see every row
                 found.tokens += len(window)

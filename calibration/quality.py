@@ -93,7 +93,7 @@ def evaluate(
         texts: any number of files, directories of `*.txt` and arrays or files of ids (docs/generating.md), or one alone.
         reference: another bundle of the same model, usually the fp32 one.
         target: whose engines.
-        threads: None: measured.
+        threads: of `cpu` engines, for both bundles; None: measured for the first.
         window: tokens predicted in one go; None: the model's context, at most 512.
         limit: so many windows, spread over the text; None: all.
         on_progress: called before each window.
@@ -107,7 +107,7 @@ def evaluate(
         FovealWarning: the tokenizer does not give back all of the text.
     """
     model = load(bundle, target, threads)
-    other = None if reference is None else load(reference, target, model.threads)
+    other = None if reference is None else load(reference, target, model.threads if target == "cpu" else None)
     text = read_ids(texts, model)
     length = _window(model, window)
     _check_reference(model, other)

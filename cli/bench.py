@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..files import scratch_directory, write_atomically
 from .conditions import require
 from .console import err, out, print_json, progress
+from .options import Calibration, Threads, threads_count
 from .threads import pool_threads
 
 
@@ -32,10 +33,7 @@ def bench(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Of the random models, fp32 if not given; may be repeated."),
     ] = None,
-    calibration: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Text for their ranges: int8 and fp16 need it, int8 caches too."),
-    ] = None,
+    calibration: Calibration = None,
     eager: Annotated[
         bool, typer.Option(help="Also decode the random models with PyTorch's own caches, on as many threads.")
     ] = False,
@@ -48,7 +46,7 @@ def bench(
         bool,
         typer.Option("--power", help="Also measure power, for 11 s per model after the rounds, and the energy of a token."),
     ] = False,
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -63,7 +61,8 @@ def bench(
     random_only = dict.fromkeys(("dim", "heads", "ff_dim", "vocab_size", "precision", "eager"), is_random)
     reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precision or ())
     text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
-    require(context, {**random_only, **text_only, "provider": (target == "cuda", "--target cuda")})
+    on_device = {"provider": (target == "cuda", "--target cuda"), "threads": threads_count(target)}
+    require(context, {**random_only, **text_only, **on_device})
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
@@ -73,14 +72,13 @@ def bench(
             paths += sizes.convert(hierarchy, directory, report, precision or ("fp32",), calibration or ())
         if not paths:
             raise ConfigError("nothing to measure: name bundles, or give --hierarchy for models of random weights")
-        count = pool_threads(paths[0], target, threads)
         result = run_bench(
             paths,
             Load(prompt_tokens, new_tokens, rounds),
             target=target,
             provider=provider,
-            threads=count,
-            eager=sizes.eager(hierarchy or (), count) if eager else (),
+            threads=pool_threads(paths[0], target, threads),
+            eager=sizes.eager(hierarchy or ()) if eager else (),
             power=sensor,
             command=command,
             on_progress=report,

@@ -11,11 +11,14 @@ import msgspec
 import typer
 
 from ..files import scratch_directory
+from .conditions import require
 from .console import err, out, print_json, progress
+from .options import Threads
 from .threads import pool_threads
 
 
 def claims(
+    context: typer.Context,
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[speed|memory|firing|rare-words|order]...", help="Which; all if not given."),
@@ -25,7 +28,7 @@ def claims(
         typer.Option(help="Text for rare-words and order, files or directories of *.txt; what comes with foveal if not given."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works in a minute or so.")] = False,
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
     save: Annotated[Optional[Path], typer.Option(help="Write claims.json and the pictures into this directory.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -35,13 +38,14 @@ def claims(
     """
     from ..bench.claims.run import first_bundle, measure_claims
     from ..bench.claims.saving import save as save_result
-    from ..bench.claims.settings import QUICK, Settings, chosen_claims
+    from ..bench.claims.settings import QUICK, TEXT_CLAIMS, Settings, chosen_claims
     from ..bench.claims.show import show
     from ..bench.environment import read_environment
 
     command, settings = shlex.join(["foveal", *sys.argv[1:]]), QUICK if quick else Settings()
     environment = read_environment()  # before the conversions raise the load average
-    chosen_claims(names or ())
+    reads_text = not TEXT_CLAIMS.isdisjoint(chosen_claims(names or ()))
+    require(context, {"text": (reads_text, " or ".join(sorted(TEXT_CLAIMS)) + " among the claims")})
     if save is not None:
         from ..calibration.plotting import new_axes
 

@@ -10,8 +10,11 @@ import msgspec
 import typer
 from rich.table import Table
 
+from ..precision import Plan
 from .calibrate import parse_share
+from .conditions import require
 from .console import out, print_json, progress
+from .options import Calibration, Threads, text_counts, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -21,21 +24,30 @@ _UNITS = {"bits": "rise of bits per byte", "kl": "KL, nats"}
 
 
 def bisect(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="An fp32 bundle.")],
     precision: Annotated[str, typer.Option(help="fp16, int8, w8 or w4.")],
     text: Annotated[list[Path], typer.Option(help="Text to measure on: files, or directories of *.txt.")],
-    calibration: Annotated[Optional[list[Path]], typer.Option(help="Other text, that int8 and fp16 need.")] = None,  # noqa: UP045
+    calibration: Calibration = None,
     budget: Annotated[str, typer.Option(help="The largest loss that is none, as 0.5% or 0.005.")] = "0.5%",
     measure: Annotated[str, typer.Option(help="Loss: bits (relative rise of bits per byte), or kl (nats from fp32).")] = "bits",
     target: Annotated[str, typer.Option(help="Whose engines to build and run.")] = "cpu",
     limit: Annotated[int, typer.Option(help="Measure at most so many windows, spread over the text.")] = 16,
     window: Annotated[Optional[int], typer.Option(help="Tokens per window; the context, at most 512.")] = None,  # noqa: UP045
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Find the first stage, then the first matrix product, at which a precision loses more than the budget."""
     from ..export import bisect as bisect_bundle
 
+    on_cpu, takes = threads_count(target)
+    require(
+        context,
+        {
+            "threads": (on_cpu or bool(calibration), f"{takes}, or --calibration, which runs on the CPU"),
+            "calibration": text_counts(Plan(default=precision), target),
+        },
+    )
     kind: Any = measure
     with progress("bisect") as report:
         found = bisect_bundle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,6 +13,7 @@ from ..errors import ConfigError
 from .conditions import require
 from .console import out, progress
 from .engine_table import show_engines, show_forecast
+from .options import Calibration, MaxTokens, text_counts
 from .precision_table import refuse_both, show_precisions
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def build(
     ] = None,
     precision: Annotated[Optional[str], typer.Option(help="fp16, int8, w8 or w4 for all stages; int8 if not given.")] = None,  # noqa: UP045
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
-    calibration: Annotated[Optional[list[Path]], typer.Option(help="Text: files, or directories of *.txt.")] = None,  # noqa: UP045
-    max_tokens: Annotated[Optional[int], typer.Option(help="Read at most so many tokens of the text.")] = None,  # noqa: UP045
+    calibration: Calibration = None,
+    max_tokens: MaxTokens = None,
     head: Annotated[Optional[bool], typer.Option("--head/--no-head", help="The output head too; if not given, it is.")] = None,  # noqa: UP045
     embedding: Annotated[
         Optional[bool],  # noqa: UP045
@@ -38,7 +40,7 @@ def build(
     ] = None,
     cache: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help='Keys and values: "auto" (int8 where the text is known), or "fp32".'),
+        typer.Option(help='Keys and values: "auto" (int8 with --calibration, else fp32), or "fp32".'),
     ] = None,
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
     max_batch: Annotated[
@@ -76,10 +78,6 @@ def build(
     from .. import build as build_bundle
     from ..calibration.settings import CalibrationSettings
 
-    writes = destination is not None, "a bundle to write, as graphs are what text changes: foveal build BUNDLE OUT"
-    reads = bool(calibration), "--calibration"
-    on_cpu = target == "cpu", "--target cpu: other engines keep keys and values as the graphs have them"
-    require(context, {"calibration": writes, "max_tokens": reads, "cache": on_cpu})
     given: dict[str, Any] = {
         "max_batch": max_batch,
         "capacity": capacity,
@@ -91,6 +89,7 @@ def build(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
+    require(context, _conditions(wanted, target, plan, calibration))
     if target.startswith("tensorrt"):
         show_forecast(bundle)
     with progress("build") as report:
@@ -109,6 +108,24 @@ def build(
         show_engines(made, target)
     else:
         show_precisions(made, target)
+
+
+def _conditions(
+    wanted: str | Path | Plan | None, target: str, plan: Path | None, calibration: Sequence[Path] | None
+) -> dict[str, tuple[bool, str]]:
+    """When options do something."""
+    reads = {"max_tokens": (bool(calibration), "--calibration")}
+    if wanted is None or isinstance(wanted, (str, Path)):  # engines are added
+        return {**reads, "calibration": (False, "a bundle to write, as graphs are what text changes: foveal build BUNDLE OUT")}
+    is_narrow = wanted.label != "fp32", "a precision other than fp32"
+    shrinks = msgspec.structs.replace(wanted, cache="auto").has_int8_caches(target)
+    caches = "int8, w8 or w4 on --target cpu: else keys and values stay as the graphs have them"
+    return {
+        **reads,
+        "calibration": text_counts(wanted, target, plan, calibration),
+        **dict.fromkeys(("head", "embedding"), is_narrow),
+        "cache": (shrinks, caches),
+    }
 
 
 def _precision(

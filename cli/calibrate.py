@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..files import write_atomically
 from .conditions import require
 from .console import out, print_json, progress
+from .options import MaxTokens, Threads
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
@@ -28,12 +29,12 @@ def calibrate(
         str, typer.Option(help='How int8 ranges are chosen: "percentile", "minmax" or "entropy".')
     ] = "percentile",
     percentile: Annotated[float, typer.Option(help="Share of values that are not clipped, %.")] = 99.99,
-    max_tokens: Annotated[Optional[int], typer.Option(help="Use at most so many tokens.")] = None,  # noqa: UP045
+    max_tokens: MaxTokens = None,
     budget: Annotated[Optional[str], typer.Option(help="Plan precisions: largest rise of bits per byte, such as 1%.")] = None,  # noqa: UP045
     plan: Annotated[Path, typer.Option(help="Where the plan goes.")] = Path("plan.json"),
     plot: Annotated[Optional[Path], typer.Option(help="Draw time against loss, as .svg or .png.")] = None,  # noqa: UP045
     head: Annotated[bool, typer.Option(help="Let the plan include the output head.")] = True,
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Record what every stage sees of a text; with --budget, choose a precision for each."""

@@ -27,7 +27,7 @@ LINE_EVERY_S = 10.0
 def progress(title: str) -> Iterator[Report]:
     """Progress on stderr; the value is called with what is being done, the steps done and the steps in all.
 
-    On a terminal it is a bar; elsewhere lines, at the beginning, every `LINE_EVERY_S` seconds and at the end.
+    On a terminal it is a bar; elsewhere lines, at the beginning of each part, every `LINE_EVERY_S` seconds and at the end.
     """
     if not err.is_terminal:
         lines = _Lines(title)
@@ -49,12 +49,14 @@ class _Lines:
 
     def __init__(self, title: str) -> None:
         self._title, self._began, self._next, self._last = title, time.monotonic(), 0.0, ""
+        self._done = -1
 
     def report(self, doing: str, done: int, steps: int) -> None:
-        """Print it, unless the last line is too recent."""
+        """Print it, unless the last line is too recent; the beginning of a part of the work always."""
         now = time.monotonic()
         self._last = f"{self._title}: {doing}, {done:,} of {steps:,}"
-        if now >= self._next:
+        is_beginning, self._done = done == 0 and self._done != 0, done
+        if is_beginning or now >= self._next:
             self._print(now)
 
     def finish(self) -> None:

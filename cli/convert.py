@@ -9,6 +9,7 @@ import typer
 
 from .conditions import require
 from .console import out, progress
+from .options import Calibration, MaxTokens, text_counts
 from .precision_table import refuse_both, show_precisions
 
 
@@ -19,7 +20,8 @@ def convert(
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
     precision: Annotated[Optional[str], typer.Option(help="fp32 (if not given), fp16, int8, w8 or w4.")] = None,  # noqa: UP045
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
-    calibration: Annotated[Optional[list[Path]], typer.Option(help="Text that fp16 and int8 need.")] = None,  # noqa: UP045
+    calibration: Calibration = None,
+    max_tokens: MaxTokens = None,
     tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
     dialect: Annotated[
         str,
@@ -30,17 +32,23 @@ def convert(
 ) -> None:
     """Convert a checkpoint into a bundle: one graph and one engine per stage."""
     from .. import convert as convert_checkpoint
+    from ..calibration.settings import CalibrationSettings
+    from ..precision import Plan, read_plan
 
     refuse_both(precision, plan)
-    is_narrow = plan is not None or precision not in (None, "fp32")
-    require(context, {"calibration": (is_narrow, "a --precision other than fp32, or a --plan")})
+    wanted = Plan(default=precision or "fp32") if plan is None else read_plan(plan)
+    require(
+        context,
+        {"calibration": text_counts(wanted, target, plan, calibration), "max_tokens": (bool(calibration), "--calibration")},
+    )
     with progress("convert") as report:
         made = convert_checkpoint(
             checkpoint,
             bundle,
             target,
-            plan or precision or "fp32",
+            wanted,
             calibration=calibration or (),
+            settings=CalibrationSettings(max_tokens=max_tokens) if max_tokens is not None else None,
             tokenizer=tokenizer,
             dialect=dialect,
             on_progress=report,

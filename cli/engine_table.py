@@ -42,18 +42,14 @@ def show_engines(bundle: Bundle, target: str) -> None:
         out.print(reason, markup=False)
 
 
-def show_layers(bundle: Bundle, target: str, shares: Mapping[str, Mapping[str, float]] | None = None) -> None:
-    """Print a line for each kernel of every engine of a target, in the order they run; and shares of a step, if given."""
+def show_layers(bundle: Bundle, target: str) -> None:
+    """Print a line for each kernel of every engine of a target, in the order they run."""
     from ..export.tensorrt.layers import read_layers
 
     for name, engine in bundle.manifest.engines[target].items():
         layers = read_layers(bundle.file(engine))
         out.print(f"\n{target}, stage {name}: network of {counted(layers.network)}", markup=False)
         rows = [_HEADER, *(_row(kernel) for kernel in layers.kernels)]
-        if shares is not None:
-            found = shares.get(name, {})
-            timed = ["of a step", *(_share(found, kernel) for kernel in layers.kernels)]
-            rows = [(share, *row) for share, row in zip(timed, rows, strict=True)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             out.print("  ".join(map(str.ljust, row, widths)).rstrip(), markup=False)
@@ -62,10 +58,6 @@ def show_layers(bundle: Bundle, target: str, shares: Mapping[str, Mapping[str, f
 _HEADER = ("profile", "kernel", "reads", "constants", "writes", "tactic", "ONNX nodes")
 _PROFILES = ("decode", "prefill")
 _LONGEST = 40
-
-
-def _share(found: Mapping[str, float], kernel: Kernel) -> str:
-    return f"{found[kernel.name]:.1%}" if kernel.profile == 0 and kernel.name in found else ""
 
 
 def _row(kernel: Kernel) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ import msgspec
 import typer
 from rich.table import Table
 
+from .conditions import require
 from .console import out, print_json, progress
+from .options import Threads, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to measure.")],
     text: Annotated[list[Path], typer.Option(help="Text: files, or directories of *.txt.")],
     against: Annotated[Optional[Path], typer.Option(help="A bundle to compare with, usually the fp32 one.")] = None,  # noqa: UP045
@@ -25,7 +28,7 @@ def evaluate(
     limit: Annotated[Optional[int], typer.Option(help="Measure at most so many windows.")] = None,  # noqa: UP045
     window: Annotated[Optional[int], typer.Option(help="Tokens per window; the context, at most 512.")] = None,  # noqa: UP045
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
@@ -33,6 +36,7 @@ def evaluate(
     from .. import probe as probe_bundles
     from ..calibration.probe import WINDOW, WINDOWS
 
+    require(context, {"threads": threads_count(target)})
     threads = pool_threads(bundle, target, threads)
     probes: list[Probe] = []
     with progress("eval") as report:

@@ -11,7 +11,9 @@ import typer
 from ..errors import ConfigError
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.sampling import SamplingParams
+from .conditions import require
 from .console import err, write
+from .options import Threads, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def generate(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
     prompt: Annotated[Optional[str], typer.Argument(help="Text to continue.")] = None,  # noqa: UP045
     ids: Annotated[
@@ -35,8 +38,12 @@ def generate(
         typer.Option(help='"text" or "ids"; if not given, text where the model has a tokenizer and the prompt is text.'),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = SamplingParams.max_new_tokens,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = SamplingParams.temperature,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0: all.")] = SamplingParams.top_k,
+    temperature: Annotated[
+        float, typer.Option(help="0: always the likeliest token, whatever --top-k, --top-p, --min-p and --seed say.")
+    ] = SamplingParams.temperature,
+    top_k: Annotated[
+        int, typer.Option(help="Keep the k likeliest tokens; 0: all, 1: as --temperature 0.")
+    ] = SamplingParams.top_k,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this total probability.")] = SamplingParams.top_p,
     min_p: Annotated[
         float, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")
@@ -51,11 +58,12 @@ def generate(
         typer.Option(help="End before this token, an id or as the tokenizer writes it, such as </s>; may be repeated."),
     ] = None,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
-    threads: Annotated[Optional[int], typer.Option(help="Engine threads; measured if not given.")] = None,  # noqa: UP045
+    threads: Threads = None,
 ) -> None:
     """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended."""
     from .. import load
 
+    require(context, {"threads": threads_count(target)})
     as_ids = _wants_ids(prompt, ids, output)
     given = prompt if prompt is not None else _ids(ids or "")
     settings: dict[str, Any] = {

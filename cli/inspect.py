@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import msgspec
 import typer
 from rich.table import Table
 
-from ..bundle import Bundle, open_bundle
+from ..bench.roofline import StageReads, reads_per_token
+from ..bundle import Bundle, check_target, open_bundle
 from ..contract import InputSpec, StageSpec
 from ..errors import ConfigError
 from .conditions import require
 from .console import out, print_json
 from .engine_table import show_engines, show_layers
 from .precision_table import show_precisions
+from .profile_table import show_profile
+from .threads import pool_threads
+
+if TYPE_CHECKING:
+    from ..bench.operator_times import Profile
 
 
 def inspect(
@@ -24,22 +30,91 @@ def inspect(
     tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
     layers: Annotated[bool, typer.Option("--layers", help="Print the kernels of its TensorRT engines too.")] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="With --layers: run them, on their GPU, and say what share of a step each takes.")
+        bool, typer.Option("--profile", help="Decode some tokens, and say what each stage and type of operator takes.")
     ] = False,
+    target: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Whose engines to profile: cpu, tensorrt or tensorrt-rtx; if not given, the bundle's first."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
-    """Describe a bundle: its stages, and which of them fires at which token."""
-    require(context, {"layers": (not json, "a table, which --json is not"), "profile": (layers, "--layers")})
+    """Describe a bundle: its stages, which of them fires at which token, and the bytes that a token reads."""
+    require(context, {"layers": (not json, "a table, which --json is not"), "target": (profile, "--profile")})
+    if tokens < 1:
+        raise ConfigError(f"--tokens is {tokens}, expected at least 1, the length of the timeline")
     opened = open_bundle(bundle)
     built = [target for target in opened.manifest.engines if target.startswith("tensorrt")]
     if layers and not built:
         raise ConfigError(f"{bundle} has no TensorRT engines; add them: foveal build {bundle} --target tensorrt-rtx")
+    profiled = _profile(opened, target) if profile else None
     if json:
-        print_json(msgspec.json.encode(_description(opened, tokens)))
+        print_json(msgspec.json.encode({**_description(opened, tokens), **({} if profiled is None else {"profile": profiled})}))
         return
     show_bundle(opened, tokens)
-    for target in built if layers else ():
-        show_layers(opened, target, _shares(opened, target) if profile else None)
+    show_reads(opened)
+    for name in built if layers else ():
+        show_layers(opened, name)
+    if profiled is not None:
+        show_profile(profiled)
+
+
+def _profile(bundle: Bundle, target: str | None) -> Profile:
+    from ..bench.operator_times import profile
+
+    chosen = target or next(iter(bundle.manifest.engines), "cpu")
+    check_target(chosen)
+    threads = pool_threads(bundle.path, chosen, None) if chosen in bundle.manifest.engines else None
+    return profile(bundle, chosen, threads=threads)
+
+
+def show_reads(bundle: Bundle) -> None:
+    """Print what decoding a token reads from memory; once for all targets whose engines read the same."""
+    by_reads: dict[tuple[StageReads, ...], list[str]] = {}
+    for target in bundle.manifest.engines:
+        by_reads.setdefault(reads_per_token(bundle, target), []).append(target)
+    for reads, targets in by_reads.items():
+        _show_reads(bundle, reads, ", ".join(targets))
+
+
+def _show_reads(bundle: Bundle, stages: tuple[StageReads, ...], targets: str) -> None:
+    context, is_narrow = bundle.manifest.model.context, bundle.manifest.precision != "fp32"
+    table = Table(box=None, header_style="bold")
+    table.add_column("read per token, MB")
+    columns = "fires", "weights", "in fp32", f"cache at {context // 2:,}", f"at {context:,}"
+    for column in columns:
+        if is_narrow or column != "in fp32":
+            table.add_column(column, justify="right")
+    for stage in (*stages, _all(stages)):
+        wide = [_megabytes(stage.weights_fp32)] if is_narrow else []
+        rate = f"{stage.fires_per_token:.3g}" if stage.name != _ALL else ""
+        figures = _megabytes(stage.weights), *wide, _megabytes(stage.caches_half), _megabytes(stage.caches_full)
+        table.add_row(stage.name, rate, *figures)
+    out.print(f"\nDecoding with {targets}, weights by how often a stage fires, keys and values behind so many tokens:")
+    out.print(table, markup=False)
+    whole = _all(stages)
+    most = 1e9 / (whole.weights + whole.caches_half)
+    out.print(
+        f"Each GB/s of memory bandwidth allows at most {most:,.3g} tokens/s behind {context // 2:,} tokens (docs/devices.md)"
+    )
+
+
+_ALL = "all"
+
+
+def _all(stages: tuple[StageReads, ...]) -> StageReads:
+    wide = [stage.weights_fp32 for stage in stages]
+    return StageReads(
+        name=_ALL,
+        fires_per_token=0.0,
+        weights=sum(stage.weights for stage in stages),
+        weights_fp32=None if None in wide else sum(width for width in wide if width is not None),
+        caches_half=sum(stage.caches_half for stage in stages),
+        caches_full=sum(stage.caches_full for stage in stages),
+    )
+
+
+def _megabytes(given: float | None) -> str:
+    return "-" if given is None else f"{given / 1e6:.3g}"
 
 
 def show_bundle(opened: Bundle, tokens: int = 33) -> None:
@@ -65,12 +140,6 @@ def show_bundle(opened: Bundle, tokens: int = 33) -> None:
         if target.startswith("tensorrt"):
             show_engines(opened, target)
     out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
-
-
-def _shares(bundle: Bundle, target: str) -> dict[str, dict[str, float]]:
-    from ..bench.layer_times import layer_shares
-
-    return layer_shares(bundle, target)
 
 
 def _stage_table(bundle: Bundle) -> Table:
@@ -119,6 +188,7 @@ def _description(bundle: Bundle, tokens: int) -> dict[str, object]:
         "targets": list(manifest.engines),
         "bytes": bundle.total_bytes(),
         "stages": manifest.stages,
+        "reads_per_token": {target: reads_per_token(bundle, target) for target in manifest.engines},
         "timeline": {
             entry.spec.name: [token for token in range(tokens) if len(entry.spec.firings(token, 1))]
             for entry in manifest.stages

@@ -7,11 +7,14 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..hierarchy import Hierarchy
 from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, one_of
+from .conditions import require
 from .console import err, out, progress
 
 
 def train(
+    context: typer.Context,
     directory: Annotated[Path, typer.Argument(help="Where the checkpoint goes; a run that is there is resumed.")],
     text: Annotated[list[Path], typer.Option(help="Training text: files, or directories of *.txt.")],
     valid: Annotated[list[Path], typer.Option(help="Validation text.")],
@@ -25,7 +28,7 @@ def train(
     positions: Annotated[str, typer.Option(help='"learned" or "rotary".')] = "learned",
     shortening: Annotated[str, typer.Option(help='"average", "linear", "attention" or "linear+attention".')] = "average",
     upsampling: Annotated[str, typer.Option(help='"repeat", "linear", "attention" or "linear+attention".')] = "repeat",
-    context: Annotated[int, typer.Option(help="Tokens per sequence.")] = 512,
+    length: Annotated[int, typer.Option("--context", help="Tokens per sequence.")] = 512,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3600,
     batch: Annotated[int, typer.Option(help="Sequences per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
@@ -40,6 +43,8 @@ def train(
     """Train a small model on text; run the same command again to go on where it stopped."""
     from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
 
+    resamples = not Hierarchy.parse(hierarchy).is_vanilla, "a --hierarchy with a coarse scale"
+    require(context, dict.fromkeys(("shortening", "upsampling"), resamples))
     err.print(f"train: reading {', '.join(map(str, text))}")
     config = ModelConfig(
         architecture=one_of(Architecture, architecture, "architecture"),
@@ -47,15 +52,15 @@ def train(
         vocab_size=vocab_size,
         dim=dim,
         heads=heads,
-        head_dim=dim // heads,
-        ff_dim=ff_dim or 4 * dim,
-        max_positions=context,
+        head_dim=dim // max(heads, 1),
+        ff_dim=4 * dim if ff_dim is None else ff_dim,
+        max_positions=length,
         positions=one_of(Positions, positions, "positions"),
         shortening=one_of(Shortening, shortening, "shortening"),
         upsampling=one_of(Upsampling, upsampling, "upsampling"),
     )
     settings = TrainSettings(
-        steps=steps, batch=batch, context=context, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+        steps=steps, batch=batch, context=length, learning_rate=learning_rate, eval_every=eval_every, seed=seed
     )
     use_threads(threads)
     trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)

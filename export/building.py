@@ -49,7 +49,8 @@ def build(
         precision: of all stages, or a plan (or the path of its JSON) that says it for each. None: int8; without `out` that of
             `bundle`.
         target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
-        calibration: text, or what `calibrate` found in it; `int8` and `fp16` need it, `w4` rounds better with it.
+        calibration: text, or what `calibrate` found in it; `int8` and `fp16` need it, `w4` rounds better with it. Text that a
+            plan takes nothing from, as one of fp32 or of w8 for a GPU, is not read.
         settings: how text becomes ranges.
         options: of TensorRT engines: their largest shapes, and how they are built.
         on_progress: called before each step, and as far as it is known within it.
@@ -83,11 +84,7 @@ def build(
         raise ConfigError(f"the bundle is {opened.manifest.precision}, expected fp32; build from the bundle it was made from")
     check_stages(plan, specs)
     check_turing(plan, family)
-    require_text(plan, calibration)
-    if settings is not None and (isinstance(calibration, Calibration) or not as_texts(calibration)):
-        raise ConfigError(
-            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
-        )
+    check_text_counts(plan, calibration, settings)
     with new_bundle(path, report) as directory:
         write_in_precision(opened, directory, plan, target, family, calibration, settings, report)
     return open_bundle(path)
@@ -108,7 +105,7 @@ def write_in_precision(
     Raises:
         As `build`.
     """
-    ranges = _ranges(opened, calibration, settings, report)
+    ranges = _ranges(opened, calibration, settings, report) if plan.learns_from_text(target) else None
     dialect = dialect_named(opened.manifest.dialect)
     stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1
     if opened.manifest.tokenizer == "tokenizer.json":
@@ -171,6 +168,18 @@ def require_text(plan: Plan, given: Texts | Calibration) -> None:
         raise ConfigError(
             f"{what} needs text to calibrate on, got none; give files that are like what the model will read: "
             "calibration=[...], or --calibration FILE"
+        )
+
+
+def check_text_counts(plan: Plan, given: Texts | Calibration, settings: CalibrationSettings | None) -> None:
+    """Raise ConfigError if text is missing where a plan needs it, or there are settings of no text, or text for plain fp32."""
+    has_text = not isinstance(given, Calibration) and bool(as_texts(given))
+    if has_text and plan == Plan():
+        raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
+    require_text(plan, given)
+    if settings is not None and not has_text:
+        raise ConfigError(
+            "calibration settings say how text becomes ranges, got no text; give calibration=[...], or leave them out"
         )
 
 

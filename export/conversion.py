@@ -22,7 +22,8 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
-from ..calibration.text import Texts, as_texts
+from ..calibration.settings import CalibrationSettings
+from ..calibration.text import Texts
 from ..contract import StageSpec
 from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
@@ -33,7 +34,7 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from ..runtime.tokenizer import check_tokenizer
 from ..storage import storage_errors
-from .building import check_stages, plan_of, require_text, write_in_precision
+from .building import check_stages, check_text_counts, plan_of, write_in_precision
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
 from .compile import compile_sampler, compile_stage, version
@@ -55,6 +56,7 @@ def convert(
     precision: str | Plan | Path = "fp32",
     *,
     calibration: Texts = (),
+    settings: CalibrationSettings | None = None,
     tokenizer: Literal["bytes"] | str | Path | None = None,
     dialect: str = "modern",
     options: EngineOptions | None = None,
@@ -68,6 +70,7 @@ def convert(
         target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
         precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.
         calibration: text files, like what the model will read; `"fp16"` and `"int8"` need them.
+        settings: how text becomes ranges.
         tokenizer: a `tokenizer.json`, or `"bytes"` if ids are UTF-8 bytes; None: the checkpoint's own, if it has one.
         dialect: the ONNX vocabulary of the stage graphs: `"modern"`, or `"classic"`, which TensorRT 10.3 parses.
         options: of TensorRT engines: their largest shapes, and how they are built.
@@ -92,6 +95,7 @@ def convert(
         target,
         precision,
         calibration=calibration,
+        settings=settings,
         tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path,
         source_format=loaded.source_format,
         notes=loaded.notes,
@@ -109,6 +113,7 @@ def convert_model(
     precision: str | Plan | Path = "fp32",
     *,
     calibration: Texts = (),
+    settings: CalibrationSettings | None = None,
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
     notes: Sequence[str] = (),
@@ -135,10 +140,7 @@ def convert_model(
         check_tokenizer(Path(tokenizer), info.vocab_size)
     check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
-    if plan == Plan() and as_texts(calibration):
-        raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
-    if plan != Plan():
-        require_text(plan, calibration)
+    check_text_counts(plan, calibration, settings)
     with new_bundle(path, report) as directory:
         if plan == Plan():
             _write_fp32(source, directory, target, family, report)
@@ -146,7 +148,7 @@ def convert_model(
             full = directory.with_name("fp32")  # to calibrate on; it goes with the work folder
             full.mkdir()
             _write_fp32(source, full, "cpu", None, report)
-            write_in_precision(open_bundle(full), directory, plan, target, family, calibration, None, report)
+            write_in_precision(open_bundle(full), directory, plan, target, family, calibration, settings, report)
     return open_bundle(path)
 
 

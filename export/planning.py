@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from ..bundle import Bundle, open_bundle
-from ..calibration.calibrate import Calibration, calibrate_ids
+from ..calibration.calibrate import Calibration, calibrate_ids, limited
 from ..calibration.planner import Choice, Option, Unit, check_budget, choose, frontier, plan_of_choice, uniform_choice
 from ..calibration.quality import NotFiniteError, log_probabilities, token_losses
 from ..calibration.settings import CalibrationSettings
@@ -90,7 +90,7 @@ def plan_precision(
         texts: as for `calibrate`; a fifth of their windows is held out to measure losses on.
         budget: largest relative rise of bits per byte, 0.01 for 1 %.
         precisions: besides fp32.
-        settings: how text becomes ranges.
+        settings: how text becomes ranges; of `max_tokens` a fifth is held out, too.
         windows_measured: at most so many held-out windows.
         head: whether the output head takes part.
         threads: None: measured.
@@ -105,9 +105,11 @@ def plan_precision(
         check_precision(precision)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     model = load(opened, threads=threads)
-    calibrating, held_out = _split(model, read_ids(texts, model).ids, windows_measured)
+    settings = settings or CalibrationSettings()
+    ids = limited(read_ids(texts, model).ids, model, settings.max_tokens)
+    calibrating, held_out = _split(model, ids, windows_measured)
     report = on_progress or silent
-    calibration = calibrate_ids(model, calibrating, settings or CalibrationSettings(), on_progress)
+    calibration = calibrate_ids(model, calibrating, settings, on_progress)
     with scratch_directory() as directory:
         workshop = _Workshop(model, calibration, directory, held_out, head, report)
         return workshop.plan(budget, tuple(precisions))

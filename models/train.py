@@ -34,6 +34,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How to train; everything that changes the result.
 
     `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
+
+    Raises:
+        ConfigError: steps, a batch, a context or an interval below 1.
     """
 
     steps: int
@@ -46,6 +49,11 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     eval_every: int = 250
     seed: int = 0
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "context", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -246,6 +254,12 @@ def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Toke
 
 
 def use_threads(threads: int | None) -> None:
-    """Set the number of PyTorch threads; None leaves its choice."""
+    """Set the number of PyTorch threads; None leaves its choice.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for PyTorch's own choice")
         torch.set_num_threads(threads)

@@ -74,8 +74,10 @@ class Model:
     ) -> GeneratedText:
         """Continue `prompt`, text or ids `[T]`; gives pieces of text as they become certain (none is taken back).
 
-        The same seed gives the same text. Ends at `max_new_tokens`, before a stop string or one of the tokens `end` (ids, or as
-        the tokenizer writes them, such as `"</s>"`), or when the context is full: `finish_reason` of the result says which.
+        The same seed gives the same text. At temperature 0, or with a `top_k` of 1, the likeliest token is always taken: then
+        `top_k`, `top_p`, `min_p` and `seed` change nothing. Ends at `max_new_tokens`, before a stop string or one of the tokens
+        `end` (ids, or as the tokenizer writes them, such as `"</s>"`), or when the context is full: `finish_reason` of the
+        result says which.
 
         Raises (at the call):
             InputError: settings out of range, an empty prompt, one that is no text, several prompts, or an unknown end token.
@@ -168,7 +170,8 @@ def load(
         bundle: a bundle directory, every file of which is checked first, or one that was opened before.
         target: what the engines were built for.
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
-            measurement on this machine, which is remembered (`races.py`). Only `cpu` engines have threads.
+            measurement on this machine, which is remembered (`races.py`). Only `cpu` engines have threads: for others it is
+            refused.
         provider: what `cuda` engines run on: `"cuda"` (None), `"tensorrt"`, `"tensorrt-rtx"`, or `"cpu"` where there is no GPU.
         overlap: whether engines that a decode step does not wait for, where the model has such stages, run beside the others:
             those of `cpu` in a second thread (None: where it is measured to be quicker), those of TensorRT on a second stream
@@ -176,8 +179,9 @@ def load(
 
     Raises:
         BundleError: not a bundle, or not whole.
-        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1 or not the shared pool's, a
-            provider that is unknown or for another target, or an overlap that the target can't do.
+        ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1, not the shared pool's or of
+            other engines than `cpu`'s, a provider that is unknown or for another target, or an overlap that the target can't
+            do.
         BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
         EngineMismatchError: the engines were made for something else.
     """
@@ -223,9 +227,11 @@ def _overlap_helps(model: Model) -> bool:
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
-    shared = shared_threads()
     if target != "cpu":
-        return threads or 1
+        if threads is not None:
+            raise ConfigError(f"got threads={threads} for target {target}: only cpu engines have threads; leave it out")
+        return 1
+    shared = shared_threads()
     if shared is None:
         return threads or _fastest_thread_count(bundle)
     if threads not in (None, shared):

@@ -28,7 +28,8 @@ class SamplingParams:
     Numbers may be numpy's; they become Python's own.
 
     Attributes:
-        temperature: divides the logits; 0 takes the likeliest token, the first if there are several.
+        temperature: divides the logits; 0 takes the likeliest token, the first if there are several, whatever `top_k`, `top_p`,
+            `min_p` and `seed` are.
         top_k: keep the k likeliest; 0 keeps all.
         top_p: keep the smallest set of likeliest tokens whose probabilities reach this sum.
         min_p: drop tokens less likely than this share of the likeliest one.

@@ -81,7 +81,7 @@ class Session:
                 raise
             raise CapacityError(
                 f"the state of {batch} sequences of {self.capacity:,} tokens finds no room ({error}); "
-                "ask for a smaller batch or capacity"
+                "ask for a smaller batch or capacity (docs/devices.md says what takes how much)"
             ) from error
 
     def _open(self, engines: Engines) -> Decoder:

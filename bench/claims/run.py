@@ -51,7 +51,7 @@ def measure_claims(
         ConfigError: an unknown claim, or as the claims say.
     """
     chosen, sizes, report = chosen_claims(names), settings or Settings(), on_progress or silent
-    count, given = threads or usable_cpus(), list(texts) or [SHIPPED_TEXT["evaluation"]]
+    count, given = usable_cpus() if threads is None else threads, list(texts) or [SHIPPED_TEXT["evaluation"]]
     machine, workshop = environment or read_environment(), Workshop(directory, report, sizes.calibration_tokens)
     measures: dict[Claim, Callable[[], Any]] = {
         "speed": lambda: measure_speed(workshop, sizes, count, report),

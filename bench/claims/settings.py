@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Claim = Literal["speed", "memory", "firing", "rare-words", "order"]
 CLAIMS: tuple[Claim, ...] = get_args(Claim)
+TEXT_CLAIMS: frozenset[Claim] = frozenset({"order", "rare-words"})
+"""Those that are measured on text."""
 
 
 @dataclass(frozen=True)

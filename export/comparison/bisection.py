@@ -19,12 +19,11 @@ from ...calibration.quality import NotFiniteError, evaluate
 from ...calibration.text import Texts, as_texts
 from ...errors import ConfigError
 from ...files import scratch_directory
-from ...precision import Plan, check_precision
+from ...precision import INTEGERS, Plan, check_precision
 from ...progress import Progress, silent
 from ...runtime.engines.onnxruntime_library import has_int8_caches
 from ...storage import storage_errors
 from ..building import build, require_text
-from ..precision.write_precision import INTEGERS
 
 Measure = Literal["bits", "kl"]
 
@@ -89,7 +88,8 @@ def bisect(
         calibration: other text, or what `calibrate` found in it; `int8` and `fp16` need it.
         measure: `"bits"` or `"kl"`.
         target: whose engines are built and run.
-        window, limit, threads: as `evaluate`.
+        window, limit: as `evaluate`.
+        threads: of `cpu` engines, and of the calibration, which runs on them.
         on_progress: called before each trial.
 
     Raises:
@@ -103,11 +103,13 @@ def bisect(
     if not isinstance(calibration, Calibration) and as_texts(calibration):
         ranges = calibrate(opened, calibration, threads=threads, on_progress=on_progress)
 
+    running = threads if target == "cpu" else None
+
     def loss_of(plan: Plan) -> float:
         with scratch_directory() as directory:
             built = build(opened, directory / "b", plan, target, calibration=ranges)
             try:
-                found = evaluate(built, texts, reference=opened, target=target, threads=threads, window=window, limit=limit)
+                found = evaluate(built, texts, reference=opened, target=target, threads=running, window=window, limit=limit)
             except NotFiniteError as error:
                 if error.whose == str(opened.path):
                     raise

@@ -42,7 +42,7 @@ class System:
         if self.target == PORTABLE:
             engines: Engines = portable_engines(self.bundle)
         else:
-            engines = load(self.bundle, self.target, shared_threads() or 1, self.provider).engines
+            engines = load(self.bundle, self.target, _threads(self.target), self.provider).engines
         return lambda: Session(engines, self.bundle.manifest.model, 1, tokens)
 
 
@@ -82,17 +82,23 @@ def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     model = bundle.manifest.model
     period = max(entry.spec.stride for entry in bundle.manifest.stages)
     least = min(2 * period, model.context)
-    length = tokens or min(model.context, max(2 * period + 3, 61))  # by default a multiple of nothing
+    length = min(model.context, max(2 * period + 3, 61)) if tokens is None else tokens  # by default a multiple of nothing
     if not least <= length <= model.context:
         raise ConfigError(
             f"got {length} tokens, expected {least} to {model.context}: two periods of {period} tokens, and the model's context"
         )
     if not as_texts(texts):
         return np.random.default_rng(_SEED).integers(0, model.vocab_size, (1, length))
-    ids = read_ids(texts, load(bundle, next(iter(bundle.manifest.engines)), shared_threads() or 1)).ids[:length]
+    target = next(iter(bundle.manifest.engines))
+    ids = read_ids(texts, load(bundle, target, _threads(target))).ids[:length]
     if len(ids) < (tokens or least):
         raise ConfigError(f"the text has {len(ids)} tokens, expected at least {tokens or least}; give more text")
     return ids[None]
+
+
+def _threads(target: str) -> int | None:
+    """One, unless the process shares a pool: what is compared need not be quick."""
+    return shared_threads() or 1 if target == "cpu" else None
 
 
 def _check_same_model(reference: Bundle, other: Bundle) -> None:

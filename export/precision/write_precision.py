@@ -25,7 +25,7 @@ from ...calibration.graph_files import load_graph
 from ...calibration.products import Product, cached_attentions, expose_products, find_attentions, find_products
 from ...calibration.ranges import ProductRanges
 from ...errors import CalibrationError
-from ...precision import CacheScale, Plan, ProductPrecision
+from ...precision import INTEGERS, CacheScale, Plan, ProductPrecision
 from ..graphs.change_dialect import change_dialect
 from ..graphs.dialect import MODERN, Dialect
 from ..graphs.nodes import constant, insert_before
@@ -35,7 +35,6 @@ from .write_embedding import table_bytes, write_embedding
 from .write_fp16 import QKV, attention_is_safe, reason_for_fp32, write_fp16
 
 HEAD = "/exit/logits"
-INTEGERS = ("int8", "w8", "w4")
 
 
 class WrittenStage(NamedTuple):

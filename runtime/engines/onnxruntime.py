@@ -32,12 +32,23 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 class OnnxRuntimeEngine:
     """One stage graph in an `InferenceSession`; unless `optimised`, it runs node by node as it is written.
 
+    With `trace` ONNX Runtime times every operator, and writes them to a file of a name that begins so when the session's
+    `end_profiling` is called.
+
     Raises:
         BackendUnavailable: onnxruntime is not installed.
         EngineMismatchError: this onnxruntime can't load the engine, or loaded it on another provider than asked.
     """
 
-    def __init__(self, spec: StageSpec, path: Path, sidecar: EngineSidecar, threads: int, optimised: bool = True) -> None:
+    def __init__(
+        self,
+        spec: StageSpec,
+        path: Path,
+        sidecar: EngineSidecar,
+        threads: int,
+        optimised: bool = True,
+        trace: Path | None = None,
+    ) -> None:
         ort = import_onnxruntime()
         if sidecar.cache_dtype == "int8" and not has_int8_caches():
             raise EngineMismatchError(
@@ -52,6 +63,8 @@ class OnnxRuntimeEngine:
         options = session_options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if trace is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(trace)
         self.session = open_session(path, spec.name, sidecar.builder, options, PROVIDER)
         self.spec, self.sidecar, self.path = spec, sidecar, path
         self.input_names = {given.name for given in self.session.get_inputs()}

@@ -41,4 +41,4 @@ def test_a_malformed_hierarchy() -> None:
 def test_pytorch_decodes_hourglasses_only() -> None:
     """The others have no incremental decoding there."""
     with pytest.raises(ConfigError, match=r'only Hourglass and vanilla models .* got "1@4 1@1"; leave --eager out'):
-        SIZES.eager(["1@1", "1@4 1@1"], 1)
+        SIZES.eager(["1@1", "1@4 1@1"])

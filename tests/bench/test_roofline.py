@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foveal.bench.roofline import bytes_per_token
+from foveal.bench.roofline import bytes_by_stage, bytes_per_token, reads_per_token
 from foveal.bundle import SCHEMA_VERSION, Bundle, Manifest, ModelInfo, StageEntry
 from foveal.contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
 
@@ -105,3 +105,23 @@ def test_a_borrowed_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     lent = 10 * 3  # group 2 at token 8
     assert bytes_per_token(bundle(monkeypatch, lender, borrower), "cpu", 8, 1).caches == lent + 10 * 3
     assert bytes_per_token(bundle(monkeypatch, borrower, lender), "cpu", 8, 1).caches == lent + 10 * 2
+
+
+def test_stages_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What all read is what each of them does."""
+    found = bundle(monkeypatch, stage("1"), stage("4", 4))
+    by_stage = bytes_by_stage(found, "cpu", 8, 8)
+    assert by_stage == {"1": (600, 10 * 12.5), "4": (600 / 4, 10 * (3 + 4) / 8)}
+    assert bytes_per_token(found, "cpu", 8, 8) == tuple(map(sum, zip(*by_stage.values(), strict=True)))
+
+
+def test_reads_in_the_middle_and_at_the_end_of_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a period of 4 tokens each: of 99, those from 47 and those from 95."""
+    fine, coarse = reads_per_token(bundle(monkeypatch, stage("1", parameters=500), stage("4", 4)), "cpu")
+    assert (fine.fires_per_token, coarse.fires_per_token) == (1, 0.25)
+    assert (fine.weights, coarse.weights) == (600, 150)
+    assert fine.weights_fp32 == 4 * 500 - 400  # without its tables, which are fp32
+    assert fine.caches_half == 10 * (48 + 49 + 50 + 51) / 4
+    assert fine.caches_full == 10 * (96 + 97 + 98 + 99) / 4
+    assert coarse.caches_half == 10 * 13 / 4  # token 48 opens group 12
+    assert coarse.caches_full == 10 * 25 / 4

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from specimens import Zoo
 
-from foveal import CapacityError
+from foveal import CapacityError, ConfigError
 from foveal.bench import bandwidth
 from foveal.bench.decode import Load, host_ns_per_step
 from foveal.bench.environment import peak_resident_bytes, read_environment
@@ -25,7 +25,7 @@ def result(zoo: Zoo) -> BenchResult:
         patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
         sizes = RandomModels(dim=16, heads=2, ff_dim=32, vocab_size=20, context=48)
         bundles = [zoo["nested"].bundle.path, zoo["vanilla"].bundle.path]
-        return bench(bundles, Load(16, 32, rounds=2), threads=1, eager=sizes.eager(["1@1 1@4 1@1"], 1), command="test")
+        return bench(bundles, Load(16, 32, rounds=2), threads=1, eager=sizes.eager(["1@1 1@4 1@1"]), command="test")
 
 
 def test_samples_and_firings_are_all_there(result: BenchResult) -> None:
@@ -38,6 +38,24 @@ def test_samples_and_firings_are_all_there(result: BenchResult) -> None:
     assert (vanilla.latency.itl_fire_ms.count, vanilla.latency.itl_nofire_ms.count) == (0, 64)
     assert eager.runtime == "PyTorch eager"
     assert eager.latency.itl_fire_ms.count == 16
+
+
+def test_all_models_have_as_many_threads(result: BenchResult, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch too: those asked for, or those that decode the first bundle fastest."""
+    assert [model.threads for model in result.models] == [1, 1, 1]
+    monkeypatch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
+    monkeypatch.setattr("foveal.runtime.model._fastest_thread_count", lambda bundle: 1 + ("nested" in bundle.path.name))
+    sizes = RandomModels(dim=16, heads=2, ff_dim=32, vocab_size=20, context=48)
+    bundles = [zoo[name].bundle.path for name in ("nested", "vanilla")]
+    found = bench(bundles, Load(4, 8, rounds=1), eager=sizes.eager(["1@1"]))
+    assert {model.threads for model in found.models} == {found.models[0].threads}
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "rounds"])
+def test_a_load_of_nothing(name: str) -> None:
+    """Can't be measured."""
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+        Load(**{"prompt_tokens": 1, "new_tokens": 1, "rounds": 1, name: 0})
 
 
 def test_nothing_was_copied_and_the_memory_is_split(result: BenchResult) -> None:

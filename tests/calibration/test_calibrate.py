@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -150,12 +151,20 @@ def test_memory_does_not_grow_with_the_text(bundle: Bundle, tmp_path: Path) -> N
 
 def test_at_most_so_many_tokens_are_spread_over_the_text(bundle: Bundle, text: Path) -> None:
     """In whole windows: 700 tokens have room for seven."""
-    steps = []
-    settings = CalibrationSettings(max_tokens=700)
-    found = calibrate(bundle, [text], settings, threads=1, on_progress=lambda *step: steps.append(step))
+    found = calibrate(bundle, [text], CalibrationSettings(max_tokens=700), threads=1)
     assert found.tokens == 7 * CONTEXT
-    assert steps == [("reading text", done, 7) for done in range(7)] + [("done", 7, 7)]
     assert calibrate(bundle, [text], CalibrationSettings(max_tokens=10**6), threads=1).tokens == text.stat().st_size
+
+
+def test_how_long_it_takes_is_said_before_and_on_the_way(bundle: Bundle, text: Path) -> None:
+    """How many tokens, before the first window; about how long, once two have shown how long one takes."""
+    steps = []
+    settings = CalibrationSettings(max_tokens=701)
+    calibrate(bundle, [text], settings, threads=1, on_progress=lambda *step: steps.append(step))
+    tokens = f"calibrating on {7 * CONTEXT} tokens"
+    assert [step[1:] for step in steps] == [(done, 7) for done in range(8)]
+    assert [doing for doing, _, _ in steps[:2]] == [tokens, tokens]
+    assert all(re.fullmatch(rf"{tokens}, about (\d+ min )?\d+ s left", doing) for doing, _, _ in steps[2:7])
 
 
 def test_too_little_text(bundle: Bundle, tmp_path: Path) -> None:

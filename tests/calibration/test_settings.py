@@ -17,6 +17,7 @@ from foveal.calibration import CalibrationSettings
         ({"percentile": 50}, "percentile is 50, expected more than 50 and at most 100"),
         ({"percentile": 100.1}, "percentile is 100.1, expected more than 50 and at most 100"),
         ({"percentile": float("nan")}, "percentile is nan, expected more than 50"),
+        ({"method": "minmax", "percentile": 99}, 'percentile is 99, but the method is "minmax", which clips by no percentile'),
         ({"max_tokens": 0}, "max_tokens is 0, expected at least 1, or None for all"),
     ],
 )

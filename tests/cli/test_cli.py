@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,25 @@ def test_inspect_draws_the_timeline(foveal, zoo: Zoo) -> None:
     assert (code, description["timeline"]["8"]) == (0, [0, 8, 16])
     assert description["stages"][2]["spec"]["inputs"][0]["count"] == 4
     assert callable(inspect_module)
+
+
+def test_inspect_says_what_a_token_reads_and_takes(foveal, zoo: Zoo) -> None:
+    """Bytes by stage; with --profile also the time, by stage and operator; as text and as JSON."""
+    path = zoo["nested"].bundle.path
+    code, out, _ = foveal("inspect", path, "--profile")
+    assert code == 0
+    assert re.search(r"read per token, MB +fires +weights +cache at 48 +at 96", out)
+    assert re.search(r"Each GB/s of memory bandwidth allows at most [\d.,e+]+ tokens/s behind 48 tokens", out)
+    assert re.search(r"cpu, \d+ tokens one by one on \d+ threads?, per token", out)
+    assert re.search(r"^ +MatMul +\d+ +[\d.]+ +[\d.]+% *$", out, re.MULTILINE)
+    code, out, _ = foveal("inspect", path, "--profile", "--target", "cpu", "--json")
+    description = json.loads(out)
+    stages = [stage["spec"]["name"] for stage in description["stages"]]
+    assert (code, [stage["name"] for stage in description["reads_per_token"]["cpu"]]) == (0, stages)
+    assert [stage["name"] for stage in description["profile"]["stages"]] == stages
+    assert "profile" not in json.loads(foveal("inspect", path, "--json")[1])
+    code, _, err = foveal("inspect", path, "--profile", "--target", "tensorrt")
+    assert (code, "has no engines for tensorrt; add them: foveal build" in err) == (1, True)
 
 
 def test_bench_prints_and_saves(foveal, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,63 +1,216 @@
-"""An option that does nothing in a combination is refused in one sentence, not ignored."""
+"""No option is silently ignored: each either always counts, or is refused in one sentence where it would do nothing.
+
+Where what it asks for is had anyhow (`--top-k` at `--temperature 0`), and scripts pass it along, help says so.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from specimens import Zoo
 from typer.testing import CliRunner
 
-from foveal import ConfigError
+from foveal import FovealError
 from foveal.cli import app
 
 RUNNER = CliRunner()
-B, T = "BUNDLE", "TEXT"
-# The command as it is given, the option that then does nothing, and what it takes.
-TABLE = [
-    *[
-        (["bench", B, option, value], option, "--hierarchy")
-        for option, value in (
-            ("--dim", "64"),
-            ("--heads", "2"),
-            ("--ff-dim", "8"),
-            ("--vocab-size", "9"),
-            ("--precision", "w8"),
-        )
-    ],
-    (["bench", B, "--eager"], "--eager", "--hierarchy"),
-    (["bench", B, "--calibration", T], "--calibration", "--hierarchy and a --precision other than fp32"),
-    (["bench", "--hierarchy", "1@1", "--calibration", T], "--calibration", "--hierarchy and a --precision other than fp32"),
-    (["bench", B, "--provider", "cpu"], "--provider", "--target cuda"),
-    (["inspect", B, "--profile"], "--profile", "--layers"),
-    (["inspect", B, "--layers", "--json"], "--layers", "a table, which --json is not"),
-    *[
-        (["calibrate", B, "--text", T, option, *value], option, "--budget")
-        for option, value in (("--plan", ["p.json"]), ("--plot", ["p.svg"]), ("--head", []), ("--no-head", []))
-    ],
-    (
-        ["calibrate", B, "--text", T, "--method", "minmax", "--percentile", "99"],
-        "--percentile",
-        "--method percentile",
+B, T, PLAN = "BUNDLE", "TEXT", "PLAN"
+CPU_ONLY = "--target cpu, as other engines have no threads"
+NEEDS_TEXT = "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
+CACHES = "int8, w8 or w4 on --target cpu"
+NARROW = "a precision other than fp32"
+
+ALWAYS = {
+    "convert": "checkpoint bundle target tokenizer dialect",
+    "calibrate": "bundle text method max_tokens budget threads json",
+    "build": "bundle destination target",
+    "check": "bundle target json",
+    "verify": "bundle checkpoint target json",
+    "compare": "bundle targets other text tokens tolerance save_inputs json",
+    "bisect": "bundle precision text budget measure target limit window json",
+    "inspect": "bundle tokens profile json",
+    "generate": "bundle output max_new_tokens temperature repetition_penalty end target",
+    "eval": "bundle text against probe plot limit window target json",
+    "bench": "bundles hierarchy prompt_tokens new_tokens rounds target power save json",
+    "bench claims": "names quick threads save json",
+    "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
+    "learning_rate eval_every seed minutes threads",
+    "doctor": "json",
+    "demo": "directory prompt",
+}
+"""By command, the parameters that count whatever the others are."""
+
+HARMLESS = {
+    "generate": {"top_k": "temperature", "top_p": "temperature", "min_p": "temperature", "seed": "temperature"},
+}
+"""Those that another makes count for nothing, and whose help it is that says so."""
+
+
+Line = tuple[str, str, str]
+
+
+def idle(given: str, option: str, takes: str) -> Line:
+    """A command in which an option does nothing: it is named, and what it takes."""
+    return given, option, rf"{option} does nothing here: it takes {re.escape(takes)}.*; change that, or leave {option} out$"
+
+
+def each(given: str, options: str, sentence: str) -> list[Line]:
+    """One command with each of these options, parted by commas; `OPTION` in the sentence is the option."""
+    found = [(f"{given} {option}", option.split()[0]) for option in options.split(", ")]
+    return [(line, option, sentence.replace("OPTION", option)) for line, option in found]
+
+
+def each_idle(given: str, options: str, takes: str) -> list[Line]:
+    """As `each`, of options that do nothing."""
+    return each(given, options, idle("", "OPTION", takes)[2])
+
+
+COARSE, BOTH = "a --hierarchy with a coarse scale", "got --precision w8 and --plan .* expected one of them"
+ANOTHER = "is fp32, asked for is w8, which is another bundle; say where to write it"
+ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them out'
+NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
+TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
+HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
+RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
+
+REFUSED = [
+    *each_idle(f"bench {B}", "--dim 64, --heads 2, --ff-dim 8, --vocab-size 9, --precision w8, --eager", "--hierarchy"),
+    idle(f"bench {B} --calibration {T}", "--calibration", RANDOM_TEXT),
+    idle(f"bench --hierarchy 1@1 --calibration {T}", "--calibration", RANDOM_TEXT),
+    idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
+    idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
+    idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
+    idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
+    idle(f"inspect {B} --target cpu", "--target", "--profile"),
+    *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
+    idle(f"calibrate {B} --text {T} --method minmax --percentile 99", "--percentile", "--method percentile"),
+    idle(f"convert {T} OUT --calibration {T}", "--calibration", NEEDS_TEXT),
+    idle(f"convert {T} OUT --precision w8 --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
+    idle(f"convert {T} OUT --precision w8 --max-tokens 9", "--max-tokens", "--calibration"),
+    (f"convert {T} OUT --precision w8 --plan {PLAN}", "--precision", BOTH),
+    (f"convert {T} OUT --precision w8 --plan {PLAN}", "--plan", BOTH),
+    idle(f"build {B} --calibration {T}", "--calibration", "a bundle to write"),
+    idle(f"build {B} OUT --precision fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
+    idle(f"build {B} OUT --precision w8 --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
+    idle(f"build {B} OUT --precision w8 --cache fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
+    idle(f"build {B} OUT --precision w8 --max-tokens 9", "--max-tokens", "--calibration"),
+    idle(f"build {B} OUT --target cuda --calibration {T} --cache fp32", "--cache", CACHES),
+    idle(f"build {B} OUT --precision fp16 --calibration {T} --cache fp32", "--cache", CACHES),
+    idle(f"build {B} OUT --precision fp32 --cache auto", "--cache", CACHES),
+    *each_idle(f"build {B} OUT --precision fp32", "--head, --no-head, --embedding, --no-embedding", NARROW),
+    *each(f"build {B}", "--head, --no-embedding, --cache fp32", "OPTION makes another bundle; say where to write it"),
+    *each(f"build {B}", f"--precision w8, --plan {PLAN}", ANOTHER),
+    (f"build {B} OUT --precision w8 --plan {PLAN}", "--plan", BOTH),
+    *each(f"build {B}", "--max-batch 1, --capacity 9, --max-prefill 9, --compute-capability 8.9", ON_GPUS),
+    *each(f"build {B}", "--timing-cache t, --error-on-miss, --strip-weights", ON_GPUS),
+    *each(
+        f"build {B} --target cuda",
+        "--compute-capability 8.9, --timing-cache t, --error-on-miss, --strip-weights",
+        NOT_BUILT,
     ),
-    (["convert", T, "OUT", "--calibration", T], "--calibration", "a --precision other than fp32, or a --plan"),
-    (["build", B, "--calibration", T], "--calibration", "a bundle to write"),
-    (["build", B, "OUT", "--precision", "w8", "--max-tokens", "9"], "--max-tokens", "--calibration"),
-    (["build", B, "OUT", "--target", "cuda", "--cache", "fp32"], "--cache", "--target cpu"),
+    (f"build {B} --target tensorrt-rtx --timing-cache t", "--timing-cache", "it has no timing cache; leave it out"),
+    *each(f"compare {B}", "--cuts, --stage 1", HALF),
+    (f"compare {B} --provider cpu", "--provider", 'provider "cpu" is for target cuda, got targets portable, cpu; leave it out'),
+    idle(f"bisect {B} --precision w8 --text {T} --target cuda --threads 2", "--threads", CPU_ONLY),
+    idle(f"bisect {B} --precision w8 --text {T} --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
+    (f"generate {B} It --ids 1", "--ids", TWO_PROMPTS),
+    (f"generate {B} It --ids 1", "PROMPT", TWO_PROMPTS),
+    (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
+    idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
+    idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
+    *each_idle(f"train OUT --text {T} --valid {T} --hierarchy 6@1", "--shortening linear, --upsampling linear", COARSE),
 ]
+"""A command, an option that would do nothing in it, and the sentence that says so."""
 
 
-@pytest.mark.parametrize(("given", "option", "takes"), TABLE, ids=[" ".join(given) for given, _, _ in TABLE])
-def test_an_option_that_does_nothing(given: list[str], option: str, takes: str, zoo: Zoo, tmp_path: Path) -> None:
-    """It is named, and what it takes; nothing is read or written."""
-    text = tmp_path / "t.txt"
-    text.write_text("the sea")
-    places = {B: str(zoo["vanilla"].bundle.path), T: str(text), "OUT": str(tmp_path / "out")}
-    done = RUNNER.invoke(app, [places.get(part, part) for part in given])
-    assert isinstance(done.exception, ConfigError)
+NOTHING = [
+    (f"bench {B} --rounds 0", "rounds must be at least 1, got 0"),
+    (f"bench {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    ("bench --hierarchy 1@1 --heads 0", "heads must be at least 1, got 0"),
+    (f"compare {B} --tokens 0", "got 0 tokens, expected"),
+    (f"inspect {B} --tokens 0", "--tokens is 0, expected at least 1"),
+    (f"generate {B} --ids 1 --max-new-tokens 0", "max_new_tokens is 0, expected at least 1"),
+    (f"generate {B} --ids 1 --threads 0", "threads must be at least 1, got 0"),
+    *[
+        (f"train OUT --text {T} --valid {T} --{option} 0", f"{option.replace('-', '_')} must be at least 1, got 0")
+        for option in ("heads", "ff-dim", "steps", "batch", "eval-every", "threads")
+    ],
+]
+"""A size of 0, which is not "as if it had not been given"."""
+
+
+@pytest.mark.parametrize(("given", "sentence"), NOTHING, ids=[given for given, _ in NOTHING])
+def test_nothing_is_not_the_default(
+    given: str, sentence: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, in one sentence."""
+    assert re.search(sentence, str(refusal(given, zoo, tmp_path, monkeypatch)))
+
+
+def commands() -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    """All of them, as typer has them; the name that is left out is no name."""
+    root = typer.main.get_command(app)
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        if not hasattr(command, "commands"):
+            yield name, command
+        for inner, of_group in getattr(command, "commands", {}).items():
+            yield (name if inner == "default" else f"{name} {inner}"), of_group
+
+
+COMMANDS = dict(commands())
+
+
+def command_of(given: str) -> str:
+    """The command that a line begins with."""
+    return max((name for name in COMMANDS if f"{given} ".startswith(f"{name} ")), key=len)
+
+
+def parameter_of(command: str, option: str) -> str:
+    """What typer calls an option, or an argument in capitals."""
+    found = [p.name for p in COMMANDS[command].params if option in (*p.opts, *p.secondary_opts, (p.name or "").upper())]
+    assert len(found) == 1, (command, option)
+    return found[0] or ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_counts_or_is_refused(command: str) -> None:
+    """A new one says which: in `ALWAYS`, with a line of `REFUSED`, or with words in help and an entry in `HARMLESS`."""
+    always, harmless = set(ALWAYS[command].split()), set(HARMLESS.get(command, {}))
+    refused = {parameter_of(command, option) for given, option, _ in REFUSED if command_of(given) == command}
+    there = {param.name for param in COMMANDS[command].params if param.name != "help"}
+    assert always | harmless | refused == there
+    assert not always & harmless
+    assert not refused & (always | harmless)
+
+
+@pytest.mark.parametrize("command", HARMLESS)
+def test_help_says_what_makes_an_option_count_for_nothing(command: str) -> None:
+    """At the option that does."""
+    params = {param.name: param for param in COMMANDS[command].params}
+    for name, by in HARMLESS[command].items():
+        assert params[name].opts[0] in (getattr(params[by], "help", None) or "")
+
+
+@pytest.mark.parametrize(("given", "option", "sentence"), REFUSED, ids=[f"{given} ({option})" for given, option, _ in REFUSED])
+def test_an_option_that_would_do_nothing(
+    given: str, option: str, sentence: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence says so; nothing is written."""
+    assert re.search(sentence, str(refusal(given, zoo, tmp_path, monkeypatch)))
+
+
+def refusal(given: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FovealError:
+    """Run a command that is refused before it writes anything."""
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("the sea")
+    Path("plan.json").write_text('{"default": "w8"}')
+    places = {B: str(zoo["vanilla"].bundle.path), T: "t.txt", PLAN: "plan.json", "OUT": "out"}
+    done = RUNNER.invoke(app, [places.get(part, part) for part in given.split()])
+    assert isinstance(done.exception, FovealError), done.output
     assert done.exception.exit_code == 1
-    assert re.match(
-        f"^{option} does nothing here: it takes {re.escape(takes)}.*; change that, or leave {option} out$", str(done.exception)
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "t.txt"]
+    return done.exception

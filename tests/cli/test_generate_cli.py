@@ -131,6 +131,22 @@ def test_progress_is_lines_where_nobody_can_see_a_bar(
     assert [line.split(", ")[1] for line in lines] == ["1 of 30", "11 of 30", "21 of 30", "30 of 30"]
 
 
+def test_the_beginning_of_a_part_is_told_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However recent the last line is; not again while that part stands at its beginning."""
+    monkeypatch.setattr("foveal.cli.console.time.monotonic", lambda: 1.0)
+    with progress("convert") as report:
+        for doing, done in (
+            ("exporting", 1),
+            ("calibrating", 0),
+            ("calibrating", 1),
+            ("compiling: 10%", 0),
+            ("compiling: 20%", 0),
+        ):
+            report(doing, done, 9)
+    told = [line.split(", ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["convert: exporting", "convert: calibrating", "convert: compiling: 10%", "convert: compiling: 20%"]
+
+
 def test_nothing_is_kept_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Pieces show as they come."""
     write_out("|:a:|")

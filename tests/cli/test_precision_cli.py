@@ -57,6 +57,34 @@ def test_build_says_what_every_product_became(foveal: Run, specimen: Precise, tm
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+def test_tokens_to_calibrate_on_are_as_many_in_all_verbs(foveal: Run, specimen: Precise, tmp_path: Path) -> None:
+    """`--max-tokens` of convert, build and calibrate: the same words, the same default, and the same text is read."""
+    save_checkpoint(specimen.model, tmp_path / "checkpoint")
+    to_convert = ("checkpoint", "a", "--tokenizer", "bytes", "--precision", "int8", "--calibration", specimen.text)
+    lines: dict[str, tuple[str | Path, ...]] = {
+        "convert": to_convert,
+        "build": (specimen.full.path, "b", "--calibration", specimen.text),
+        "calibrate": (specimen.full.path, "--text", specimen.text),
+    }
+    for windows, (verb, line) in enumerate(lines.items(), start=5):
+        code, _, err = foveal(verb, *line, "--max-tokens", windows * 96 + 1)
+        assert code == 0, err
+        assert re.search(rf"^{verb}: calibrating on {windows * 96} tokens, 0 of {windows}, \d+ s$", err, re.MULTILINE)
+        words = flat(foveal(verb, "--help")[1].replace("│", ""))
+        assert "Calibrate on at most so many tokens, spread over the text; on all if not given." in words
+
+
+def test_a_plan_that_takes_nothing_from_text(foveal: Run, specimen: Precise) -> None:
+    """A planner may choose one: text that is passed along is not read, which is said."""
+    write_plan(Path("plan.json"), Plan(stages={"1": "fp32"}))
+    code, _, err = foveal(
+        "build", specimen.full.path, "small", "--plan", "plan.json", "--calibration", "text that is not there"
+    )
+    assert code == 0
+    assert "plan.json takes nothing from text for target cpu: --calibration is not read" in flat(err)
+    assert "calibrating" not in err
+
+
 def test_build_leaves_out_what_it_is_told_to(foveal: Run, specimen: Precise) -> None:
     """The head, the tables and the caches are choices."""
     choices = ("--no-head", "--embedding", "--cache", "fp32")

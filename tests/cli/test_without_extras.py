@@ -44,7 +44,7 @@ def given(zoo: Zoo, tmp_path: Path) -> dict[str, Path]:
 
 RUN = "from foveal.cli import main\nmain()"
 RUNS = (
-    ("inspect", "{bundle}"),
+    ("inspect", "{bundle}", "--profile"),
     ("check", "{bundle}"),
     ("generate", "{bundle}", "--ids", "1 2", "--max-new-tokens", "2", "--threads", "1"),
     ("eval", "{bundle}", "--text", "{text}", "--threads", "1", "--against", "{bundle}"),

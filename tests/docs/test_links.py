@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/checkpoints/*/*.md")])
-SOURCES = r"`((?:bench|calibration|cli|export|models|runtime|tests)/[\w/]+\.(?:py|sh|safetensors))`"
+SOURCES = r"`((?:bench|calibration|cli|contract|export|models|runtime|tests)/[\w/]+\.(?:py|sh|safetensors))`"
 
 
 def name(page: Path) -> str:

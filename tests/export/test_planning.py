@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from precisions import PrecisionZoo, needs_int8_caches, write_text
 
-from foveal import CalibrationError, ConfigError
+from foveal import CalibrationError, CalibrationSettings, ConfigError
 from foveal.export import PlanReport, build, plan_precision
 from foveal.export.planning import _Workshop
 from foveal.precision import Plan, read_plan, write_plan
@@ -153,6 +153,15 @@ def test_too_little_text(precise: PrecisionZoo, tmp_path: Path) -> None:
     write_text(text, words=110)
     with pytest.raises(CalibrationError, match=r'stage "1\.pre" saw \d+ rows at phase \d in \d+ tokens, expected'):
         plan_precision(full, [text], BUDGET, threads=1)
+
+
+def test_at_most_so_many_tokens_are_calibrated_and_held_out(precise: PrecisionZoo) -> None:
+    """Of 960 tokens, ten windows of 96: eight to calibrate on, two to measure."""
+    seen: list[str] = []
+    choices = {"settings": CalibrationSettings(max_tokens=960), "windows_measured": 48}
+    report = planned(precise, "vanilla", LOOSE, **choices, on_progress=lambda doing, _done, _steps: seen.append(doing))
+    assert report.held_out_tokens == 2 * 95
+    assert seen[0].startswith(f"calibrating on {8 * 96} tokens")
 
 
 def test_a_bundle_that_is_not_fp32(precise: PrecisionZoo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,18 @@ import numpy as np
 import pytest
 from specimens import GOLDEN, Goldens, Zoo
 
-from foveal import BackendUnavailable, CapacityError, ConfigError, EngineMismatchError, InputError, SamplingParams, load
+from foveal import (
+    BackendUnavailable,
+    Bundle,
+    CapacityError,
+    ConfigError,
+    EngineMismatchError,
+    InputError,
+    SamplingParams,
+    evaluate,
+    load,
+    probe,
+)
 from foveal.bundle import open_bundle
 from foveal.runtime import threads
 from foveal.runtime.engines import onnxruntime as backend
@@ -91,6 +103,16 @@ def test_threads_are_measured_or_given(zoo: Zoo, monkeypatch: pytest.MonkeyPatch
     assert load(zoo["vanilla"].bundle).threads in threads.thread_counts()
     with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
         load(zoo["vanilla"].bundle, threads=0)
+
+
+@pytest.mark.parametrize("target", ["cuda", "tensorrt", "tensorrt-rtx"])
+def test_engines_without_threads_refuse_a_number(zoo: Zoo, target: str) -> None:
+    """It would be ignored; in `load`, and in `evaluate` and `probe`, which load."""
+    bundle = zoo["vanilla"].bundle
+    manifest = msgspec.structs.replace(bundle.manifest, engines={target: bundle.manifest.engines["cpu"]})
+    for use in (load, partial(evaluate, texts=[[1, 2, 3]]), partial(probe, texts=[[1, 2, 3]])):
+        with pytest.raises(ConfigError, match=f"got threads=2 for target {target}: only cpu engines have threads"):
+            use(Bundle(bundle.path, manifest), target=target, threads=2)
 
 
 def test_a_missing_engine_library(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

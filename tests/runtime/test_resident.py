@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from combinations import fewer_examples
@@ -31,7 +32,8 @@ from resident_engines import LIMITS, ort_engines, session_of, specs_of, tensorrt
 from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
 
 from foveal import CapacityError, ConfigError, InputError
-from foveal.bench import layer_times
+from foveal.bench import operator_times
+from foveal.bundle import Bundle
 from foveal.contract import InputSpec, Limits, StageSpec
 from foveal.errors import DeviceError
 from foveal.runtime.device import HostDevice
@@ -289,12 +291,18 @@ class TestLayerTimes:
             engines.records = graphs
             return engines
 
-        monkeypatch.setattr(layer_times, "open_engines", open_engines)
-        shares = layer_times.layer_shares(zoo["linear"].bundle, "tensorrt", tokens=32)
+        monkeypatch.setattr(operator_times, "open_engines", open_engines)
+        monkeypatch.setattr(operator_times, "kernel_kinds", lambda *_: {"product": "gemm"})
+        bundle = zoo["linear"].bundle
+        manifest = msgspec.structs.replace(bundle.manifest, engines={"tensorrt": bundle.manifest.engines["cpu"]})
+        found = operator_times.profile(Bundle(bundle.path, manifest), "tensorrt", tokens=32)
         assert opened == [False]
-        assert sum(sum(stage.values()) for stage in shares.values()) == pytest.approx(1)
-        assert shares["1.pre"]["product"] == pytest.approx(5 * shares["5"]["product"])
-        assert shares["5"]["product"] == pytest.approx(3 * shares["5"]["norm"])
+        times = {stage.name: {one.operator: one for one in stage.operators} for stage in found.stages}
+        assert times["1.pre"]["gemm"].us_per_token == pytest.approx(1e3 * LAYER_MS["product"])
+        assert times["1.pre"]["gemm"].share == pytest.approx(5 * times["5"]["gemm"].share)
+        assert times["5"]["gemm"].share == pytest.approx(3 * times["5"]["norm"].share)
+        assert times["5"]["gemm"].calls_per_token == pytest.approx(1 / 5)
+        assert sum(stage.share for stage in found.stages) == pytest.approx(1)
 
     def test_are_not_to_be_had(self, zoo: Zoo, gpu: FakeGpu) -> None:
         """Of recorded steps, and of ONNX Runtime."""

@@ -1,0 +1,191 @@
+"""What every operator of a bundle's engines takes in decoding, as the engines' own library times it: ONNX Runtime on the CPU,
+TensorRT on the GPU that its engines are for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from ..bundle import Bundle
+from ..contract import StageSpec
+from ..errors import ConfigError
+from ..files import scratch_directory
+from ..runtime.backends import open_engines
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.model import threads_of
+from ..runtime.resident import ResidentDecoder
+from ..runtime.session import Session
+from .onnxruntime_trace import read_trace
+
+BETWEEN = "between operators"
+"""The library's own time in a run of an engine."""
+
+
+class OperatorTime(msgspec.Struct, frozen=True, kw_only=True):
+    """All operators of one type in one stage, or kernels of one kind; per token, so a stage counts as often as it fires."""
+
+    operator: str
+    calls_per_token: float
+    us_per_token: float
+    share: float
+
+
+class StageTime(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage, and its operators, the slowest first; `share` is of the time of all stages."""
+
+    name: str
+    fires_per_token: float
+    us_per_token: float
+    share: float
+    operators: tuple[OperatorTime, ...]
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Decode steps, engine by engine. Timing takes time itself: read the shares; `foveal bench` says how long steps take."""
+
+    target: str
+    threads: int
+    tokens: int
+    us_per_token: float
+    stages: tuple[StageTime, ...]
+
+
+class Spent(NamedTuple):
+    """What operators of one type took in all steps together."""
+
+    calls: int = 0
+    us: float = 0.0
+
+
+def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int | None = None) -> Profile:
+    """Decode over whole periods of firing, one token at a time and stage after stage, with every operator timed.
+
+    Args:
+        bundle: it has engines for the target.
+        target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
+        tokens: about so many, after one period that warms up.
+        threads: of `cpu` engines; None: as `load` chooses.
+
+    Raises:
+        ConfigError: a target whose operators nobody times, or that the bundle has no engines for.
+        BackendUnavailable, EngineMismatchError: the engines can't be run here.
+    """
+    if target == "cuda":
+        raise ConfigError("operators are timed on targets cpu, tensorrt and tensorrt-rtx, got cuda; profile the cpu engines")
+    if target not in bundle.manifest.engines:
+        raise ConfigError(f"{bundle.path} has no engines for {target}; add them: foveal build {bundle.path} --target {target}")
+    specs = [entry.spec for entry in bundle.manifest.stages]
+    if target == "cpu":
+        chosen, timed = threads or threads_of(bundle), _timed_tokens(specs, bundle.manifest.model.context, tokens)
+        return _summary(target, chosen, timed, specs, _on_cpu(bundle, timed, chosen))
+    with Session(open_engines(bundle, target, graphs=False), bundle.manifest.model) as session:
+        timed = _timed_tokens(specs, session.capacity, tokens)
+        return _summary(target, 1, timed, specs, _on_tensorrt(bundle, target, session, timed))
+
+
+def _timed_tokens(specs: Sequence[StageSpec], context: int, tokens: int) -> range:
+    """Whole periods behind one that warms up, as far as the context allows."""
+    period = math.lcm(*(spec.stride for spec in specs))
+    begin = period if context >= 2 * period else 0
+    return range(begin, begin + max(min(tokens, context - begin) // period * period, min(period, context - begin)))
+
+
+def _on_cpu(bundle: Bundle, timed: range, threads: int) -> dict[str, dict[str, Spent]]:
+    with scratch_directory() as directory:
+        engines = [
+            OnnxRuntimeEngine(
+                entry.spec,
+                bundle.engine("cpu", entry.spec.name),
+                bundle.sidecar("cpu", entry.spec.name),
+                threads,
+                trace=directory / f"{index}",
+            )
+            for index, entry in enumerate(bundle.manifest.stages)
+        ]
+        before = Counter[str]()
+        with Session(engines, bundle.manifest.model, 1, timed.stop) as session:
+            session.observer = lambda spec, _firings, _ns: before.update([spec.name])
+            _decode(session, timed.start)
+            session.observer = None
+            _decode(session, len(timed))
+        found = {}
+        for engine in engines:
+            runs = read_trace(Path(engine.session.end_profiling()))[before[engine.spec.name] :]
+            found[engine.spec.name] = _sums([spent for run in runs for spent in (*run.operators, (BETWEEN, run.between_us))])
+    return found
+
+
+def _on_tensorrt(bundle: Bundle, target: str, session: Session, timed: range) -> dict[str, dict[str, Spent]]:
+    if not isinstance(session.decoder, ResidentDecoder):
+        raise TypeError(f"expected engines that stay on the device, got those of {target}")
+    _decode(session, timed.start)  # what is compiled late is compiled now
+    times = session.decoder.profile()
+    _decode(session, len(timed))
+    fires = {spec.name: len(spec.firings(timed.start, len(timed))) for spec in session.specs}
+    found = {}
+    for name, layers in times.items():
+        kinds = kernel_kinds(bundle, target, name)
+        sums: dict[str, Spent] = {}
+        for layer, ms in layers.items():
+            kind = kinds.get(layer, layer)
+            calls, us = sums.get(kind, Spent())
+            sums[kind] = Spent(calls + fires[name], us + 1e3 * ms)
+        found[name] = sums
+    return found
+
+
+def kernel_kinds(bundle: Bundle, target: str, stage: str) -> dict[str, str]:
+    """What each kernel of a stage's engine is, by the name that the library times it under."""
+    from ..export.tensorrt.layers import read_layers  # here, as a machine that profiles the CPU may have no onnx
+
+    layers = read_layers(bundle.file(bundle.manifest.engines[target][stage]))
+    return {kernel.name: kernel.label for kernel in layers.kernels}
+
+
+def _decode(session: Session, tokens: int) -> None:
+    token = np.zeros((1, 1), np.int64)
+    for _ in range(tokens):
+        session.advance(token, last_only=True)
+
+
+def _sums(spent: Sequence[tuple[str, float]]) -> dict[str, Spent]:
+    sums: dict[str, Spent] = {}
+    for operator, us in spent:
+        calls, before = sums.get(operator, Spent())
+        sums[operator] = Spent(calls + 1, before + us)
+    return sums
+
+
+def _summary(
+    target: str, threads: int, tokens: range, specs: Sequence[StageSpec], found: Mapping[str, Mapping[str, Spent]]
+) -> Profile:
+    total = sum(spent.us for sums in found.values() for spent in sums.values()) or 1.0
+    stages = []
+    for spec in specs:
+        sums = found.get(spec.name, {})
+        operators = tuple(
+            OperatorTime(
+                operator=operator,
+                calls_per_token=spent.calls / len(tokens),
+                us_per_token=spent.us / len(tokens),
+                share=spent.us / total,
+            )
+            for operator, spent in sorted(sums.items(), key=lambda item: -item[1].us)
+        )
+        us = sum(spent.us for spent in sums.values())
+        stages.append(
+            StageTime(
+                name=spec.name,
+                fires_per_token=len(spec.firings(tokens.start, len(tokens))) / len(tokens),
+                us_per_token=us / len(tokens),
+                share=us / total,
+                operators=operators,
+            )
+        )
+    return Profile(target=target, threads=threads, tokens=len(tokens), us_per_token=total / len(tokens), stages=tuple(stages))

@@ -1,0 +1,47 @@
+"""Options that several verbs have: the same words, defaults and conditions everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..bundle import check_target
+from ..precision import Plan
+from .console import err
+
+MaxTokens = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Calibrate on at most so many tokens, spread over the text; on all if not given."),
+]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Threads of CPU engines; measured if not given."),
+]
+Calibration = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),
+]
+
+
+def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Sequence[Path] | None = ()) -> tuple[bool, str]:
+    """When `--calibration` does something for what is to be built for a target.
+
+    A plan of a file may need text or not, and who builds it need not know: then it is only said that the text is not read.
+    """
+    counts = wanted.learns_from_text(target)
+    if not counts and path is not None and text:
+        err.print(f"{path} takes nothing from text for target {target}: --calibration is not read")
+    return counts or path is not None, "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
+
+
+def threads_count(target: str) -> tuple[bool, str]:
+    """When `--threads` does something.
+
+    Raises:
+        ConfigError: an unknown target.
+    """
+    check_target(target)
+    return target == "cpu", "--target cpu, as other engines have no threads"
