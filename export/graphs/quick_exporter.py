@@ -1,32 +1,44 @@
-"""torch's ONNX exporter, without what it does again for every graph.
+"""torch's ONNX exporter, without what it does again for every graph, or in vain.
 
-It makes its registry of operators anew for each, which takes 0.4 s of CPU. `savings` lets it keep the one it made. The function
-is private to torch: a version that does not have it exports as before, and takes longer.
+- It makes its registry of operators anew for each graph, which takes 0.4 s of CPU.
+- It traces every graph a second time, to decompose operators that ONNX has none of, whether or not there are any. That takes
+  twice as long as the first time. foveal's own layers are made of operators that torch translates as they are.
+
+`savings` leaves both out. What it replaces is private to torch: a version that lacks it exports as before, and takes longer.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 from unittest import mock
 
-from torch.onnx._internal.exporter import _registration
+import torch
+from torch.export import ExportedProgram
+from torch.onnx._internal.exporter import _fx_passes, _registration
 
 _LOCK = threading.RLock()
 _registries: dict[int, Any] = {}
 
+# The exporter removes them after it has decomposed.
+_CHECKS = {torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_tensor_metadata.default}
+
 
 @contextmanager
 def savings() -> Iterator[None]:
-    """Let torch's exporter keep its registry, in this block; one thread at a time."""
-    owner = getattr(_registration, "ONNXRegistry", None)
-    original = getattr(owner, "from_torchlib", None)
-    if original is None:
-        yield
-        return
-    with _LOCK, mock.patch.object(owner, "from_torchlib", _made_once(original)):
+    """Let torch's exporter do nothing twice, in this block; one thread at a time."""
+    replaced = (
+        (getattr(_registration, "ONNXRegistry", None), "from_torchlib", _made_once),
+        (_fx_passes, "decompose_with_registry", _where_needed),
+    )
+    with _LOCK, ExitStack() as patches:
+        for owner, name, saving in replaced:
+            original = getattr(owner, name, None)
+            if original is not None:
+                patches.enter_context(mock.patch.object(owner, name, saving(original)))
         yield
 
 
@@ -37,3 +49,22 @@ def _made_once(original: Callable[..., Any]) -> Any:
         return _registries[opset_version]
 
     return staticmethod(registry)
+
+
+def _where_needed(original: Callable[..., ExportedProgram]) -> Callable[..., ExportedProgram]:
+    @wraps(original)
+    def decompose(exported_program: ExportedProgram, registry: Any) -> ExportedProgram:
+        if all(_translated(node, registry) for node in exported_program.graph.nodes):
+            return exported_program
+        return original(exported_program, registry)
+
+    return decompose
+
+
+def _translated(node: torch.fx.Node, registry: Any) -> bool:
+    """Whether the exporter translates a node as it is: of an operator that it knows and that writes into no argument."""
+    if node.op != "call_function" or node.target in _CHECKS:
+        return True
+    if not registry.is_registered(node.target):
+        return False
+    return not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable)
