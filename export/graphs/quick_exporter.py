@@ -3,8 +3,10 @@
 - It makes its registry of operators anew for each graph, which takes 0.4 s of CPU.
 - It traces every graph a second time, to decompose operators that ONNX has none of, whether or not there are any. That takes
   twice as long as the first time. foveal's own layers are made of operators that torch translates as they are.
+- It runs every graph once more, to convert operands of mixed types, whether or not there are any.
 
-`savings` leaves both out. What it replaces is private to torch: a version that lacks it exports as before, and takes longer.
+`savings` leaves these out where they change nothing, so that graphs are the same but for the names of values in them. What it
+replaces is private to torch: a version that lacks it exports as before, and takes longer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ from unittest import mock
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 from torch.onnx._internal.exporter import _fx_passes, _registration
+from torch.onnx._internal.fx import type_utils
+from torch.onnx._internal.fx.passes import type_promotion
 
 _LOCK = threading.RLock()
 _registries: dict[int, Any] = {}
@@ -33,6 +39,7 @@ def savings() -> Iterator[None]:
     replaced = (
         (getattr(_registration, "ONNXRegistry", None), "from_torchlib", _made_once),
         (_fx_passes, "decompose_with_registry", _where_needed),
+        (_fx_passes, "insert_type_promotion_nodes", _where_types_differ),
     )
     with _LOCK, ExitStack() as patches:
         for owner, name, saving in replaced:
@@ -61,10 +68,38 @@ def _where_needed(original: Callable[..., ExportedProgram]) -> Callable[..., Exp
     return decompose
 
 
-def _translated(node: torch.fx.Node, registry: Any) -> bool:
+def _translated(node: Node, registry: Any) -> bool:
     """Whether the exporter translates a node as it is: of an operator that it knows and that writes into no argument."""
     if node.op != "call_function" or node.target in _CHECKS:
         return True
     if not registry.is_registered(node.target):
         return False
     return not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable)
+
+
+def _where_types_differ(original: Callable[[GraphModule], None]) -> Callable[[GraphModule], None]:
+    @wraps(original)
+    def promote(graph_module: GraphModule) -> None:
+        rules = type_promotion.TypePromotionTable()
+        if any(_promotes(node, rules) for node in graph_module.graph.nodes):
+            original(graph_module)
+
+    return promote
+
+
+def _promotes(node: Node, rules: type_promotion.TypePromotionTable) -> bool:
+    """Whether torch would convert an operand of a node."""
+    rule = type_promotion.get_type_promotion_rule(node, rules)
+    if rule is None:
+        return False
+    args, kwargs = map_arg((node.args, node.kwargs), lambda operand: operand.meta["val"])
+    promoted = rule.preview_type_promotion(args, kwargs)
+    wanted = [(args[place], dtype) for place, dtype in promoted.args_dtypes.items()]
+    wanted += [(kwargs[name], dtype) for name, dtype in promoted.kwargs_dtypes.items()]
+    return any(_dtype(operand) != dtype for operand, dtype in wanted)
+
+
+def _dtype(operand: Any) -> torch.dtype | None:
+    if isinstance(operand, torch.Tensor):
+        return operand.dtype
+    return type_utils.from_scalar_type_to_torch_dtype(type(operand))
