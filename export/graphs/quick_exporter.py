@@ -25,12 +25,18 @@ from torch.fx.node import map_arg
 from torch.onnx._internal.exporter import _fx_passes, _registration
 from torch.onnx._internal.fx import type_utils
 from torch.onnx._internal.fx.passes import type_promotion
+from torch.utils._pytree import tree_leaves
 
 _LOCK = threading.RLock()
 _registries: dict[int, Any] = {}
 
 # The exporter removes them after it has decomposed.
 _CHECKS = {torch.ops.aten._assert_scalar.default, torch.ops.aten._assert_tensor_metadata.default}
+
+_RESTATED = {
+    torch.ops.aten.__and__.Tensor: torch.ops.aten.bitwise_and.Tensor,
+    torch.ops.aten.__or__.Tensor: torch.ops.aten.bitwise_or.Tensor,
+}
 
 
 @contextmanager
@@ -61,11 +67,28 @@ def _made_once(original: Callable[..., Any]) -> Any:
 def _where_needed(original: Callable[..., ExportedProgram]) -> Callable[..., ExportedProgram]:
     @wraps(original)
     def decompose(exported_program: ExportedProgram, registry: Any) -> ExportedProgram:
+        for node in list(exported_program.graph.nodes):
+            _restate(node)
         if all(_translated(node, registry) for node in exported_program.graph.nodes):
             return exported_program
         return original(exported_program, registry)
 
     return decompose
+
+
+def _restate(node: Node) -> None:
+    """Give a node the operator that torch would decompose it to, where that is one operator."""
+    if node.target in _RESTATED:
+        node.target = _RESTATED[node.target]
+    elif node.target is torch.ops.aten.square.default:
+        node.target, node.args = torch.ops.aten.pow.Tensor_Scalar, (node.args[0], 2)
+    elif node.target is torch.ops.aten.to.dtype and len(node.args) == 2 and not node.kwargs:
+        tensor, dtype = node.args
+        if tensor.meta["val"].dtype == dtype:
+            node.replace_all_uses_with(tensor)
+            node.graph.erase_node(node)
+        else:
+            node.target, node.args, node.kwargs = torch.ops.aten._to_copy.default, (tensor,), {"dtype": dtype}
 
 
 def _translated(node: Node, registry: Any) -> bool:
@@ -96,7 +119,7 @@ def _promotes(node: Node, rules: type_promotion.TypePromotionTable) -> bool:
     promoted = rule.preview_type_promotion(args, kwargs)
     wanted = [(args[place], dtype) for place, dtype in promoted.args_dtypes.items()]
     wanted += [(kwargs[name], dtype) for name, dtype in promoted.kwargs_dtypes.items()]
-    return any(_dtype(operand) != dtype for operand, dtype in wanted)
+    return any(_dtype(leaf) != dtype for operand, dtype in wanted for leaf in tree_leaves(operand))
 
 
 def _dtype(operand: Any) -> torch.dtype | None:
