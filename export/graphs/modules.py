@@ -145,9 +145,10 @@ class CachedAttentionOp(nn.Module):
 
     def _rotated(self, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         batch, rows, _ = qkv.shape
-        query_key, value = qkv.tensor_split([2 * self.heads * self.head_dim], dim=-1)
+        width = self.heads * self.head_dim
+        query_key, value = torch.split(qkv, [2 * width, width], dim=-1)
         heads = query_key.view(batch, rows, 2 * self.heads, self.head_dim).transpose(1, 2)  # [B, 2 H, L, D]
-        rotated = rotate(heads, rope).transpose(1, 2).flatten(2)
+        rotated = rotate(heads, rope).transpose(1, 2).reshape(batch, rows, 2 * width)
         return torch.cat((rotated, value), dim=-1)
 
 

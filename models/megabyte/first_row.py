@@ -43,7 +43,8 @@ class FirstRow(nn.Module):
         may_look = columns <= positions[:, None, :, None] + 1  # [B or 1, 1, L, 1 + S]
         scores = query @ keys.transpose(2, 3) * attention.head_dim**-0.5
         weights = scores.masked_fill(~may_look, float("-inf")).softmax(dim=-1)
-        y: Tensor = attention.out((weights @ values).transpose(1, 2).flatten(2))
+        found = (weights @ values).transpose(1, 2)  # [B, L, H, Dh]
+        y: Tensor = attention.out(found.reshape(*x.shape[:2], attention.heads * attention.head_dim))
         return y
 
     def _behind(self, first: Tensor, cache: Tensor) -> Tensor:
@@ -52,6 +53,6 @@ class FirstRow(nn.Module):
 
 def heads_of(attention: Attention, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values `[B, H, L, Dh]` of normed rows `[B, L, D]`."""
-    parts = attention.qkv(x).unflatten(2, (3, attention.heads, attention.head_dim))  # [B, L, 3, H, Dh]
+    parts = attention.qkv(x).view(*x.shape[:2], 3, attention.heads, attention.head_dim)  # [B, L, 3, H, Dh]
     query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
     return rotate(query, rope), rotate(key, rope), value

@@ -18,6 +18,6 @@ class PatchEmbed(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids `[B, size * n]` -> `[B, n, D]`."""
-        side_by_side = self.tokens(ids).unflatten(1, (-1, self.size)).flatten(2)
+        side_by_side = self.tokens(ids).view(ids.shape[0], -1, self.width)
         y: Tensor = self.norm_out(self.project(self.norm(side_by_side)))
         return y

@@ -51,8 +51,7 @@ class RetinaAttention(Projections):
         query = query * self.head_dim**-0.5
         scores = [torch.where(rows.mask, query @ rows.keys.transpose(2, 3), _HIDDEN) for rows in past]
         shares = torch.cat(scores, 3).softmax(3)
-        ends = [rows.keys.shape[2] for rows in past[:-1]]
-        parts = torch.tensor_split(shares, [sum(ends[: place + 1]) for place in range(len(ends))], dim=3)
+        parts = torch.split(shares, [rows.keys.shape[2] for rows in past], dim=3)
         found = torch.zeros_like(query)
         for part, rows in zip(parts, past, strict=True):
             found = found + part @ rows.values
