@@ -31,7 +31,7 @@ def evaluate(
     """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
     from .. import evaluate as evaluate_bundle
     from .. import probe as probe_bundles
-    from ..calibration.probe import WINDOW, WINDOWS
+    from ..calibration.probe import WINDOWS
 
     threads = pool_threads(bundle, target, threads)
     probes: list[Probe] = []
@@ -46,8 +46,8 @@ def evaluate(
                 text,
                 target=target,
                 threads=threads,
-                window=window or WINDOW,
-                limit=limit or WINDOWS,
+                window=window,
+                limit=WINDOWS if limit is None else limit,
                 on_progress=report,
             )
     if plot is not None:
