@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
-from ..files import scratch_directory, write_atomically
+from ..files import require_place, scratch_directory, write_atomically
 from .conditions import require
 from .console import err, out, print_json, progress
 from .threads import pool_threads
@@ -64,6 +64,8 @@ def bench(
     reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precision or ())
     text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
     require(context, {**random_only, **text_only, "provider": (target == "cuda", "--target cuda")})
+    if save is not None:
+        require_place(save)
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:

@@ -43,9 +43,9 @@ def claims(
     environment = read_environment()  # before the conversions raise the load average
     chosen_claims(names or ())
     if save is not None:
-        from ..calibration.plotting import new_axes
+        from ..calibration.plotting import require_picture
 
-        new_axes()  # better to fail now than after all the work
+        require_picture(save / "order.svg")  # better to fail now than after all the work
     with scratch_directory() as directory, progress("claims") as report:
         first = first_bundle(names or (), directory, settings, report)
         result = measure_claims(

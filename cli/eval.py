@@ -31,8 +31,11 @@ def evaluate(
     """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
     from .. import evaluate as evaluate_bundle
     from .. import probe as probe_bundles
+    from ..calibration.plotting import require_picture
     from ..calibration.probe import WINDOWS
 
+    if plot is not None:
+        require_picture(plot)
     threads = pool_threads(bundle, target, threads)
     probes: list[Probe] = []
     with progress("eval") as report:
