@@ -39,6 +39,7 @@ def train(
 ) -> None:
     """Train a small model on text; run the same command again to go on where it stopped."""
     from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
+    from ..runtime.engines.onnxruntime_library import require_threads
 
     err.print(f"train: reading {', '.join(map(str, text))}")
     config = ModelConfig(
@@ -57,6 +58,8 @@ def train(
     settings = TrainSettings(
         steps=steps, batch=batch, context=context, learning_rate=learning_rate, eval_every=eval_every, seed=seed
     )
+    if threads is not None:
+        require_threads(threads)
     use_threads(threads)
     trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)
     with progress("train") as report:

@@ -70,9 +70,8 @@ def parse_ids(text: str, name: str = "the ids") -> Ids:
     words = [word for word in words if word]
     for word in words:
         if not re.fullmatch(r"-?[0-9]{1,18}", word):
-            raise InputError(
-                f'{name}: "{word[:40]}" is no id; expected whole numbers such as "17 4 99", or a file that ends in {", ".join(ID_FILES)}'
-            )
+            files = ", ".join(f"*{ending}" for ending in ID_FILES)
+            raise InputError(f'{name}: "{word[:40]}" is no id; expected whole numbers such as "17 4 99", or a file {files}')
     return np.asarray([int(word) for word in words], np.int64)
 
 

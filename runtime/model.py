@@ -13,7 +13,7 @@ from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
-from .engines.onnxruntime_library import import_onnxruntime, shared_threads
+from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
 from .ids import checked_ids
 from .races import remembered
@@ -221,8 +221,8 @@ def _overlap_helps(model: Model) -> bool:
 
 
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
+    if threads is not None:
+        require_threads(threads)
     shared = shared_threads()
     if target != "cpu":
         return threads or 1
