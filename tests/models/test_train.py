@@ -83,6 +83,50 @@ def test_other_settings_do_not_continue_a_run(text: Path, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
 
 
+def test_a_model_is_not_trained_over(text: Path, tmp_path: Path) -> None:
+    """Someone's checkpoint or bundle stays as it is, and so does a model whose run can't go on."""
+    trainer(text, tmp_path / "run").run(minutes=1e-9)
+    (tmp_path / "run" / "resume.pt").unlink()
+    for name in ("manifest.json", "config.json", "model.safetensors"):
+        place = tmp_path / name.partition(".")[0]
+        place.mkdir()
+        (place / name).write_text("precious")
+        with pytest.raises(CheckpointError, match=f"holds {name}, but no resume.pt of a run to go on with; choose another"):
+            trainer(text, place)
+        assert [file.read_text() for file in place.iterdir()] == ["precious"]
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="holds config.json, but no resume.pt"):
+        trainer(text, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_another_tokenizer_does_not_continue_a_run(text: Path, tmp_path: Path) -> None:
+    """Its ids would be other words to the same model; that of the run goes on with other text."""
+    trainer(text, tmp_path / "run").run(minutes=1e-9)
+    (tmp_path / "other.txt").write_text(text.read_text().upper())
+    before = (tmp_path / "run" / "tokenizer.json").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run with another tokenizer, as one of other text is; go on with --tok"):
+        trainer(tmp_path / "other.txt", tmp_path / "run")
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
+    same = tokenizer_for([tmp_path / "other.txt"], 300, tmp_path / "run" / "tokenizer.json")
+    assert Trainer(CONFIG, SETTINGS, same, [tmp_path / "other.txt"], [text], tmp_path / "run").step == 1
+
+
+def test_a_tokenizer_that_is_given(text: Path, tmp_path: Path) -> None:
+    """Truncation and padding are switched off; what is no tokenizer is said in one line."""
+    cutting = train_tokenizer(read_texts([text]), 300)
+    cutting.enable_truncation(8)
+    cutting.enable_padding(length=4096)
+    cutting.save(str(tmp_path / "cutting.json"))
+    whole, read = train_tokenizer(read_texts([text]), 300), tokenizer_for([text], 300, tmp_path / "cutting.json")
+    assert encode(read, read_texts([text])).tolist() == encode(whole, read_texts([text])).tolist()
+    (tmp_path / "none.json").write_text("{}")
+    for name in ("none.json", "missing.json"):
+        with pytest.raises(ConfigError, match=f"{name} is not a tokenizer.json: ") as caught:
+            tokenizer_for([text], 300, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
 def test_minutes_end_a_run_that_can_go_on(text: Path, tmp_path: Path) -> None:
     """What was learned is kept at the step where they ended."""
     begun = trainer(text, tmp_path / "run").run(minutes=1e-9)
@@ -112,7 +156,7 @@ def test_a_tokenizer_larger_than_the_vocabulary(text: Path, tmp_path: Path) -> N
     """Ids without an embedding would follow."""
     path = tmp_path / "tokenizer.json"
     path.write_text(train_tokenizer(read_texts([text]), 300).to_str())
-    with pytest.raises(ConfigError, match="the tokenizer has 300 tokens, the model's vocabulary 256"):
+    with pytest.raises(ConfigError, match="the tokenizer has ids up to 299, the model's vocabulary 256 tokens"):
         tokenizer_for([text], 256, path)
 
 
