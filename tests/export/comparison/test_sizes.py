@@ -131,6 +131,7 @@ def fails(self: Any, ids: Tensor) -> Tensor:
         (coarse(give=lambda rows: rows[:, ::8]), r"gives shape \[1, 1, 16\], expected \[1, 8, 16\], .*output_rows=8, width=16"),
         (coarse(give=lambda rows: rows[..., 1:]), r"gives shape \[1, 8, 15\], expected \[1, 8, 16\]"),
         (coarse(give=Tensor.half), r"gives float16, expected float32; convert the model with \.float\(\)"),
+        (coarse(give=lambda rows: rows / 0), "gives values that are infinite or NaN, of inputs that are neither"),
         (coarse(give=Tensor.double), "gives float64, expected float32"),
     ],
 )
@@ -139,6 +140,24 @@ def test_a_module_that_is_not_what_it_declares(tmp_path: Path, stage: Any, what:
     with pytest.raises(ExportError, match=f'^stage "gist", run for 1 firing of 1 sequence, {what}'):
         convert_model(Gist(stage), tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("give", [lambda rows: torch.dropout(rows, 0.5, True), lambda rows: rows + torch.randn_like(rows)])
+def test_a_module_that_draws_random_numbers(tmp_path: Path, give: Any) -> None:
+    """It would be held to values that it does not give again."""
+    with pytest.raises(ExportError, match=r'^stage "gist", run twice for 1 firing .*, gives other values the second time'):
+        convert_model(Gist(coarse(give=give)), tmp_path / "b")
+
+
+def row_by_row(self: Any, ids: Tensor) -> Tensor:
+    groups = self.table(ids).unflatten(1, (-1, 8)).mean(2).unbind(1)
+    return torch.tanh(self.mix(torch.stack(groups, 1)))
+
+
+def test_rows_one_by_one(tmp_path: Path) -> None:
+    """torch names a range of its own."""
+    with pytest.raises(ExportError, match='^stage "gist" could not be exported: Python code goes through rows one by one'):
+        exported(coarse(row_by_row), tmp_path)
 
 
 def test_a_cache_that_is_not_written(tmp_path: Path) -> None:
