@@ -98,6 +98,8 @@ def _read_one(given: Text, model: Model) -> EncodedText:
     if not any(line.strip() for line in lines):
         return EncodedText(np.empty(0, np.int64), 0)
     ids = np.concatenate([np.asarray(model.tokenizer.encode(line), np.int64) for line in lines])
+    if not len(ids):
+        raise InputError(f"the tokenizer gives no ids for {path}; is it the model's?")
     _check_vocabulary(ids, vocab_size)
     return EncodedText(ids, sum(len(line.encode()) for line in lines), _lost(model.tokenizer, lines))
 

@@ -199,6 +199,13 @@ def test_a_tokenizer_that_loses_characters(deaf: Model, tmp_path: Path) -> None:
     assert len(read_ids([tmp_path / "t.txt"], deaf).ids) == 8
 
 
+def test_a_tokenizer_that_hears_nothing(deaf: Model, tmp_path: Path) -> None:
+    """There is nothing to measure."""
+    (tmp_path / "t.txt").write_text("rrr")
+    with pytest.raises(InputError, match=r"the tokenizer gives no ids for .*t\.txt; is it the model's\?"):
+        read_ids(tmp_path / "t.txt", deaf)
+
+
 def test_a_tokenizer_of_another_model(model: Model, nested: Specimen, tmp_path: Path) -> None:
     """It knows more tokens than the model."""
     (tmp_path / "t.txt").write_text("é")
