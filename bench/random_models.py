@@ -44,7 +44,7 @@ class RandomModels:
         import torch
 
         from ..models.architectures import build_model
-        from ..models.config import ModelConfig
+        from ..models.config import ModelConfig, head_dim_of
 
         torch.manual_seed(0)
         chosen = architecture_of(hierarchy) if architecture is None else architecture
@@ -54,7 +54,7 @@ class RandomModels:
             vocab_size=self.vocab_size,
             dim=self.dim,
             heads=self.heads,
-            head_dim=self.dim // self.heads,
+            head_dim=head_dim_of(self.dim, self.heads),
             ff_dim=self.ff_dim,
             max_positions=self.context,
             positions="learned" if chosen == "retina" else self.positions,

@@ -79,6 +79,7 @@ def bench(
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
         models.append(load(path, target, threads, provider))
+        work.require_room(models[-1])
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
     bandwidths = []

@@ -66,6 +66,7 @@ def bench(
     require(context, {**random_only, **text_only, "provider": (target == "cuda", "--target cuda")})
     if save is not None:
         require_place(save)
+    work = Load(prompt_tokens, new_tokens, rounds)
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
@@ -78,7 +79,7 @@ def bench(
         count = pool_threads(paths[0], target, threads)
         result = run_bench(
             paths,
-            Load(prompt_tokens, new_tokens, rounds),
+            work,
             target=target,
             provider=provider,
             threads=count,

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, one_of
+from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, head_dim_of, one_of
 from .console import err, out, progress
 
 
@@ -48,7 +48,7 @@ def train(
         vocab_size=vocab_size,
         dim=dim,
         heads=heads,
-        head_dim=dim // heads,
+        head_dim=head_dim_of(dim, heads),
         ff_dim=ff_dim or 4 * dim,
         max_positions=context,
         positions=one_of(Positions, positions, "positions"),

@@ -181,7 +181,7 @@ class _Source(NamedTuple):
 def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFamily | None, report: Progress) -> None:
     stages = source.stages
     steps = 2 * len(stages) + 1
-    around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages])
+    around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages], source.info.context)
     for stage in stages:
         check_module(stage, around)
     kind = _place_tokenizer(source.tokenizer, directory)

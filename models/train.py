@@ -34,6 +34,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How to train; everything that changes the result.
 
     `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
+
+    Raises:
+        ConfigError: a number that nothing can be trained with.
     """
 
     steps: int
@@ -46,6 +49,15 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     eval_every: int = 250
     seed: int = 0
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "context", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"the learning rate is {self.learning_rate}, expected more than 0 and finite")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"the seed is {self.seed}, expected 0 to 2^63 - 1")
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -152,6 +164,7 @@ class Trainer:
 
         Raises:
             ConfigError: no more than 0 minutes.
+            CheckpointError: the loss is infinite or NaN; no such model is written.
         """
         if minutes is not None and not minutes > 0:
             raise ConfigError(f"got {minutes} minutes, expected more than 0, or None for as long as it takes")
@@ -160,6 +173,11 @@ class Trainer:
         while self.step < self.settings.steps:
             started = time.perf_counter()
             losses.append(self._train_step())
+            if not math.isfinite(losses[-1]):
+                raise CheckpointError(
+                    f"the loss is {losses[-1]} at step {self.step + 1}: the training has gone astray; {self.out} has what was "
+                    "kept before, if anything. Start again elsewhere with a lower learning rate"
+                )
             self.seconds += time.perf_counter() - started
             self.step += 1
             if on_step is not None:

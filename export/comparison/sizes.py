@@ -43,7 +43,7 @@ def check_module(stage: Stage, around: Surroundings) -> None:
     Raises:
         ExportError: it raises, gives something else, or not twice the same, or writes into its inputs.
     """
-    for probe in _probes(stage.spec):
+    for probe in _probes(stage.spec, around.context):
         found = _run_module(stage, probe, around)
         if not torch.equal(found, _run_module(stage, probe, around)):
             raise ExportError(
@@ -62,7 +62,7 @@ def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
         engine = _engine(stage.spec, graph, directory)
         if engine is None:
             return
-        for probe in _probes(stage.spec):
+        for probe in _probes(stage.spec, around.context):
             comparison = Comparison(stage.spec.name, TOLERANCE)
             try:
                 run_probe(TorchEngine(stage), engine, comparison, probe, around)
@@ -73,10 +73,11 @@ def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
                 raise _fixed(stage, probe, f"gives other values than its module: {place} differs by {comparison.largest:.2g}")
 
 
-def _probes(spec: StageSpec) -> Iterator[Probe]:
+def _probes(spec: StageSpec, context: int) -> Iterator[Probe]:
+    most = max(spec.capacity_firings(context), 1)
     for batch, before, firings in _SIZES:
-        first = before if spec.resets is None or before < spec.resets else 0
-        firings = min(firings, room_from(spec, first))
+        first = before if before < min(most, spec.resets or most) else 0
+        firings = min(firings, room_from(spec, first), most - first)
         yield Probe(batch, spec.stride * (first + firings + batch), first, firings)
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from specimens import Zoo
 
-from foveal import CapacityError
+from foveal import CapacityError, ConfigError
 from foveal.bench import bandwidth
 from foveal.bench.decode import Load, host_ns_per_step
 from foveal.bench.environment import peak_resident_bytes, read_environment
@@ -88,11 +88,18 @@ def test_the_table_names_every_model(result: BenchResult) -> None:
 
 
 def test_a_load_that_does_not_fit(zoo: Zoo) -> None:
-    """As the session says it."""
+    """Said before anything is run, by the names of what was asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
-        with pytest.raises(CapacityError, match="the model has 96 positions, got a capacity of 300"):
+        with pytest.raises(CapacityError, match="has a context of 96 tokens, got a prompt of 200 and 100 new tokens"):
             bench([zoo["vanilla"].bundle.path], Load(200, 100), threads=1)
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "rounds"])
+def test_a_load_of_nothing(name: str) -> None:
+    """There would be no figures."""
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+        Load(**{"prompt_tokens": 1, "new_tokens": 1, "rounds": 1, name: 0})
 
 
 def test_the_hosts_side_runs_no_engine(zoo: Zoo) -> None:

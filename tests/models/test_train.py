@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from specimens import random_model
 
 from foveal import CheckpointError, ConfigError
 from foveal.models.compute import multiply_adds_per_token
-from foveal.models.config import ModelConfig
+from foveal.models.config import ModelConfig, head_dim_of
 from foveal.models.readers.loading import load_model
 from foveal.models.text import encode, read_texts, train_tokenizer
 from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
@@ -142,6 +143,46 @@ def test_text_shorter_than_a_context(text: Path, tmp_path: Path) -> None:
     short.write_text("the sea")
     with pytest.raises(ConfigError, match="the validation text has .* tokens, expected more than the context of 32"):
         Trainer(CONFIG, SETTINGS, tokenizer_for([text], 300, None), [text], [short], tmp_path / "run")
+
+
+def test_a_text_without_a_character(text: Path, tmp_path: Path) -> None:
+    """It has no tokens."""
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ConfigError, match="the training text has 0 tokens, expected more than the context of 32"):
+        Trainer(CONFIG, SETTINGS, tokenizer_for([text], 300, None), [tmp_path / "empty.txt"], [text], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        *((name, 0, f"{name} must be at least 1, got 0") for name in ("steps", "batch", "context", "eval_every")),
+        *(
+            ("learning_rate", value, "the learning rate is .*, expected more than 0")
+            for value in (0.0, -1.0, math.nan, math.inf)
+        ),
+        ("seed", -1, "the seed is -1, expected 0 to"),
+    ],
+)
+def test_settings_that_train_nothing(setting: str, value: float, message: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**{"steps": 1, setting: value})
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(16, 0), (16, -2), (10, 4)])
+def test_heads_that_do_not_divide_a_width(dim: int, heads: int) -> None:
+    """A width of another size would be had without a word."""
+    with pytest.raises(ConfigError, match=f"heads must divide the width {dim}, got {heads}"):
+        head_dim_of(dim, heads)
+
+
+def test_a_loss_that_is_not_finite_ends_a_run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept before stays as it is."""
+    losses = iter([5.0] * 25 + [math.nan])
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: next(losses))
+    with pytest.raises(CheckpointError, match="the loss is nan at step 26: .* with a lower learning rate"):
+        trainer(text, tmp_path / "run").run()
+    assert trainer(text, tmp_path / "run").step == 20
 
 
 def test_no_text(tmp_path: Path) -> None:

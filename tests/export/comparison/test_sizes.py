@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from own_models import Gist, GistScale
+from specimens import random_model
 from torch import Tensor
 
 from foveal import ExportError
@@ -47,7 +48,7 @@ def exported(stage_class: Any, directory: Path) -> None:
     """Everything that a conversion does with the stage before it is called exported."""
     stages = Gist(stage_class).stages()
     stage: Stage = stages[0]
-    around = Surroundings(41, [other.spec for other in stages])
+    around = Surroundings(41, [other.spec for other in stages], 512)
     check_module(stage, around)
     export_stage(stage, directory / "gist.onnx", MODERN)
     check_sizes(stage, directory / "gist.onnx", around)
@@ -160,6 +161,14 @@ def test_rows_one_by_one(tmp_path: Path) -> None:
         exported(coarse(row_by_row), tmp_path)
 
 
+@pytest.mark.parametrize("context", [1, 4, 7])
+def test_a_context_that_is_short(context: int) -> None:
+    """A model is not run where it has no positions."""
+    stages = random_model("1@1 1@4 1@1", max_positions=context).stages()
+    for stage in stages:
+        check_module(stage, Surroundings(41, [other.spec for other in stages], context))
+
+
 def test_a_cache_that_is_not_written(tmp_path: Path) -> None:
     """Nothing would be remembered."""
     with pytest.raises(ExportError, match='^stage "gist" could not be exported: the stage declares caches .* not write: total'):
@@ -169,7 +178,7 @@ def test_a_cache_that_is_not_written(tmp_path: Path) -> None:
 def test_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A graph can't be run then, and that is said. One that is too old runs the CPU's form of it."""
     stages = Gist().stages()
-    around = Surroundings(41, [other.spec for other in stages])
+    around = Surroundings(41, [other.spec for other in stages], 512)
     export_stage(stages[0], tmp_path / "gist.onnx", MODERN)
     with monkeypatch.context() as old:
         old.setattr(onnxruntime, "__version__", "1.23.2")
