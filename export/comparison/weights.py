@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx_ir as ir
 
+from ...calibration.graph_files import load_graph
 from ...contract import StageSpec
 from ...errors import FovealError
 from ...files import scratch_directory
@@ -98,7 +98,7 @@ def _weigh(held: Mapping[str, Array], weights: Mapping[str, Array]) -> Weighed:
 
 def _initializers(graph: Path) -> dict[str, Array]:
     """The tensors of a graph file, copied: the file may go away."""
-    values = ir.load(graph).graph.initializers.items()
+    values = load_graph(graph).graph.initializers.items()
     return {name: value.const_value.numpy().copy() for name, value in values if value.const_value is not None}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import onnx_ir as ir
 
+from ...calibration.graph_files import load_graph
 from ...calibration.products import find_products
 from ...contract import StageSpec
 from ...errors import BuildError
@@ -128,7 +128,7 @@ def products_in(graph: Path) -> list[ProductPrecision]:
         ProductPrecision(
             product=found.name, rows=found.weight.shape[0], columns=found.weight.shape[1], asked="fp32", obtained="fp32"
         )
-        for found in find_products(ir.load(graph))
+        for found in find_products(load_graph(graph))
     ]
 
 
