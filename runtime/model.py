@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy.typing as npt
@@ -120,7 +120,7 @@ class Model:
         Raises:
             InputError: a token that the tokenizer has not, or an id that the model has not.
         """
-        given = (end,) if isinstance(end, (int, str)) else tuple(end)
+        given = tuple(end) if isinstance(end, Iterable) and not isinstance(end, str) else (end,)
         ids = [self._token_id(one) if isinstance(one, str) else one for one in given]
         return tuple(checked_ids(ids, self.manifest.model.vocab_size, "the end tokens").tolist())
 

@@ -24,6 +24,8 @@ MOST_THREADS = 1024
 
 def require_threads(threads: int) -> None:
     """Raise a ConfigError for a number of threads that no pool can have."""
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise ConfigError(f"threads must be an integer, got {threads!r}; leave it out to have the number measured")
     if not 1 <= threads <= MOST_THREADS:
         problem = f"at least 1, got {threads}" if threads < 1 else f"at most {MOST_THREADS}, got {threads}"
         raise ConfigError(f"threads must be {problem}; leave it out to have the number measured")
