@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calibration.settings import CalibrationSettings
+from ..calibration.text import require_texts
 from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from ..progress import Progress
@@ -71,7 +72,11 @@ class RandomModels:
     ) -> list[Path]:
         """Write a bundle for each hierarchy and precision, named after them; calibration text is read as bytes."""
         from ..export import build, convert_model
+        from ..export.building import plan_of, require_text
 
+        for precision in precisions:  # what can't be is said before the first of them is exported
+            require_text(plan_of(precision), calibration)
+        require_texts(calibration, True, "a model of bytes")
         settings = CalibrationSettings(max_tokens=CALIBRATION_TOKENS)
         paths = []
         for hierarchy in hierarchies:

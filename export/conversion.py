@@ -22,7 +22,7 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
-from ..calibration.text import Texts, as_texts
+from ..calibration.text import Texts, as_texts, require_texts
 from ..contract import StageSpec
 from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
@@ -139,6 +139,7 @@ def convert_model(
         raise ConfigError("an fp32 bundle is not calibrated, got calibration text; choose a precision, or leave the text out")
     if plan != Plan():
         require_text(plan, calibration)
+        require_texts(calibration, tokenizer is not None, "the model")
     with new_bundle(path, report) as directory:
         if plan == Plan():
             _write_fp32(source, directory, target, family, report)
