@@ -18,14 +18,25 @@ def load_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        _check_names(model)
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _checked(value.const_value, path)
+            elif value.const_value is not None:
+                value.const_value.numpy()  # raises what is wrong with it
     except OSError:
         raise
     except Exception as error:  # protobuf's, onnx's and onnx-ir's share no base class
         raise BundleError(f"{path} is not a stage graph: {reason_of(error)}; convert the checkpoint again") from error
     return model
+
+
+def _check_names(model: ir.Model) -> None:
+    """What is no UTF-8 comes from protobuf as bytes."""
+    for node in (*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function.all_nodes())):
+        for name in (node.name, node.op_type, node.domain, *(value.name for value in node.outputs)):
+            if not isinstance(name, str | None):
+                raise ValueError(f"the name {name!r} in it is no text")
 
 
 def _checked(tensor: ir.ExternalTensor, graph: Path) -> ir.ExternalTensor:

@@ -49,7 +49,7 @@ def train(
         dim=dim,
         heads=heads,
         head_dim=head_dim_of(dim, heads),
-        ff_dim=ff_dim or 4 * dim,
+        ff_dim=4 * dim if ff_dim is None else ff_dim,
         max_positions=context,
         positions=one_of(Positions, positions, "positions"),
         shortening=one_of(Shortening, shortening, "shortening"),

@@ -100,7 +100,7 @@ def _others(path: Path) -> str:
     if not path.is_dir():
         return ""
     files = sorted(
-        (file for file in path.iterdir() if file.is_file() and file.name != "config.json"),
+        (file for file in path.iterdir() if file.is_file() and file.name != "config.json" and not file.name.startswith(".")),
         key=lambda file: (file.suffix not in _OTHERS, file.name),
     )
     kinds = [f"{file.name} ({_OTHERS[file.suffix]})" if file.suffix in _OTHERS else file.name for file in files]

@@ -82,7 +82,7 @@ def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     model = bundle.manifest.model
     period = max(entry.spec.stride for entry in bundle.manifest.stages)
     least = min(2 * period, model.context)
-    length = tokens or min(model.context, max(2 * period + 3, 61))  # by default a multiple of nothing
+    length = min(model.context, max(2 * period + 3, 61)) if tokens is None else tokens  # by default a multiple of nothing
     if not least <= length <= model.context:
         raise ConfigError(
             f"got {length} tokens, expected {least} to {model.context}: two periods of {period} tokens, and the model's context"
@@ -90,8 +90,8 @@ def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     if not as_texts(texts):
         return np.random.default_rng(_SEED).integers(0, model.vocab_size, (1, length))
     ids = read_ids(texts, load(bundle, next(iter(bundle.manifest.engines)), shared_threads() or 1)).ids[:length]
-    if len(ids) < (tokens or least):
-        raise ConfigError(f"the text has {len(ids)} tokens, expected at least {tokens or least}; give more text")
+    if len(ids) < (wanted := least if tokens is None else tokens):
+        raise ConfigError(f"the text has {len(ids)} tokens, expected at least {wanted}; give more text")
     return ids[None]
 
 
