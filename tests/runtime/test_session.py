@@ -292,6 +292,17 @@ def test_as_a_context_manager() -> None:
     assert session.state_bytes == {}
 
 
+def test_logits_that_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows of a large vocabulary; the session is as it was."""
+    session, ids = Session(fake_hourglass(2, 2), info()), random_ids(1, 8, 7)
+    expected = Session(fake_hourglass(2, 2), info()).advance(ids)
+    with monkeypatch.context() as small:
+        small.setattr(session.decoder, "_vocab_size", 2**45)
+        with pytest.raises(CapacityError, match="the logits of 1 x 5 tokens find no room .*last_only=True"):
+            session.advance(ids[:, :5])
+    np.testing.assert_array_equal(session.advance(ids), expected)
+
+
 CLOSED: dict[str, Callable[[Session], object]] = {
     "advance": lambda session: session.advance([[1]]),
     "snapshot": lambda session: session.snapshot(),
