@@ -48,6 +48,18 @@ def write_atomically(path: Path, data: bytes) -> None:
             path.write_bytes(data)
 
 
+def require_place(path: Path) -> None:
+    """See before long work that `write_atomically` will find a place for its result: raises StorageError if it won't."""
+    with storage_errors(path):
+        path = Path(os.path.realpath(path))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and os.access(path, os.W_OK):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
 def _replace(path: Path, data: bytes) -> None:
     clear_parts(path.parent)
     part = _new_part(path)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import StageSpec
-from ..errors import ConfigError
+from ..errors import CapacityError, ConfigError
 from ..runtime.engines.base import Engine
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model
@@ -44,6 +44,15 @@ class Load:
         for name in ("prompt_tokens", "new_tokens", "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def require_room(self, model: Model) -> None:
+        """Raise a CapacityError if it does not fit a model's context."""
+        context = model.manifest.model.context
+        if self.prompt_tokens + self.new_tokens > context:
+            raise CapacityError(
+                f"{model.bundle.path} has a context of {context} tokens, got a prompt of {self.prompt_tokens} and "
+                f"{self.new_tokens} new tokens; lower one of them"
+            )
 
 
 def measure_round(session: Session, load: Load, samples: DecodeSamples | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..calibration.settings import CalibrationSettings
+from ..calibration.text import require_texts
 from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from ..progress import Progress
@@ -43,7 +44,7 @@ class RandomModels:
         import torch
 
         from ..models.architectures import build_model
-        from ..models.config import ModelConfig
+        from ..models.config import ModelConfig, head_dim_of
 
         torch.manual_seed(0)
         chosen = architecture_of(hierarchy) if architecture is None else architecture
@@ -53,7 +54,7 @@ class RandomModels:
             vocab_size=self.vocab_size,
             dim=self.dim,
             heads=self.heads,
-            head_dim=self.dim // max(self.heads, 1),
+            head_dim=head_dim_of(self.dim, self.heads),
             ff_dim=self.ff_dim,
             max_positions=self.context,
             positions="learned" if chosen == "retina" else self.positions,
@@ -70,7 +71,11 @@ class RandomModels:
     ) -> list[Path]:
         """Write a bundle for each hierarchy and precision, named after them; calibration text is read as bytes."""
         from ..export import build, convert_model
+        from ..export.building import plan_of, require_text
 
+        for precision in precisions:  # what can't be is said before the first of them is exported
+            require_text(plan_of(precision), calibration)
+        require_texts(calibration, True, "a model of bytes")
         settings = CalibrationSettings(max_tokens=CALIBRATION_TOKENS)
         paths = []
         for hierarchy in hierarchies:

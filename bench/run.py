@@ -81,6 +81,7 @@ def bench(
         models.append(load(path, target, threads, provider))
         if target == "cpu":
             threads = models[0].threads  # or one would be compared with another of more threads
+        work.require_room(models[-1])
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
     bandwidths = []

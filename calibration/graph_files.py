@@ -24,6 +24,8 @@ def load_graph(path: Path) -> ir.Model:
         for value in model.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _checked(value.const_value, path)
+            elif value.const_value is not None:
+                value.const_value.numpy()  # raises what is wrong with it
     except OSError:
         raise
     except Exception as error:  # protobuf's, onnx's and onnx-ir's share no base class

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendUnavailable, install
+from ..errors import BackendUnavailable, ConfigError, install
+from ..files import require_place
 
 
 def new_axes() -> tuple[Any, Any]:
@@ -22,6 +23,23 @@ def new_axes() -> tuple[Any, Any]:
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def require_picture(out: Path) -> None:
+    """See before long work that a picture can be drawn into this file.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+        ConfigError: the suffix names no format.
+        StorageError: the place can't be written to.
+    """
+    figure, _ = new_axes()
+    formats = figure.canvas.get_supported_filetypes()
+    if out.suffix.removeprefix(".").lower() not in formats:
+        raise ConfigError(
+            f'the picture is "{out}", expected a name that ends in .svg, .png or another of {", ".join(sorted(formats))}'
+        )
+    require_place(out)
 
 
 def save(figure: Any, out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import Bundle, open_bundle
 from ..errors import ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
@@ -60,7 +60,7 @@ def probe(
     *,
     target: str = "cpu",
     threads: int | None = None,
-    window: int = WINDOW,
+    window: int | None = None,
     limit: int | None = WINDOWS,
     threshold: float = 0.05,
     seed: int = 0,
@@ -68,18 +68,24 @@ def probe(
 ) -> list[Probe]:
     """Probe any number of bundles on the same windows with the same permutations.
 
+    Args:
+        window: tokens of a window; None: the shortest context of the models, at most 512.
+
     Raises:
         ConfigError: too little text for two windows, a limit below two, or a window longer than a model's context.
         NotFiniteError: as `evaluate`.
     """
     report = on_progress or silent
-    bundles = [bundles] if isinstance(bundles, (str, Path, Bundle)) else bundles
+    given_bundles = [bundles] if isinstance(bundles, (str, Path, Bundle)) else bundles
+    opened = [bundle if isinstance(bundle, Bundle) else open_bundle(bundle) for bundle in given_bundles]
+    if window is None:
+        window = min([WINDOW, *(bundle.manifest.model.context for bundle in opened)])
     results = []
-    for index, bundle in enumerate(bundles):
+    for index, bundle in enumerate(opened):
         model = load(bundle, target, threads)
         _check_window(model, window, limit)
         given = _whole_windows(read_ids(texts, model).ids, window, limit)
-        steps = len(bundles) * len(given)
+        steps = len(opened) * len(given)
         with Session(model.engines, model.manifest.model, 1, window) as session:
             rises = []
             rng = np.random.default_rng(seed)

@@ -70,12 +70,45 @@ def read_ids(texts: Texts, model: Model) -> EncodedText:
     parts = [_read_one(one, model) for one in given]
     ids = np.concatenate([part.ids for part in parts])
     if not len(ids):
-        raise ConfigError(f"the text is empty: {', '.join(str(one) for one in given)}; give files with words in them")
+        raise _is_empty(given)
     counts = [part.bytes for part in parts if part.bytes is not None]
     lost = next((part.lost for part in parts if part.lost), "")
     if lost:
         warnings.warn(f"the tokenizer does not give back all of the text: {lost}; {PER_BYTE}", FovealWarning, stacklevel=2)
     return EncodedText(ids, sum(counts) if len(counts) == len(parts) else None, lost)
+
+
+def require_texts(texts: Texts, has_tokenizer: bool, name: str) -> None:
+    """See before long work, and before there is a model, that its texts can be read.
+
+    Args:
+        texts: as `read_ids` takes them.
+        has_tokenizer: whether the model will read text.
+        name: of the model, for messages.
+
+    Raises:
+        ConfigError, InputError: as `read_ids`, but for ids that the model does not know.
+    """
+    given = as_texts(texts)
+    paths = [Path(one) for one in given if not isinstance(one, np.ndarray)]
+    files, ids = [path for path in paths if path.suffix not in ID_FILES], [path for path in paths if path.suffix in ID_FILES]
+    if files and not has_tokenizer:
+        raise _without_tokenizer(name)
+    for path in ids:
+        read_id_file(path)
+    if not any(text.strip() for text in read_texts(files)) and files and len(files) == len(given):
+        raise _is_empty(given)
+
+
+def _without_tokenizer(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name} has no tokenizer, so it can't read text; convert the checkpoint with one, "
+        f"or give ids: an array, or a file that ends in {', '.join(ID_FILES)}"
+    )
+
+
+def _is_empty(texts: Sequence[Text]) -> ConfigError:
+    return ConfigError(f"the text is empty: {', '.join(str(one) for one in texts)}; give files with words in them")
 
 
 PER_BYTE = "figures are per byte of the text as it is given"
@@ -90,14 +123,13 @@ def _read_one(given: Text, model: Model) -> EncodedText:
     if path.suffix in ID_FILES:
         return _counted(checked_ids(read_id_file(path), vocab_size, str(path)), model.tokenizer)
     if model.tokenizer is None:
-        raise ConfigError(
-            f"{model.bundle.path} has no tokenizer, so it can't read text; convert the checkpoint with one, "
-            f"or give ids: an array, or a file that ends in {', '.join(ID_FILES)}"
-        )
+        raise _without_tokenizer(str(model.bundle.path))
     lines = _lines([path], model.tokenizer)
     if not any(line.strip() for line in lines):
         return EncodedText(np.empty(0, np.int64), 0)
     ids = np.concatenate([np.asarray(model.tokenizer.encode(line), np.int64) for line in lines])
+    if not len(ids):
+        raise InputError(f"the tokenizer gives no ids for {path}; is it the model's?")
     _check_vocabulary(ids, vocab_size)
     return EncodedText(ids, sum(len(line.encode()) for line in lines), _lost(model.tokenizer, lines))
 

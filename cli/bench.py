@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
-from ..files import scratch_directory, write_atomically
+from ..files import require_place, scratch_directory, write_atomically
 from .conditions import require
 from .console import err, out, print_json, progress
 from .options import Calibration, Threads, threads_count
@@ -63,6 +63,9 @@ def bench(
     text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
     on_device = {"provider": (target == "cuda", "--target cuda"), "threads": threads_count(target)}
     require(context, {**random_only, **text_only, **on_device})
+    if save is not None:
+        require_place(save)
+    work = Load(prompt_tokens, new_tokens, rounds)
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
@@ -74,7 +77,7 @@ def bench(
             raise ConfigError("nothing to measure: name bundles, or give --hierarchy for models of random weights")
         result = run_bench(
             paths,
-            Load(prompt_tokens, new_tokens, rounds),
+            work,
             target=target,
             provider=provider,
             threads=pool_threads(paths[0], target, threads),

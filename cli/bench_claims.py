@@ -47,9 +47,9 @@ def claims(
     reads_text = not TEXT_CLAIMS.isdisjoint(chosen_claims(names or ()))
     require(context, {"text": (reads_text, " or ".join(sorted(TEXT_CLAIMS)) + " among the claims")})
     if save is not None:
-        from ..calibration.plotting import new_axes
+        from ..calibration.plotting import require_picture
 
-        new_axes()  # better to fail now than after all the work
+        require_picture(save / "order.svg")  # better to fail now than after all the work
     with scratch_directory() as directory, progress("claims") as report:
         first = first_bundle(names or (), directory, settings, report)
         result = measure_claims(

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..files import write_atomically
+from ..files import require_place, write_atomically
 from .conditions import require
 from .console import out, print_json, progress
 from .options import MaxTokens, Threads
@@ -40,6 +40,7 @@ def calibrate(
     """Record what every stage sees of a text; with --budget, choose a precision for each."""
     from .. import calibrate as calibrate_bundle
     from .. import plan_precision
+    from ..calibration.plotting import require_picture
     from ..calibration.ranges import Method
     from ..calibration.settings import CalibrationSettings
     from ..models.config import one_of
@@ -48,6 +49,10 @@ def calibrate(
     is_percentile = method == "percentile", "--method percentile"
     require(context, {**dict.fromkeys(("plan", "plot", "head"), plans), "percentile": is_percentile})
     settings = CalibrationSettings(method=one_of(Method, method, "method"), percentile=percentile, max_tokens=max_tokens)
+    if plot is not None:
+        require_picture(plot)
+    if budget is not None:
+        require_place(plan)
     with progress("calibrate") as report:
         if budget is None:
             found = calibrate_bundle(bundle, text, settings, threads=threads, on_progress=report)

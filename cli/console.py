@@ -5,6 +5,7 @@ What is printed is printed as it is: paths, names and text of a model hold brack
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..progress import Progress as Report
+
+for stream in ("stdout", "stderr"):
+    if getattr(sys, stream) is None:  # it was closed: what would go there goes nowhere
+        setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 # Where nobody looks at it, or has a wider terminal, tables need not fold at 80 columns.
 out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)

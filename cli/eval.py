@@ -34,9 +34,12 @@ def evaluate(
     """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
     from .. import evaluate as evaluate_bundle
     from .. import probe as probe_bundles
-    from ..calibration.probe import WINDOW, WINDOWS
+    from ..calibration.plotting import require_picture
+    from ..calibration.probe import WINDOWS
 
     require(context, {"threads": threads_count(target)})
+    if plot is not None:
+        require_picture(plot)
     threads = pool_threads(bundle, target, threads)
     probes: list[Probe] = []
     with progress("eval") as report:
@@ -50,8 +53,8 @@ def evaluate(
                 text,
                 target=target,
                 threads=threads,
-                window=window or WINDOW,
-                limit=limit or WINDOWS,
+                window=window,
+                limit=WINDOWS if limit is None else limit,
                 on_progress=report,
             )
     if plot is not None:

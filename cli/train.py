@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..hierarchy import Hierarchy
-from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, one_of
+from ..models.config import Architecture, ModelConfig, Positions, Shortening, Upsampling, head_dim_of, one_of
 from .conditions import require
 from .console import err, out, progress
 
@@ -42,6 +42,7 @@ def train(
 ) -> None:
     """Train a small model on text; run the same command again to go on where it stopped."""
     from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
+    from ..runtime.engines.onnxruntime_library import require_threads
 
     resamples = not Hierarchy.parse(hierarchy).is_vanilla, "a --hierarchy with a coarse scale"
     require(context, dict.fromkeys(("shortening", "upsampling"), resamples))
@@ -52,7 +53,7 @@ def train(
         vocab_size=vocab_size,
         dim=dim,
         heads=heads,
-        head_dim=dim // max(heads, 1),
+        head_dim=head_dim_of(dim, heads),
         ff_dim=4 * dim if ff_dim is None else ff_dim,
         max_positions=length,
         positions=one_of(Positions, positions, "positions"),
@@ -62,6 +63,8 @@ def train(
     settings = TrainSettings(
         steps=steps, batch=batch, context=length, learning_rate=learning_rate, eval_every=eval_every, seed=seed
     )
+    if threads is not None:
+        require_threads(threads)
     use_threads(threads)
     trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)
     with progress("train") as report:

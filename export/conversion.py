@@ -23,7 +23,7 @@ from ..bundle import (
     write_manifest,
 )
 from ..calibration.settings import CalibrationSettings
-from ..calibration.text import Texts
+from ..calibration.text import Texts, require_texts
 from ..contract import StageSpec
 from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
@@ -141,6 +141,8 @@ def convert_model(
     check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
     check_text_counts(plan, calibration, settings)
+    if plan != Plan():
+        require_texts(calibration, tokenizer is not None, "the model")
     with new_bundle(path, report) as directory:
         if plan == Plan():
             _write_fp32(source, directory, target, family, report)
@@ -183,7 +185,7 @@ class _Source(NamedTuple):
 def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFamily | None, report: Progress) -> None:
     stages = source.stages
     steps = 2 * len(stages) + 1
-    around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages])
+    around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages], source.info.context)
     for stage in stages:
         check_module(stage, around)
     kind = _place_tokenizer(source.tokenizer, directory)

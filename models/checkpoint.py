@@ -38,10 +38,10 @@ def read_config(directory: Path) -> ModelConfig:
     """
     path = directory / "config.json"
     try:
-        return decode(path.read_bytes(), ModelConfig)
+        return decode(path.read_text(encoding="utf-8-sig").encode(), ModelConfig)
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {directory}; a checkpoint directory holds config.json and weights") from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (UnicodeDecodeError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CheckpointError(f"{path} is not a foveal model configuration: {error}") from error
 
 

@@ -121,6 +121,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Hierarchy.parse(self.hierarchy)
 
 
+def head_dim_of(dim: int, heads: int) -> int:
+    """Columns of each head, where they share a width; raises ConfigError if they can't."""
+    if heads < 1 or dim % heads:
+        raise ConfigError(f"heads must divide the width {dim}, got {heads}")
+    return dim // heads
+
+
 def require_depth(layers: int) -> int:
     """The number of layers; raises ConfigError for one that would take forever to build."""
     if layers > MOST_LAYERS:

@@ -68,4 +68,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """All texts as one int64 array of ids, paragraph by paragraph so that long books stay cheap to tokenise."""
     pieces = [piece for text in texts for piece in text.splitlines(keepends=True)]
+    if not pieces:
+        return np.empty(0, np.int64)
     return np.concatenate([np.asarray(e.ids, np.int64) for e in tokenizer.encode_batch(pieces, add_special_tokens=False)])

@@ -36,7 +36,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
 
     Raises:
-        ConfigError: steps, a batch, a context or an interval below 1.
+        ConfigError: a number that nothing can be trained with.
     """
 
     steps: int
@@ -54,6 +54,10 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name in ("steps", "batch", "context", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"the learning rate is {self.learning_rate}, expected more than 0 and finite")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"the seed is {self.seed}, expected 0 to 2^63 - 1")
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -115,7 +119,7 @@ class Trainer:
 
     Raises:
         ConfigError: the text is shorter than one context.
-        CheckpointError: the directory holds a run with other settings.
+        CheckpointError: the directory holds a run with other settings or another tokenizer, or a model and no run.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class Trainer:
             flops_per_token=training_flops_per_token(self.model, settings.context),
             curve=[],
         )
-        self._resume(config)  # refuses before anything is written
+        self._resume(config, tokenizer)  # refuses before anything is written
         write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
 
     def run(self, on_step: Callable[[int, float], None] | None = None, minutes: float | None = None) -> TrainReport:
@@ -160,6 +164,7 @@ class Trainer:
 
         Raises:
             ConfigError: no more than 0 minutes.
+            CheckpointError: the loss is infinite or NaN; no such model is written.
         """
         if minutes is not None and not minutes > 0:
             raise ConfigError(f"got {minutes} minutes, expected more than 0, or None for as long as it takes")
@@ -168,6 +173,11 @@ class Trainer:
         while self.step < self.settings.steps:
             started = time.perf_counter()
             losses.append(self._train_step())
+            if not math.isfinite(losses[-1]):
+                raise CheckpointError(
+                    f"the loss is {losses[-1]} at step {self.step + 1}: the training has gone astray; {self.out} has what was "
+                    "kept before, if anything. Start again elsewhere with a lower learning rate"
+                )
             self.seconds += time.perf_counter() - started
             self.step += 1
             if on_step is not None:
@@ -211,9 +221,10 @@ class Trainer:
         torch.save({**state, "seconds": self.seconds}, data)
         write_atomically(self.out / "resume.pt", data.getvalue())
 
-    def _resume(self, config: ModelConfig) -> None:
+    def _resume(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         path = self.out / "resume.pt"
         if not path.exists():
+            self._require_room()
             return
         try:
             report = decode((self.out / "training.json").read_bytes(), TrainReport)
@@ -225,6 +236,7 @@ class Trainer:
             raise CheckpointError(
                 f"{self.out} holds a run with other settings: {', '.join(found)}; use them again or choose another directory"
             )
+        self._require_tokenizer(tokenizer)
         data = io.BytesIO(path.read_bytes())
         try:
             state = torch.load(data, weights_only=True)
@@ -235,6 +247,26 @@ class Trainer:
             raise CheckpointError(f"{path} is not the state of this run: {reason_of(error)}; {_START_AGAIN}") from error
         self.report = report
         self.report.settings = self.settings
+
+    def _require_room(self) -> None:
+        """Training replaces what has these names, so that a model of someone else's would be lost."""
+        found = next(
+            (name for name in ("manifest.json", "config.json", "model.safetensors") if (self.out / name).exists()), None
+        )
+        if found is not None:
+            raise CheckpointError(
+                f"{self.out} holds {found}, but no resume.pt of a run to go on with; choose another directory, or remove what "
+                "is there"
+            )
+
+    def _require_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """The model knows the ids of its own only."""
+        path = self.out / "tokenizer.json"
+        if path.exists() and _read_tokenizer(path).to_str() != tokenizer.to_str():
+            raise CheckpointError(
+                f"{self.out} holds a run with another tokenizer, as one of other text is; go on with --tokenizer {path}, "
+                "or choose another directory"
+            )
 
 
 def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> list[str]:
@@ -247,9 +279,25 @@ def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Toke
     """Load the tokenizer at `path`, or train one of `vocab_size` tokens on the training text."""
     if path is None:
         return train_tokenizer(read_texts(train), vocab_size)
-    tokenizer = Tokenizer.from_file(str(path))
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise ConfigError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model's vocabulary {vocab_size}")
+    tokenizer = _read_tokenizer(path)
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= vocab_size:
+        raise ConfigError(f"the tokenizer has ids up to {largest}, the model's vocabulary {vocab_size} tokens")
+    return tokenizer
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizer.json`, without its truncation and padding, which would cut texts and fill them up.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # a plain Exception is all that the library raises
+        raise ConfigError(f"{path} is not a tokenizer.json: {reason_of(error)}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 

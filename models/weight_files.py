@@ -31,7 +31,7 @@ _OTHERS = {
     ".engine": "TensorRT engine",
 }
 _HEADS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the weights themselves; fetch them with `git lfs pull`"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
     (b"GGUF", "a GGUF file, which is quantised for llama.cpp; give the checkpoint it was made from"),
     (b"\x89HDF", "an HDF5 file of TensorFlow or Keras; give PyTorch's weights"),
     (b"\x1f\x8b", "a gzip archive; unpack it"),
@@ -72,7 +72,9 @@ def require_weights(path: Path) -> Path:
         raise CheckpointError(
             f"{path} has {len(files)} files of weights ({found}), expected one; give the path of the file itself"
         )
-    what = _is_no_weights(files[0])
+    if files[0].suffix == ".json" and not files[0].name.endswith(INDEX):
+        raise CheckpointError(f"{files[0]} is no file of weights; give the directory, its file of weights, or its *{INDEX}")
+    what = foreign_kind(files[0])
     if what:
         raise CheckpointError(f"{files[0]} is {what}")
     return files[0]
@@ -94,21 +96,34 @@ def read_index(index: Path) -> dict[str, str]:
 
 
 def _others(path: Path) -> str:
-    """What files of other kinds lie there."""
+    """What lies there instead; files of other kinds first."""
     if not path.is_dir():
         return ""
-    kinds = {kind: file.name for file in sorted(path.iterdir()) for kind in [_OTHERS.get(file.suffix)] if kind}
-    return (
-        f", only {', '.join(f'{name} ({kind})' for kind, name in kinds.items())}, which foveal does not read" if kinds else ""
+    files = sorted(
+        (file for file in path.iterdir() if file.is_file() and file.name != "config.json" and not file.name.startswith(".")),
+        key=lambda file: (file.suffix not in _OTHERS, file.name),
     )
+    kinds = [f"{file.name} ({_OTHERS[file.suffix]})" if file.suffix in _OTHERS else file.name for file in files]
+    more = f" and {len(kinds) - 6} more" if len(kinds) > 6 else ""
+    return f", only {', '.join(kinds[:6])}{more}, which foveal does not read" if kinds else ""
 
 
-def _is_no_weights(path: Path) -> str:
-    """What a file is that can't hold weights, and what to do; empty if it may."""
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: the length of a JSON header (8 bytes, the highest of them zero), and the header.
+
+    The lowest byte of a length may be any, that with which pickles, web pages or JSON begin among them.
+    """
+    return head[6:9] == b"\0\0{"
+
+
+def foreign_kind(path: Path) -> str:
+    """What a file is that is neither weights nor a configuration, and what to do; empty if it may be one."""
     with path.open("rb") as file:
         head = file.read(512)
+    if is_safetensors(head):
+        return ""
     if not head:
-        return "empty (0 bytes), expected weights; fetch or save it again"
+        return "empty (0 bytes); fetch or save it again"
     for sign, what in _HEADS:
         if head.startswith(sign):
             return what

@@ -9,11 +9,12 @@ import argparse
 import json
 import re
 import types
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -22,17 +23,26 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, plain
-from .weight_files import PAGE, read_index, require_weights, weight_files
+from .weight_files import PAGE, is_safetensors, read_index, require_weights, weight_files
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What PyTorch puts into names, at any depth; no layout has a module called so."""
-OUTER = ("net", "model", "ema_model", "online_model", "ema", "model_ema", "state_dict")
-"""What trainers call the model that they wrap; taken off where every name begins with it."""
-SCRIPT = "import torch; saved = torch.load({path!r}, weights_only=False); torch.save(saved['model'], 'weights.pt')"
+OUTER = (
+    "net", "network", "model", "ema_model", "online_model", "ema", "model_ema", "student", "teacher", "generator", "state_dict",
+)  # fmt: skip
+"""What trainers call a model that they wrap, with other things beside it; no layout has a module called so at the top."""
+SCRIPT = (
+    "import torch; saved = torch.load({path!r}, weights_only=False); torch.save(saved['model'], 'weights.pt') "
+    "(saved.state_dict() if it is the module itself)"
+)
 
 _INERT: list[Any] = [
     argparse.Namespace,
     types.SimpleNamespace,
+    PosixPath,
+    PurePosixPath,
+    PureWindowsPath,
+    (PureWindowsPath, "pathlib.WindowsPath"),
     np.dtype,
     np.ndarray,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdSU"},
@@ -71,6 +81,7 @@ def read_weights(path: Path, reading: Reading | None = None) -> dict[str, Tensor
     reading = reading or Reading()
     path = require_weights(path)
     tensors = _read_shards(path, reading) if path.suffix == ".json" else _read_file(path, reading)
+    _require_values(tensors, path)
     return _widened(unwrapped(tensors, path, reading.notes), reading.notes)
 
 
@@ -81,14 +92,14 @@ def names_in(path: Path) -> set[str]:
         if len(files) != 1:
             return set()
         if files[0].suffix == ".json":
-            models = _twins(dict.fromkeys(read_index(files[0]), torch.empty(2)))
-        elif _is_safetensors(files[0]):
+            models = _split(dict.fromkeys(read_index(files[0]), torch.empty(2)))
+        elif _holds_safetensors(files[0]):
             with safe_open(files[0], "pt") as file:
-                models = _twins(dict.fromkeys(file.keys(), torch.empty(2)))
+                models = _split(dict.fromkeys(file.keys(), torch.empty(2)))
         else:
             models = _models_in(_unpickled(files[0]))
         # Which of several models does not matter here: they have the same names.
-        return {name for found in models.values() for name in unwrapped(found, files[0], [])}
+        return {name for found in models.values() for name in unwrapped(found.tensors, files[0], [])}
     except (CheckpointError, SafetensorError, OSError):
         return set()
 
@@ -99,25 +110,21 @@ def unwrapped(tensors: Mapping[str, Tensor], where: Path, notes: list[str]) -> d
     Raises:
         CheckpointError: two of them would have one name.
     """
-    taken: set[str] = set()
     names = {name: name.split(".") for name in tensors}
-    for name, parts in names.items():
-        taken |= {part for part in parts[:-1] if part in WRAPPERS}
-        names[name] = [part for part in parts[:-1] if part not in WRAPPERS] + parts[-1:]
-    while names and len(heads := {parts[0] for parts in names.values()}) == 1 and (head := heads.pop()) in OUTER:
-        if any(len(parts) == 1 for parts in names.values()):
-            break
-        taken.add(head)
-        names = {name: parts[1:] for name, parts in names.items()}
-    short = {name: ".".join(parts) for name, parts in names.items()}
-    twice = [name for name, count in Counter(short.values()).items() if count > 1]
+    taken = {part for parts in names.values() for part in parts[:-1] if part in WRAPPERS}
+    names = {name: [part for part in parts[:-1] if part not in WRAPPERS] + parts[-1:] for name, parts in names.items()}
+    twice = [name for name, count in Counter(".".join(parts) for parts in names.values()).items() if count > 1]
     if twice:
         raise CheckpointError(
             f"{where} has {twice[0]} twice once the wrappers {', '.join(sorted(taken))} are taken off its names"
         )
+    # No layout has all of its tensors in one module, so that one is a wrapper, whatever it is called.
+    while len(heads := {parts[0] for parts in names.values()}) == 1 and all(len(parts) > 1 for parts in names.values()):
+        taken |= heads
+        names = {name: parts[1:] for name, parts in names.items()}
     if taken:
         notes.append(f"taken off the names of tensors: {', '.join(sorted(f'{part}.' for part in taken))}")
-    return {short[name]: value for name, value in tensors.items()}
+    return {".".join(names[name]): value for name, value in tensors.items()}
 
 
 def _widened(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
@@ -128,6 +135,16 @@ def _widened(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
         )
     # A value beyond float32's range becomes infinite here, which `check_tensors` then refuses by name.
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _require_values(tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raise a CheckpointError for a tensor whose values are not there, or lie in another form than row after row."""
+    for name, value in tensors.items():
+        if value.is_meta or value.layout != torch.strided:
+            kind = (
+                "no values (it is on the meta device)" if value.is_meta else f"the layout {value.layout}, expected a dense one"
+            )
+            raise CheckpointError(f"{name} in {where} has {kind}; save the model again with dense weights that are loaded")
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -156,7 +173,7 @@ def _read_shards(index: Path, reading: Reading) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path, reading: Reading) -> dict[str, Tensor]:
-    if _is_safetensors(path):
+    if _holds_safetensors(path):
         try:
             saved: Any = safetensors.torch.load_file(path)
         except SafetensorError as error:
@@ -166,11 +183,11 @@ def _read_file(path: Path, reading: Reading) -> dict[str, Tensor]:
     return _chosen(_models_in(saved), path, reading)
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By its contents: the length of a JSON header, and the header; by its name if it is neither that nor a pickle."""
+def _holds_safetensors(path: Path) -> bool:
+    """By its contents, else by its name."""
     with path.open("rb") as file:
         head = file.read(9)
-    return head[8:9] == b"{" or path.suffix == ".safetensors"
+    return is_safetensors(head) or path.suffix == ".safetensors"
 
 
 def _missing_bytes(path: Path) -> str:
@@ -192,7 +209,7 @@ def _missing_bytes(path: Path) -> str:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_INERT):
+        with torch.serialization.safe_globals(_INERT), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the broken file provokes
         text = plain(str(error))
@@ -213,13 +230,18 @@ def _unpickled(path: Path) -> Any:
 
 def _innermost(text: str) -> str:
     """The first line that says why."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next(
-        (line.partition("WeightsUnpickler error: ")[2] for line in lines if "WeightsUnpickler error: " in line), ""
-    ) or (lines[0] if lines else "")
+    why = text.rpartition("WeightsUnpickler error:")[2] or text
+    return next((line.strip() for line in why.splitlines() if line.strip()), "")
 
 
-def _chosen(models: dict[str, dict[str, Tensor]], path: Path, reading: Reading) -> dict[str, Tensor]:
+class _Found(NamedTuple):
+    """The weights of a model in a file, and the names of tensors that lie beside it and are not its own."""
+
+    tensors: dict[str, Tensor]
+    aside: tuple[str, ...] = ()
+
+
+def _chosen(models: dict[str, _Found], path: Path, reading: Reading) -> dict[str, Tensor]:
     """The one model, or the one asked for."""
     if not models:
         raise CheckpointError(
@@ -228,49 +250,56 @@ def _chosen(models: dict[str, dict[str, Tensor]], path: Path, reading: Reading) 
         )
     if (entry := reading.entry) is not None:
         if entry not in models:
-            raise CheckpointError(
-                f'{path} has no weights "{entry}", expected one of {", ".join(filter(None, models)) or "no name"}'
-            )
+            named = ", ".join(filter(None, models))
+            expected = f"one of {named}" if named else f"no #{entry}: it holds one model"
+            raise CheckpointError(f'{path} has no weights "{entry}", expected {expected}')
         models = {entry: models[entry]}
     if len(models) > 1:
         names = list(models)
         raise CheckpointError(f"{path} holds several models: {', '.join(names)}; say which, for instance {path}#{names[0]}")
-    (name, tensors) = next(iter(models.items()))
+    name, found = next(iter(models.items()))
     if name:
         reading.notes.append(f'the weights are the entry "{name}" of {path.name}')
-    return tensors
+    if found.aside:
+        more = f" and {len(found.aside) - 4} more" if len(found.aside) > 4 else ""
+        reading.notes.append(f"left aside, as no part of the model: {', '.join(found.aside[:4])}{more}")
+    return found.tensors
 
 
 _ASIDE = re.compile(r"optim|^opt$|sched|scaler|rng|^args?$|config|hparams|hyper_parameters|callbacks|loops|metrics|loss")
 """What trainers save beside a model, by the names of entries."""
 
 
-def _models_in(loaded: Any, depth: int = 3) -> dict[str, dict[str, Tensor]]:
+def _models_in(loaded: Any, depth: int = 3) -> dict[str, _Found]:
     """The models in what a trainer saved, by the path of entries to each; one at the top has none.
 
     A model is a dict of tensors, of which one at least is a matrix of numbers. What else a dict has is left aside.
     """
     if isinstance(loaded, torch.nn.Module) or not isinstance(loaded, Mapping):
         return {}
-    found: dict[str, dict[str, Tensor]] = {}
+    found: dict[str, _Found] = {}
     own = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if any(value.dim() >= 2 and value.dtype != torch.bool for value in own.values()):
-        found |= _twins(own)
+        found |= _split(own)
     for name, value in loaded.items():
         if depth and isinstance(name, str) and isinstance(value, Mapping) and not _ASIDE.search(name.lower()):
             inside = _models_in(value, depth - 1)
-            found |= {f"{name}/{inner}" if inner else name: tensors for inner, tensors in inside.items()}
+            found |= {f"{name}/{inner}" if inner else name: model for inner, model in inside.items()}
     return found
 
 
-def _twins(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """A state_dict of what wraps a model, and perhaps its running average beside it, as ema_pytorch's; the wrapper's own
-    numbers (steps, flags) are left aside."""
+def _split(tensors: dict[str, Tensor]) -> dict[str, _Found]:
+    """A state_dict of what wraps a model: the model, apart from the wrapper's own tensors (losses, metrics, steps, flags); or
+    models with the same names side by side (its running average, as ema_pytorch's; a student and its teacher)."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         head = next(part for part in [*(part for part in name.split(".") if part not in WRAPPERS), ""])
-        if head in OUTER:
-            groups.setdefault(head, {})[name] = value
-        elif value.numel() > 1:
-            return {"": tensors}
-    return groups if len(groups) > 1 else {"": next(iter(groups.values()))}
+        groups.setdefault(head, {})[name] = value
+    models = {head: group for head, group in groups.items() if head in OUTER}
+    if not models:
+        large = {head: group for head, group in groups.items() if any(value.numel() > 1 for value in group.values())}
+        inner = {frozenset(name.split(f"{head}.", 1)[-1] for name in group) for head, group in large.items()}
+        models = large if len(large) > 1 and len(inner) == 1 else {"": tensors}
+    taken = {name for group in models.values() for name in group}
+    aside = tuple(name for name in tensors if name not in taken)
+    return {head if len(models) > 1 else "": _Found(group, aside) for head, group in models.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import CapacityError, InputError
 from .drawing import can_draw
+from .one_at_a_time import one_at_a_time
 from .sampling import Sampler, SamplingParams
 from .session import Session
 from .text import TextStream
@@ -23,42 +25,54 @@ FinishReason = Literal["length", "stop", "end", "capacity"]
 
 
 class GeneratedIds(Iterator[int]):
-    """New ids, one by one. `finish_reason` is None until there are no more; `count` is how many there were."""
+    """New ids, one by one. `finish_reason` is None until there are no more; `count` is how many there were.
+
+    Two threads at once in one of them: SessionBusyError, as in a session.
+    """
 
     def __init__(self, ids: Generator[int, None, None], most: int, end_ids: Collection[int]) -> None:
+        self.turn = threading.Lock()
         self.finish_reason: FinishReason | None = None
         self.count = 0
-        self._ids, self._most, self._end_ids = ids, most, end_ids
+        self._ids, self._most, self._end_ids, self._is_closed = ids, most, end_ids, False
 
+    @one_at_a_time
     def __next__(self) -> int:
-        if self.finish_reason is not None:
+        if self.finish_reason is not None or self._is_closed:
             raise StopIteration
         token = next(self._ids, None)
         if token is None:
             self.finish_reason = "length" if self.count >= self._most else "capacity"
             raise StopIteration
         if token in self._end_ids:
-            self.close()
+            self._ids.close()
             self.finish_reason = "end"
             raise StopIteration
         self.count += 1
         return token
 
+    @one_at_a_time
     def close(self) -> None:
-        """Draw no more; the session is left at the last id that was taken."""
+        """Draw no more; the session is left at the last id that was taken, and `finish_reason` as it is."""
+        self._is_closed = True
         self._ids.close()
 
 
 class GeneratedText(Iterator[str]):
-    """Pieces of new text. `finish_reason` is None until there are no more; `ids` are those drawn so far."""
+    """Pieces of new text. `finish_reason` is None until there are no more; `ids` are those drawn so far.
+
+    Two threads at once in one of them: SessionBusyError, as in a session.
+    """
 
     def __init__(self, ids: GeneratedIds, stream: TextStream) -> None:
+        self.turn = threading.Lock()
         self.finish_reason: FinishReason | None = None
         self.ids: list[int] = []
-        self._ids, self._stream = ids, stream
+        self._ids, self._stream, self._is_closed = ids, stream, False
 
+    @one_at_a_time
     def __next__(self) -> str:
-        while self.finish_reason is None:
+        while self.finish_reason is None and not self._is_closed:
             token = next(self._ids, None)
             if token is None:
                 piece = self._stream.finish()
@@ -74,8 +88,10 @@ class GeneratedText(Iterator[str]):
                 return piece
         raise StopIteration
 
+    @one_at_a_time
     def close(self) -> None:
-        """Draw no more."""
+        """Draw no more; `finish_reason` stays as it is."""
+        self._is_closed = True
         self._ids.close()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import StageSpec, late_stages, leads_of, page_of, vocab_size_of
-from ..errors import ConfigError, InputError
+from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
 from .decoder import Observer, Written
@@ -69,8 +69,18 @@ class HostDecoder:
             return self._run_all(position, tokens, wanted)
         return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
 
+    def _room_for(self, rows: int) -> npt.NDArray[np.float32]:
+        """Of logits `[B, rows, V]`."""
+        try:
+            return np.empty((self._batch, rows, self._vocab_size), np.float32)
+        except (MemoryError, ValueError) as error:
+            raise CapacityError(
+                f"the logits of {self._batch} x {rows:,} tokens find no room ({error}); append fewer at a time, or ask for the "
+                "last only: last_only=True"
+            ) from error
+
     def _run_all(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        logits = np.empty((self._batch, len(wanted), self._vocab_size), np.float32)
+        logits = self._room_for(len(wanted))
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
             for step in self._steps:

@@ -53,7 +53,7 @@ def read_id_file(path: Path) -> npt.NDArray[np.generic]:
             return array
         if path.suffix == ".bin":
             return _bare_numbers(path)
-        return parse_ids(path.read_text(encoding="utf-8"), str(path))
+        return parse_ids(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
@@ -70,12 +70,15 @@ def parse_ids(text: str, name: str = "the ids") -> Ids:
     words = [word for word in words if word]
     for word in words:
         if not re.fullmatch(r"-?[0-9]{1,18}", word):
-            raise InputError(f'{name}: "{word[:40]}" is no id; expected whole numbers such as "17 4 99"')
+            files = ", ".join(f"*{ending}" for ending in ID_FILES)
+            raise InputError(f'{name}: "{word[:40]}" is no id; expected whole numbers such as "17 4 99", or a file {files}')
     return np.asarray([int(word) for word in words], np.int64)
 
 
 def _bare_numbers(path: Path) -> npt.NDArray[np.generic]:
     stated = Path(path.stem).suffix.removeprefix(".")
+    if stated not in _DTYPES and re.fullmatch(r"(u?int|b?float|bool|complex)\d*", stated):
+        raise InputError(f"{path} holds {stated} by its name, expected one of {', '.join(_DTYPES)}")
     dtype = np.dtype(stated if stated in _DTYPES else "uint16").newbyteorder("<")
     data = path.read_bytes()
     if len(data) % dtype.itemsize:

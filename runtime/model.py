@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
 from .engines.onnxruntime import OnnxRuntimeEngine
-from .engines.onnxruntime_library import import_onnxruntime, shared_threads
+from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
 from .ids import checked_ids
 from .races import remembered
@@ -122,7 +122,7 @@ class Model:
         Raises:
             InputError: a token that the tokenizer has not, or an id that the model has not.
         """
-        given = (end,) if isinstance(end, (int, str)) else tuple(end)
+        given = tuple(end) if isinstance(end, Iterable) and not isinstance(end, str) else (end,)
         ids = [self._token_id(one) if isinstance(one, str) else one for one in given]
         return tuple(checked_ids(ids, self.manifest.model.vocab_size, "the end tokens").tolist())
 
@@ -225,8 +225,8 @@ def _overlap_helps(model: Model) -> bool:
 
 
 def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
+    if threads is not None:
+        require_threads(threads)
     if target != "cpu":
         if threads is not None:
             raise ConfigError(f"got threads={threads} for target {target}: only cpu engines have threads; leave it out")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class Session:
 
     All state is append-only and addressed by absolute index: the position is the only thing that changes when the session is
     rewound. One call at a time: a second one, from another thread, raises SessionBusyError and changes nothing. As a context
-    manager it drops its buffers at the end.
+    manager it drops its buffers at the end; a call after that raises InputError.
 
     Args:
         engines: of a model, in the host's memory or on a device.
@@ -289,7 +290,9 @@ class Session:
 
     @one_at_a_time
     def _close(self) -> None:
+        closed = _Closed(self.decoder)
         self.decoder.close()
+        self.decoder = cast(Decoder, closed)
 
     def _checked_ids(self, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
         given = _as_array(ids)
@@ -317,6 +320,20 @@ class Session:
                 f"the session holds {self.position} of at most {self.capacity} tokens, got {tokens} more; "
                 "rewind or reset it, or open one with more capacity"
             )
+
+
+class _Closed:
+    """In the place of a decoder whose memory was given back: it has counted, but what it would compute now is not there."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.fires, self.copied_bytes, self.observer = decoder.fires, decoder.copied_bytes, decoder.observer
+        self.state_bytes: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise InputError("the session is closed: its buffers were given back at the end of its `with` block; open another")
 
 
 def _usual_capacity(engines: Engines, model: ModelInfo) -> int:

@@ -29,10 +29,12 @@ class Probe(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What a stage's call takes beside the stage: token ids below `vocab_size`, and the other `stages`, which lend caches."""
+    """What a stage's call takes beside the stage: token ids below `vocab_size`, the other `stages`, which lend caches, and how
+    many tokens the model has positions for."""
 
     vocab_size: int
     stages: Sequence[StageSpec]
+    context: int
 
 
 def room_from(spec: StageSpec, first: int) -> int:

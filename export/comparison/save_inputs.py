@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, open_bundle
-from ...errors import BackendUnavailable, ConfigError
+from ...errors import BackendUnavailable, ConfigError, install
 from ...files import write_atomically
 from ...runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 from ...runtime.rows import Array, Block
@@ -117,7 +117,7 @@ def _save(bundle: Bundle, directory: Path, engine: _Watched, call: str) -> str:
     save_json([read], str(inputs))
     expected = results()
     expected.add([gave], runner_name="foveal")
-    expected.save(str(outputs))
+    save_json(expected, str(outputs))  # its own `save` prints
     graph = next(bundle.file(entry.graph) for entry in bundle.manifest.stages if entry.spec == engine.spec)
     allowed = str(TOLERANCES.get(bundle.manifest.precision, _LOSSY))
     given = ["--load-inputs", str(inputs), "--load-outputs", str(outputs), "--atol", allowed, "--rtol", allowed]
@@ -129,7 +129,5 @@ def _polygraphy() -> tuple[Any, Any]:
         from polygraphy.comparator import RunResults
         from polygraphy.json import save_json
     except ImportError as error:
-        raise BackendUnavailable(
-            "polygraphy can't be imported, and inputs are saved for it: pip install 'foveal[export]'"
-        ) from error
+        raise BackendUnavailable(f"polygraphy can't be imported, and inputs are saved for it: {install('export')}") from error
     return save_json, RunResults

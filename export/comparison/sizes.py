@@ -41,10 +41,15 @@ def check_module(stage: Stage, around: Surroundings) -> None:
     """Run a stage's module, and hold what it gives to what its specification says.
 
     Raises:
-        ExportError: it raises, gives something else, or writes into its inputs.
+        ExportError: it raises, gives something else, or not twice the same, or writes into its inputs.
     """
-    for probe in _probes(stage.spec):
-        _run_module(stage, probe, around)
+    for probe in _probes(stage.spec, around.context):
+        found = _run_module(stage, probe, around)
+        if not torch.equal(found, _run_module(stage, probe, around)):
+            raise ExportError(
+                f'stage "{stage.spec.name}", run twice for {_described(probe)}, gives other values the second time; let it '
+                "draw no random numbers (model.eval() ends dropout) and remember nothing but its caches"
+            )
 
 
 def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
@@ -57,7 +62,7 @@ def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
         engine = _engine(stage.spec, graph, directory)
         if engine is None:
             return
-        for probe in _probes(stage.spec):
+        for probe in _probes(stage.spec, around.context):
             comparison = Comparison(stage.spec.name, TOLERANCE)
             try:
                 run_probe(TorchEngine(stage), engine, comparison, probe, around)
@@ -68,10 +73,11 @@ def check_sizes(stage: Stage, graph: Path, around: Surroundings) -> None:
                 raise _fixed(stage, probe, f"gives other values than its module: {place} differs by {comparison.largest:.2g}")
 
 
-def _probes(spec: StageSpec) -> Iterator[Probe]:
+def _probes(spec: StageSpec, context: int) -> Iterator[Probe]:
+    most = max(spec.capacity_firings(context), 1)
     for batch, before, firings in _SIZES:
-        first = before if spec.resets is None or before < spec.resets else 0
-        firings = min(firings, room_from(spec, first))
+        first = before if before < min(most, spec.resets or most) else 0
+        firings = min(firings, room_from(spec, first), most - first)
         yield Probe(batch, spec.stride * (first + firings + batch), first, firings)
 
 
@@ -80,7 +86,8 @@ def _described(probe: Probe) -> str:
     return f"{probe.firings} firing{'s' * (probe.firings > 1)} of {sequences}"
 
 
-def _run_module(stage: Stage, probe: Probe, around: Surroundings) -> None:
+def _run_module(stage: Stage, probe: Probe, around: Surroundings) -> torch.Tensor:
+    """What a stage's module gives, once it is held to its specification."""
     spec, rng = stage.spec, np.random.default_rng(0)
     inputs, output, wanted = blocks_of(spec, probe, around.vocab_size, rng)
     state = StageState(spec, probe.batch, spec.capacity_firings(probe.capacity))
@@ -110,6 +117,11 @@ def _run_module(stage: Stage, probe: Probe, around: Surroundings) -> None:
     for name, tensor, block in zip(spec.names(), given, inputs, strict=True):
         if not np.array_equal(tensor.numpy(), block.array):
             raise ExportError(f"{start}, writes into its input {name}, which is not its own; let it work on a copy")
+    if not bool(found.isfinite().all()):
+        raise ExportError(
+            f"{start}, gives values that are infinite or NaN, of inputs that are neither; look for a division by 0"
+        )
+    return found
 
 
 def _engine(spec: StageSpec, graph: Path, directory: Path) -> Engine | None:

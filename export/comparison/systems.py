@@ -91,8 +91,8 @@ def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
         return np.random.default_rng(_SEED).integers(0, model.vocab_size, (1, length))
     target = next(iter(bundle.manifest.engines))
     ids = read_ids(texts, load(bundle, target, _threads(target))).ids[:length]
-    if len(ids) < (tokens or least):
-        raise ConfigError(f"the text has {len(ids)} tokens, expected at least {tokens or least}; give more text")
+    if len(ids) < (wanted := least if tokens is None else tokens):
+        raise ConfigError(f"the text has {len(ids)} tokens, expected at least {wanted}; give more text")
     return ids[None]
 
 

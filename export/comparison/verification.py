@@ -245,7 +245,7 @@ class _Verification:
 
     def _probe_end(self, kind: str, engines: Sequence[Engine]) -> list[Check]:
         """One call of several firings and one of a single, at the end of the longest session there can be."""
-        comparisons, around = self._comparisons(kind), Surroundings(self.info.vocab_size, self.specs)
+        comparisons, around = self._comparisons(kind), Surroundings(self.info.vocab_size, self.specs, self.context)
         for reference, engine, comparison in zip(self.reference, engines, comparisons, strict=True):
             end = reference.spec.capacity_firings(self.context)
             first = max(end - 1 - _LAST_FIRINGS, 0)

@@ -51,6 +51,8 @@ def export_error(stage: str, error: BaseException) -> ExportError:
     reason, place = reason_of(error), line_of(error)
     if type(error).__name__ == "GuardOnDataDependentSymNode" or type(error.__cause__).__name__ == "GuardOnDataDependentSymNode":
         reason = "Python code decides by the values of a tensor, which a graph can't do"
+    if " not in VR[" in reason:  # so torch says that a size must be any and one
+        reason = "Python code goes through rows one by one, so that a graph would fix their number"
     return ExportError(f'stage "{stage}" could not be exported: {reason}' + (f", at {place}" if place else ""))
 
 

@@ -90,8 +90,10 @@ def is_block_transformer(config: Mapping[str, Any], path: Path) -> bool:
         config: the parsed `config.json`, empty if there is none.
         path: the checkpoint's directory, or its file of weights.
     """
+    if "class" in config:
+        return bool(config["class"] == CLASS)
     if config:
-        return config.get("class") == CLASS or {"block_decoder", "token_decoder"} <= config.keys()
+        return {"block_decoder", "token_decoder"} <= config.keys()
     return {EMBEDDINGS, f"{EXPANSION}.weight"} <= names_in(path)
 
 

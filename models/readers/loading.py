@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from ...errors import CheckpointError
 from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
-from ..weight_files import PAGE, require_weights
+from ..weight_files import PAGE, foreign_kind, require_weights
 from ..weights import Reading, names_in
 from . import lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
@@ -150,9 +152,12 @@ def _read_config(path: Path) -> Config:
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=partial(_once_each, file))
+    except CheckpointError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from error
+        what = foreign_kind(file)
+        raise CheckpointError(f"{file} is {what}" if what else f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, expected an object")
     if not isinstance(config.get("class", ""), str):
@@ -161,6 +166,14 @@ def _read_config(path: Path) -> Config:
     if beyond is not None:
         raise CheckpointError(f"{file} has the number {beyond}, expected sizes below {LARGEST}")
     return config
+
+
+def _once_each(file: Path, pairs: list[tuple[str, Any]]) -> Config:
+    """An object of JSON, in which a key that stands twice would be passed over once."""
+    twice = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise CheckpointError(f'{file} says "{twice}" more than once; leave one')
+    return dict(pairs)
 
 
 def _integers(said: Any) -> Iterator[int]:

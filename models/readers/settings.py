@@ -108,7 +108,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             said = getattr(self, name)
             if said is not None and said != size:
                 raise CheckpointError(
-                    f"{what} says {_ALIASES[name][-1]} {said}, but the tensors have {size}; correct it or remove it"
+                    f"{what} says {' or '.join(_ALIASES[name])} {said}, but the tensors have {size}; correct it or remove it"
                 )
 
 

@@ -19,6 +19,18 @@ SINCE = {"cpu": "1.23", "cuda": "1.24"}
 INT8_CACHES_SINCE = "1.28"
 
 
+MOST_THREADS = 1024
+
+
+def require_threads(threads: int) -> None:
+    """Raise a ConfigError for a number of threads that no pool can have."""
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise ConfigError(f"threads must be an integer, got {threads!r}; leave it out to have the number measured")
+    if not 1 <= threads <= MOST_THREADS:
+        problem = f"at least 1, got {threads}" if threads < 1 else f"at most {MOST_THREADS}, got {threads}"
+        raise ConfigError(f"threads must be {problem}; leave it out to have the number measured")
+
+
 def has_int8_caches() -> bool:
     """Whether the installed onnxruntime attends over int8 caches, and rightly."""
     installed = import_onnxruntime().__version__.split(".")
@@ -53,11 +65,10 @@ def share_threads(threads: int) -> None:
     `use_per_session_threads = False`. So it is for programs that run no other ONNX models, as the `foveal` command.
 
     Raises:
-        ConfigError: fewer than one thread, or there is a shared pool of another size already.
+        ConfigError: fewer than one thread or more than 1024, or there is a shared pool of another size already.
         BackendUnavailable: onnxruntime is not installed.
     """
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to have the number measured")
+    require_threads(threads)
     if _ProcessPool.threads not in (None, threads):
         raise ConfigError(
             f"this process shares {_ProcessPool.threads} threads already, got {threads}; the number is fixed once it is set"

@@ -51,13 +51,6 @@ def test_all_models_have_as_many_threads(result: BenchResult, zoo: Zoo, monkeypa
     assert {model.threads for model in found.models} == {found.models[0].threads}
 
 
-@pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "rounds"])
-def test_a_load_of_nothing(name: str) -> None:
-    """Can't be measured."""
-    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
-        Load(**{"prompt_tokens": 1, "new_tokens": 1, "rounds": 1, name: 0})
-
-
 def test_nothing_was_copied_and_the_memory_is_split(result: BenchResult) -> None:
     """Weights, state, and the peak of a process of its own."""
     nested = result.models[0]
@@ -106,11 +99,18 @@ def test_the_table_names_every_model(result: BenchResult) -> None:
 
 
 def test_a_load_that_does_not_fit(zoo: Zoo) -> None:
-    """As the session says it."""
+    """Said before anything is run, by the names of what was asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
-        with pytest.raises(CapacityError, match="the model has 96 positions, got a capacity of 300"):
+        with pytest.raises(CapacityError, match="has a context of 96 tokens, got a prompt of 200 and 100 new tokens"):
             bench([zoo["vanilla"].bundle.path], Load(200, 100), threads=1)
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "rounds"])
+def test_a_load_of_nothing(name: str) -> None:
+    """There would be no figures."""
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+        Load(**{"prompt_tokens": 1, "new_tokens": 1, "rounds": 1, name: 0})
 
 
 def test_the_hosts_side_runs_no_engine(zoo: Zoo) -> None:

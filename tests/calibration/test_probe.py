@@ -119,6 +119,12 @@ def test_distances_double(nested: Specimen, text: Path, window: int, spans: list
     assert [(distance.first, distance.last) for distance in found.distances] == spans
 
 
+def test_windows_are_no_longer_than_a_context(nested: Specimen, text: Path) -> None:
+    """If nobody says how long."""
+    (found,) = probe([nested.bundle], [text], limit=2, threads=1)
+    assert found.window == nested.bundle.manifest.model.context < 512
+
+
 def test_only_whole_windows_take_part(nested: Specimen, tmp_path: Path) -> None:
     """So many as the limit says, though the text ends within one."""
     text = write_text(tmp_path / "t.txt")

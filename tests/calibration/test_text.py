@@ -157,7 +157,8 @@ def test_ids_need_no_tokenizer(nested: Specimen, tmp_path: Path) -> None:
     np.asarray(ids, "<u2").tofile(tmp_path / "b.bin")
     np.asarray(ids, "<i8").tofile(tmp_path / "c.int64.bin")
     (tmp_path / "d.ids").write_text("[256, 17\n3 299]")
-    for name in ("a.npy", "b.bin", "c.int64.bin", "d.ids"):
+    (tmp_path / "e.ids").write_text("\ufeff256 17 3 299", encoding="utf-8")  # as some editors save it
+    for name in ("a.npy", "b.bin", "c.int64.bin", "d.ids", "e.ids"):
         read = read_ids(tmp_path / name, silent)
         assert (read.ids.tolist(), read.bytes) == (ids, None)
 
@@ -169,6 +170,7 @@ def test_ids_need_no_tokenizer(nested: Specimen, tmp_path: Path) -> None:
         (np.asarray([[1, 2]]), r"the ids have shape \[1, 2\], expected one sequence"),
         (np.asarray([-1]), "the ids hold -1, which is outside the vocabulary; expected 0 <= id < 300"),
         ("odd.bin", "odd.bin has 3 bytes, which are no whole number of uint16; say what it holds in its name"),
+        ("x.float32.bin", "x.float32.bin holds float32 by its name, expected one of uint8, uint16,"),
         ("words.ids", 'words.ids: "one" is no id; expected whole numbers'),
         ("broken.npy", "broken.npy can't be read as ids"),
         ("none.npy", "none.npy can't be read as ids: .*No such file"),
@@ -195,6 +197,13 @@ def test_a_tokenizer_that_loses_characters(deaf: Model, tmp_path: Path) -> None:
     assert (len(read.ids), read.bytes, read.lost) == (24, 27, "'the rope\\n' comes back as 'the ope\\n'")
     (tmp_path / "t.txt").write_text("the sea\n")
     assert len(read_ids([tmp_path / "t.txt"], deaf).ids) == 8
+
+
+def test_a_tokenizer_that_hears_nothing(deaf: Model, tmp_path: Path) -> None:
+    """There is nothing to measure."""
+    (tmp_path / "t.txt").write_text("rrr")
+    with pytest.raises(InputError, match=r"the tokenizer gives no ids for .*t\.txt; is it the model's\?"):
+        read_ids(tmp_path / "t.txt", deaf)
 
 
 def test_a_tokenizer_of_another_model(model: Model, nested: Specimen, tmp_path: Path) -> None:

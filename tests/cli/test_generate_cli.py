@@ -106,6 +106,16 @@ def test_whoever_stops_reading_sees_no_traceback(bytes_bundle: Bundle) -> None:
         assert b"Traceback" not in reader.stderr.read()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_is_closed(bytes_bundle: Bundle, closed: str) -> None:
+    """What would go there goes nowhere; the rest is as it is."""
+    command = f'"$0" -m foveal.cli generate "$1" x --max-new-tokens 1 --temperature 0 --threads 1 {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, bytes_bundle.path], capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"x") is not closed.startswith(">")
+    assert done.stderr.startswith(b"ended (length)") is (closed == ">&-")
+
+
 def test_ctrl_c_is_exit_code_130(foveal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it comes, and without a traceback."""
 

@@ -362,3 +362,27 @@ def test_files_of_ids_that_calibrate_nothing(foveal: Run, zoo: Zoo, tmp_path: Pa
     code, _, err = foveal("build", full, tmp_path / "out", "--precision", "int8", "--calibration", tmp_path / "t.txt")
     assert (code, "has no tokenizer, so it can't read text" in flat(err)) == (1, True), err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "place", "message"),
+    [
+        ("eval", "--plot", "x.txt", 'the picture is "x.txt", expected a name that ends in .svg, .png'),
+        ("eval", "--plot", "a.txt/x.svg", "something is there already; choose another path"),
+        ("calibrate", "--plot", "noise", 'the picture is "noise", expected'),
+        ("calibrate", "--plan", "folder", "it is a directory, expected a file"),
+        ("bench", "--save", "folder", "it is a directory, expected a file"),
+        ("bench", "--save", "a.txt/r.json", "something is there already; choose another path"),
+    ],
+)
+def test_where_a_result_can_not_go_is_said_before_the_work(
+    foveal: Run, specimen: Precise, command: str, option: str, place: str, message: str
+) -> None:
+    """In one line, with nothing measured first."""
+    Path("folder").mkdir()
+    Path("a.txt").write_text("a file")
+    more = {"eval": ["--text", specimen.text], "calibrate": ["--text", specimen.text, "--budget", "1%"], "bench": []}[command]
+    code, out, err = foveal(command, specimen.full.path, *more, option, place)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1

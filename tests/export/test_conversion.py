@@ -13,11 +13,13 @@ from contracts import check_graphs_are_their_contracts
 from precisions import bytes_model, classic_engines, classic_graphs, cpu_engines, logits, write_text
 from specimens import GOLDEN, GOLDENS, ZOO, Goldens, Zoo, random_model
 
-from foveal import BundleError, CheckpointError, ConfigError, ExportError, convert
+from foveal import BundleError, CheckpointError, ConfigError, ExportError, FovealError, convert
+from foveal.bench.random_models import RandomModels
 from foveal.export import build, conversion, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.export_stage import export_stage
 from foveal.models.checkpoint import save_checkpoint
+from foveal.progress import silent
 
 
 def chunks(length: int, seed: int) -> Sequence[int]:
@@ -123,6 +125,33 @@ def test_unknown_settings(tmp_path: Path) -> None:
             convert(GOLDEN / "s4_naive_attn", tmp_path / "b", **settings)
     assert list(tmp_path.iterdir()) == []
     assert set(DIALECTS) == {"modern", "classic"}
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer", "reason"),
+    [
+        ("none.txt", "bytes", "no text at none.txt: expected a text file"),
+        ("empty.txt", "bytes", "the text is empty: empty.txt"),
+        ("odd.txt", "bytes", "the text at odd.txt is not UTF-8"),
+        ("some.txt", None, "the model has no tokenizer, so it can't read text"),
+        ("none.npy", None, "none.npy can't be read as ids"),
+    ],
+)
+def test_texts_that_can_not_be_read_are_named_before_anything_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, tokenizer: str | None, reason: str
+) -> None:
+    """An export may take minutes; of random models for a benchmark, too."""
+    monkeypatch.chdir(tmp_path)
+    for name, data in (("empty.txt", b" \n"), ("odd.txt", b"a\xff"), ("some.txt", b"words")):
+        Path(name).write_bytes(data)
+    monkeypatch.setattr(conversion, "export_stage", lambda *_: pytest.fail("exported"))
+    model = random_model("1@1", vocab_size=256)
+    with pytest.raises(FovealError, match=reason):
+        convert_model(model, tmp_path / "b", precision="int8", calibration=text, tokenizer=tokenizer)
+    if tokenizer == "bytes":
+        sizes = RandomModels(dim=16, heads=2, ff_dim=16, vocab_size=256, context=32)
+        with pytest.raises(FovealError, match=reason):
+            sizes.convert(["1@1"], tmp_path, silent, ["fp32", "int8"], [Path(text)])
 
 
 def test_what_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:

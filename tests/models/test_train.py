@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from specimens import random_model
 
 from foveal import CheckpointError, ConfigError
 from foveal.models.compute import multiply_adds_per_token
-from foveal.models.config import ModelConfig
+from foveal.models.config import ModelConfig, head_dim_of
 from foveal.models.readers.loading import load_model
 from foveal.models.text import encode, read_texts, train_tokenizer
 from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
@@ -83,6 +84,50 @@ def test_other_settings_do_not_continue_a_run(text: Path, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
 
 
+def test_a_model_is_not_trained_over(text: Path, tmp_path: Path) -> None:
+    """Someone's checkpoint or bundle stays as it is, and so does a model whose run can't go on."""
+    trainer(text, tmp_path / "run").run(minutes=1e-9)
+    (tmp_path / "run" / "resume.pt").unlink()
+    for name in ("manifest.json", "config.json", "model.safetensors"):
+        place = tmp_path / name.partition(".")[0]
+        place.mkdir()
+        (place / name).write_text("precious")
+        with pytest.raises(CheckpointError, match=f"holds {name}, but no resume.pt of a run to go on with; choose another"):
+            trainer(text, place)
+        assert [file.read_text() for file in place.iterdir()] == ["precious"]
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="holds config.json, but no resume.pt"):
+        trainer(text, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_another_tokenizer_does_not_continue_a_run(text: Path, tmp_path: Path) -> None:
+    """Its ids would be other words to the same model; that of the run goes on with other text."""
+    trainer(text, tmp_path / "run").run(minutes=1e-9)
+    (tmp_path / "other.txt").write_text(text.read_text().upper())
+    before = (tmp_path / "run" / "tokenizer.json").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run with another tokenizer, as one of other text is; go on with --tok"):
+        trainer(tmp_path / "other.txt", tmp_path / "run")
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
+    same = tokenizer_for([tmp_path / "other.txt"], 300, tmp_path / "run" / "tokenizer.json")
+    assert Trainer(CONFIG, SETTINGS, same, [tmp_path / "other.txt"], [text], tmp_path / "run").step == 1
+
+
+def test_a_tokenizer_that_is_given(text: Path, tmp_path: Path) -> None:
+    """Truncation and padding are switched off; what is no tokenizer is said in one line."""
+    cutting = train_tokenizer(read_texts([text]), 300)
+    cutting.enable_truncation(8)
+    cutting.enable_padding(length=4096)
+    cutting.save(str(tmp_path / "cutting.json"))
+    whole, read = train_tokenizer(read_texts([text]), 300), tokenizer_for([text], 300, tmp_path / "cutting.json")
+    assert encode(read, read_texts([text])).tolist() == encode(whole, read_texts([text])).tolist()
+    (tmp_path / "none.json").write_text("{}")
+    for name in ("none.json", "missing.json"):
+        with pytest.raises(ConfigError, match=f"{name} is not a tokenizer.json: ") as caught:
+            tokenizer_for([text], 300, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
 def test_minutes_end_a_run_that_can_go_on(text: Path, tmp_path: Path) -> None:
     """What was learned is kept at the step where they ended."""
     begun = trainer(text, tmp_path / "run").run(minutes=1e-9)
@@ -100,6 +145,46 @@ def test_text_shorter_than_a_context(text: Path, tmp_path: Path) -> None:
         Trainer(CONFIG, SETTINGS, tokenizer_for([text], 300, None), [text], [short], tmp_path / "run")
 
 
+def test_a_text_without_a_character(text: Path, tmp_path: Path) -> None:
+    """It has no tokens."""
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ConfigError, match="the training text has 0 tokens, expected more than the context of 32"):
+        Trainer(CONFIG, SETTINGS, tokenizer_for([text], 300, None), [tmp_path / "empty.txt"], [text], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        *((name, 0, f"{name} must be at least 1, got 0") for name in ("steps", "batch", "context", "eval_every")),
+        *(
+            ("learning_rate", value, "the learning rate is .*, expected more than 0")
+            for value in (0.0, -1.0, math.nan, math.inf)
+        ),
+        ("seed", -1, "the seed is -1, expected 0 to"),
+    ],
+)
+def test_settings_that_train_nothing(setting: str, value: float, message: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**{"steps": 1, setting: value})
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(16, 0), (16, -2), (10, 4)])
+def test_heads_that_do_not_divide_a_width(dim: int, heads: int) -> None:
+    """A width of another size would be had without a word."""
+    with pytest.raises(ConfigError, match=f"heads must divide the width {dim}, got {heads}"):
+        head_dim_of(dim, heads)
+
+
+def test_a_loss_that_is_not_finite_ends_a_run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept before stays as it is."""
+    losses = iter([5.0] * 25 + [math.nan])
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: next(losses))
+    with pytest.raises(CheckpointError, match="the loss is nan at step 26: .* with a lower learning rate"):
+        trainer(text, tmp_path / "run").run()
+    assert trainer(text, tmp_path / "run").step == 20
+
+
 def test_no_text(tmp_path: Path) -> None:
     """A path that is not there, a directory without texts."""
     with pytest.raises(ConfigError, match=r"no text at .*: expected a text file, or a directory with \*\.txt files"):
@@ -112,7 +197,7 @@ def test_a_tokenizer_larger_than_the_vocabulary(text: Path, tmp_path: Path) -> N
     """Ids without an embedding would follow."""
     path = tmp_path / "tokenizer.json"
     path.write_text(train_tokenizer(read_texts([text]), 300).to_str())
-    with pytest.raises(ConfigError, match="the tokenizer has 300 tokens, the model's vocabulary 256"):
+    with pytest.raises(ConfigError, match="the tokenizer has ids up to 299, the model's vocabulary 256 tokens"):
         tokenizer_for([text], 256, path)
 
 

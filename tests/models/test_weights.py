@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -99,7 +100,9 @@ def trainer(key: str) -> Callable[[Tensors], Any]:
         return {
             "epoch": np.float64(3),
             "best": np.float32(0.5),
-            "args": argparse.Namespace(lr=1e-4, path="x", nested=argparse.Namespace(k=np.int64(2))),
+            "args": argparse.Namespace(
+                lr=1e-4, path=Path("x"), device=torch.device("cpu"), nested=argparse.Namespace(k=np.int64(2))
+            ),
             "optimizer": {"state": {0: {"exp_avg": torch.ones(3, 3)}}, "param_groups": [{"lr": 1e-4}]},
             "optimizer_state_dict": {"state": {"a": {"exp_avg": torch.ones(3, 3)}}},
             "rng_state": torch.zeros(8, dtype=torch.uint8),
@@ -124,10 +127,15 @@ WAYS: dict[str, tuple[Write, str]] = {
     "DataParallel": (saved(under("module.")), "module."),
     "torch.compile": (saved(under("_orig_mod.")), "_orig_mod."),
     "a wrapper's net": (saved(under("net.")), "net."),
+    "a name of one's own": (saved(under("student.backbone_2.")), "backbone_2., student."),
     "nested": (saved(under("module._orig_mod.net.model.")), "_orig_mod., model., module., net."),
     "nested otherwise": (saved(under("model.module.net._orig_mod.")), "_orig_mod., model., module., net."),
     "wrapped submodules": (saved(in_the_middle), "_fsdp_wrapped_module."),
     "Lightning": (saved(lambda tensors: trainer("state_dict")(under("model.")(tensors)), "last.ckpt"), 'entry "state_dict"'),
+    "Lightning with a loss": (
+        saved(lambda tensors: {"state_dict": {**under("model.")(tensors), "loss.weight": torch.ones(5, 2)}}, "last.ckpt"),
+        "left aside, as no part of the model: loss.weight",
+    ),
     "an average": (saved(ema_pytorch), "ema_model."),
     **{
         f"under {key}": (saved(trainer(key)), f'entry "{key}"')
@@ -270,6 +278,85 @@ def test_a_model_and_its_average_in_one_state_dict(own: Path, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="several models: online_model, ema_model; say which"):
         load_model(directory)
     check("lucidrains", own, Path(f"{directory}#ema_model"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_with_the_same_names_side_by_side(name: str, own: Path, tmp_path: Path) -> None:
+    """Whatever they are called."""
+    both = lambda tensors: {**under("left.")(tensors), **under("right.")(tensors), "step": torch.tensor(3)}  # noqa: E731
+    directory = lying(name, own, tmp_path, saved(both))
+    with pytest.raises(CheckpointError, match="several models: left, right; say which"):
+        load_model(directory)
+    check(name, own, Path(f"{directory}#right"))
+
+
+@pytest.mark.parametrize("first", [0x80, 0x20, 0x00])
+@pytest.mark.parametrize("second", [0x7B, 0x3C, 0x02])
+def test_safetensors_are_known_whatever_the_length_of_their_header(first: int, second: int, own: Path, tmp_path: Path) -> None:
+    """Its lowest bytes may be those with which pickles, JSON or web pages begin."""
+    directory = lying("lucidrains", own, tmp_path, saved(lambda tensors: tensors, "model.safetensors"))
+    file = directory / "model.safetensors"
+    whole = (LAYOUTS["lucidrains"] / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    length = 0x10000 + 0x100 * second + first
+    file.write_bytes(length.to_bytes(8, "little") + whole[8:end] + b" " * (length + 8 - end) + whole[end:])
+    check("lucidrains", own, directory)
+    check("lucidrains", own, file.rename(directory / "w.pt"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda value: value.to("meta"), "has no values .it is on the meta device."),
+        (lambda value: value.to_sparse(), "has the layout torch.sparse_coo, expected a dense one"),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_without_values_row_after_row_are_named(
+    name: str, broken: Callable[[Tensor], Tensor], message: str, own: Path, tmp_path: Path
+) -> None:
+    """Whatever the layout."""
+    last = lambda tensors: {**tensors, (key := next(reversed(tensors))): broken(tensors[key])}  # noqa: E731
+    with pytest.raises(CheckpointError, match=message):
+        load_model(lying(name, own, tmp_path, saved(last)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_as_editors_and_version_control_leave_it(name: str, own: Path, tmp_path: Path) -> None:
+    """A byte order mark is passed over; a pointer is called what it is; what is said twice is not said."""
+    directory = lying(name, own, tmp_path, saved(lambda tensors: tensors))
+    file = directory / "config.json"
+    text = file.read_text(encoding="utf-8")
+    file.write_text("\ufeff" + text, encoding="utf-8")
+    check(name, own, directory)
+    key = next(iter(json.loads(text)))
+    file.write_text(f'{{"{key}": 1, {text.strip().removeprefix("{")}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f'config.json says "{key}" more than once; leave one'):
+        load_model(directory)
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="config.json is a pointer of Git LFS"):
+        load_model(directory)
+    with pytest.raises(CheckpointError, match=r"config.json is no file of weights; give the directory"):
+        read_weights(file)
+
+
+def test_a_pickle_that_torch_did_not_write(own: Path, tmp_path: Path) -> None:
+    """The reason is the innermost one, not torch's advice to drop all caution."""
+
+    def write(tensors: Tensors, directory: Path) -> Path:
+        (directory / "model.pt").write_bytes(pickle.dumps(tensors, protocol=4))
+        return directory
+
+    with pytest.raises(CheckpointError, match=r"with weights_only=True \(Unsupported operand \d+\); save it again"):
+        load_model(lying("lucidrains", own, tmp_path, write))
+
+
+def test_files_that_are_there_instead_of_weights_are_named(own: Path, tmp_path: Path) -> None:
+    """Also those of no kind that foveal knows."""
+    with pytest.raises(CheckpointError, match=r"no weights in .*, only model.sft, which foveal does not read"):
+        load_model(
+            lying("lucidrains", own, tmp_path, lambda tensors, path: saved(lambda _: tensors, "model.sft")(tensors, path))
+        )
 
 
 class Odd:

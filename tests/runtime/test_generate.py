@@ -48,6 +48,14 @@ def test_every_end_has_its_reason(model: Model) -> None:
     assert (full.finish_reason, len(full.ids)) == ("capacity", 9)
 
 
+def test_a_generation_that_is_left(model: Model) -> None:
+    """It has no more to give, and no reason."""
+    for begun in (model.generate("It was", seed=1), model.generate_ids("It was", SamplingParams(seed=1))):
+        next(begun)
+        begun.close()
+        assert (list(begun), begun.finish_reason) == ([], None)
+
+
 def test_one_stop_string_is_not_its_letters(model: Model) -> None:
     """A text alone is a list of one."""
     whole = "".join(model.generate("It was", max_new_tokens=40, seed=4))
@@ -98,6 +106,10 @@ def test_ends_and_stops_that_can_not_be(model: Model, silent: Model) -> None:
         model.generate("x", end="</s>")
     with pytest.raises(InputError, match="the end tokens hold 41, which is outside the vocabulary"):
         silent.generate_ids([1], end=41)
+    for end in (5.0, None, True):
+        with pytest.raises(InputError, match="the end tokens have dtype .*, expected integers"):
+            silent.generate_ids([1], end=end)  # type: ignore[arg-type]
+    assert silent.end_ids(np.int64(5)) == (5,)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="stop strings are of text"):
         silent.generate_ids([1], SamplingParams(stop=("x",)))
     with pytest.raises(ConfigError, match="has no tokenizer, so it takes ids only; use generate_ids"):

@@ -101,8 +101,12 @@ def test_threads_are_measured_or_given(zoo: Zoo, monkeypatch: pytest.MonkeyPatch
     assert tried == [1, 2, 4]
     monkeypatch.undo()
     assert load(zoo["vanilla"].bundle).threads in threads.thread_counts()
-    with pytest.raises(ConfigError, match="threads must be at least 1, got 0"):
-        load(zoo["vanilla"].bundle, threads=0)
+    for count, bound in ((0, "least 1"), (-2, "least 1"), (99_999, "most 1024")):  # so many would take minutes to start
+        with pytest.raises(ConfigError, match=f"threads must be at {bound}, got {count}"):
+            load(zoo["vanilla"].bundle, threads=count)
+    for odd in ("2", 1.5, True):
+        with pytest.raises(ConfigError, match="threads must be an integer"):
+            load(zoo["vanilla"].bundle, threads=odd)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt", "tensorrt-rtx"])

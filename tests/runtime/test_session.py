@@ -7,14 +7,14 @@ PyTorch (for any hierarchy?) and ONNX Runtime (does the real thing?).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import CAPACITY, DIM, VOCABULARY, host_engines, hourglass, info, top_down
+from programs import CAPACITY, DIM, VOCABULARY, host_engines, hourglass, info, resident_engines, top_down
 from specimens import ZOO, Zoo, full_forward, random_ids, random_model
 
 from foveal import CapacityError, ConfigError, InputError
@@ -290,6 +290,41 @@ def test_as_a_context_manager() -> None:
     with Session(fake_hourglass(2, 2), info()) as session:
         session.advance(random_ids(1, 3))
     assert session.state_bytes == {}
+
+
+def test_logits_that_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows of a large vocabulary; the session is as it was."""
+    session, ids = Session(fake_hourglass(2, 2), info()), random_ids(1, 8, 7)
+    expected = Session(fake_hourglass(2, 2), info()).advance(ids)
+    with monkeypatch.context() as small:
+        small.setattr(session.decoder, "_vocab_size", 2**45)
+        with pytest.raises(CapacityError, match="the logits of 1 x 5 tokens find no room .*last_only=True"):
+            session.advance(ids[:, :5])
+    np.testing.assert_array_equal(session.advance(ids), expected)
+
+
+CLOSED: dict[str, Callable[[Session], object]] = {
+    "advance": lambda session: session.advance([[1]]),
+    "snapshot": lambda session: session.snapshot(),
+    "fork": lambda session: session.fork(),
+    "restore": lambda session: session.restore(Session(fake_hourglass(2, 2), info()).snapshot()),
+    "output_rows": lambda session: session.output_rows("1.pre"),
+    "draws": lambda session: session.draws,
+}
+
+
+@pytest.mark.parametrize("call", CLOSED)
+@pytest.mark.parametrize("engines", [host_engines, resident_engines])
+def test_a_session_that_is_closed_answers_nothing(engines: Callable[..., Any], call: str) -> None:
+    """Its memory may be another's by now; what it has counted is still there."""
+    with Session(engines(hourglass(2, 2)), info()) as session:
+        session.advance(random_ids(1, 3, 7))
+        fires = dict(session.fires)
+    with pytest.raises(InputError, match="the session is closed: .* open another"):
+        CLOSED[call](session)
+    assert session.fires == fires
+    with session:
+        pass  # closing it again is nothing
 
 
 @pytest.mark.parametrize("capacity", [2**45, 2**62])

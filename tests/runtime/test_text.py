@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from foveal import BundleError
+from foveal import BundleError, FovealWarning, InputError
 from foveal.models.text import train_tokenizer
 from foveal.runtime.text import TextStream
-from foveal.runtime.tokenizer import ByteTokenizer, HuggingFaceTokenizer, TextTokenizer, load_tokenizer
+from foveal.runtime.tokenizer import ByteTokenizer, HuggingFaceTokenizer, TextTokenizer, check_tokenizer, load_tokenizer
 
 TEXTS = st.text(st.sampled_from("abc de\n.éßł日本語🙂👩\u200d👧"), max_size=40)
 
@@ -77,3 +78,16 @@ def test_which_tokenizer_a_manifest_means(tmp_path: Path) -> None:
 def test_ids_that_are_no_bytes() -> None:
     """A vocabulary may be larger than 256."""
     assert ByteTokenizer().decode([104, 300, 105]) == "hi"
+
+
+def test_a_tokenizer_that_does_not_know_every_text(tmp_path: Path) -> None:
+    """Nor has a token for what it does not know: a warning where it is looked at, one line where a text is read."""
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1}))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    with pytest.warns(FovealWarning, match="does not take every text, as .*: the tokenizer has no ids for all of the text"):
+        check_tokenizer(tmp_path / "tokenizer.json", 2)
+    tokenizer = HuggingFaceTokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.encode("a b a") == [0, 1, 0]
+    with pytest.raises(InputError, match=r"no ids for all of the text: .*UNK.*; give text of its tokens only"):
+        tokenizer.encode("a c")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,9 @@ from specimens import Zoo, full_forward, random_ids
 
 from foveal import Session, SessionBusyError
 from foveal.runtime import load
+from foveal.runtime.generate import GeneratedIds, GeneratedText
+from foveal.runtime.text import TextStream
+from foveal.runtime.tokenizer import ByteTokenizer
 
 PROGRAM = hourglass(2, 3)
 CALLS: dict[str, Callable[[Session], object]] = {
@@ -48,6 +51,31 @@ def test_a_second_call_of_a_session_is_refused_while_one_goes_on(engines: Callab
         go_on.set()
         found = [first.result(10), session.advance(ids[:, 9:])]
     np.testing.assert_allclose(np.concatenate(found, 1), meaning(PROGRAM, ids)[:, 3:], atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [GeneratedIds, GeneratedText])
+def test_a_generation_that_two_threads_read_at_once(kind: type) -> None:
+    """As of a session; the first is not disturbed."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Generator[int, None, None]:
+        yield 65
+        inside.set()
+        assert go_on.wait(10)
+        yield 66
+
+    ids = GeneratedIds(slow(), 2, ())
+    read = ids if kind is GeneratedIds else GeneratedText(ids, TextStream(ByteTokenizer(), ()))
+    first = next(read)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(next, read)
+        assert inside.wait(10)
+        for call in (lambda: next(read), read.close):
+            with pytest.raises(SessionBusyError, match="while another thread is in a call"):
+                call()
+        go_on.set()
+        assert (first, second.result()) == ((65, 66) if kind is GeneratedIds else ("A", "B"))
+    assert (next(read, None), read.finish_reason) == (None, "length")
 
 
 def test_a_call_that_failed_is_over() -> None:

@@ -118,6 +118,7 @@ def test_what_can_t_be_compared(zoo: Zoo, tmp_path: Path) -> None:
         ({"other": zoo["vanilla"].bundle}, r"vanilla is of another model than .*nested: got hierarchy, vocabulary and width"),
         ({"targets": ["portable", "cpu"], "tokens": 15}, "got 15 tokens, expected 16 to 96: two periods of 8 tokens, and the"),
         ({"targets": ["portable", "cpu"], "tokens": 97}, "got 97 tokens, expected 16 to 96"),
+        ({"targets": ["portable", "cpu"], "tokens": 0}, "got 0 tokens, expected 16 to 96"),
         ({"targets": ["portable", "cpu"], "tolerance": 0.0}, r"the tolerance is 0\.0, expected a positive share"),
         ({"targets": ["portable", "cpu"], "provider": "cpu"}, 'provider "cpu" is for target cuda, got targets portable, cpu;'),
         ({"targets": ["portable", "cpu"], "texts": ["x.txt"]}, "has no tokenizer, so it can't read text"),

@@ -173,3 +173,14 @@ def test_the_stage_that_depends_on_how_it_is_called(tmp_path: Path) -> None:
         'stage "token", token 16, tensor logits; stage "gist" gives other rows token by token than in one call, '
         "first for token 15, row 8"
     )
+
+
+def test_graphs_that_are_links(zoo: Zoo, tmp_path: Path) -> None:
+    """As the caches of model hubs keep files: their weights are compared like any other's."""
+    specimen = zoo["vanilla"]
+    (tmp_path / "stages").mkdir()
+    for file in (specimen.bundle.path / "stages").iterdir():
+        (tmp_path / "stages" / file.name).symlink_to(file)
+    (stage,) = specimen.model.stages()
+    weighed = weigh_graph(stage, tmp_path / specimen.bundle.manifest.stages[0].graph, MODERN)
+    assert (weighed.compared, weighed.unknown, weighed.wrong) == (weighed.numbers, (), None)

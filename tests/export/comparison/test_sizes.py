@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from own_models import Gist, GistScale
+from specimens import random_model
 from torch import Tensor
 
 from foveal import ExportError
@@ -47,7 +48,7 @@ def exported(stage_class: Any, directory: Path) -> None:
     """Everything that a conversion does with the stage before it is called exported."""
     stages = Gist(stage_class).stages()
     stage: Stage = stages[0]
-    around = Surroundings(41, [other.spec for other in stages])
+    around = Surroundings(41, [other.spec for other in stages], 512)
     check_module(stage, around)
     export_stage(stage, directory / "gist.onnx", MODERN)
     check_sizes(stage, directory / "gist.onnx", around)
@@ -131,6 +132,7 @@ def fails(self: Any, ids: Tensor) -> Tensor:
         (coarse(give=lambda rows: rows[:, ::8]), r"gives shape \[1, 1, 16\], expected \[1, 8, 16\], .*output_rows=8, width=16"),
         (coarse(give=lambda rows: rows[..., 1:]), r"gives shape \[1, 8, 15\], expected \[1, 8, 16\]"),
         (coarse(give=Tensor.half), r"gives float16, expected float32; convert the model with \.float\(\)"),
+        (coarse(give=lambda rows: rows / 0), "gives values that are infinite or NaN, of inputs that are neither"),
         (coarse(give=Tensor.double), "gives float64, expected float32"),
     ],
 )
@@ -139,6 +141,32 @@ def test_a_module_that_is_not_what_it_declares(tmp_path: Path, stage: Any, what:
     with pytest.raises(ExportError, match=f'^stage "gist", run for 1 firing of 1 sequence, {what}'):
         convert_model(Gist(stage), tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("give", [lambda rows: torch.dropout(rows, 0.5, True), lambda rows: rows + torch.randn_like(rows)])
+def test_a_module_that_draws_random_numbers(tmp_path: Path, give: Any) -> None:
+    """It would be held to values that it does not give again."""
+    with pytest.raises(ExportError, match=r'^stage "gist", run twice for 1 firing .*, gives other values the second time'):
+        convert_model(Gist(coarse(give=give)), tmp_path / "b")
+
+
+def row_by_row(self: Any, ids: Tensor) -> Tensor:
+    groups = self.table(ids).unflatten(1, (-1, 8)).mean(2).unbind(1)
+    return torch.tanh(self.mix(torch.stack(groups, 1)))
+
+
+def test_rows_one_by_one(tmp_path: Path) -> None:
+    """torch names a range of its own."""
+    with pytest.raises(ExportError, match='^stage "gist" could not be exported: Python code goes through rows one by one'):
+        exported(coarse(row_by_row), tmp_path)
+
+
+@pytest.mark.parametrize("context", [1, 4, 7])
+def test_a_context_that_is_short(context: int) -> None:
+    """A model is not run where it has no positions."""
+    stages = random_model("1@1 1@4 1@1", max_positions=context).stages()
+    for stage in stages:
+        check_module(stage, Surroundings(41, [other.spec for other in stages], context))
 
 
 def test_a_cache_that_is_not_written(tmp_path: Path) -> None:
@@ -150,7 +178,7 @@ def test_a_cache_that_is_not_written(tmp_path: Path) -> None:
 def test_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A graph can't be run then, and that is said. One that is too old runs the CPU's form of it."""
     stages = Gist().stages()
-    around = Surroundings(41, [other.spec for other in stages])
+    around = Surroundings(41, [other.spec for other in stages], 512)
     export_stage(stages[0], tmp_path / "gist.onnx", MODERN)
     with monkeypatch.context() as old:
         old.setattr(onnxruntime, "__version__", "1.23.2")
