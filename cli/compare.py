@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..files import require_place
 from .console import err, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def compare(
 
     if cuts != (stage is not None):
         raise ConfigError("--cuts looks inside one stage, and --stage says which; give both or neither")
+    if save_inputs is not None:
+        require_place(save_inputs / "commands.sh")
     chosen = (targets or ("portable,cpu" if other is None else "cpu")).split(",")
     given: dict[str, Any] = {
         "other": other,

@@ -373,6 +373,7 @@ def test_files_of_ids_that_calibrate_nothing(foveal: Run, zoo: Zoo, tmp_path: Pa
         ("calibrate", "--plan", "folder", "it is a directory, expected a file"),
         ("bench", "--save", "folder", "it is a directory, expected a file"),
         ("bench", "--save", "a.txt/r.json", "something is there already; choose another path"),
+        ("compare", "--save-inputs", "a.txt", "something is there already; choose another path"),
     ],
 )
 def test_where_a_result_can_not_go_is_said_before_the_work(
@@ -381,7 +382,7 @@ def test_where_a_result_can_not_go_is_said_before_the_work(
     """In one line, with nothing measured first."""
     Path("folder").mkdir()
     Path("a.txt").write_text("a file")
-    more = {"eval": ["--text", specimen.text], "calibrate": ["--text", specimen.text, "--budget", "1%"], "bench": []}[command]
+    more = {"eval": ["--text", specimen.text], "calibrate": ["--text", specimen.text, "--budget", "1%"]}.get(command, [])
     code, out, err = foveal(command, specimen.full.path, *more, option, place)
     assert (code, out) == (1, "")
     assert message in err
