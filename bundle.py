@@ -15,6 +15,7 @@ leads to is hashed as any file is.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +133,12 @@ class Bundle:
     def total_bytes(self) -> int:
         """Bytes of all files the manifest names."""
         return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def identity(self, target: str) -> str:
+        """What a session's state depends on: a hash of the stage graphs and of a target's engines."""
+        used = ("stages/", f"engines/{target}/")
+        files = [(name, entry.sha256) for name, entry in sorted(self.manifest.files.items()) if name.startswith(used)]
+        return hashlib.sha256(repr((target, files)).encode()).hexdigest()
 
 
 def check_target(target: str) -> None:

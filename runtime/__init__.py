@@ -3,6 +3,7 @@
 from .engines.onnxruntime_library import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
-from .session import Session, Snapshot
+from .session import Session
+from .snapshots import Snapshot
 
 __all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load", "share_threads"]

@@ -56,7 +56,7 @@ class Model:
             ConfigError: a batch below 1.
             CapacityError: a capacity beyond the model's positions.
         """
-        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap)
+        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self.bundle.identity(self.target))
 
     def generate(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, cast
 
@@ -15,31 +14,13 @@ import numpy.typing as npt
 from ..bundle import ModelInfo
 from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, FovealError, InputError
-from .decoder import Decoder, Engines, Observer, Written
+from .decoder import Decoder, Engines, Observer
 from .drawing import check_drawn, check_draws
 from .host import HostDecoder
 from .one_at_a_time import one_at_a_time
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A copy of everything a session had written up to `position`; opaque, restorable into any session of the same shape.
-
-    `reached` is how far the session had gone before it was rewound, which limits how far back the copy can go.
-    """
-
-    position: int
-    reached: int
-    batch: int
-    tokens: Array
-    written: Written
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.tokens.nbytes + self.written.nbytes
+from .snapshots import Snapshot
 
 
 class Session:
@@ -56,6 +37,7 @@ class Session:
         capacity: the most tokens of each; None: as many as the engines hold of the model's context.
         overlap: run stages that a decode step does not wait for in a thread beside the others; in the host's memory only, and
             of use only with a CPU to spare. On a device the engines say whether they run beside.
+        bundle: what the engines are of, by which snapshots are told apart; empty: of no bundle.
 
     Raises:
         ConfigError: a batch below 1.
@@ -63,13 +45,19 @@ class Session:
     """
 
     def __init__(
-        self, engines: Engines, model: ModelInfo, batch: int = 1, capacity: int | None = None, overlap: bool = False
+        self,
+        engines: Engines,
+        model: ModelInfo,
+        batch: int = 1,
+        capacity: int | None = None,
+        overlap: bool = False,
+        bundle: str = "",
     ) -> None:
         batch = _whole("batch", batch, ConfigError)
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.turn = threading.Lock()
-        self.engines, self.model, self.batch, self.overlap = engines, model, batch, overlap
+        self.engines, self.model, self.batch, self.overlap, self.bundle = engines, model, batch, overlap, bundle
         self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
@@ -204,7 +192,8 @@ class Session:
             CapacityError: the copy finds no room in memory; the session is unchanged.
         """
         try:
-            return Snapshot(self.position, self._reached, self.batch, self.tokens.copy(), self.decoder.read(self.position))
+            written = self.decoder.read(self.position)
+            return Snapshot(self.position, self._reached, self.batch, self.bundle, self.tokens.copy(), written)
         except MemoryError as error:
             raise CapacityError(
                 f"a copy of {self.position:,} tokens' state finds no room ({error}); let go of older snapshots"
@@ -215,11 +204,16 @@ class Session:
         """Go back (or forward) to a snapshot of a session of the same model and batch.
 
         Raises:
-            InputError: another batch, or a snapshot of other engines; the session is unchanged.
+            InputError: another batch, or a snapshot of another bundle or other engines; the session is unchanged.
             CapacityError: the snapshot holds more tokens than this session can.
         """
         if not isinstance(snapshot, Snapshot):
             raise InputError(f"expected what session.snapshot() gave, got {type(snapshot).__name__}; hand that over")
+        if snapshot.bundle and self.bundle and snapshot.bundle != self.bundle:
+            raise InputError(
+                "the snapshot is of another bundle or target, whose rows mean nothing to this model; "
+                "restore it into a session of the bundle that gave it, or append the tokens again"
+            )
         if snapshot.batch != self.batch:
             raise InputError(
                 f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch"
@@ -235,7 +229,7 @@ class Session:
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
         moment = self.snapshot()
-        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap)
+        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap, self.bundle)
         forked.restore(moment)
         return forked
 
