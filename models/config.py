@@ -123,7 +123,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def head_dim_of(dim: int, heads: int) -> int:
     """Columns of each head, where they share a width; raises ConfigError if they can't."""
-    if heads < 1 or dim % heads:
+    if heads < 1:
+        raise ConfigError(f"heads must be at least 1, got {heads}")
+    if dim % heads:
         raise ConfigError(f"heads must divide the width {dim}, got {heads}")
     return dim // heads
 
