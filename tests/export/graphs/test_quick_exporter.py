@@ -33,7 +33,7 @@ OTHERS = (
 MODELS: list[Any] = [
     pytest.param(lambda: random_model("2@1"), id="learned positions"),
     pytest.param(lambda: random_model("1@1", positions="rotary"), id="rotary"),
-    pytest.param(lambda: random_model("1@1", architecture="retina"), id="retina"),
+    pytest.param(lambda: random_model("1@1", architecture="retina"), id="retina", marks=pytest.mark.deep),
     *(pytest.param(lambda name=name: load_model(FAMILIES / name).model, id=name, marks=pytest.mark.deep) for name in OTHERS),
 ]
 

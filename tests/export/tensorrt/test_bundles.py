@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from combinations import deep
 from precisions import CACHE
 from specimens import Zoo
 from tensorrt_builds import PreciseModels
@@ -301,6 +302,7 @@ def test_neither_torch_nor_onnxruntime_is_needed(bundle: Bundle) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "cpu tensorrt-rtx\n", "")
 
 
+@deep
 def test_all_stages_of_the_shipped_model_take_less_than_a_minute(models: PreciseModels, tmp_path: Path) -> None:
     """On 2 CPUs, in int8."""
     source = models["shipped"].build(Plan(default="int8", cache=CACHE))

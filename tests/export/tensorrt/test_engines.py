@@ -22,6 +22,10 @@ from foveal.precision import PRECISIONS, Plan
 NARROW = {"fp32": set(), "fp16": {"Half"}, "int8": {"Int8"}, "w8": {"Int8"}, "w4": {"Int4"}}
 # Dialects differ in attention and in how rows are appended; how stages are resampled is all the same to them.
 KINDS = [(name, "modern") for name in ZOO] + [(name, "classic") for name in ("nested", "empty stacks")]
+KINDS_ON_EVERY_CHANGE = [(name, "modern") for name in ("nested", "attention", "empty stacks", "top-down")] + [
+    ("nested", "classic")
+]
+"""Between them every way of resampling and of positions."""
 PRECISE = [
     *[("shipped", "modern", precision) for precision in PRECISIONS],
     *[("shipped", "classic", precision) for precision in ("fp16", "int8")],
@@ -58,7 +62,7 @@ def assert_sound(stage: Looked) -> None:
     assert [product for product in stage.products if product.obtained != product.asked and not product.reason] == []
 
 
-@pytest.mark.parametrize(("name", "dialect"), KINDS)
+@pytest.mark.parametrize(("name", "dialect"), but_deep(KINDS_ON_EVERY_CHANGE, KINDS))
 def test_all_kinds_of_stages(name: str, dialect: str, zoo: Zoo) -> None:
     """Resampled, nested, empty, of every way of positions: resident, batch and rows dynamic, all other sizes fixed."""
     for stage in looked_at(zoo[name].bundle, dialect):
