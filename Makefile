@@ -17,7 +17,7 @@ test: lint type
 
 # Before a release: all families, precisions and dialects together, and eight times the examples. Its result is kept in the docs.
 test-deep: lint type
-	FOVEAL_EXAMPLES=200 $(PYTEST) -m "deep or not deep" --record docs/testing.md
+	FOVEAL_EXAMPLES=200 $(PYTEST) tests -m "deep or not deep" --record=docs/testing.md
 
 # While one works: lint, types, and the tests nearest to what differs from the branch main, as many as take a minute.
 check: lint type
