@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -42,17 +42,9 @@ def savings() -> Iterator[None]:
     """Let torch's exporter do nothing twice, in this block; one thread at a time."""
     with _LOCK, ExitStack() as patches:
         for saving in _SAVINGS:
-            owner = _owner(saving)
-            original = getattr(owner, saving.function, None)
-            if original is not None:
-                patches.enter_context(mock.patch.object(owner, saving.function, saving.quicker(original)))
+            with suppress(ImportError, AttributeError):  # a version that lacks something of it
+                owner = importlib.import_module(saving.module)
+                owner = owner if saving.owner is None else getattr(owner, saving.owner)
+                quicker = saving.quicker(getattr(owner, saving.function))
+                patches.enter_context(mock.patch.object(owner, saving.function, quicker))
         yield
-
-
-def _owner(saving: _Saving) -> Any:
-    """Where the function is; None: not in this version."""
-    try:
-        module = importlib.import_module(saving.module)
-    except ImportError:
-        return None
-    return module if saving.owner is None else getattr(module, saving.owner, None)

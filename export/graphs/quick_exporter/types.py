@@ -15,17 +15,21 @@ from torch.utils._pytree import tree_leaves
 def where_types_differ(original: Callable[[GraphModule], None]) -> Callable[[GraphModule], None]:
     """`insert_type_promotion_nodes`, for graphs in which there is something to insert."""
     from torch.onnx._internal.fx.passes.type_promotion import TypePromotionTable
+    from torch.onnx._internal.fx.type_utils import from_scalar_type_to_torch_dtype
+
+    def dtype_of(operand: Any) -> torch.dtype | None:
+        return operand.dtype if isinstance(operand, torch.Tensor) else from_scalar_type_to_torch_dtype(type(operand))
 
     @wraps(original)
     def promote(graph_module: GraphModule) -> None:
         rules = TypePromotionTable()
-        if any(_promotes(node, rules) for node in graph_module.graph.nodes):
+        if any(_promotes(node, rules, dtype_of) for node in graph_module.graph.nodes):
             original(graph_module)
 
     return promote
 
 
-def _promotes(node: Node, rules: Any) -> bool:
+def _promotes(node: Node, rules: Any, dtype_of: Callable[[Any], torch.dtype | None]) -> bool:
     """Whether torch would convert an operand of a node."""
     rule = rules.get_rule(node.target.overloadpacket) if isinstance(node.target, torch._ops.OpOverload) else None
     if rule is None:
@@ -34,12 +38,4 @@ def _promotes(node: Node, rules: Any) -> bool:
     promoted = rule.preview_type_promotion(args, kwargs)
     wanted = [(args[place], dtype) for place, dtype in promoted.args_dtypes.items()]
     wanted += [(kwargs[name], dtype) for name, dtype in promoted.kwargs_dtypes.items()]
-    return any(_dtype(leaf) != dtype for operand, dtype in wanted for leaf in tree_leaves(operand))
-
-
-def _dtype(operand: Any) -> torch.dtype | None:
-    if isinstance(operand, torch.Tensor):
-        return operand.dtype
-    from torch.onnx._internal.fx.type_utils import from_scalar_type_to_torch_dtype
-
-    return from_scalar_type_to_torch_dtype(type(operand))
+    return any(dtype_of(leaf) != dtype for operand, dtype in wanted for leaf in tree_leaves(operand))

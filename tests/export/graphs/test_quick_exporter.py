@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from specimens import GOLDEN, random_model
 from torch import Tensor, nn
+from torch.onnx._internal.exporter import _registration
 
 from foveal.export.graphs import export_stage as exporting
 from foveal.export.graphs.dialect import MODERN
@@ -103,6 +105,28 @@ def test_other_modules_are_exported_as_they_compute(module: nn.Module) -> None:
             dynamic_shapes=({0: batch}, {0: batch}),
             verbose=False,
         )
+    assert_computes(program, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch.onnx._internal.exporter._fx_passes", "decompose_with_registry"),
+        ("torch.onnx._internal.fx.passes.type_promotion", "TypePromotionTable"),
+        ("onnxscript.rewriter._matcher", "SimplePatternMatcher"),
+    ],
+)
+def test_a_version_that_lacks_what_is_replaced(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is patched half, and what there is is patched."""
+    monkeypatch.delattr(importlib.import_module(module), name)
+    before = _registration.ONNXRegistry.from_torchlib
+    with savings():
+        assert _registration.ONNXRegistry.from_torchlib != before
+    assert _registration.ONNXRegistry.from_torchlib == before
+
+
+def assert_computes(program: torch.onnx.ONNXProgram | None, module: nn.Module) -> None:
+    """What the module does, at another size than it was exported with."""
     assert program is not None
     x, ids = torch.linspace(-2, 2, 18).reshape(3, 6), torch.arange(18).reshape(3, 6)
     evaluator = ReferenceEvaluator(program.model_proto)
