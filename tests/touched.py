@@ -26,7 +26,7 @@ SECONDS = ROOT / ".pytest_cache" / "v" / "foveal" / "seconds"
 USES_MODELS = re.compile(r"\b(zoo|goldens|precise|family|store|convert(_model)?)\b")
 SLOW, QUICK = 10.0, 1.0
 """Seconds of a test file that was not run here yet: with models, which somebody must convert, and without."""
-BUDGET = 40.0
+BUDGET = 32.0
 """Seconds on each core, at most four; lint, types and the start of pytest take the rest of the minute."""
 
 
