@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..files import scratch_directory
 from ..runtime.backends import open_engines
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.engines.onnxruntime_library import require_threads
 from ..runtime.model import threads_of
 from ..runtime.resident import ResidentDecoder
 from ..runtime.session import Session
@@ -73,7 +74,7 @@ def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int
         threads: of `cpu` engines; None: as `load` chooses.
 
     Raises:
-        ConfigError: a target whose operators nobody times, or that the bundle has no engines for.
+        ConfigError: a target whose operators nobody times, or that the bundle has no engines for; no such number of threads.
         BackendUnavailable, EngineMismatchError: the engines can't be run here.
     """
     if target == "cuda":
@@ -82,7 +83,10 @@ def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int
         raise ConfigError(f"{bundle.path} has no engines for {target}; add them: foveal build {bundle.path} --target {target}")
     specs = [entry.spec for entry in bundle.manifest.stages]
     if target == "cpu":
-        chosen, timed = threads or threads_of(bundle), _timed_tokens(specs, bundle.manifest.model.context, tokens)
+        if threads is not None:
+            require_threads(threads)
+        chosen = threads_of(bundle) if threads is None else threads
+        timed = _timed_tokens(specs, bundle.manifest.model.context, tokens)
         return _summary(target, chosen, timed, specs, _on_cpu(bundle, timed, chosen))
     with Session(open_engines(bundle, target, graphs=False), bundle.manifest.model) as session:
         timed = _timed_tokens(specs, session.capacity, tokens)
@@ -131,12 +135,7 @@ def _on_tensorrt(bundle: Bundle, target: str, session: Session, timed: range) ->
     found = {}
     for name, layers in times.items():
         kinds = kernel_kinds(bundle, target, name)
-        sums: dict[str, Spent] = {}
-        for layer, ms in layers.items():
-            kind = kinds.get(layer, layer)
-            calls, us = sums.get(kind, Spent())
-            sums[kind] = Spent(calls + fires[name], us + 1e3 * ms)
-        found[name] = sums
+        found[name] = _sums([(kinds.get(layer, layer), 1e3 * ms) for layer, ms in layers.items()], fires[name])
     return found
 
 
@@ -154,11 +153,12 @@ def _decode(session: Session, tokens: int) -> None:
         session.advance(token, last_only=True)
 
 
-def _sums(spent: Sequence[tuple[str, float]]) -> dict[str, Spent]:
+def _sums(spent: Sequence[tuple[str, float]], calls_each: int = 1) -> dict[str, Spent]:
+    """By operator; each pair of an operator and its microseconds stands for so many calls."""
     sums: dict[str, Spent] = {}
     for operator, us in spent:
         calls, before = sums.get(operator, Spent())
-        sums[operator] = Spent(calls + 1, before + us)
+        sums[operator] = Spent(calls + calls_each, before + us)
     return sums
 
 

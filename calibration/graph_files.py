@@ -35,8 +35,9 @@ def load_graph(path: Path) -> ir.Model:
 
 def _check_names(model: ir.Model) -> None:
     """protobuf gives out bytes where a name is not UTF-8."""
-    for graph in (model.graph, *model.functions.values()):
-        for node in graph:
+    owners: tuple[ir.Graph | ir.Function, ...] = (model.graph, *model.functions.values())
+    for owner in owners:
+        for node in owner.all_nodes():  # those of subgraphs too
             values = (value for value in (*node.inputs, *node.outputs) if value is not None)
             names = (node.name, node.op_type, node.domain, *node.attributes, *(value.name for value in values))
             for name in names:

@@ -35,6 +35,7 @@ class Model:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
         self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
         self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
+        self._identity = bundle.identity(target)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property
@@ -56,7 +57,7 @@ class Model:
             ConfigError: a batch below 1.
             CapacityError: a capacity beyond the model's positions.
         """
-        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self.bundle.identity(self.target))
+        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self._identity)
 
     def generate(
         self,

@@ -81,3 +81,10 @@ def test_targets_that_have_none(zoo: Zoo) -> None:
         profile(zoo["vanilla"].bundle, "cuda")
     with pytest.raises(ConfigError, match="has no engines for tensorrt; add them: foveal build .* --target tensorrt"):
         profile(zoo["vanilla"].bundle, "tensorrt")
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2"])
+def test_threads_that_nothing_can_have(threads: Any, zoo: Zoo) -> None:
+    """None at all is not the default."""
+    with pytest.raises(ConfigError, match="threads must be"):
+        profile(zoo["nested"].bundle, "cpu", threads=threads)

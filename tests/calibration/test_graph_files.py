@@ -64,3 +64,15 @@ def test_a_bundle_of_links_is_verified(nested: Specimen, tmp_path: Path) -> None
         link.parent.mkdir(parents=True, exist_ok=True)
         os.symlink(file, link)
     verify(tmp_path / "b", nested.model).require_equal()
+
+
+def test_names_in_subgraphs_are_looked_at_too(bundle: Bundle) -> None:
+    """As of the branches of an If."""
+    path = bundle.path / GRAPH
+    model = onnx.load(path, load_external_data=False)
+    found = onnx.helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, [1])
+    branch = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["found"], name="branch/node")], "branch", [], [found])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch))
+    path.write_bytes(model.SerializeToString().replace(b"branch/node", b"branch/\xffode"))
+    with pytest.raises(BundleError, match=r"the name b'branch/\\xffode' is not UTF-8"):
+        load_graph(path)
