@@ -1,0 +1,81 @@
+"""What a batch drives: the state of sequences that stand each at a position of its own, and what fires the stages on it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .decoder import Observer, Written
+
+Ids = npt.NDArray[np.int64]
+
+
+class BatchDecoder(Protocol):
+    """Fires the stages of a model for slots of a batch. Slot b owns row b of every cache and log; state is append-only.
+
+    Token ids are in the token log `[slots, lead + capacity]` that the decoder was opened with: a call reads those at the
+    positions it is given. One call at a time.
+    """
+
+    observer: Observer | None
+    """Called after every engine call with the stage, the firings of all slots that it ran, and the nanoseconds it took."""
+
+    @property
+    def fires(self) -> dict[str, int]:
+        """Firings of every stage so far that sequences asked for; those that a range was filled up with do not count."""
+        ...
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of rows copied so far, to bring together what stages read of several slots, and of caches that could not be
+        written in place."""
+        ...
+
+    @property
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes reserved for each stage's caches and rows."""
+        ...
+
+    def prefill(self, slot: int, position: int, tokens: int, wanted: Ids) -> npt.NDArray[np.float32]:
+        """Append the tokens at `[position, position + tokens)` of one slot.
+
+        Args:
+            slot: whose.
+            position: of the first of them.
+            tokens: how many, at least 1.
+            wanted: ascending int64 `[N]`: which of them get logits.
+
+        Returns:
+            float32 `[N, V]`, the caller's own.
+        """
+        ...
+
+    def step(self, slots: Ids, positions: Ids) -> npt.NDArray[np.float32]:
+        """Append a token to some slots.
+
+        Args:
+            slots: which, ascending int64 `[n]`.
+            positions: where each stands, int64 `[n]`.
+
+        Returns:
+            float32 `[n, V]`, the caller's own.
+        """
+        ...
+
+    def read(self, slot: int, position: int) -> Written:
+        """A copy of what the first `position` tokens of a slot have written, of a batch of one."""
+        ...
+
+    def write(self, slot: int, written: Written) -> None:
+        """Put it back, into any slot; raises InputError where it is of other stages."""
+        ...
+
+    def fork(self, source: int, target: int, position: int) -> None:
+        """Copy what the first `position` tokens of one slot have written to another."""
+        ...
+
+    def close(self) -> None:
+        """Give all memory back; nothing can be called after that."""
+        ...
