@@ -12,10 +12,12 @@ from ..contract import late_stages
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
+from .batch import PREFILL_SECONDS, Batch
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
 from .ids import checked_ids
+from .phases import Policy
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
@@ -58,6 +60,19 @@ class Model:
             CapacityError: a capacity beyond the model's positions.
         """
         return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self._identity)
+
+    def batch(
+        self,
+        slots: int,
+        capacity: int | None = None,
+        policy: Policy = "staggered",
+        prefill_seconds: float = PREFILL_SECONDS,
+    ) -> Batch:
+        """Room for `slots` sequences of at most `capacity` tokens, each of which joins, decodes and leaves by itself.
+
+        Args and raises: as `Batch`.
+        """
+        return Batch(self.engines, self.manifest.model, slots, capacity, policy, prefill_seconds, self._identity)
 
     def generate(
         self,
