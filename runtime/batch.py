@@ -36,15 +36,15 @@ class Batch:
     """Decodes up to `slots` sequences together, a token of each in a step; `model.batch` opens one.
 
         with model.batch(slots=16) as batch:
-            one, other = batch.join([17, 4, 99]), batch.join([8, 15])
-            logits = {}
-            while len(logits) < 2:
-                logits |= batch.step()                     # appends prompts; gives the logits of those that are done
-            logits = batch.step({one: 23, other: 42})      # a token of each, and the logits after it
+            sequences = [batch.join(prompt) for prompt in prompts]
+            logits = batch.step()                          # appends prompts; gives the logits of those that are done
+            while not all(map(is_done, sequences)):
+                logits = batch.step({sequence: choose(row) for sequence, row in logits.items()})
 
     A sequence takes a token once `step` has given its logits: a prompt is appended first, in chunks between decode steps, and
     then the sequence waits until it is in the phase of its slot (`phases.py`), for less than a period of steps. One that is
-    given no token in a step falls out of that phase: it stays exact, and costs calls of its own. So pause it if it is to rest.
+    given no token in the next step falls out of that phase: it stays exact, and costs calls of its own. So pause it if it is to
+    rest, and do not wait for all prompts before the first token.
 
     The logits of every sequence are those that a session of its own gives, up to how the engine's kernels round for several
     rows. One call at a time, as in a session.
