@@ -139,7 +139,7 @@ class OnnxRuntimeStage:
 
     def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `SlotsStage.run_each`."""
-        self._run(firsts, 1, inputs, output, logit_rows)
+        self._run(firsts if len(firsts) > 1 else int(firsts[0]), 1, inputs, output, logit_rows)
 
     def _run(self, first: int | Ids, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         device = self._device
