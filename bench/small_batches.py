@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import CapacityError
+from ..errors import CapacityError, ConfigError
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .statistics import NS_PER_MS
@@ -51,6 +51,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     of_prefill: dict[int, float]
 
 
+Clock = Callable[[], int]
 Times = list[float]
 """Milliseconds of steps that follow each other, the first at a position where every stage fires."""
 
@@ -61,22 +62,26 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processor-time", action="store_true", help="not the clock's: for a busy machine, on one thread")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    costs = measure([load(path, threads=given.threads) for path in given.bundles], given.rounds)
+    if given.processor_time and given.threads != 1:
+        raise ConfigError(f"--processor-time is that of one thread, got --threads {given.threads}; give --threads 1")
+    clock = thread_time_ns if given.processor_time else perf_counter_ns
+    costs = measure([load(path, threads=given.threads) for path in given.bundles], given.rounds, clock)
     if given.json:
         sys.stdout.write(msgspec.json.encode(costs).decode() + "\n")
     else:
         show(costs)
 
 
-def measure(models: Sequence[Model], rounds: int, past: int = PAST) -> list[Costs]:
+def measure(models: Sequence[Model], rounds: int, clock: Clock = perf_counter_ns, past: int = PAST) -> list[Costs]:
     """Medians over rounds in which all models, chunks and batches take turns; one more warms up.
 
     Raises:
         CapacityError: a model whose context does not hold the past and the steps behind it.
     """
-    cases = [_cases(model, past) for model in models]
+    cases = [_cases(model, past, clock) for model in models]
     samples: list[dict[str, list[Times]]] = [{name: [] for name in of_model} for of_model in cases]
     for number in range(rounds + 1):
         for of_model, kept in zip(cases, samples, strict=True):
@@ -90,7 +95,7 @@ def measure(models: Sequence[Model], rounds: int, past: int = PAST) -> list[Cost
     return [_costs(model, past, times) for model, times in zip(models, medians, strict=True)]
 
 
-def _cases(model: Model, past: int) -> dict[str, Callable[[], Times]]:
+def _cases(model: Model, past: int, clock: Clock) -> dict[str, Callable[[], Times]]:
     """Everything that is timed, by name."""
     span = math.lcm(_period(model), *CHUNKS)
     context = model.manifest.model.context
@@ -100,9 +105,10 @@ def _cases(model: Model, past: int) -> dict[str, Callable[[], Times]]:
         )
     alone = _behind(model, 1, past, span)
     prompt = Session(model.engines, model.manifest.model, 1, past)
-    cases: dict[str, Callable[[], Times]] = {"prefill": partial(_prefill, prompt, past)}
-    cases |= {f"chunk of {tokens}": partial(_steps, alone, tokens, span) for tokens in CHUNKS}
-    return cases | {f"batch of {batch}": partial(_steps, _behind(model, batch, past, span), 1, span) for batch in BATCHES}
+    cases: dict[str, Callable[[], Times]] = {"prefill": partial(_prefill, prompt, past, clock)}
+    cases |= {f"chunk of {tokens}": partial(_steps, alone, tokens, span, clock) for tokens in CHUNKS}
+    together = {batch: _behind(model, batch, past, span) for batch in BATCHES}
+    return cases | {f"batch of {batch}": partial(_steps, together[batch], 1, span, clock) for batch in BATCHES}
 
 
 def _period(model: Model) -> int:
@@ -116,24 +122,24 @@ def _behind(model: Model, batch: int, past: int, span: int) -> Session:
     return session
 
 
-def _prefill(session: Session, tokens: int) -> Times:
+def _prefill(session: Session, tokens: int, clock: Clock) -> Times:
     session.reset()
-    return [_ms(session, np.zeros((1, tokens), np.int64), last_only=True)]
+    return [_ms(session, np.zeros((1, tokens), np.int64), clock, last_only=True)]
 
 
-def _steps(session: Session, tokens: int, span: int) -> Times:
+def _steps(session: Session, tokens: int, span: int, clock: Clock) -> Times:
     """Of the span's steps, run twice: the first time brings the weights back, which other models have displaced."""
     ids = np.zeros((session.batch, tokens), np.int64)
     for _ in range(2):
         session.rewind(span)
-        times = [_ms(session, ids) for _ in range(span // tokens)]
+        times = [_ms(session, ids, clock) for _ in range(span // tokens)]
     return times
 
 
-def _ms(session: Session, ids: np.ndarray, last_only: bool = False) -> float:
-    began = perf_counter_ns()
+def _ms(session: Session, ids: np.ndarray, clock: Clock, last_only: bool = False) -> float:
+    began = clock()
     session.advance(ids, last_only=last_only)
-    return (perf_counter_ns() - began) / NS_PER_MS
+    return (clock() - began) / NS_PER_MS
 
 
 def _costs(model: Model, past: int, times: dict[str, Times]) -> Costs:
