@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,11 @@ from ..bundle import Bundle, open_bundle
 from ..files import scratch_directory
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.session import Session
-from .onnxruntime_trace import read_trace
+from .onnxruntime_trace import Run, read_trace
 from .operator_times import BETWEEN
 
 PAST, SPAN = 512, 16
+_ROUNDS = 6
 
 
 class Case(NamedTuple):
@@ -57,9 +58,9 @@ def main() -> None:
 
 
 def operators(bundle: Bundle, case: Case, threads: int) -> Mapping[str, float]:
-    """Microseconds per token and sequence, by type of operator; timing them takes time itself."""
+    """Microseconds per token and sequence by type of operator, each in its quietest round; timing them takes time itself."""
     fired: Counter[str] = Counter()
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = {}
     with scratch_directory() as directory:
         engines = [
             OnnxRuntimeEngine(
@@ -74,16 +75,26 @@ def operators(bundle: Bundle, case: Case, threads: int) -> Mapping[str, float]:
         with Session(engines, bundle.manifest.model, case.batch, case.past + case.span) as session:
             if case.past:
                 session.advance(np.zeros((case.batch, case.past), np.int64), last_only=True)
-            for is_timed in (False, True):  # the first time warms up
+            session.observer = lambda spec, _firings, _ns: fired.update([spec.name])
+            for _ in range(_ROUNDS):
                 session.rewind(session.position - case.past)
-                session.observer = (lambda spec, _firings, _ns: fired.update([spec.name])) if is_timed else None
                 for _ in range(case.span // case.tokens):
                     session.advance(np.zeros((case.batch, case.tokens), np.int64), last_only=True)
         for engine in engines:
-            for run in read_trace(Path(engine.session.end_profiling()))[-fired[engine.spec.name] :]:
-                for operator, us in (*run.operators, (BETWEEN, run.between_us)):
-                    sums[operator] += us / (case.span * case.batch)
-    return sums
+            count = fired[engine.spec.name]
+            runs = read_trace(Path(engine.session.end_profiling()))[-count:]
+            rounds = [_sums(runs[start : start + count // _ROUNDS]) for start in range(0, count, count // _ROUNDS)]
+            for operator in rounds[0]:
+                sums[operator] = sums.get(operator, 0.0) + min(found[operator] for found in rounds)
+    return {operator: us / (case.span * case.batch) for operator, us in sums.items()}
+
+
+def _sums(runs: Sequence[Run]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for run in runs:
+        for operator, us in (*run.operators, (BETWEEN, run.between_us)):
+            found[operator] = found.get(operator, 0.0) + us
+    return found
 
 
 def show(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
