@@ -64,9 +64,9 @@ MUTANTS = [
     ),
     Mutant("batch", "sequence.pending[count:]", "sequence.pending[count + 1 :]"),
     Mutant("batch", "            sequence.go_on(1)\n", ""),
-    Mutant("batch", "position - self._steps - self._phases[slot]", "position + self._steps - self._phases[slot]"),
-    Mutant("batch", "position - self._steps - self._phases[slot]", "position - self._steps - self._phases[slot] + 1"),
-    Mutant("batch", "            self._in_slot[sequence.slot] = None\n        else", "            pass\n        else"),
+    Mutant("admission", "position - self.steps - self._phases[slot]", "position + self.steps - self._phases[slot]"),
+    Mutant("admission", "position - self.steps - self._phases[slot]", "position - self.steps - self._phases[slot] + 1"),
+    Mutant("admission", "            self._in_slot[sequence.slot] = None\n        else", "            pass\n        else"),
     Mutant("batch", "        self._tokens.of(forked.slot).write(0, self._ids(sequence))\n", ""),
     Mutant("batch", "        self._tokens.of(restored.slot).write(0, snapshot.tokens)\n", ""),
     Mutant("batch", "sequence.position - tokens, None", "sequence.position - tokens, sequence.logits"),
@@ -91,8 +91,11 @@ def mutate(copy: Path, mutant: Mutant) -> None:
 def is_noticed(copy: Path) -> bool:
     """Whether a test fails on what stands there; a run that can't even start does not count."""
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
-    environment = {**os.environ, "PYTHONPATH": str(copy.parent), "FOVEAL_EXAMPLES": "60"}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent), "FOVEAL_EXAMPLES": "40"}
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    except subprocess.TimeoutExpired:  # what never comes to an end is noticed, too
+        return True
     if done.returncode not in (0, 1):
         raise RuntimeError(done.stdout + done.stderr)
     return done.returncode == 1
