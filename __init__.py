@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .export import EngineOptions, build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
-    from .runtime import Model, SamplingParams, Session, Snapshot, load, share_threads
+    from .runtime import Model, SamplingParams, Session, SessionStore, Snapshot, load, share_threads
 
 __version__ = "0.1.0"
 
@@ -53,6 +53,7 @@ _LAZY = {
     "Quality": ".calibration",
     "SamplingParams": ".runtime",
     "Session": ".runtime",
+    "SessionStore": ".runtime",
     "Snapshot": ".runtime",
     "build": ".export",
     "calibrate": ".calibration",
@@ -89,6 +90,7 @@ __all__ = [
     "SamplingParams",
     "Session",
     "SessionBusyError",
+    "SessionStore",
     "Snapshot",
     "StorageError",
     "__version__",

@@ -4,6 +4,7 @@ from .engines.onnxruntime_library import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
 from .session import Session
+from .session_store import SessionStore, StoreStatistics
 from .snapshots import Snapshot
 
-__all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load", "share_threads"]
+__all__ = ["Model", "SamplingParams", "Session", "SessionStore", "Snapshot", "StoreStatistics", "load", "share_threads"]

@@ -1,11 +1,11 @@
 """State of fewer tokens from the state of more: all that the first tokens of a sequence have written are its first rows.
 
-Firings are numbered, rows and caches are addressed by them, and a firing reads only what the tokens up to the one that causes it
-have written. So state can be cut behind any token, also where that is no multiple of a stride: what a stage wrote between two
-tokens are the rows of the firings that they caused. Two kinds of caches are none of rows in order:
+Firings are numbered, rows and caches are addressed by them, and a firing reads only what the tokens up to the one that causes
+it have written. So state can be cut behind any token, also where that is no multiple of a stride: what a stage wrote between
+two tokens are the rows of the firings that they caused. Two kinds of caches are none of rows in order:
 
-- those of a stage that resets, and keep a period's rows, are of no use in a copy: wherever a session is restored, the stage runs
-  again from its last reset. They are left out of parts, and come back as zeros.
+- those of a stage that resets, and keep a period's rows, are of no use in a copy: wherever a session is restored, the stage
+  runs again from its last reset. They are left out of parts, and come back as zeros.
 - those that are written over (`keeps`, in a stage that compacts) can't be taken apart, and be cut no further than `rewinds`.
 """
 
@@ -49,9 +49,7 @@ def cut(snapshot: Snapshot, specs: Sequence[StageSpec], tokens: int) -> Snapshot
         for spec, arrays in zip(specs, snapshot.written.caches, strict=True)
     )
     reached = snapshot.reached if tokens else 0
-    return Snapshot(
-        tokens, reached, snapshot.batch, snapshot.bundle, snapshot.tokens[:, :tokens].copy(), Written(rows, caches)
-    )
+    return Snapshot(tokens, reached, snapshot.batch, snapshot.bundle, snapshot.tokens[:, :tokens].copy(), Written(rows, caches))
 
 
 def least_of(specs: Sequence[StageSpec], position: int, reached: int) -> int:
@@ -68,6 +66,27 @@ def is_divisible(specs: Sequence[StageSpec]) -> bool:
         for spec in specs
         for cache in spec.caches
     )
+
+
+def check_rows(snapshot: Snapshot, specs: Sequence[StageSpec]) -> None:
+    """Raise InputError unless a snapshot has as many rows as its tokens make these stages write."""
+    rows = [None if given is None else len(given) for given in snapshot.written.rows]
+    caches = [[cache.shape[2] for cache in of_stage] for of_stage in snapshot.written.caches]
+    within = [spec.firings_within(snapshot.position) for spec in specs]
+    expected = _rows_within(specs, snapshot.position)
+    if rows != [None if spec.output == "logits" else stop for spec, stop in zip(specs, expected, strict=True)] or caches != [
+        [cache.length(firings) for cache in spec.caches] for spec, firings in zip(specs, within, strict=True)
+    ]:
+        raise InputError(
+            f"the snapshot's rows are not those of {snapshot.position} tokens of this model; "
+            "take it from a session of the same bundle and target"
+        )
+
+
+def without_rows(written: Written) -> Written:
+    """What is the same in all state of a batch and of engines: dtypes and widths."""
+    rows = tuple(None if given is None else given[:0].copy() for given in written.rows)
+    return Written(rows, tuple(tuple(cache[:, :, :0].copy() for cache in caches) for caches in written.caches))
 
 
 def part(written: Written, specs: Sequence[StageSpec], start: int, stop: int, begin: int = 0) -> Written:
