@@ -180,13 +180,14 @@ class Levels:
 
     def _make_room_on_disk(self, nbytes: int) -> bool:
         while self._most_disk is not None and self.disk + nbytes > self._most_disk:
-            oldest = next((sequence for sequence in self.filed if sequence is not self._wanted), None)
+            spare = next((one for one in self.resident if one in self.filed and one is not self._wanted), None)
+            if spare is not None:  # nothing is lost with its files
+                self._remove_files(spare)
+                continue
+            oldest = next((one for one in self.filed if one is not self._wanted), None)
             if oldest is None:
                 return False
-            if oldest in self.resident:
-                self._remove_files(oldest)
-            else:
-                self._drop(oldest)
+            self._drop(oldest)
         return True
 
     def _remove_files(self, sequence: StoredSequence, is_replaced: bool = False) -> None:
