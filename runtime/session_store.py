@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -16,17 +14,18 @@ import numpy.typing as npt
 
 from ..contract import StageSpec, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
-from .blocks import Block, BlockTree, Ids, StoredSequence
-from .cuts import check_rows, copied, cut, is_divisible, joined, least_of, part, without_rows
+from .blocks import Block, StoredSequence
+from .cuts import check_rows, copied, cut, joined, part, without_rows
 from .decoder import Written
 from .host import check_same_shapes
 from .ids import checked_ids
-from .levels import Levels, in_memory
+from .levels import in_memory
 from .snapshots import Snapshot
-from .store_folder import Record, StoreFolder
+from .store_folder import StoreFolder
+from .store_statistics import StoreStatistics
+from .stored_sequences import StoredSequences
 
 _log = logging.getLogger("foveal")
-_COUNTED = ("hits", "misses", "prefix_hits", "prefix_misses", "evictions", "damaged", "other_bundles")
 
 
 class HasStages(Protocol):
@@ -57,36 +56,6 @@ class Restorable(Protocol):
     def restore(self, snapshot: Snapshot) -> None:
         """Go to a snapshot."""
         ...
-
-
-@dataclass(frozen=True)
-class StoreStatistics:
-    """What a store holds, and what it did since it was opened.
-
-    Attributes:
-        sequences: that it holds; `in_memory` and `on_disk` are how many are wholly there, and may be both.
-        memory_bytes, disk_bytes: that they take; what several share counts once.
-        hits, misses: sequences that were asked for by key and were there, or were not.
-        prefix_hits, prefix_misses: prompts that began as some sequence did, or as none.
-        spills: sequences that went from memory to disk.
-        evictions: sequences that were dropped for want of room.
-        damaged: sequences that were dropped because their files were cut short, altered or removed.
-        other_bundles: folders in the directory that are of other bundles or targets, and are left alone.
-    """
-
-    sequences: int = 0
-    in_memory: int = 0
-    on_disk: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    hits: int = 0
-    misses: int = 0
-    prefix_hits: int = 0
-    prefix_misses: int = 0
-    spills: int = 0
-    evictions: int = 0
-    damaged: int = 0
-    other_bundles: int = 0
 
 
 class Prefix(NamedTuple):
@@ -141,21 +110,19 @@ class SessionStore:
                 raise ConfigError(f"got disk_bytes={disk_bytes} and no directory; give one, or leave disk_bytes out")
         if directory is not None and not model.identity:
             raise ConfigError("the engines are of no bundle, by which a directory's files are told apart; leave it out")
-        self._specs, self._identity, self._is_divisible = model.specs, model.identity, is_divisible(model.specs)
-        self._most_memory, self._most_disk = memory_bytes, disk_bytes
-        self._turn, self._is_open, self._clock = threading.RLock(), True, 0
-        self._tree, self._sequences = BlockTree(model.identity), {}  # type: BlockTree, dict[str, StoredSequence]
+        self._specs, self._identity = model.specs, model.identity
+        self._said_budgets = f"memory_bytes is {memory_bytes:,}, disk_bytes {_said_disk(directory, disk_bytes)}"
+        self._turn, self._is_open = threading.RLock(), True
         self._layouts: dict[int, Written] = {}
-        self._counts = dict.fromkeys(_COUNTED, 0)
-        folder = None if directory is None else StoreFolder(Path(directory), model.identity)
-        arrays = sum(1 + len(spec.caches) for spec in model.specs)
-        self._folder, self._levels = folder, Levels(memory_bytes, disk_bytes, folder, arrays, self._evict)
-        if folder is not None:
-            try:
-                self._find(folder)
-            except BaseException:
+        self._counts = dict.fromkeys(("hits", "misses", "prefix_hits", "prefix_misses"), 0)
+        self._folder = folder = None if directory is None else StoreFolder(Path(directory), model.identity)
+        try:
+            self._other_bundles = 0 if folder is None else folder.others
+            self._sequences = StoredSequences(self._specs, self._identity, memory_bytes, disk_bytes, folder)
+        except BaseException:
+            if folder is not None:
                 folder.close()
-                raise
+            raise
 
     def put(self, key: str, state: Snapshot | HasSnapshot) -> None:
         """Keep a copy of a session, or what a session's `snapshot` gave, in the place of what was kept under the key.
@@ -170,23 +137,16 @@ class SessionStore:
         snapshot = _snapshot_of(state)
         with self._working(key), _room_for_copy(key):
             self._check(snapshot)
-            replaced = self._sequences.get(key)
+            replaced = self._sequences.by_key.get(key)
             if replaced is not None:
-                self._touch(replaced)  # it makes room last: of a sequence that went on, most is shared
-            salt = "" if self._is_divisible and snapshot.batch == 1 else secrets.token_hex(8)
-            sequence = self._tree.hold(key, snapshot.tokens, snapshot.reached, salt)
+                self._sequences.touch(replaced)  # it makes room last: of a sequence that went on, most is shared
+            sequence = self._sequences.hold(key, snapshot.tokens, snapshot.reached)
             try:
                 self._take(sequence, snapshot)
-                replaced = self._sequences.get(key)
-                if replaced is not None:
-                    self._levels.forget(replaced, is_replaced=sequence in self._levels.filed)
-                    self._tree.release(replaced)
+                self._sequences.keep(sequence)
             except BaseException:
-                self._levels.forget(sequence)
-                self._tree.release(sequence)
+                self._sequences.let_go(sequence)
                 raise
-            self._sequences[key] = sequence
-            self._touch(sequence)
 
     def get(self, key: str) -> Snapshot | None:
         """A copy of what is kept; None: there is nothing, or no longer.
@@ -198,15 +158,15 @@ class SessionStore:
             StorageError: the disk refuses to be read, or to be written by what makes room; all that is kept stays.
         """
         with self._working(key), _room_for_copy(key):
-            sequence = self._sequences.get(key)
+            sequence = self._sequences.by_key.get(key)
             self._counts["misses" if sequence is None else "hits"] += 1
             if sequence is None:
                 return None
-            self._touch(sequence)
+            self._sequences.touch(sequence)
             try:
                 parts = self._brought_back(sequence)
             except _DamagedError as error:
-                lost = self._lose(error.block)
+                lost = self._sequences.lose(error.block)
                 raise InputError(
                     f'what was stored of "{key}" can\'t be read: {error}; append its tokens again '
                     f"(sequences that are lost with it: {lost - 1})"
@@ -239,9 +199,9 @@ class SessionStore:
             StorageError: the disk does not let its file be removed; it is still there.
         """
         with self._working(key):
-            sequence = self._sequences.get(key)
+            sequence = self._sequences.by_key.get(key)
             if sequence is not None:
-                self._forget(sequence)
+                self._sequences.forget(sequence)
             return sequence is not None
 
     def longest_prefix(self, ids: npt.ArrayLike) -> Prefix | None:
@@ -260,53 +220,55 @@ class SessionStore:
         """
         prompt = checked_ids(ids, vocab_size_of(self._specs), "the prompt's ids")
         with self._working():
-            found = self._nearest(prompt)
+            found = self._sequences.nearest(prompt)
             while found is not None:
-                sequence, path, tokens = found
                 try:
-                    parts = [self._read(block) for block in path]
+                    parts = [self._read(block) for block in found.path]
                     break
                 except _DamagedError as error:
                     _log.warning("what a prompt begins with can't be read: %s; it is dropped", error)
-                    self._lose(error.block)
-                found = self._nearest(prompt)
+                    self._sequences.lose(error.block)
+                found = self._sequences.nearest(prompt)
             self._counts["prefix_misses" if found is None else "prefix_hits"] += 1
             if found is None:
                 return None
-            self._touch(sequence)
-        return Prefix(sequence.key, self._joined(sequence, parts, tokens))
+            self._sequences.touch(found.sequence)
+        return Prefix(found.sequence.key, self._joined(found.sequence, parts, found.tokens))
 
     def position(self, key: str) -> int | None:
         """How many tokens are kept, without a look at them; None: there is nothing, or no longer."""
         with self._working(key):
-            sequence = self._sequences.get(key)
+            sequence = self._sequences.by_key.get(key)
             return None if sequence is None else sequence.position
 
     def keys(self) -> list[str]:
         """Of all sequences; those used least recently come first."""
         with self._working():
-            return [sequence.key for sequence in self._by_use()]
+            return [sequence.key for sequence in self._sequences.by_use()]
 
     def __contains__(self, key: object) -> bool:
         with self._working():
-            return key in self._sequences
+            return key in self._sequences.by_key
 
     def __len__(self) -> int:
         with self._working():
-            return len(self._sequences)
+            return len(self._sequences.by_key)
 
     @property
     def statistics(self) -> StoreStatistics:
         """As of now."""
         with self._turn:
-            levels = self._levels
+            levels = self._sequences.levels
             return StoreStatistics(
-                sequences=len(self._sequences),
+                sequences=len(self._sequences.by_key),
                 in_memory=len(levels.resident),
                 on_disk=len(levels.filed),
                 memory_bytes=levels.memory,
                 disk_bytes=levels.disk,
                 spills=levels.spills,
+                evictions=self._sequences.evictions,
+                damaged=self._sequences.damaged,
+                other_bundles=self._other_bundles,
                 **self._counts,
             )
 
@@ -317,7 +279,7 @@ class SessionStore:
             StorageError: the disk refuses; all that is kept stays.
         """
         with self._working():
-            self._flush()
+            self._sequences.flush()
 
     def clear(self) -> None:
         """Keep nothing, in memory and in files.
@@ -326,8 +288,8 @@ class SessionStore:
             StorageError: the disk does not let a file be removed; what it is of is still there.
         """
         with self._working():
-            for sequence in self._by_use():
-                self._forget(sequence)
+            for sequence in self._sequences.by_use():
+                self._sequences.forget(sequence)
 
     def close(self) -> None:
         """Write what is in memory alone, as `flush`, and let go of memory and directory; calls after it raise InputError.
@@ -339,13 +301,12 @@ class SessionStore:
             if not self._is_open:
                 return
             try:
-                self._flush()
+                self._sequences.flush()
             finally:
                 self._is_open = False
                 if self._folder is not None:
                     self._folder.close()
-                self._tree, self._sequences = BlockTree(self._identity), {}
-                self._levels = Levels(0, None, None, 0, self._evict)
+                self._sequences = StoredSequences(self._specs, self._identity, 0, None, None)
 
     def __enter__(self) -> SessionStore:
         return self
@@ -381,22 +342,18 @@ class SessionStore:
         for block in sequence.path:
             if block.written is None and not block.file_bytes:
                 block.nbytes = given(block).nbytes
-        if self._levels.fits_memory(sequence):
-            self._levels.admit(sequence, lambda block: copied(given(block)))
-        elif not self._levels.write(sequence, given):
+        if self._sequences.levels.fits_memory(sequence):
+            self._sequences.levels.admit(sequence, lambda block: copied(given(block)))
+        elif not self._sequences.levels.write(sequence, given):
             raise CapacityError(
-                f'"{sequence.key}" takes {sequence.nbytes:,} bytes, more than the store may hold: memory_bytes is '
-                f"{self._most_memory:,}, disk_bytes {self._said_disk}; give it more of either"
+                f'"{sequence.key}" takes {sequence.nbytes:,} bytes, more than the store may hold: '
+                f"{self._said_budgets}; give it more of either"
             )
-
-    @property
-    def _said_disk(self) -> str:
-        return "0, as there is no directory" if self._folder is None else f"{self._most_disk:,}"
 
     def _brought_back(self, sequence: StoredSequence) -> list[Written]:
         """What its blocks wrote, which is in memory from now on if there is room."""
-        if sequence not in self._levels.resident and self._levels.fits_memory(sequence):
-            self._levels.admit(sequence, self._read)
+        if sequence not in self._sequences.levels.resident and self._sequences.levels.fits_memory(sequence):
+            self._sequences.levels.admit(sequence, self._read)
         return [self._read(block) for block in sequence.path]
 
     def _read(self, block: Block) -> Written:
@@ -421,80 +378,6 @@ class SessionStore:
             reached = sequence.reached if tokens == sequence.position else tokens
             return Snapshot(tokens, reached, 1, self._identity, ids[:, :tokens].copy(), written)
 
-    def _nearest(self, prompt: Ids) -> tuple[StoredSequence, list[Block], int] | None:
-        """The sequence that begins most as a prompt does, the blocks that have these tokens, and how many they are."""
-        if self._is_divisible:
-            path, tokens = self._tree.longest(prompt)
-            return (max(path[-1].holders, key=_use), path, tokens) if path else None
-        own = [(tokens, sequence.used, sequence) for sequence, tokens in self._tree.own(prompt)]
-        tokens, _, sequence = max((one for one in own if self._can_cut(one[2], one[0])), default=(0, 0, None))
-        return None if sequence is None else (sequence, sequence.path, tokens)
-
-    def _can_cut(self, sequence: StoredSequence, tokens: int) -> bool:
-        return tokens > 0 and tokens >= least_of(self._specs, sequence.position, sequence.reached)
-
-    def _touch(self, sequence: StoredSequence) -> None:
-        self._clock += 1
-        sequence.used = self._clock
-        self._levels.touch(sequence)
-
-    def _by_use(self) -> list[StoredSequence]:
-        return sorted(self._sequences.values(), key=_use)
-
-    def _evict(self, sequence: StoredSequence) -> None:
-        self._forget(sequence)
-        self._counts["evictions"] += 1
-
-    def _forget(self, sequence: StoredSequence) -> None:
-        self._levels.forget(sequence)
-        self._tree.release(sequence)
-        del self._sequences[sequence.key]
-
-    def _lose(self, block: Block) -> int:
-        """Forget the sequences that need a block which can't be read; how many they were."""
-        lost = [sequence for sequence in block.holders if sequence not in self._levels.resident]
-        for sequence in lost:
-            self._forget(sequence)
-        self._counts["damaged"] += len(lost)
-        return len(lost)
-
-    def _flush(self) -> None:
-        if self._folder is not None:
-            self._levels.flush()
-            for sequence in self._by_use():
-                if sequence in self._levels.filed:
-                    self._folder.touch(sequence.key)
-
-    def _find(self, folder: StoreFolder) -> None:
-        """What an earlier store left; what is not whole is removed, and what is too much."""
-        for path, record in folder.records():
-            try:
-                self._adopt(folder, path, record)
-            except InputError as error:
-                _log.warning("a stored sequence is lost: %s", error)
-                self._counts["damaged"] += 1
-                folder.remove(path)
-        folder.keep_blocks({block.name for sequence in self._sequences.values() for block in sequence.path})
-        self._counts["other_bundles"] = folder.others
-        self._levels.trim()
-
-    def _adopt(self, folder: StoreFolder, path: Path, record: Record | InputError) -> None:
-        if isinstance(record, InputError):
-            raise record
-        sequence = self._tree.hold(record.key, record.ids(), record.reached, record.salt)
-        try:
-            sizes = list(zip(sequence.path, record.nbytes, record.file_bytes, strict=True))
-            for block, nbytes, file_bytes in sizes:
-                if folder.size_of_block(block.name) != file_bytes:
-                    raise InputError(f"of {path} block {block.name} was cut short or removed")
-                block.nbytes, block.file_bytes = nbytes, file_bytes
-        except ValueError as error:
-            self._tree.release(sequence)
-            raise error if isinstance(error, InputError) else InputError(f"{path} has blocks of another size") from None
-        self._sequences[record.key] = sequence
-        self._levels.adopt(sequence, path.stat().st_size)
-        self._touch(sequence)
-
 
 class _DamagedError(InputError):
     """A block's file can't be read."""
@@ -502,10 +385,6 @@ class _DamagedError(InputError):
     def __init__(self, said: str, block: Block) -> None:
         super().__init__(said)
         self.block = block
-
-
-def _use(sequence: StoredSequence) -> int:
-    return sequence.used
 
 
 @contextmanager
@@ -526,3 +405,9 @@ def _snapshot_of(state: object) -> Snapshot:
 def _check_budget(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(f"{name} must be a whole number of bytes, 0 or more, got {value!r}")
+
+
+def _said_disk(directory: str | Path | None, disk_bytes: int | None) -> str:
+    if directory is None:
+        return "0, as there is no directory"
+    return "as much as there is" if disk_bytes is None else f"{disk_bytes:,}"

@@ -108,7 +108,7 @@ class StoreFolder:
     def others(self) -> int:
         """Folders beside it: of other bundles or targets."""
         with storage_errors(self.directory):
-            return sum(path.is_dir() and path.name != self._name for path in self.directory.iterdir())
+            return sum((path / "sequences").is_dir() and path.name != self._name for path in self.directory.iterdir())
 
     def records(self) -> Iterator[tuple[Path, Record | InputError]]:
         """The sequences there are, those used first first; or why one can't be had."""
