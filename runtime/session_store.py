@@ -132,7 +132,7 @@ class SessionStore:
             SessionBusyError: another thread is in a call of the session.
             CapacityError: there is no room for it, in the budgets or in the machine's memory.
             StorageError: what was to make room for it, or the sequence itself, can't be written.
-            In all cases what is kept stays.
+            In all cases what is kept stays, but for what was dropped to make room before the machine's memory ran out.
         """
         snapshot = _snapshot_of(state)
         with self._working(key), _room_for_copy(key):

@@ -17,15 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kills import run_and_kill
 from programs import Program, host_engines, hourglass, info, meaning, paged, programs, resident_engines
-from specimens import Zoo, random_ids
+from specimens import Zoo, random_ids, random_model
+from torch_sessions import logits_of, torch_session
 
 from foveal import CapacityError, ConfigError, InputError, Session, SessionStore, Snapshot, StorageError, load
+from foveal.contract import rewinds_of
+from foveal.models.retina.compaction import Compaction
 from foveal.runtime import blocks, session_store, store_folder
 from foveal.runtime.cuts import part
 from foveal.runtime.rows import Array
 
 PROGRAM = hourglass(2, 3)
 BLOCK = 4
+_RETINA = random_model("1@1", architecture="retina", compaction=Compaction(page=8, poolings=(2, 4, 8), spans=(8, 16)))
+"""Whose caches are written over within a few tokens."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -216,8 +221,27 @@ class TestPrefixes:
         store.put("a", session)
         assert (store.position("a"), store.statistics.evictions) == (24, 0)
 
-    def test_of_models_that_compact_their_past(self) -> None:
-        """As far back as they can be rewound, and no further."""
+    @given(tokens=st.integers(1, 90), fewer=st.integers(1, 90), back=st.integers(0, 9))
+    def test_of_a_model_that_compacts_its_past(self, tokens: int, fewer: int, back: int) -> None:
+        """As far back as it could have been rewound; the caches that it writes over come back whole."""
+        session, ids = torch_session(_RETINA, 1), random_ids(1, 96)
+        rewinds = rewinds_of(session.specs)
+        session.advance(ids[:, :tokens])
+        session.rewind(min(back, tokens - 1))
+        store, kept = SessionStore(Stages(session.specs, ""), 1 << 30), session.position
+        store.put("a", session)
+        common = min(fewer, kept)
+        found = store.longest_prefix(np.concatenate([ids[0, :common], (ids[0, common:] + 1) % 41]))
+        assert rewinds is not None
+        assert (found is not None) == (common >= min(kept, tokens - rewinds))
+        if found is not None:
+            session.reset()
+            session.restore(found.snapshot)
+            expected = logits_of(_RETINA, ids)[:, common:]
+            np.testing.assert_allclose(session.advance(ids[:, common:]), expected, atol=2e-5)
+
+    def test_of_models_that_can_take_little_back(self) -> None:
+        """No further than that."""
         program, ids = paged(2, 4, rewinds=5), ids_of(1, 20)
         store = SessionStore(Stages(program), 1 << 20)
         store.put("a", moment(ids, program))
