@@ -35,7 +35,7 @@ def cut(snapshot: Snapshot, specs: Sequence[StageSpec], tokens: int) -> Snapshot
     """
     if not 0 <= tokens <= snapshot.position:
         raise InputError(f"can't cut to {tokens} tokens: the snapshot holds {snapshot.position}; give a number between the two")
-    if tokens < least_of(specs, snapshot.position, snapshot.reached) and tokens:
+    if tokens < least_of(specs, snapshot.reached) and tokens:
         raise InputError(
             f"can't cut to {tokens} tokens: the model compacts its past, and of the {snapshot.reached} it had seen it can take "
             f"back {rewinds_of(specs)}; take an older snapshot, or append the tokens again"
@@ -52,10 +52,10 @@ def cut(snapshot: Snapshot, specs: Sequence[StageSpec], tokens: int) -> Snapshot
     return Snapshot(tokens, reached, snapshot.batch, snapshot.bundle, snapshot.tokens[:, :tokens].copy(), Written(rows, caches))
 
 
-def least_of(specs: Sequence[StageSpec], position: int, reached: int) -> int:
-    """The fewest tokens above 0 that state of `position` tokens can be cut to, which had `reached` so many before a rewind."""
+def least_of(specs: Sequence[StageSpec], reached: int) -> int:
+    """The fewest tokens above 0 that state can be cut to, which had `reached` so many before it was rewound."""
     rewinds = rewinds_of(specs)
-    return 0 if rewinds is None else min(position, max(reached - rewinds, 0))
+    return 0 if rewinds is None else max(reached - rewinds, 0)
 
 
 def is_divisible(specs: Sequence[StageSpec]) -> bool:
@@ -143,11 +143,10 @@ def _given(rows: Array | None) -> Array:
 def _lengthened(parts: Sequence[Array], rows: int) -> Array:
     """Parts of a cache behind one another, and zeros up to so many rows."""
     batch, heads, _, width = parts[0].shape
-    array, end = np.empty((batch, heads, rows, width), parts[0].dtype), 0
+    array, end = np.zeros((batch, heads, rows, width), parts[0].dtype), 0
     for one in parts:
         array[:, :, end : end + one.shape[2]] = one
         end += one.shape[2]
-    array[:, :, end:] = 0
     return array
 
 

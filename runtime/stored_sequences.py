@@ -104,7 +104,7 @@ class StoredSequences:
             path, tokens = self._tree.longest(prompt)
             return Beginning(max(path[-1].holders, key=_use), path, tokens) if path else None
         own = (Beginning(sequence, sequence.path, tokens) for sequence, tokens in self._tree.own(prompt))
-        can_cut = (one for one in own if one.tokens and one.tokens >= self._least_of(one.sequence))
+        can_cut = (one for one in own if one.tokens and one.tokens >= least_of(self._specs, one.sequence.reached))
         return max(can_cut, key=lambda one: (one.tokens, one.sequence.used), default=None)
 
     def flush(self) -> None:
@@ -114,9 +114,6 @@ class StoredSequences:
             for sequence in self.by_use():
                 if sequence in self.levels.filed:
                     self._folder.touch(sequence.key)
-
-    def _least_of(self, sequence: StoredSequence) -> int:
-        return least_of(self._specs, sequence.position, sequence.reached)
 
     def _evict(self, sequence: StoredSequence) -> None:
         self.forget(sequence)

@@ -249,6 +249,11 @@ class TestPrefixes:
         assert found is not None
         check_goes_on(found.snapshot, ids[:15], program)
         assert store.longest_prefix(ids[:14]) is None
+        store.clear()
+        session = Session(host_engines(program), info(), 2, bundle="a bundle")
+        session.advance(np.stack([ids, ids]))
+        store.put("pair", session)
+        assert store.longest_prefix(ids) is None
 
 
 class TestBudgets:
@@ -291,14 +296,22 @@ class TestBudgets:
 
     def test_files_of_what_is_in_memory_go_first(self, tmp_path: Path) -> None:
         """Nothing is lost with them, however young they are."""
-        with SessionStore(Stages(), 3 * size_of(12), tmp_path, disk_bytes=12_000) as store:
+        with SessionStore(Stages(), 3 * size_of(12), tmp_path, disk_bytes=8_000) as store:
             for key in "abc":
                 store.put(key, moment(ids_of(ord(key))))
             store.flush()
             for key in "de":
                 store.put(key, moment(ids_of(ord(key))))
             assert (store.keys(), store.statistics.evictions) == (["a", "b", "c", "d", "e"], 0)
-            assert store.statistics.disk_bytes == sum(files(tmp_path).values()) <= 12_000
+            assert store.statistics.disk_bytes == sum(files(tmp_path).values()) <= 8_000
+
+    def test_what_is_asked_for_goes_first(self, tmp_path: Path) -> None:
+        """Where there is room for one on each level, the one that comes back pushes out the other, and not itself."""
+        with SessionStore(Stages(), size_of(12), tmp_path, disk_bytes=6_700) as store:
+            store.put("a", moment(ids_of(1)))
+            store.put("b", moment(ids_of(2)))
+            check_goes_on(store.get("a"), ids_of(1))
+            assert (store.keys(), store.statistics.evictions) == (["a"], 1)
 
     def test_larger_than_memory(self, tmp_path: Path) -> None:
         """Straight to files, and no other makes room for it."""
@@ -574,6 +587,11 @@ class TestWhatGoesWrong:
                 doing()
         assert store.statistics.memory_bytes == before
         check_goes_on(store.get("a"), ids_of(1))
+        with monkeypatch.context() as patch, pytest.raises(CapacityError):
+            patch.setattr(session_store, "copied", _no_memory)
+            store.put("b", moment(ids_of(1)[:10]))  # it shares blocks with the other, and has one of its own
+        store.discard("a")
+        assert store.statistics.memory_bytes == 0
 
     def test_other_engines(self) -> None:
         """Of no bundle, and told by their shapes."""
