@@ -82,7 +82,7 @@ class StoredSequences:
 
     def lose(self, block: Block) -> int:
         """Forget the sequences that need a block which can't be read; how many they were."""
-        lost = [sequence for sequence in block.holders if sequence not in self.levels.resident]
+        lost = list(block.holders)  # none is in memory, or the block would be
         for sequence in lost:
             self.forget(sequence)
         self.damaged += len(lost)
