@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from hypothesis import strategies as st
 
 from foveal.bundle import ModelInfo
 from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of, sampler_contract
@@ -124,6 +125,17 @@ def paged(k: int, page: int, rewinds: int | None = None) -> Program:
     """One whose calls must not cross multiples of a page."""
     coarse, fine = top_down(k)
     return (msgspec.structs.replace(coarse, page=page, rewinds=rewinds), fine)
+
+
+programs = st.one_of(
+    st.builds(hourglass, st.integers(2, 4), st.integers(2, 4)),
+    st.builds(top_down, st.integers(2, 16)),
+    st.builds(ahead, st.integers(2, 5), st.integers(2, 3)),
+    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.booleans()),
+    st.builds(borrowing, st.integers(1, 5)),
+    st.builds(paged, st.integers(2, 5), st.integers(1, 9)),
+)
+"""Of every kind."""
 
 
 def host_engines(program: Program) -> list[Engine]:
