@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import DRAWS, Limits, StageSpec, late_stages, leads_of, room_of, sizes_of, vocab_size_of
-from ..errors import CapacityError, ConfigError, DeviceError
+from ..errors import CapacityError, ConfigError, DeviceError, EngineMismatchError
 from .calls import run_in_calls
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, Work
@@ -78,6 +78,16 @@ class ResidentEngines:
         """As `DecoderFactory.decoder`."""
         with self.turn:
             return ResidentDecoder(self, tokens, self._limits(batch, capacity))
+
+    def require_own_positions(self) -> None:
+        """Raise EngineMismatchError if the sequences of a batch can't each stand at a position of their own."""
+        behind = [engine for engine in self.engines if not engine.own_positions]
+        if behind:
+            raise EngineMismatchError(
+                f'the engine of stage "{behind[0].spec.name}" was built by a foveal whose engines want all sequences of a batch at '
+                "one position, so it serves sessions but not sequences that come and go; build it again: "
+                f"foveal build BUNDLE --target {behind[0].target}"
+            )
 
     def _limits(self, batch: int, capacity: int) -> Limits:
         """What the engines were built for, with as many sequences as there are."""

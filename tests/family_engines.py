@@ -12,6 +12,7 @@ import pytest
 import torch
 from combinations import deep
 from exactness import Walk
+from own_positions import check_own_positions
 from precisions import classic_engines
 from store import Store
 from turing import TOLERANCES, check_turing
@@ -34,7 +35,7 @@ from foveal.runtime.session import Session
 
 RTX = "tensorrt-rtx"
 KINDS = [
-    *("cpu", "classic graphs", "cuda", "int8", "w8", "fp16"),
+    *("cpu", "classic graphs", "own positions", "cuda", "int8", "w8", "fp16"),
     pytest.param("w4", marks=deep),
     *(
         pytest.param(f"{RTX} {dialect} {precision}", marks=() if (dialect, precision) == ("modern", "int8") else deep)
@@ -108,6 +109,9 @@ class FamilyEngines:
             self._walk(load(self.full, threads=1).session(2))
         elif kind == "classic graphs":
             self._walk(Session(classic_engines(self.full), self.full.manifest.model, 2))
+        elif kind == "own positions":
+            for dialect in DIALECTS:
+                check_own_positions(self.full, dialect)
         elif kind == "cuda":
             resident = build(self._own("fp32"), target="cuda", options=self._options(max_batch=2))
             self._walk(load(resident, "cuda", provider="cpu").session(2))

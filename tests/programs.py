@@ -179,7 +179,7 @@ class FakeResidentEngine:
     Its caches are twice as wide as the stage says: behind every number in fp32 stands what that lacks of the number.
     """
 
-    cache_dtype = "float32"
+    cache_dtype, own_positions, target = "float32", True, "cuda"
 
     def __init__(self, spec: StageSpec, program: Program, limits: Limits | None, in_place: bool) -> None:
         self.spec, self.program, self.limits, self.in_place = spec, program, limits, in_place
