@@ -84,8 +84,8 @@ class ResidentEngines:
         behind = [engine for engine in self.engines if not engine.own_positions]
         if behind:
             raise EngineMismatchError(
-                f'the engine of stage "{behind[0].spec.name}" was built by a foveal whose engines want all sequences of a batch at '
-                "one position, so it serves sessions but not sequences that come and go; build it again: "
+                f'the engine of stage "{behind[0].spec.name}" was built by an earlier foveal: it wants all of a batch '
+                "at one position, and so serves sessions but not sequences that come and go; build it again: "
                 f"foveal build BUNDLE --target {behind[0].target}"
             )
 

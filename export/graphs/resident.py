@@ -59,9 +59,9 @@ def _named(values: Sequence[ir.Value], name: str) -> ir.Value:
 def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
     """Firing i reads rows `[i * count - shift, i * count - shift + count)`, which stand `lead` rows further on in the log.
 
-    Every sequence stands at a position of its own and reads its own log. Of the ways to say so this one costs TensorRT-RTX no
-    kernel: it gathers, and goes on to the first norm, in one. With indices of two dimensions it computes the mask there too, which
-    shares them, and the norm apart (docs/adr/0007).
+    Every sequence stands at a position of its own and reads its own log. Of the ways to say so this one costs TensorRT-RTX
+    no kernel: it gathers and goes on to the first norm in one. With indices of two dimensions it works out the mask there too,
+    and the norm apart (docs/adr/0007).
     """
     old, label, first = _named(graph.inputs, name), f"{name}/rows", graph[0]
 

@@ -57,7 +57,7 @@ def test_no_tensor_is_named_like_an_input_of_a_function(name: str, zoo: Zoo) -> 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", ZOO)
 def test_every_sequence_stands_at_a_position_of_its_own(name: str, dialect: str, zoo: Zoo) -> None:
-    """And gets, and writes, what it would alone; `own positions` among the kinds of `family_engines.py` says so of all families."""
+    """And gets, and writes, what it would alone; `own positions` of `family_engines.py` says so of all families."""
     check_own_positions(zoo[name].bundle, dialect)
 
 
