@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .decoder import Observer, Written
-
-Ids = npt.NDArray[np.int64]
+from .rows import Ids
 
 
 class BatchDecoder(Protocol):

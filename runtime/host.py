@@ -16,10 +16,8 @@ from .beside import Beside
 from .calls import run_in_calls
 from .decoder import Observer, Written
 from .engines.base import BoundStage, Engine
-from .rows import Array, Block, RowLog, TokenLog
+from .rows import Array, Block, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass

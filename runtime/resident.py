@@ -31,10 +31,8 @@ from .frame import Frame
 from .host import check_same_shapes
 from .resident_sampler import ResidentSampler
 from .resident_state import StageState
-from .rows import Array, TokenLog
+from .rows import Array, Ids, TokenLog
 from .sampling import SamplingParams
-
-Ids = npt.NDArray[np.int64]
 
 _log = logging.getLogger(__name__)
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")

@@ -145,21 +145,17 @@ class LendingEngine(FakeEngine):
         super().__init__(spec, dim)
         self.lenders = [next(other for other in program if other.name == given.stage) for given in spec.borrows]
 
-    def bind(self, batch: int, firings: int) -> LendingStage:
-        """As `FakeEngine.bind`."""
-        return LendingStage(self, batch, firings)
+    def attach(self, caches: Sequence[Array], batch: int, firings: int) -> LendingStage:
+        """As `FakeEngine.attach`."""
+        return LendingStage(self, caches)
 
 
 class LendingStage(FakeStage):
     """A `LendingEngine` with its caches."""
 
-    def __init__(self, engine: LendingEngine, batch: int, firings: int) -> None:
-        super().__init__(engine, batch, firings)
-        self.lenders, self.lent = engine.lenders, ()  # type: list[StageSpec], Sequence[Array]
-
-    def borrow(self, caches: Sequence[Array]) -> None:
-        """As `BoundStage.borrow`."""
-        self.lent = caches
+    def __init__(self, engine: LendingEngine, caches: Sequence[Array]) -> None:
+        super().__init__(engine, caches)
+        self.lenders = engine.lenders
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""

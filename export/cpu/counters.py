@@ -1,6 +1,6 @@
 """Let the host count: what a CPU engine has as inputs instead of working it out from `position` in a dozen small nodes.
 
-    rows       int64 [1, L]   index of each of these firings, for position tables and rotations
+    rows       int64 [B, L]   index of each of these firings, for position tables and rotations
     last_row   int32 [B]      index of the last of them
     total      int32 [1]      rows in the caches after them
     is_chunk   bool  []       whether there are several
@@ -14,7 +14,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 _DTYPES = {
-    "rows": (ir.DataType.INT64, (1, "L")),
+    "rows": (ir.DataType.INT64, ("B", "L")),
     "last_row": (ir.DataType.INT32, ("B",)),
     "total": (ir.DataType.INT32, (1,)),
     "is_chunk": (ir.DataType.BOOL, ()),
@@ -33,10 +33,7 @@ def counter(model: ir.Model, name: str) -> ir.Value:
 
 
 def count_rows(model: ir.Model) -> None:
-    """Replace every `position[:, None] + arange(L)` by `rows`, one for all sequences of a batch, which advance together.
-
-    Only where what reads it broadcasts, as tables and rotations do.
-    """
+    """Replace every `position[:, None] + arange(L)` by `rows`, where what reads it are tables and rotations."""
     for node in [node for node in model.graph if node.op_type == "Add"]:
         if any(_is_position_column(value) for value in node.inputs):
             rows = counter(model, "rows")

@@ -1,4 +1,4 @@
-"""What the interpreter asks of an engine library: two small protocols."""
+"""What the interpreters ask of an engine library: small protocols."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ...contract import StageSpec
-from ..rows import Array, Block
+from ..rows import Array, Block, Ids
 
 
 class BoundStage(Protocol):
@@ -48,4 +48,29 @@ class Engine(Protocol):
 
     def bind(self, batch: int, firings: int) -> BoundStage:
         """Allocate zeroed caches for `batch` sequences and so many firings."""
+        ...
+
+
+class SlotsStage(BoundStage, Protocol):
+    """A stage's engine with the caches of some slots of a batch, each of which stands at a firing of its own."""
+
+    def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """Run one firing of each sequence: `firsts` int64 `[B]`; the others as of `run`, with `firings` 1."""
+        ...
+
+
+class SlotsEngine(Engine, Protocol):
+    """An engine that can also work on some sequences of a batch, each at a firing of its own."""
+
+    @property
+    def takes_each(self) -> bool:
+        """Whether it was built so that sequences of one call may stand at firings of their own."""
+        ...
+
+    def new_caches(self, batch: int, firings: int) -> Sequence[Array]:
+        """Zeroed caches `[B, H, rows, W]` for so many firings, in the order of the stage's specification."""
+        ...
+
+    def attach(self, caches: Sequence[Array], batch: int, firings: int) -> SlotsStage:
+        """Work on caches that are there, with room for so many firings: views of so many slots of a batch."""
         ...

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rows import Array
+from ..rows import Array, Block, Ids
 
 
 class Counters:
     """Where a stage stands, as its engine wants to know it; an engine has some of these as inputs.
 
-    `position` int64 `[B]` first of the firings, `last_row` int32 `[B]` last of them, `total` int32 `[1]` rows in the caches
-    after them, `is_chunk` bool `[]` whether there are several, `rows` int64 `[1, L]` the index of each.
+    `position` int64 `[B]` first of the firings, `last_row` int32 `[B]` last of them, `total` int32 `[1]` the most rows that a
+    sequence has in the caches after them, `is_chunk` bool `[]` whether there are several, `rows` int64 `[B, L]` the index of
+    each.
+
+    Engines that were built before sequences had positions of their own have `rows` `[1, L]`: of one sequence.
     """
 
-    def __init__(self, batch: int, capacity: int) -> None:
+    def __init__(self, batch: int, capacity: int, takes_each: bool = True) -> None:
         self.batch, self.capacity = batch, capacity
         self._position, self._last_row = np.zeros(batch, np.int64), np.zeros(batch, np.int32)
         self._total, self._is_chunk = np.zeros(1, np.int32), np.zeros((), np.bool_)
@@ -24,10 +27,22 @@ class Counters:
             "total": self._total,
             "is_chunk": self._is_chunk,
         }
-        self._rows = np.arange(capacity)
-        self.rows_address = self._rows.ctypes.data
+        self._are_one = batch == 1 or not takes_each
+        self._rows = Block.of(np.arange(capacity)[None] if self._are_one else np.zeros((batch, 1), np.int64))
 
-    def set(self, first: int, firings: int) -> None:
-        """Firings `[first, first + firings)` come next."""
-        self._position[...], self._last_row[...] = first, first + firings - 1
-        self._total[0], self._is_chunk[...] = first + firings, firings > 1
+    def set(self, first: int | Ids, firings: int) -> None:
+        """Firings `[first, first + firings)` come next; `first` is all sequences', or int64 `[B]` each one's."""
+        self._position[...], self._last_row[...] = first, first + (firings - 1)
+        self._total[0] = (first if isinstance(first, int) else first.max()) + firings
+        self._is_chunk[...] = firings > 1
+
+    def rows(self, first: int | Ids, firings: int) -> Block:
+        """`rows`; of one sequence a slice of numbers that stand there already."""
+        address, array = self._rows
+        if self._are_one:
+            start = int(first)
+            return Block(address + start * array.itemsize, array[:, start : start + firings])
+        if firings > 1:
+            return Block.of(np.broadcast_to(first, self.batch)[:, None] + np.arange(firings))
+        array[:, 0] = first
+        return self._rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...contract import StageSpec
-from ..rows import Array, Block
+from ..rows import Array, Block, Ids
 
 
 class FakeEngine:
@@ -23,7 +23,18 @@ class FakeEngine:
 
     def bind(self, batch: int, firings: int) -> FakeStage:
         """As `Engine.bind`; the stage must declare one cache, for the mixes."""
-        return FakeStage(self, batch, firings)
+        return self.attach(self.new_caches(batch, firings), batch, firings)
+
+    takes_each = True
+
+    def new_caches(self, batch: int, firings: int) -> Sequence[Array]:
+        """As `SlotsEngine.new_caches`."""
+        (cache,) = self.spec.caches
+        return [np.zeros((batch, 1, cache.length(firings), self.dim), np.float64)]
+
+    def attach(self, caches: Sequence[Array], batch: int, firings: int) -> FakeStage:
+        """As `SlotsEngine.attach`."""
+        return FakeStage(self, caches)
 
 
 class FakeStage:
@@ -31,13 +42,23 @@ class FakeStage:
 
     copied_bytes = 0
 
-    def __init__(self, engine: FakeEngine, batch: int, firings: int) -> None:
-        self.engine = engine
-        (cache,) = engine.spec.caches
-        self.caches: Sequence[Array] = [np.zeros((batch, 1, cache.length(firings), engine.dim), np.float64)]
+    def __init__(self, engine: FakeEngine, caches: Sequence[Array]) -> None:
+        self.engine, self.caches = engine, caches
+        self.lent: Sequence[Array] = ()
 
     def borrow(self, caches: Sequence[Array]) -> None:
         """As `BoundStage.borrow`: it makes nothing of them."""
+        self.lent = caches
+
+    def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `SlotsStage.run_each`: sequence by sequence."""
+        for b, first in enumerate(firsts.tolist()):
+            alone = self.engine.attach([cache[b : b + 1] for cache in self.caches], 1, 0)
+            alone.borrow([cache[b : b + 1] for cache in self.lent])
+            result = np.empty_like(_one(output.array, b, logit_rows is not None))
+            taken = [Block.of(np.ascontiguousarray(_one(block.array, b, block.array.dtype == np.int64))) for block in inputs]
+            alone.run(first, 1, taken, Block.of(result), logit_rows)
+            _one(output.array, b, logit_rows is not None)[...] = result
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
@@ -65,3 +86,8 @@ class FakeStage:
         weights = np.cos(np.arange(1, grouped.shape[1] + 1))
         mixed: Array = np.einsum("nkbd,k->bnd", grouped, weights)
         return mixed
+
+
+def _one(rows: Array, b: int, is_batch_first: bool) -> Array:
+    """A view of one sequence's."""
+    return rows[b : b + 1] if is_batch_first else rows[:, b : b + 1]

@@ -174,8 +174,8 @@ class TestStagesThatFireAhead:
         class Failing(FakeEngine):
             fails = False
 
-            def bind(self, batch: int, firings: int) -> FakeStage:
-                return FailingStage(self, batch, firings)
+            def attach(self, caches: Sequence[Array], batch: int, firings: int) -> FakeStage:
+                return FailingStage(self, caches)
 
         class FailingStage(FakeStage):
             def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
