@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterable
 from .device import Device, Work
 from .engines.resident import ResidentStage
 
+Stages = Callable[[], Iterable[ResidentStage]]
+
 
 class Recordings:
     """Recorded steps of a device; where there may be only so many, the one that was launched longest ago makes room."""
@@ -24,7 +26,7 @@ class Recordings:
         self._recorded[key]()
         return True
 
-    def record(self, key: Hashable, work: Work, stages: Callable[[], Iterable[ResidentStage]], again: Work) -> None:
+    def record(self, key: Hashable, work: Work, stages: Stages, again: Work | None = None) -> None:
         """Do a step as it is, which lets engines get ready, and record it.
 
         Args:
@@ -39,7 +41,8 @@ class Recordings:
         self._device.synchronize()
         for stage in stages():
             stage.check_recordable()
-        again()
+        if again is not None:
+            again()
         recorded = self._device.capture(work)
         while self._most is not None and len(self._recorded) >= self._most:
             self._recorded.popitem(last=False)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -25,12 +24,13 @@ from ..contract import DRAWS, Limits, StageSpec, late_stages, room_of, vocab_siz
 from ..errors import CapacityError, ConfigError, DeviceError, EngineMismatchError
 from .calls import run_in_calls
 from .decoder import Observer, Written
-from .device import Device, Region, Work
+from .device import Device, Region, Work, timed
 from .engines.resident import Phase, ResidentEngine, ResidentProgram, ResidentStage, TimedStage
 from .frame import Frame
 from .host import check_same_shapes
 from .recordings import Recordings
 from .resets import needed_from, to_run_again
+from .resident_batch import ResidentBatchDecoder
 from .resident_sampler import ResidentSampler
 from .resident_state import StageState, bindings_of, read_states, rows_within, write_states
 from .rows import Array, Ids, TokenLog
@@ -78,6 +78,23 @@ class ResidentEngines:
         """As `DecoderFactory.decoder`."""
         with self.turn:
             return ResidentDecoder(self, tokens, self._limits(batch, capacity))
+
+    def batch_decoder(self, tokens: TokenLog, slots: int, capacity: int) -> ResidentBatchDecoder:
+        """Allocate the state of `slots` sequences of at most `capacity` tokens, each at a position of its own.
+
+        Args:
+            tokens: their ids.
+
+        Raises:
+            ConfigError: more slots than the engines were built for, or slots of a size that the device can't give views of.
+            CapacityError: more tokens than the engines were built for.
+            EngineMismatchError: engines that want all sequences at one position.
+        """
+        limits = self._limits(slots, capacity)
+        if slots > 1:
+            self.require_own_positions()
+        with self.turn:
+            return ResidentBatchDecoder(self.engines, self.device, tokens, limits, self.records, self.turn)
 
     def require_own_positions(self) -> None:
         """Raise EngineMismatchError if the sequences of a batch can't each stand at a position of their own."""
@@ -311,11 +328,7 @@ class ResidentDecoder:
             stage.run(firings, wanted)
             state.swap()
         else:
-            self._device.synchronize()
-            began = time.perf_counter_ns()
-            stage.run(firings, wanted)
-            self._device.synchronize()
-            elapsed_ns = time.perf_counter_ns() - began
+            elapsed_ns = timed(self._device, lambda: stage.run(firings, wanted))
             state.swap()  # the observer finds the new rows
             self.observer(spec, firings, elapsed_ns)
 

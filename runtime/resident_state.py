@@ -44,6 +44,35 @@ class StateTensor(NamedTuple):
         return self._replace(shape=(last - first, *self.shape[1:]), buffers=parts)
 
 
+class _Kept(NamedTuple):
+    """What an engine keeps of one sequence: `[H, rows, width]`."""
+
+    past: str
+    present: str
+    shape: tuple[int, int, int]
+    dtype: str
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of it."""
+        return int(np.prod(self.shape)) * ITEM_BYTES[self.dtype]
+
+
+def kept_by(engine: ResidentEngine, limits: Limits, specs: Sequence[StageSpec]) -> list[_Kept]:
+    """Its caches, and at the end its log, if it has one."""
+    spec, sizes = engine.spec, sizes_of(limits, specs, engine.spec.name)
+    kept = [
+        _Kept(
+            f"past_key_values.{cache.name}",
+            f"present.{cache.name}",
+            (cache.heads, cache.length(sizes["S"]), width),
+            engine.cache_dtype,
+        )
+        for cache, width in zip(spec.caches, engine.cache_widths, strict=True)
+    ]
+    return kept + [_Kept("past_rows", "present_rows", (1, sizes["R"], spec.width), "float32")] * (spec.output == "hidden")
+
+
 class StageState:
     """A stage's keys, values and log of rows. `turn` says which of two buffers is the newer; in place there is one."""
 
@@ -55,18 +84,15 @@ class StageState:
     @classmethod
     def new(cls, engine: ResidentEngine, device: Device, limits: Limits, specs: Sequence[StageSpec], sides: int) -> StageState:
         """Zeroed, for as many sequences, firings and rows as there may be, in one buffer or two."""
-        spec, sizes = engine.spec, sizes_of(limits, specs, engine.spec.name)
 
-        def tensor(past: str, present: str, shape: tuple[int, int, int, int], dtype: str) -> StateTensor:
-            nbytes = int(np.prod(shape)) * ITEM_BYTES[dtype]
-            return StateTensor(past, present, shape, np.dtype(dtype), tuple(device.allocate(nbytes) for _ in range(sides)))
+        def tensor(kept: _Kept) -> StateTensor:
+            nbytes = limits.batch * kept.slot_bytes
+            buffers = tuple(device.allocate(nbytes) for _ in range(sides))
+            return StateTensor(kept.past, kept.present, (limits.batch, *kept.shape), np.dtype(kept.dtype), buffers)
 
-        caches = []
-        for cache, width in zip(spec.caches, engine.cache_widths, strict=True):
-            shape = (limits.batch, cache.heads, cache.length(sizes["S"]), width)
-            caches.append(tensor(f"past_key_values.{cache.name}", f"present.{cache.name}", shape, engine.cache_dtype))
-        has_log, own = spec.output == "hidden", (limits.batch, 1, sizes["R"], spec.width)
-        return cls(device, spec, caches, tensor("past_rows", "present_rows", own, "float32") if has_log else None)
+        made = [tensor(kept) for kept in kept_by(engine, limits, specs)]
+        log = made.pop() if engine.spec.output == "hidden" else None
+        return cls(device, engine.spec, made, log)
 
     @property
     def tensors(self) -> list[StateTensor]:

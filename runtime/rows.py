@@ -46,10 +46,14 @@ class RowLog:
 class TokenLog:
     """All token ids seen, `[B, lead + tokens]` int64, with id 0 before the first."""
 
-    def __init__(self, lead: int, tokens: int, batch: int) -> None:
+    def __init__(self, lead: int, tokens: int, batch: int, array: Ids | None = None) -> None:
         self.lead = lead
-        self.array = np.zeros((batch, lead + tokens), np.int64)
+        self.array: Ids = np.zeros((batch, lead + tokens), np.int64) if array is None else array
         self._address = self.array.ctypes.data
+
+    def sequence(self, index: int) -> TokenLog:
+        """That of one of its sequences, the same memory."""
+        return TokenLog(self.lead, self.array.shape[1] - self.lead, 1, self.array[index : index + 1])
 
     def write(self, first: int, ids: npt.NDArray[np.int64]) -> None:
         """Set ids `[B, L]` at indices `[first, first + L)`."""
