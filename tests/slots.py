@@ -11,6 +11,7 @@ from precisions import distance
 
 from foveal.contract import BEGINNING, begins_ahead
 from foveal.runtime.batch_decoder import BatchDecoder
+from foveal.runtime.ranges import Range, ranges_of
 from foveal.runtime.rows import Array, TokenLog
 from foveal.runtime.session import Session
 
@@ -30,6 +31,11 @@ ways = st.lists(
     max_size=14,
 )
 """What may be done with slots, in any order; a step is of slots by their bits, and so many in a row."""
+
+
+def everything(fires: Array, passable: Array) -> list[Range]:
+    """In the place of `ranges_of`: all that fires, and all that may be run along."""
+    return ranges_of(fires | passable, passable) if fires.any() else []
 
 
 class Slots:

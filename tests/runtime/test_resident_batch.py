@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import ahead, borrowing, forgetful, hourglass, info, paged, resident_engines, top_down
 from resident_engines import ort_engines, session_of, tensorrt_engines
-from slots import SLOTS, Slots, ways
+from slots import SLOTS, Slots, everything, ways
 from specimens import Specimen, Zoo, random_model
 from store import Store
 
@@ -27,7 +27,6 @@ from foveal.contract import Limits
 from foveal.errors import DeviceError, EngineMismatchError
 from foveal.export import convert_model
 from foveal.runtime import resident_batch
-from foveal.runtime.ranges import ranges_of
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session
@@ -50,11 +49,6 @@ def slots_of(engines: ResidentEngines, model: Any, capacity: int, tolerance: flo
     """Slots on engines, and a session on the same engines for each."""
     sessions = [Session(engines, model, 1, capacity) for _ in range(SLOTS)]
     return Slots(engines.batch_decoder, sessions, tolerance)
-
-
-def everything(fires: np.ndarray, passable: np.ndarray) -> list[tuple[int, int]]:
-    """As `ranges_of`: all that fires, and all that may be run along."""
-    return ranges_of(fires | passable, passable) if fires.any() else []
 
 
 class TestAnyProgram:
@@ -86,6 +80,45 @@ class TestAnyProgram:
                 slots.take(*step)
         expected = {name: sum(session.fires[name] for session in slots.sessions) for name in slots.decoder.fires}
         assert slots.decoder.fires == expected
+
+
+class TestStagesThatReset:
+    """What their caches are of is known slot by slot."""
+
+    @staticmethod
+    def open() -> Slots:
+        """Periods of six tokens in the fine stage."""
+        return slots_of(resident_engines(forgetful(3, 2, periods=2), True, LIMITS), info(), LIMITS.capacity)
+
+    def test_run_again_before_a_step(self) -> None:
+        """After a rewind of one slot and not of the others, in the middle of a period."""
+        slots = self.open()
+        for slot in range(SLOTS):
+            slots.prefill(slot, 10 + slot)
+        slots.take("rewind", 1, 3)
+        for _ in range(5):
+            slots.step(range(SLOTS))
+
+    def test_are_told_apart_from_those_of_a_slot_that_was_written_over(self) -> None:
+        """It ended where the other's past ends now, but in another text: by a fork, and by a copy over the host."""
+        for what in ("fork", "move"):
+            slots = self.open()
+            slots.prefill(0, 13)
+            slots.take("rewind", 0, 3)  # of the caches at position 10 nothing is known but that they are of position 13
+            slots.prefill(1, 10)
+            slots.copy(what, 0, 1)
+            slots.step([1])
+            slots.step([0, 1])
+
+    def test_go_on_in_a_fork(self) -> None:
+        """What its source remembers is copied with it, so that nothing is run again."""
+        slots = self.open()
+        slots.prefill(0, 10)
+        slots.copy("fork", 0, 3)
+        (fine,) = [engine for engine in slots.decoder._engines if engine.spec.output == "logits"]
+        before = len(fine.calls)
+        slots.decoder.step(np.array([0, 3]), np.array([10, 10]))
+        assert fine.calls[before:] == [range(10, 11)] * 2
 
 
 @pytest.mark.parametrize("in_place", [True, False])
