@@ -6,6 +6,7 @@ the ranges, so that a step with the same ranges finds them where they were.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,29 @@ class _Place(NamedTuple):
     logits: int
 
 
+class _Layout(NamedTuple):
+    """The places of all calls, by stage and slots, and how much is told and answered."""
+
+    places: dict[tuple[int, Range], _Place]
+    told_bytes: int
+    answer_bytes: int
+
+
+@functools.lru_cache(256)
+def _laid_out(ranges: Ranges, counts: tuple[int, ...], vocab_size: int) -> _Layout:
+    """Of the calls of a step, whose stages read so many ids at each firing; the last of them gives logits."""
+    places, told, answer = {}, aligned(_INT64_BYTES), 0
+    for stage, (calls, count) in enumerate(zip(ranges, counts, strict=True)):
+        for slots in calls:
+            sequences = slots[1] - slots[0]
+            ids = told + aligned(_INT64_BYTES * sequences)
+            places[stage, slots] = _Place(stage, slots, told, ids, answer)
+            told = ids + aligned(_INT64_BYTES * sequences * count)
+            if stage == len(counts) - 1:
+                answer += aligned(sequences * vocab_size * _FLOAT32_BYTES)
+    return _Layout(places, told, answer)
+
+
 class BatchFrame:
     """Positions and token ids in one block, so that one copy brings all of them; and the logits, so that one takes them back.
 
@@ -49,8 +73,7 @@ class BatchFrame:
         self._block = device.allocate(self._told.nbytes)
         self._answer = device.pinned((slots * aligned(vocab_size * _FLOAT32_BYTES) // _FLOAT32_BYTES,), np.float32)
         self._logits = device.allocate(self._answer.nbytes)
-        self._places: dict[tuple[int, Range], _Place] = {}
-        self._told_bytes = self._answer_bytes = 0
+        self._layout = _Layout({}, 0, 0)
 
     @property
     def wanted(self) -> Buffer:
@@ -59,19 +82,11 @@ class BatchFrame:
 
     def lay_out(self, ranges: Ranges) -> None:
         """Let the next step be one of these calls."""
-        self._places, told, answer = {}, aligned(_INT64_BYTES), 0
-        for stage, spec in enumerate(self._specs):
-            for slots in ranges[stage]:
-                count, ids = slots[1] - slots[0], told + aligned(_INT64_BYTES * (slots[1] - slots[0]))
-                self._places[stage, slots] = _Place(stage, slots, told, ids, answer)
-                told = ids + aligned(_INT64_BYTES * count * self._counts[stage])
-                if spec.output == "logits":
-                    answer += aligned(count * self._vocab_size * _FLOAT32_BYTES)
-        self._told_bytes, self._answer_bytes = told, answer
+        self._layout = _laid_out(ranges, tuple(self._counts), self._vocab_size)
 
     def tensors(self, stage: int, slots: Range) -> Iterator[tuple[str, Buffer]]:
         """Where a call finds what the host tells it, and leaves its logits; by the tensor's name."""
-        place, count = self._places[stage, slots], slots[1] - slots[0]
+        place, count = self._layout.places[stage, slots], slots[1] - slots[0]
         yield "position", self._block.at(place.position, count * _INT64_BYTES)
         if self._counts[stage]:
             yield "input_ids", self._block.at(place.ids, count * self._counts[stage] * _INT64_BYTES)
@@ -80,7 +95,7 @@ class BatchFrame:
 
     def tell(self, firsts: Ids, tokens: TokenLog) -> None:
         """Write down where every slot fires, `[stages, slots]`, and the ids that it reads there."""
-        for place in self._places.values():
+        for place in self._layout.places.values():
             (first, last), count = place.slots, self._counts[place.stage]
             firings = firsts[place.stage, first:last]
             self._put(place.position, firings)
@@ -94,18 +109,18 @@ class BatchFrame:
 
     def upload(self) -> None:
         """Queue what was told."""
-        self._device.copy(Region(self._block.address, self._told_bytes), Region(self._told.ctypes.data, self._told_bytes))
+        nbytes = self._layout.told_bytes
+        self._device.copy(Region(self._block.address, nbytes), Region(self._told.ctypes.data, nbytes))
 
     def download(self) -> None:
         """Queue the answer."""
-        self._device.copy(
-            Region(self._answer.ctypes.data, self._answer_bytes), Region(self._logits.address, self._answer_bytes)
-        )
+        nbytes = self._layout.answer_bytes
+        self._device.copy(Region(self._answer.ctypes.data, nbytes), Region(self._logits.address, nbytes))
 
     def logits(self, slots: Ids) -> npt.NDArray[np.float32]:
         """Those of some of the slots, ascending, `[n, V]`, once the device is done; a copy."""
         answer, start = np.empty((len(slots), self._vocab_size), np.float32), 0
-        for place in self._places.values():
+        for place in self._layout.places.values():
             if self._specs[place.stage].output == "logits":
                 first, last = place.slots
                 here = self._answer[place.logits // _FLOAT32_BYTES :][: (last - first) * self._vocab_size]

@@ -10,7 +10,7 @@ turns, as where all sequences go in step, would need a turn for each slot and st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import NamedTuple
@@ -36,6 +36,8 @@ from .slot_alignment import require_aligned_slots
 
 MOST_RECORDED = 64
 """Decode steps that are kept recorded; a steady batch has as many as the coarsest stride has phases."""
+_MOST_REMEMBERED = 256
+"""Sets of slots that fire, whose ranges are known; and ranges, whose views are."""
 
 
 class _Step(NamedTuple):
@@ -89,8 +91,18 @@ class ResidentBatchDecoder:
         self._parts: dict[Range, dict[str, StageState]] = {}
         self._next = np.zeros((len(engines), slots), np.int64)  # where each stage fires next for each slot
         self._ends = np.zeros((len(engines), slots), np.int64)  # the firing after the last of those its caches are of
-        self._room = [spec.firings_within(tokens.array.shape[1] - tokens.lead) for spec in self._specs]
+        self._first_tokens, self._strides = (
+            self._by_stage(lambda spec: spec.fired_by(0)),
+            self._by_stage(lambda spec: spec.stride),
+        )
+        self._room = self._by_stage(lambda spec: spec.firings_within(tokens.array.shape[1] - tokens.lead))
+        self._may_overfire = self._by_stage(may_overfire) > 0
+        self._ranges: dict[bytes, Ranges] = {}
         self._records, self._recordings = records, Recordings(device, MOST_RECORDED)
+
+    def _by_stage(self, number: Callable[[StageSpec], int]) -> Ids:
+        """`[stages, 1]`"""
+        return np.array([[number(spec)] for spec in self._specs], np.int64)
 
     def _new_offsets(self) -> Buffer:
         numbers = np.arange(max(spec.most_firings(self._limits.prefill) for spec in self._specs))
@@ -124,7 +136,7 @@ class ResidentBatchDecoder:
         self._replay(slot, firings)
         self._run_prompt(slot, firings, wanted)
         for index, fired in enumerate(firings):
-            self._count(index, (slot, slot + 1), len(fired), calls=min(len(fired), 1))
+            self._count(index, [(slot, slot + 1)] if fired else [], len(fired))
         self._next[:, slot] = ends
         return self._prompt.logits(len(wanted))[:, :asked].copy()  # the frame is written over by the next
 
@@ -156,20 +168,30 @@ class ResidentBatchDecoder:
             self._frame.tell(step.firsts, self._tokens)
             self._launch(step.ranges)
             self._device.synchronize()
-            for index, ranges in enumerate(step.ranges):
-                for place in ranges:
-                    self._count(index, place, int(step.fires[index, place[0] : place[1]].sum()))
+            for index, (ranges, fired) in enumerate(zip(step.ranges, step.fires.sum(1).tolist(), strict=True)):
+                self._count(index, ranges, fired)
             self._next[:, slots] = step.firsts[:, slots] + step.fires[:, slots]
             return self._frame.logits(slots)
 
     def _plan(self, slots: Ids, positions: Ids) -> _Step:
-        firsts, fires, ranges = self._next.copy(), np.zeros(self._next.shape, np.bool_), []
-        for index, spec in enumerate(self._specs):
-            firsts[index, slots] = _next_firings(spec, positions)
-            fires[index, slots] = _next_firings(spec, positions + 1) > firsts[index, slots]
-            passable = (firsts[index] < self._room[index]) & may_overfire(spec)
-            ranges.append(tuple(ranges_of(fires[index], passable)))
-        return _Step(firsts, fires, tuple(ranges))
+        firsts, fires = self._next.copy(), np.zeros(self._next.shape, np.bool_)
+        firsts[:, slots] = self._next_firings(positions)
+        fires[:, slots] = self._next_firings(positions + 1) > firsts[:, slots]
+        return _Step(firsts, fires, self._ranges_for(fires, self._may_overfire & (firsts < self._room)))
+
+    def _next_firings(self, positions: Ids) -> Ids:
+        """By stage, the firing that the token at a position causes, or else the first after it, `[stages, n]`."""
+        firings: Ids = -((self._first_tokens - positions) // self._strides)
+        return firings
+
+    def _ranges_for(self, fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> Ranges:
+        """In a steady batch they come again and again."""
+        key = fires.tobytes() + passable.tobytes()
+        if key not in self._ranges:
+            if len(self._ranges) >= _MOST_REMEMBERED:
+                self._ranges.clear()
+            self._ranges[key] = tuple(tuple(ranges_of(*of_stage)) for of_stage in zip(fires, passable, strict=True))
+        return self._ranges[key]
 
     def _replay_all(self, slots: Ids, step: _Step) -> None:
         if all(spec.resets is None for spec in self._specs):
@@ -232,17 +254,20 @@ class ResidentBatchDecoder:
     def _states_of(self, slots: Range) -> Mapping[str, StageState]:
         """The state of a range of slots, by stage."""
         if slots not in self._parts:
+            if len(self._parts) >= _MOST_REMEMBERED:
+                self._parts.clear()
             self._parts[slots] = {
                 engine.spec.name: state.slots(*slots, None if engine.in_place else self._scratch)
                 for engine, state in zip(self._engines, self._states, strict=True)
             }
         return self._parts[slots]
 
-    def _count(self, index: int, slots: Range, firings: int, calls: int = 1) -> None:
-        """Of a run: what it fired, and what it copied, which is written by the engine and then copied back."""
-        name = self._specs[index].name
-        self.fires[name] += firings
-        self.copied_bytes += 2 * calls * self._states_of(slots)[name].rewritten_bytes
+    def _count(self, index: int, ranges: Sequence[Range], firings: int) -> None:
+        """Of a stage's runs: what fired, and what was copied: all that is written apart by the engine, and then copied back."""
+        self.fires[self._specs[index].name] += firings
+        if not self._engines[index].in_place:
+            slots = sum(last - first for first, last in ranges)
+            self.copied_bytes += 2 * slots * (self._states[index].nbytes // self._limits.batch)
 
     @property
     def recorded(self) -> int:
@@ -296,9 +321,3 @@ class ResidentBatchDecoder:
     def state_bytes(self) -> dict[str, int]:
         """As `BatchDecoder.state_bytes`; without the scratch memory of engines that can't write in place."""
         return {spec.name: state.nbytes for spec, state in zip(self._specs, self._states, strict=False)}
-
-
-def _next_firings(spec: StageSpec, positions: Ids) -> Ids:
-    """The firing that the token at a position causes, or else the first after it."""
-    firsts: Ids = -((spec.fired_by(0) - positions) // spec.stride)
-    return firsts

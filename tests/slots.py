@@ -45,12 +45,16 @@ class Slots:
         open_decoder: on a token log `[slots, lead + capacity]`.
         sessions: of one sequence and one capacity, a slot's each.
         tolerance: of logits, as a share of the largest.
+
+    Attributes:
+        largest: error so far.
     """
 
     def __init__(
         self, open_decoder: Callable[[TokenLog, int, int], BatchDecoder], sessions: Sequence[Session], tolerance: float = 1e-5
     ) -> None:
-        self.sessions, self.tolerance, self._random = sessions, tolerance, np.random.default_rng(0)
+        self.sessions, self.tolerance, self.largest = sessions, tolerance, 0.0
+        self._random = np.random.default_rng(0)
         specs, self.capacity = sessions[0].specs, sessions[0].capacity
         lead = max((given.shift for spec in specs for given in spec.inputs if given.source is None), default=0)
         self._begins_ahead, self._rewinds = begins_ahead(specs), sessions[0]._rewinds
@@ -123,4 +127,5 @@ class Slots:
     def _compare(self, found: Array, expected: Array, where: str) -> None:
         assert found.shape == expected.shape
         error = distance(found, expected)
+        self.largest = max(self.largest, error)
         assert error <= self.tolerance, f"{where}: {error:.1e} of the largest logit"
