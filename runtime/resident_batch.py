@@ -79,10 +79,9 @@ class ResidentBatchDecoder:
         self.fires = {spec.name: 0 for spec in self._specs}
         self.copied_bytes = 0
         self._states = [StageState.new(engine, device, limits, self._specs, sides=1) for engine in engines]
-        written_apart = [
-            state.scratch_bytes for state, engine in zip(self._states, engines, strict=True) if not engine.in_place
-        ]
-        self._scratch = device.allocate(max(written_apart)) if written_apart else None
+        turning = zip(self._states, engines, strict=True)
+        scratch = max((state.scratch_bytes for state, engine in turning if not engine.in_place), default=0)
+        self._scratch = device.allocate(scratch)
         vocab_size = vocab_size_of(self._specs)
         self._prompt = Frame(device, self._specs, "prefill", msgspec.structs.replace(limits, batch=1), vocab_size)
         self._frame = BatchFrame(device, self._specs, slots, vocab_size)
@@ -91,10 +90,8 @@ class ResidentBatchDecoder:
         self._parts: dict[Range, dict[str, StageState]] = {}
         self._next = np.zeros((len(engines), slots), np.int64)  # where each stage fires next for each slot
         self._ends = np.zeros((len(engines), slots), np.int64)  # the firing after the last of those its caches are of
-        self._first_tokens, self._strides = (
-            self._by_stage(lambda spec: spec.fired_by(0)),
-            self._by_stage(lambda spec: spec.stride),
-        )
+        self._strides = self._by_stage(lambda spec: spec.stride)
+        self._first_tokens = self._by_stage(lambda spec: spec.fired_by(0))
         self._room = self._by_stage(lambda spec: spec.firings_within(tokens.array.shape[1] - tokens.lead))
         self._may_overfire = self._by_stage(may_overfire) > 0
         self._ranges: dict[bytes, Ranges] = {}
