@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from .export import EngineOptions, build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
-    from .runtime import Model, SamplingParams, Session, Snapshot, load, share_threads
+    from .runtime import Batch, Model, SamplingParams, Sequence, Session, Snapshot, load, share_threads
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Batch": ".runtime",
     "Bundle": ".bundle",
     "CalibrationSettings": ".calibration",
     "EngineOptions": ".export",
@@ -52,6 +53,7 @@ _LAZY = {
     "Plan": ".precision",
     "Quality": ".calibration",
     "SamplingParams": ".runtime",
+    "Sequence": ".runtime",
     "Session": ".runtime",
     "Snapshot": ".runtime",
     "build": ".export",
@@ -68,6 +70,7 @@ _LAZY = {
 __all__ = [
     "BackendUnavailable",
     "BuildError",
+    "Batch",
     "Bundle",
     "BundleError",
     "CalibrationError",
@@ -87,6 +90,7 @@ __all__ = [
     "Plan",
     "Quality",
     "SamplingParams",
+    "Sequence",
     "Session",
     "SessionBusyError",
     "Snapshot",

@@ -102,16 +102,16 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def firings(self, start: int, tokens: int) -> range:
         """Indices of the firings caused by tokens `[start, start + tokens)`; `start` may be the beginning."""
-        begin, stride = start - self._delay, self.stride
+        begin, stride = start - self.delay, self.stride
         first, last = -(-begin // stride), -(-(begin + tokens) // stride)
         return range(first, last) if first >= 0 else range(max(last, 0))
 
     def fired_by(self, firing: int) -> int:
         """The token that causes a firing; the beginning, where there is none yet."""
-        return firing * self.stride + self._delay
+        return firing * self.stride + self.delay
 
     @property
-    def _delay(self) -> int:
+    def delay(self) -> int:
         """Tokens from the one that opens a group to the one that causes its firing."""
         if self.fires == "open":
             return 0

@@ -1,9 +1,11 @@
 """Engines to tokens: numpy and one engine library; never torch, never onnx."""
 
+from .batch import Batch
 from .engines.onnxruntime_library import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
+from .sequence import Sequence
 from .session import Session
 from .snapshots import Snapshot
 
-__all__ = ["Model", "SamplingParams", "Session", "Snapshot", "load", "share_threads"]
+__all__ = ["Batch", "Model", "SamplingParams", "Sequence", "Session", "Snapshot", "load", "share_threads"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from ..contract import StageSpec
 from .engines.base import Engine
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from .batch_decoder import BatchDecoder
 
 Observer = Callable[[StageSpec, int, int], None]
 """Called after every engine call with the stage, the number of firings and the nanoseconds it took.
@@ -136,6 +139,15 @@ class DecoderFactory(Protocol):
         Raises:
             ConfigError: more sequences than the engines were built for.
             CapacityError: more tokens than the engines were built for.
+        """
+        ...
+
+    def batch_decoder(self, tokens: TokenLog, slots: int, capacity: int) -> BatchDecoder:
+        """Allocate the state of so many sequences, each of which moves by itself.
+
+        Raises:
+            ConfigError, CapacityError: as `decoder`.
+            EngineMismatchError: the engines were built when all sequences of a batch stood at the same position.
         """
         ...
 

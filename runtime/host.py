@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from ..contract import StageSpec, late_stages, leads_of, page_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
+from .clocks import Clock, Clocks, LoggedClock, clocks_of, newest_rows
 from .decoder import Observer, Written
 from .engines.base import BoundStage, Engine
 from .rows import Array, Block, Ids, RowLog, TokenLog
@@ -22,14 +24,19 @@ from .sampling import SamplingParams
 
 @dataclass
 class _Step:
-    """A stage, its engine's caches, and the logs it reads and writes; `end` is the firing after the last that was run.
+    """A stage, its clock, its engine's caches, and the logs it reads and writes.
 
-    It `is_late` if no other stage reads in a decode step what it gives in that step.
+    Attributes:
+        linear: whether the rows of every input are a slice: the stage and its sources fire by arithmetic.
+        is_late: whether no other stage reads in a decode step what it gives in that step.
+        end: the firing after the last that was run.
     """
 
     spec: StageSpec
+    clock: Clock
     bound: BoundStage
     sources: tuple[RowLog | TokenLog, ...]
+    linear: bool
     output: RowLog | None
     is_late: bool
     end: int = 0
@@ -40,25 +47,64 @@ class _Step:
         return resets is None or firings.start == self.end or firings.start % resets == 0
 
 
+class Memory(NamedTuple):
+    """What a decoder works on, by stage: engines with their caches, and the logs of rows."""
+
+    bound: Mapping[str, BoundStage]
+    logs: Mapping[str, RowLog]
+
+
 class HostDecoder:
     """The interpreter of the manifest's dataflow program, as `Decoder`.
 
     Args:
-        engines: in dataflow order.
+        specs: of the stages, in dataflow order.
+        memory: their state.
         tokens: the ids that the session has seen.
+        clocks: of every stage.
         batch: sequences.
-        capacity: tokens that there is room for.
         overlap: whether stages that a decode step does not wait for run in a thread of their own, beside the others.
     """
 
-    def __init__(self, engines: Sequence[Engine], tokens: TokenLog, batch: int, capacity: int, overlap: bool = False) -> None:
+    def __init__(
+        self,
+        specs: Sequence[StageSpec],
+        memory: Memory,
+        tokens: TokenLog,
+        clocks: Mapping[str, Clock],
+        batch: int,
+        overlap: bool = False,
+    ) -> None:
         self.observer: Observer | None = None
-        specs = [engine.spec for engine in engines]
         self.fires = {spec.name: 0 for spec in specs}
-        self._batch, self._vocab_size = batch, vocab_size_of(specs)
+        self._batch, self._vocab_size, self._tokens = batch, vocab_size_of(specs), tokens
         self._page, self._one = page_of(specs), Block.of(np.zeros(1, np.int64))
-        self._steps = _allocate(engines, tokens, batch, capacity)
-        self._beside = Beside() if overlap and any(step.is_late for step in self._steps) else None
+        self._clocks = clocks
+        self._logged = [clock for clock in clocks.values() if isinstance(clock, LoggedClock)]
+        self.steps = _steps(specs, memory, tokens, clocks)
+        self._beside = Beside() if overlap and not self._logged and any(step.is_late for step in self.steps) else None
+
+    @classmethod
+    def open(
+        cls,
+        engines: Sequence[Engine],
+        tokens: TokenLog,
+        batch: int,
+        capacity: int,
+        overlap: bool = False,
+        clocks: Clocks | None = None,
+    ) -> HostDecoder:
+        """With state of its own, for so many tokens."""
+        specs = [engine.spec for engine in engines]
+        of_stages = clocks_of(specs, clocks or {}, capacity)
+        firings = {name: clock.capacity_firings(capacity) for name, clock in of_stages.items()}
+        logs = {
+            spec.name: RowLog.allocate(lead, firings[spec.name] * spec.output_rows, batch, spec.width)
+            for spec, lead in leads_by(specs, of_stages)
+        }
+        bound = {engine.spec.name: engine.bind(batch, firings[engine.spec.name]) for engine in engines}
+        lend(specs, bound)
+        return cls(specs, Memory(bound, logs), tokens, of_stages, batch, overlap)
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`."""
@@ -79,10 +125,12 @@ class HostDecoder:
 
     def _run_all(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = self._room_for(len(wanted))
+        if self._logged:
+            self._see(position, tokens)
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
-            for step in self._steps:
-                firings = step.spec.firings(position, tokens)
+            for step in self.steps:
+                firings = step.clock.firings(position, tokens)
                 if not firings:
                     continue
                 fire = self._fire if step.spec.resets is None else self._fire_by_period
@@ -97,6 +145,11 @@ class HostDecoder:
             if beside is not None:
                 beside.join()
         return logits
+
+    def _see(self, position: int, tokens: int = 0) -> None:
+        """Let clocks that are logs know the tokens up to there."""
+        for clock in self._logged:
+            clock.see(self._tokens, position, position + tokens)
 
     def _fire_by_period(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         """Run a stage that resets in calls of one period each.
@@ -129,10 +182,14 @@ class HostDecoder:
     def _fire(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         spec, first, count = step.spec, firings.start, len(firings)
         step.end = firings.stop
-        inputs = [
-            log.rows(first * given.count - given.shift, count * given.count)
-            for given, log in zip(spec.inputs, step.sources, strict=True)
-        ]
+        inputs = (
+            [
+                log.rows(first * given.count - given.shift, count * given.count)
+                for given, log in zip(spec.inputs, step.sources, strict=True)
+            ]
+            if step.linear
+            else self._read_newest(step, firings)
+        )
         if step.output is not None:
             output, rows = step.output.rows(first * spec.output_rows, count * spec.output_rows), None
         elif len(wanted):
@@ -148,6 +205,19 @@ class HostDecoder:
             self.observer(spec, count, time.perf_counter_ns() - began)
         self.fires[spec.name] += count
 
+    def _read_newest(self, step: _Step, firings: range) -> list[Block]:
+        """A copy of what firings read whose places a log gives: the newest rows, once the token that causes one is seen."""
+        seen = np.array([step.clock.fired_by(firing) for firing in firings]) + 1
+        found = []
+        for given, log in zip(step.spec.inputs, step.sources, strict=True):
+            newest = seen - 1
+            if given.source is not None:
+                rows = next(other.spec.output_rows for other in self.steps if other.spec.name == given.source)
+                newest = newest_rows(self._clocks[given.source], seen, rows)
+            within = np.arange(1 - given.count, 1)
+            found.append(log.picked((newest[:, None] + within).reshape(-1)))
+        return found
+
     draws = False
 
     def draw(
@@ -158,28 +228,30 @@ class HostDecoder:
 
     def rows(self, stage: int, position: int) -> Array | None:
         """As `Decoder.rows`; a view."""
-        step = self._steps[stage]
+        step = self.steps[stage]
         if step.output is None:
             return None
-        fired = step.spec.firings_within(position)
+        self._see(position)
+        fired = step.clock.firings_within(position)
         return step.output.array[: step.output.lead + fired * step.spec.output_rows]
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""
-        output = self._steps[stage].output
+        output = self.steps[stage].output
         if output is not None:
             output.array[: rows.shape[0]] = rows
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
-        rows = [self.rows(stage, position) for stage in range(len(self._steps))]
-        caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self._steps)
+        self._see(position)
+        rows = [self.rows(stage, position) for stage in range(len(self.steps))]
+        caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self.steps)
         return Written(tuple(None if array is None else array.copy() for array in rows), caches)
 
     def _used_caches(self, step: _Step, position: int) -> Iterator[Array]:
         """The rows of its caches that the tokens before a position have written."""
         for cache, array in zip(step.spec.caches, step.bound.caches, strict=True):
-            yield array[:, :, : cache.length(step.spec.firings_within(position))]
+            yield array[:, :, : cache.length(step.clock.firings_within(position))]
 
     def write(self, written: Written) -> None:
         """As `Decoder.write`."""
@@ -187,28 +259,54 @@ class HostDecoder:
         for stage, rows in enumerate(written.rows):
             if rows is not None:
                 self.write_rows(stage, rows)
-        for step, caches in zip(self._steps, written.caches, strict=True):
+        for step, caches in zip(self.steps, written.caches, strict=True):
             for cache, saved in zip(step.bound.caches, caches, strict=True):
                 cache[:, :, : saved.shape[2]] = saved
             step.end = -1  # whatever they hold, a stage that resets runs again from its last reset
+        for clock in self._logged:
+            clock.forget()
+
+    def copy_from(self, other: HostDecoder, position: int) -> None:
+        """Take over what another decoder of the same kind has written of so many tokens."""
+        other._see(position)
+        for step, given in zip(self.steps, other.steps, strict=True):
+            fired = given.clock.firings_within(position)
+            if step.output is not None and given.output is not None:
+                rows = step.output.lead + fired * step.spec.output_rows
+                step.output.array[:rows] = given.output.array[:rows]
+            for cache, array, taken in zip(step.spec.caches, step.bound.caches, given.bound.caches, strict=True):
+                array[:, :, : cache.length(fired)] = taken[:, :, : cache.length(fired)]
+            step.end = given.end
+        for clock in self._logged:
+            clock.forget()
+
+    def goes_on(self, position: int) -> bool:
+        """Whether all stages hold what they remember at the token there, so that none runs again from its last reset."""
+        return all(step.goes_on(step.clock.firings(position, 1)) for step in self.steps)
+
+    def ran(self, stage: str, end: int) -> None:
+        """A stage's caches were written elsewhere, up to a firing."""
+        for step in self.steps:
+            if step.spec.name == stage:
+                step.end = end
 
     def close(self) -> None:
         """As `Decoder.close`."""
-        self._steps = ()
+        self.steps = ()
         if self._beside is not None:
             self._beside.close()
 
     @property
     def copied_bytes(self) -> int:
         """As `Decoder.copied_bytes`."""
-        return sum(step.bound.copied_bytes for step in self._steps)
+        return sum(step.bound.copied_bytes for step in self.steps)
 
     @property
     def state_bytes(self) -> dict[str, int]:
         """As `Decoder.state_bytes`; memory that was never written is not committed."""
         return {
             step.spec.name: sum(cache.nbytes for cache in step.bound.caches) + (step.output.array.nbytes if step.output else 0)
-            for step in self._steps
+            for step in self.steps
         }
 
 
@@ -228,30 +326,45 @@ def check_same_shapes(written: Written, own: Written) -> None:
         )
 
 
-def _allocate(engines: Sequence[Engine], tokens: TokenLog, batch: int, capacity: int) -> tuple[_Step, ...]:
-    specs = [engine.spec for engine in engines]
-    leads, late = leads_of(specs), late_stages(specs)
-    logs = {
-        spec.name: RowLog(leads[spec.name], spec.capacity_firings(capacity) * spec.output_rows, batch, spec.width)
-        for spec in specs
-        if spec.output == "hidden"
-    }
-    bound = {engine.spec.name: engine.bind(batch, engine.spec.capacity_firings(capacity)) for engine in engines}
+def leads_by(specs: Sequence[StageSpec], clocks: Mapping[str, Clock]) -> Iterator[tuple[StageSpec, int]]:
+    """Stages that keep rows, and how many zeros stand before the first: what follows a logged clock may read a row of none."""
+    leads = leads_of(specs)
+    is_logged = any(isinstance(clock, LoggedClock) for clock in clocks.values())
+    counts = [given.count for spec in specs for given in spec.inputs] if is_logged else []
+    for spec in specs:
+        if spec.output == "hidden":
+            yield spec, max(leads[spec.name], *counts, 0)
+
+
+def lend(specs: Sequence[StageSpec], bound: Mapping[str, BoundStage]) -> None:
+    """Let stages that read caches of others read them."""
     for spec in specs:
         if spec.borrows:
             bound[spec.name].borrow([_cache_of(specs, bound, given.stage, given.cache.name) for given in spec.borrows])
+
+
+def _steps(specs: Sequence[StageSpec], memory: Memory, tokens: TokenLog, clocks: Mapping[str, Clock]) -> tuple[_Step, ...]:
+    late = late_stages(specs)
     return tuple(
         _Step(
             spec=spec,
-            bound=bound[spec.name],
-            sources=tuple(tokens if given.source is None else logs[given.source] for given in spec.inputs),
-            output=logs.get(spec.name),
+            clock=clocks[spec.name],
+            bound=memory.bound[spec.name],
+            sources=tuple(tokens if given.source is None else memory.logs[given.source] for given in spec.inputs),
+            linear=are_linear(spec, clocks),
+            output=memory.logs.get(spec.name),
             is_late=spec.name in late,
         )
         for spec in specs
     )
 
 
-def _cache_of(specs: Sequence[StageSpec], bound: dict[str, BoundStage], stage: str, name: str) -> Array:
+def are_linear(spec: StageSpec, clocks: Mapping[str, Clock]) -> bool:
+    """Whether what each firing reads lies at places that are linear in its index."""
+    of = (spec.name, *(given.source for given in spec.inputs if given.source is not None))
+    return not any(isinstance(clocks[name], LoggedClock) for name in of)
+
+
+def _cache_of(specs: Sequence[StageSpec], bound: Mapping[str, BoundStage], stage: str, name: str) -> Array:
     spec = next(spec for spec in specs if spec.name == stage)
     return bound[stage].caches[[cache.name for cache in spec.caches].index(name)]

@@ -91,7 +91,7 @@ class ResidentBatchDecoder:
         self._next = np.zeros((len(engines), slots), np.int64)  # where each stage fires next for each slot
         self._ends = np.zeros((len(engines), slots), np.int64)  # the firing after the last of those its caches are of
         self._strides = self._by_stage(lambda spec: spec.stride)
-        self._first_tokens = self._by_stage(lambda spec: spec.fired_by(0))
+        self._delays = self._by_stage(lambda spec: spec.delay)
         self._room = self._by_stage(lambda spec: spec.firings_within(tokens.array.shape[1] - tokens.lead))
         self._may_overfire = self._by_stage(may_overfire) > 0
         self._ranges: dict[bytes, Ranges] = {}
@@ -148,7 +148,7 @@ class ResidentBatchDecoder:
 
     def _run_prompt(self, slot: int, firings: Sequence[range], wanted: Ids) -> None:
         """Run the stages that fire for a slot, and wait for them."""
-        self._prompt.tell(firings, self._tokens.sequence(slot), wanted)
+        self._prompt.tell(firings, self._tokens.of(slot), wanted)
         self._prompt.upload()
         for index, fired in enumerate(firings):
             if fired:
@@ -178,7 +178,7 @@ class ResidentBatchDecoder:
 
     def _next_firings(self, positions: Ids) -> Ids:
         """By stage, the firing that the token at a position causes, or else the first after it, `[stages, n]`."""
-        firings: Ids = -((self._first_tokens - positions) // self._strides)
+        firings: Ids = -((self._delays - positions) // self._strides)
         return firings
 
     def _ranges_for(self, fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> Ranges:

@@ -31,29 +31,46 @@ class RowLog:
     never written cost no memory.
     """
 
-    def __init__(self, lead: int, rows: int, batch: int, dim: int) -> None:
-        self.lead = lead
-        self.array = np.zeros((lead + rows, batch, dim), np.float32)
-        self._address = self.array.ctypes.data
-        self._row_bytes = batch * dim * self.array.itemsize
+    def __init__(self, lead: int, array: Array) -> None:
+        self.lead, self.array = lead, array
+        self._address = array.ctypes.data
+        self._row_bytes = array.strides[0]
+
+    @classmethod
+    def allocate(cls, lead: int, rows: int, batch: int, width: int) -> RowLog:
+        """Zeros."""
+        return cls(lead, np.zeros((lead + rows, batch, width), np.float32))
 
     def rows(self, first: int, count: int) -> Block:
         """Rows `[first, first + count)`; `first` may reach back into the zeros, to `-lead`."""
         start = first + self.lead
         return Block(self._address + start * self._row_bytes, self.array[start : start + count])
 
+    def picked(self, indices: Ids) -> Block:
+        """A copy of the rows at indices `[n]`, which may reach back into the zeros."""
+        return Block.of(self.array[indices + self.lead])
+
 
 class TokenLog:
     """All token ids seen, `[B, lead + tokens]` int64, with id 0 before the first."""
 
-    def __init__(self, lead: int, tokens: int, batch: int, array: Ids | None = None) -> None:
-        self.lead = lead
-        self.array: Ids = np.zeros((batch, lead + tokens), np.int64) if array is None else array
-        self._address = self.array.ctypes.data
+    def __init__(self, lead: int, array: Ids) -> None:
+        self.lead, self.array = lead, array
+        self._address = array.ctypes.data
 
-    def sequence(self, index: int) -> TokenLog:
-        """That of one of its sequences, the same memory."""
-        return TokenLog(self.lead, self.array.shape[1] - self.lead, 1, self.array[index : index + 1])
+    @classmethod
+    def allocate(cls, lead: int, tokens: int, batch: int) -> TokenLog:
+        """Zeros."""
+        return cls(lead, np.zeros((batch, lead + tokens), np.int64))
+
+    def of(self, sequence: int) -> TokenLog:
+        """One sequence's, in the same memory."""
+        return TokenLog(self.lead, self.array[sequence : sequence + 1])
+
+    def seen(self, tokens: int) -> Ids:
+        """A view of the first ids, `[B, tokens]`."""
+        found: Ids = self.array[:, self.lead : self.lead + tokens]
+        return found
 
     def write(self, first: int, ids: npt.NDArray[np.int64]) -> None:
         """Set ids `[B, L]` at indices `[first, first + L)`."""
@@ -67,3 +84,7 @@ class TokenLog:
         if ids.shape[0] > 1:
             return Block.of(np.ascontiguousarray(ids))
         return Block(self._address + start * self.array.itemsize, ids)
+
+    def picked(self, indices: Ids) -> Block:
+        """A copy of the ids `[B, n]` at indices `[n]`."""
+        return Block.of(np.ascontiguousarray(self.array[:, indices + self.lead]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,14 +12,17 @@ import numpy.typing as npt
 
 from ..bundle import ModelInfo
 from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
-from ..errors import CapacityError, ConfigError, FovealError, InputError
+from ..errors import CapacityError, ConfigError, InputError
+from .capacity import capacity_for, room_for_state, whole
+from .clocks import Clocks
 from .decoder import Decoder, Engines, Observer
 from .drawing import check_drawn, check_draws
 from .host import HostDecoder
 from .one_at_a_time import one_at_a_time
+from .rewinding import check_rewind
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
-from .snapshots import Snapshot
+from .snapshots import Snapshot, check_restorable
 
 
 class Session:
@@ -38,6 +40,7 @@ class Session:
         overlap: run stages that a decode step does not wait for in a thread beside the others; in the host's memory only, and
             of use only with a CPU to spare. On a device the engines say whether they run beside.
         bundle: what the engines are of, by which snapshots are told apart; empty: of no bundle.
+        clocks: of stages whose firings the data decides, in the host's memory only.
 
     Raises:
         ConfigError: a batch below 1.
@@ -52,30 +55,25 @@ class Session:
         capacity: int | None = None,
         overlap: bool = False,
         bundle: str = "",
+        clocks: Clocks | None = None,
     ) -> None:
-        batch = _whole("batch", batch, ConfigError)
+        batch = whole("batch", batch, ConfigError)
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.turn = threading.Lock()
+        self._clocks = clocks or {}
         self.engines, self.model, self.batch, self.overlap, self.bundle = engines, model, batch, overlap, bundle
-        self.capacity = _usual_capacity(engines, model) if capacity is None else _checked_capacity(model, capacity)
+        self.capacity = capacity_for(engines, model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
         self.specs = [engine.spec for engine in engines] if isinstance(engines, Sequence) else engines.specs
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
-        try:
-            self._tokens = _token_log(self.specs, batch, self.capacity)
+        with room_for_state(batch, self.capacity):
+            self._tokens = token_log(self.specs, batch, self.capacity)
             self.decoder = self._open(engines)
-        except (MemoryError, ValueError) as error:  # numpy's, of arrays beyond all bounds
-            if isinstance(error, FovealError):
-                raise
-            raise CapacityError(
-                f"the state of {batch} sequences of {self.capacity:,} tokens finds no room ({error}); "
-                "ask for a smaller batch or capacity (docs/devices.md says what takes how much)"
-            ) from error
 
     def _open(self, engines: Engines) -> Decoder:
         if isinstance(engines, Sequence):
-            return HostDecoder(engines, self._tokens, self.batch, self.capacity, self.overlap)
+            return HostDecoder.open(engines, self._tokens, self.batch, self.capacity, self.overlap, self._clocks)
         return engines.decoder(self._tokens, self.batch, self.capacity)
 
     @one_at_a_time
@@ -144,7 +142,7 @@ class Session:
             InputError, CapacityError: as `advance`, and settings or numbers that it can't draw by, or logits that are not
                 finite; the session is unchanged.
         """
-        tokens, count = self._checked_ids(ids), _whole("count", count, InputError)
+        tokens, count = self._checked_ids(ids), whole("count", count, InputError)
         if count < 1:
             raise InputError(f"count must be at least 1, got {count}")
         if tokens.shape[1] != 1:
@@ -171,15 +169,9 @@ class Session:
         Raises:
             InputError: fewer tokens were seen, or rows that they need have been compacted since.
         """
-        tokens = _whole("tokens", tokens, InputError)
-        if not 0 <= tokens <= self.position:
-            raise InputError(f"can't rewind {tokens} tokens: the session holds {self.position}; give a number between the two")
+        tokens = whole("tokens", tokens, InputError)
+        check_rewind(tokens, self.position, self._reached, self._rewinds, "the session")
         position = self.position - tokens
-        if position and self._rewinds is not None and position < self._reached - self._rewinds:
-            raise InputError(
-                f"can't rewind to {position} tokens: the model compacts its past, and of the {self._reached} it has seen "
-                f"it can take back {self._rewinds}; restore a snapshot, or reset the session and append the tokens again"
-            )
         self.position = position
         if position == 0:
             self._reached = 0
@@ -207,21 +199,7 @@ class Session:
             InputError: another batch, or a snapshot of another bundle or other engines; the session is unchanged.
             CapacityError: the snapshot holds more tokens than this session can.
         """
-        if not isinstance(snapshot, Snapshot):
-            raise InputError(f"expected what session.snapshot() gave, got {type(snapshot).__name__}; hand that over")
-        if snapshot.bundle and self.bundle and snapshot.bundle != self.bundle:
-            raise InputError(
-                "the snapshot is of another bundle or target, whose rows mean nothing to this model; "
-                "restore it into a session of the bundle that gave it, or append the tokens again"
-            )
-        if snapshot.batch != self.batch:
-            raise InputError(
-                f"the snapshot has batch {snapshot.batch}, this session {self.batch}; use a session of the same batch"
-            )
-        if snapshot.position > self.capacity:
-            raise CapacityError(
-                f"the snapshot holds {snapshot.position} tokens, this session at most {self.capacity}; give it more capacity"
-            )
+        check_restorable(snapshot, self.bundle, self.batch, self.capacity, "this session")
         self.decoder.write(snapshot.written)
         self._tokens.write(0, snapshot.tokens)
         self.position, self._reached = snapshot.position, snapshot.reached
@@ -229,7 +207,7 @@ class Session:
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
         moment = self.snapshot()
-        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap, self.bundle)
+        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap, self.bundle, self._clocks)
         forked.restore(moment)
         return forked
 
@@ -260,7 +238,7 @@ class Session:
     @property
     def tokens(self) -> npt.NDArray[np.int64]:
         """A view of the ids `[B, position]` seen so far."""
-        return self._tokens.array[:, self._tokens.lead : self._tokens.lead + self.position]
+        return self._tokens.seen(self.position)
 
     def output_rows(self, stage: str) -> Array:
         """The rows `[rows, B, D]` a stage has given so far; the stage that gives logits keeps none.
@@ -330,12 +308,6 @@ class _Closed:
         raise InputError("the session is closed: its buffers were given back at the end of its `with` block; open another")
 
 
-def _usual_capacity(engines: Engines, model: ModelInfo) -> int:
-    """The model's context, or as much of it as the engines hold."""
-    most = None if isinstance(engines, Sequence) else engines.capacity
-    return model.context if most is None else min(model.context, most)
-
-
 def _as_array(ids: npt.ArrayLike) -> Array:
     """What was given as an array; numpy refuses rows of several lengths, and says so of `inhomogeneous parts`."""
     try:
@@ -349,27 +321,7 @@ def _as_array(ids: npt.ArrayLike) -> Array:
         ) from None
 
 
-def _whole(name: str, value: object, refused: type[ConfigError | InputError]) -> int:
-    """An integer of whatever kind; a bool is a slip."""
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    raise refused(f"{name} must be an integer, got {value!r}")
-
-
-def _checked_capacity(model: ModelInfo, capacity: int) -> int:
-    capacity = _whole("capacity", capacity, ConfigError)
-    if capacity < 1:
-        raise CapacityError(f"capacity must be at least 1 token, got {capacity}")
-    if model.max_positions is not None and capacity > model.max_positions:
-        raise CapacityError(
-            f"the model has {model.max_positions} positions, got a capacity of {capacity}; ask for no more than it has"
-        )
-    return capacity
-
-
-def _token_log(specs: Sequence[StageSpec], batch: int, capacity: int) -> TokenLog:
+def token_log(specs: Sequence[StageSpec], batch: int, capacity: int) -> TokenLog:
+    """With as many ids before the first as a stage's window may reach back."""
     shifts = [given.shift for spec in specs for given in spec.inputs if given.source is None]
-    return TokenLog(max(shifts, default=0), capacity, batch)
+    return TokenLog.allocate(max(shifts, default=0), capacity, batch)

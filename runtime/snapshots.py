@@ -9,7 +9,7 @@ from typing import NoReturn
 import msgspec
 import numpy as np
 
-from ..errors import InputError
+from ..errors import CapacityError, InputError
 from .decoder import Written
 from .rows import Array
 
@@ -73,6 +73,33 @@ class Snapshot:
         if hashlib.sha256(payload).digest() != bytes(digest):
             raise InputError("the bytes of the snapshot were cut short or altered (their checksum differs); make it again")
         return _decoded(payload)
+
+
+def check_restorable(snapshot: Snapshot, bundle: str, batch: int, capacity: int, whose: str) -> None:
+    """Raise unless a snapshot can be restored where there is so much room.
+
+    Args:
+        snapshot: what was handed over.
+        bundle: what the engines are of; empty: of no bundle.
+        batch: sequences.
+        capacity: tokens of each.
+        whose: what the message calls it, such as `this session`.
+
+    Raises:
+        InputError: no snapshot, one of another bundle, or one of another batch.
+        CapacityError: it holds more tokens.
+    """
+    if not isinstance(snapshot, Snapshot):
+        raise InputError(f"expected what session.snapshot() gave, got {type(snapshot).__name__}; hand that over")
+    if snapshot.bundle and bundle and snapshot.bundle != bundle:
+        raise InputError(
+            "the snapshot is of another bundle or target, whose rows mean nothing to this model; "
+            "restore it into a session of the bundle that gave it, or append the tokens again"
+        )
+    if snapshot.batch != batch:
+        raise InputError(f"the snapshot has batch {snapshot.batch}, {whose} {batch}; use a session of the same batch")
+    if snapshot.position > capacity:
+        raise CapacityError(f"the snapshot holds {snapshot.position} tokens, {whose} at most {capacity}; give it more capacity")
 
 
 def checked(payload: bytes) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from batches import BatchWalk, wander
 from combinations import deep
 from exactness import EXACT, Walk
 from own_positions import check_own_positions
@@ -38,7 +40,7 @@ from foveal.runtime.session import Session
 
 RTX = "tensorrt-rtx"
 KINDS = [
-    *("cpu", "classic graphs", "own positions", "slots", "cuda", "int8", "w8", "fp16"),
+    *("cpu", "classic graphs", "own positions", "slots", "cuda", "int8", "w8", "fp16", "batch", "batch int8"),
     pytest.param("w4", marks=deep),
     *(
         pytest.param(f"{RTX} {dialect} {precision}", marks=() if (dialect, precision) == ("modern", "int8") else deep)
@@ -67,6 +69,10 @@ WALK = (
 )
 CLOSE = 0.25
 """Of the spread of the logits, how far small random models may be off in integers: enough to notice what is broken."""
+
+
+BATCH_TOLERANCES = {"fp32": 1e-4, "int8": 0.05}
+"""Of logits of a batch against a session's: in integers the last bit of a sum may move an activation to the next step."""
 
 
 def check_reliance(graph: bytes) -> None:
@@ -123,6 +129,8 @@ class FamilyEngines:
         elif kind.startswith(RTX):
             _, dialect, precision = kind.split()
             assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines
+        elif kind.startswith("batch"):
+            self._check_batch(kind.removeprefix("batch").strip() or "fp32")
         elif kind.startswith("turing"):
             self._check_turing(kind.split()[1])
         elif kind == "bench":
@@ -152,6 +160,15 @@ class FamilyEngines:
         for dialect in DIALECTS:
             got = check_turing(self._in(precision), ids, precision, dialect)
             self._check_close(got, self._logits(ids), f"{precision} for Turing, {dialect}")
+
+    def _check_batch(self, precision: str) -> None:
+        """Sequences of a batch against sessions of their own, by the same engines."""
+        model, choose = load(self._in(precision), threads=1), Random(0)
+        capacity = min(model.manifest.model.context, 64)
+        for policy in ("staggered", "aligned"):
+            batch = model.batch(4, capacity, policy, prefill_seconds=0)
+            walk = BatchWalk(batch, lambda: model.session(capacity=capacity), BATCH_TOLERANCES[precision])
+            wander(walk, choose, 60, capacity, model.manifest.model.vocab_size)
 
     def _options(self, **choices: object) -> EngineOptions:
         capacity = min(self.full.manifest.model.context, 64)

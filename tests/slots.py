@@ -58,7 +58,7 @@ class Slots:
         specs, self.capacity = sessions[0].specs, sessions[0].capacity
         lead = max((given.shift for spec in specs for given in spec.inputs if given.source is None), default=0)
         self._begins_ahead, self._rewinds = begins_ahead(specs), sessions[0]._rewinds
-        self.tokens = TokenLog(lead, self.capacity, len(sessions))
+        self.tokens = TokenLog.allocate(lead, self.capacity, len(sessions))
         self.decoder: Any = open_decoder(self.tokens, len(sessions), self.capacity)
 
     def take(self, what: str, which: int, number: int) -> None:
@@ -88,7 +88,7 @@ class Slots:
         if ids.size == 0:
             return
         self._begin(slot)
-        self.tokens.sequence(slot).write(position, ids)
+        self.tokens.of(slot).write(position, ids)
         wanted = np.array([ids.shape[1] - 1]) if last_only else np.arange(ids.shape[1])
         found = self.decoder.prefill(slot, position, ids.shape[1], wanted)
         self._compare(found, self.sessions[slot].advance(ids, last_only)[0], f"slot {slot}, prefill from {position}")
@@ -101,7 +101,7 @@ class Slots:
         ids, positions = self._new_ids(len(slots), 1), [self.sessions[slot].position for slot in slots]
         for slot, new, position in zip(slots, ids, positions, strict=True):
             self._begin(slot)
-            self.tokens.sequence(slot).write(position, new[None])
+            self.tokens.of(slot).write(position, new[None])
         found = self.decoder.step(np.array(slots), np.array(positions))
         expected = [self.sessions[slot].advance(new[None])[0, 0] for slot, new in zip(slots, ids, strict=True)]
         self._compare(found, np.stack(expected), f"slots {slots} at {positions}")

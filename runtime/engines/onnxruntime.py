@@ -139,15 +139,15 @@ class OnnxRuntimeStage:
 
     def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `SlotsStage.run_each`."""
-        self._run(firsts, 1, inputs, output, logit_rows)
+        self._run(firsts if len(firsts) > 1 else int(firsts[0]), 1, inputs, output, logit_rows)
 
     def _run(self, first: int | Ids, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         device = self._device
         self._counters.set(first, firings)
         try:
             if self._counts_rows:
-                address, array = self._counters.rows(first, firings)
-                self._bind_input("rows", device, _INT64, array.shape, address)
+                address, shape = self._counters.rows(first, firings)
+                self._bind_input("rows", device, _INT64, shape, address)
             for (name, dtype), (address, array) in zip(self._inputs, inputs, strict=True):
                 self._bind_input(name, device, dtype, array.shape, address)
             if logit_rows is not None:

@@ -415,7 +415,7 @@ class TestBorrowedCaches:
     def test_are_bound_by_address(self) -> None:
         """The lender's own array, so that nothing is copied."""
         session = on_host(borrowing(3))
-        lender, borrower = (step.bound for step in session.decoder._steps)
+        lender, borrower = (step.bound for step in session.decoder.steps)
         assert borrower.lent[0] is lender.caches[0]
         assert session.copied_bytes == 0
 

@@ -431,7 +431,7 @@ class TestFrame:
 
     def test_has_room_for_the_firings_of_any_phase(self) -> None:
         """Twenty tokens that begin at the end of a group complete two groups; twenty that begin with one complete one."""
-        device, tokens = HostDevice(), TokenLog(0, 40, 2)
+        device, tokens = HostDevice(), TokenLog.allocate(0, 40, 2)
         tokens.write(0, np.arange(80).reshape(2, 40))
         frame = Frame(device, self.SPECS, "prefill", Limits(batch=2, capacity=40, prefill=20), vocab_size=3)
         frame.tell([spec.firings(15, 20) for spec in self.SPECS], tokens, np.array([19]))

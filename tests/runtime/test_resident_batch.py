@@ -6,10 +6,12 @@ Devices and TensorRT are fakes on the host (tests/fake_cuda.py, tests/fake_tenso
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from batches import BatchWalk, wander
 from combinations import fewer_examples
 from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, Generation
@@ -27,6 +29,7 @@ from foveal.contract import Limits
 from foveal.errors import DeviceError, EngineMismatchError
 from foveal.export import convert_model
 from foveal.runtime import resident_batch
+from foveal.runtime.batch import Batch
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session
@@ -131,6 +134,19 @@ def test_real_graphs(name: str, dialect: str, in_place: bool, zoo: Zoo, way: Way
     slots = slots_of(engines, zoo[name].bundle.manifest.model, 48, 1e-4)
     for step in way:
         slots.take(*step)
+
+
+@pytest.mark.parametrize("policy", ["staggered", "aligned"])
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    "program", [hourglass(3, 2), forgetful(3, 2), borrowing(4), paged(4, 6)], ids=["k", "resets", "lent", "pages"]
+)
+def test_a_batch_on_a_device(program: Any, in_place: bool, policy: Any) -> None:
+    """As one in the host's memory: sequences join, wait for their phase, leave, pause, rewind and fork."""
+    engines = resident_engines(program, in_place, LIMITS)
+    with Batch(engines, info(), SLOTS, LIMITS.capacity, policy, prefill_seconds=0) as batch:
+        walk = BatchWalk(batch, lambda: Session(engines, info(), 1, LIMITS.capacity), 1e-4)
+        wander(walk, Random(0), 120, LIMITS.capacity, info().vocab_size)
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +274,8 @@ class TestOnTensorRT:
         """With a capacity for which they would not, or another way out; a single slot begins where its buffer does."""
         engines = tensorrt_engines(zoo[name], "tensorrt-rtx", gpu, Limits(batch=2, capacity=95, prefill=5))
         with pytest.raises(ConfigError, match=message):
-            engines.batch_decoder(TokenLog(0, 95, 2), 2, 95)
-        engines.batch_decoder(TokenLog(0, 95, 1), 1, 95).close()
+            engines.batch_decoder(TokenLog.allocate(0, 95, 2), 2, 95)
+        engines.batch_decoder(TokenLog.allocate(0, 95, 1), 1, 95).close()
 
 
 class TestWhatIsRefused:
@@ -269,23 +285,23 @@ class TestWhatIsRefused:
         """As of sessions."""
         engines = ort_engines(zoo["linear"], "modern")
         with pytest.raises(ConfigError, match="at most 2 sequences, got a batch of 3; build them with --max-batch 3"):
-            engines.batch_decoder(TokenLog(0, 96, 3), 3, 96)
+            engines.batch_decoder(TokenLog.allocate(0, 96, 3), 3, 96)
         with pytest.raises(CapacityError, match="at most 96 tokens, got a capacity of 97; ask for less, or .*--capacity 97"):
-            engines.batch_decoder(TokenLog(0, 97, 2), 2, 97)
+            engines.batch_decoder(TokenLog.allocate(0, 97, 2), 2, 97)
 
     def test_engines_that_want_all_sequences_at_one_position(self, zoo: Zoo) -> None:
         """As earlier versions built them; one sequence is at one position."""
         engines = ort_engines(zoo["linear"], "modern")
         engines.engines[0].own_positions = False
         with pytest.raises(EngineMismatchError, match="foveal build BUNDLE --target cuda"):
-            engines.batch_decoder(TokenLog(0, 96, 2), 2, 96)
-        engines.batch_decoder(TokenLog(0, 96, 1), 1, 96).close()
+            engines.batch_decoder(TokenLog.allocate(0, 96, 2), 2, 96)
+        engines.batch_decoder(TokenLog.allocate(0, 96, 1), 1, 96).close()
 
     def test_what_other_engines_have_written(self, zoo: Zoo) -> None:
         """Nothing is written then."""
         nested, linear = (ort_engines(zoo[name], "modern") for name in ("nested", "linear"))
         session = session_of(linear, zoo["linear"])
         session.advance([[1, 2, 3]])
-        decoder = nested.batch_decoder(TokenLog(0, 96, 2), 2, 96)
+        decoder = nested.batch_decoder(TokenLog.allocate(0, 96, 2), 2, 96)
         with pytest.raises(InputError, match="engines that keep their rows and caches otherwise"):
             decoder.write(1, session.snapshot().written)

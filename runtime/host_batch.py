@@ -1,0 +1,282 @@
+"""Decoding a batch in the host's memory, each of its sequences at a position of its own.
+
+Slot b owns row b of every cache `[N, H, S, W]` and of every log `[N, rows, D]`, so that what it has written is contiguous: a
+prompt is appended by a decoder of its own (`host.py`) that works on its part, and copies nothing. A decode step runs every
+stage for the slots it fires for, on views of the caches (`ranges.py`); what a stage reads of several slots is brought together,
+a row or a window of each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import StageSpec, vocab_size_of
+from .clocks import Clocks, LoggedClock, clocks_of, newest_rows
+from .decoder import Observer, Written
+from .engines.base import SlotsEngine, SlotsStage
+from .host import HostDecoder, Memory, are_linear, leads_by, lend
+from .ranges import may_overfire, ranges_of
+from .rows import Array, Block, Ids, RowLog, TokenLog
+
+_MOST_VIEWS = 256
+"""Of one stage: engines bound to runs of slots. Each is a few KB, and takes a tenth of a millisecond to make."""
+
+
+class _SlotStage:
+    """One stage for all slots: its caches, its log, and its engine bound to runs of slots."""
+
+    def __init__(self, engine: SlotsEngine, slots: int, firings: int, lead: int, linear: bool) -> None:
+        self.engine, self.spec, self.firings, self.lead, self.linear = engine, engine.spec, firings, lead, linear
+        self.caches = engine.new_caches(slots, firings)
+        self.rows_of_slot = lead + firings * self.spec.output_rows
+        keeps_rows = self.spec.output == "hidden"
+        self.log = np.zeros((slots, self.rows_of_slot, self.spec.width), np.float32) if keeps_rows else None
+        self.may_overfire = may_overfire(self.spec)
+
+    @property
+    def nbytes(self) -> int:
+        """Of caches and rows."""
+        return sum(cache.nbytes for cache in self.caches) + (0 if self.log is None else self.log.nbytes)
+
+    def attach(self, first: int, last: int) -> SlotsStage:
+        """Its engine on slots `[first, last)`."""
+        return self.engine.attach([cache[first:last] for cache in self.caches], last - first, self.firings)
+
+    def log_of(self, slot: int) -> RowLog | None:
+        """The rows of one slot as a decoder of one sequence keeps them, `[rows, 1, D]`."""
+        return None if self.log is None else RowLog(self.lead, self.log[slot][:, None])
+
+    def take(self, indices: Ids) -> Array:
+        """Rows `[n, b, D]` at places `[n, b]` of all slots' rows together."""
+        assert self.log is not None
+        taken: Array = self.log.reshape(-1, self.spec.width).take(indices, axis=0)
+        return taken
+
+    def put(self, indices: Ids, rows: Array) -> None:
+        """Write them."""
+        assert self.log is not None
+        self.log.reshape(-1, self.spec.width)[indices] = rows
+
+
+class HostBatchDecoder:
+    """As `BatchDecoder`, in the host's memory.
+
+    Args:
+        engines: in dataflow order.
+        tokens: the ids `[slots, lead + capacity]` that sequences have seen.
+        slots: sequences that there is room for.
+        capacity: tokens of each.
+        clocks: of stages whose firings the data decides.
+    """
+
+    def __init__(
+        self, engines: Sequence[SlotsEngine], tokens: TokenLog, slots: int, capacity: int, clocks: Clocks | None = None
+    ) -> None:
+        self._observer: Observer | None = None
+        self._specs = [engine.spec for engine in engines]
+        self._tokens, self._slots, self._vocab_size = tokens, slots, vocab_size_of(self._specs)
+        self._clocks = [clocks_of(self._specs, clocks or {}, capacity) for _ in range(slots)]
+        of_one = self._clocks[0]
+        leads = {spec.name: lead for spec, lead in leads_by(self._specs, of_one)}
+        self._stages = [
+            _SlotStage(
+                engine,
+                slots,
+                of_one[engine.spec.name].capacity_firings(capacity),
+                leads.get(engine.spec.name, 0),
+                are_linear(engine.spec, of_one),
+            )
+            for engine in engines
+        ]
+        self._by_name = {stage.spec.name: stage for stage in self._stages}
+        self._resets = any(spec.resets is not None for spec in self._specs)
+        self._is_logged = any(isinstance(clock, LoggedClock) for clock in of_one.values())
+        self._of_slot: dict[int, HostDecoder] = {}
+        self._views: OrderedDict[tuple[int, int], dict[str, SlotsStage]] = OrderedDict()
+        self._positions = np.zeros(slots, np.int64)
+        """Where each slot was last, for those that are run along."""
+        self._fires = {spec.name: 0 for spec in self._specs}
+        self._copied_bytes = 0
+        self._none = np.zeros(slots, np.bool_)
+        self._first_row = Block.of(np.zeros(1, np.int64))
+
+    def prefill(self, slot: int, position: int, tokens: int, wanted: Ids) -> npt.NDArray[np.float32]:
+        """As `BatchDecoder.prefill`."""
+        logits = self._decoder(slot).run(position, tokens, wanted)
+        self._positions[slot] = position + tokens
+        of_one: npt.NDArray[np.float32] = logits[0]
+        return of_one
+
+    def step(self, slots: Ids, positions: Ids) -> npt.NDArray[np.float32]:
+        """As `BatchDecoder.step`."""
+        alone = self._alone(slots, positions)
+        logits = np.empty((len(slots), self._vocab_size), np.float32)
+        for index in np.flatnonzero(alone).tolist():
+            logits[index] = self.prefill(int(slots[index]), int(positions[index]), 1, self._first_row.array)
+        if not alone.all():
+            logits[~alone] = self._step_together(slots[~alone], positions[~alone])
+        return logits
+
+    def _alone(self, slots: Ids, positions: Ids) -> npt.NDArray[np.bool_]:
+        """Whose step is run by itself: a single slot's, which copies nothing, and those in which a stage runs from its last
+        reset again."""
+        if len(slots) == 1:
+            return np.ones(1, np.bool_)
+        if not self._resets:
+            return np.zeros(len(slots), np.bool_)
+        each = zip(slots.tolist(), positions.tolist(), strict=True)
+        return np.array([not self._decoder(slot).goes_on(position) for slot, position in each])
+
+    def _step_together(self, slots: Ids, positions: Ids) -> npt.NDArray[np.float32]:
+        self._positions[slots] = positions
+        steps = np.zeros(self._slots, np.bool_)
+        steps[slots] = True
+        if self._is_logged:
+            self._see(slots, positions)
+        logits = np.empty((self._slots, self._vocab_size), np.float32)
+        for stage in self._stages:
+            firsts, due = self._next_firings(stage.spec)
+            fires = due & steps
+            passable = firsts < stage.firings if stage.may_overfire else self._none
+            for first, last in ranges_of(fires, passable):
+                self._fire(stage, first, last, firsts[first:last], logits)
+            self._fires[stage.spec.name] += int(np.count_nonzero(fires))
+            if stage.spec.resets is not None:
+                for slot in np.flatnonzero(fires).tolist():
+                    self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)
+        self._positions[slots] += 1
+        found: npt.NDArray[np.float32] = logits[slots]
+        return found
+
+    def _next_firings(self, spec: StageSpec) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """The index of every slot's next firing, and whether its next token causes it."""
+        if isinstance(self._clocks[0][spec.name], LoggedClock):
+            fired = [of[spec.name].firings(int(p), 1) for of, p in zip(self._clocks, self._positions, strict=True)]
+            return np.array([range_.start for range_ in fired]), np.array([len(range_) > 0 for range_ in fired])
+        begin = self._positions - spec.delay
+        return -(-begin // spec.stride), begin % spec.stride == 0
+
+    def _fire(self, stage: _SlotStage, first: int, last: int, firsts: Ids, logits: Array) -> None:
+        """One engine call, for slots `[first, last)`."""
+        spec, base = stage.spec, np.arange(first, last)
+        inputs = [Block.of(rows) for rows in self._read(stage, base, firsts)]
+        if stage.log is None:
+            given, wanted = np.empty((last - first, 1, self._vocab_size), np.float32), self._first_row
+        else:
+            given, wanted = np.empty((spec.output_rows, last - first, spec.width), np.float32), None
+        began = time.perf_counter_ns()
+        self._view(first, last)[spec.name].run_each(firsts, inputs, Block.of(given), wanted)
+        elapsed_ns = time.perf_counter_ns() - began
+        if stage.log is None:
+            logits[first:last] = given[:, 0]
+        else:
+            start = base * stage.rows_of_slot + stage.lead + firsts * spec.output_rows
+            stage.put(start + np.arange(spec.output_rows)[:, None], given)
+            self._copied_bytes += given.nbytes
+        self._copied_bytes += sum(block.array.nbytes for block in inputs)
+        if self._observer is not None:
+            self._observer(spec, last - first, elapsed_ns)
+
+    def _read(self, stage: _SlotStage, base: Ids, firsts: Ids) -> list[Array]:
+        """What a firing of each slot reads: ids `[b, count]`, rows `[count, b, D]`."""
+        found = []
+        for given in stage.spec.inputs:
+            end = firsts * given.count - given.shift + given.count  # after the last row
+            if not stage.linear:
+                end = self._after_newest(stage, given.source, base, firsts)
+            if given.source is None:
+                within = np.arange(-given.count, 0) + self._tokens.lead
+                found.append(self._tokens.array[base[:, None], end[:, None] + within])
+            else:
+                source = self._by_name[given.source]
+                within = np.arange(-given.count, 0)[:, None] + source.lead
+                found.append(source.take(base * source.rows_of_slot + end + within))
+        return found
+
+    def _after_newest(self, stage: _SlotStage, source: str | None, base: Ids, firsts: Ids) -> Ids:
+        """Where rows end that a clock's log leads to: with the newest there is when the token that causes a firing is seen."""
+        seen = []
+        for slot, firing in zip(base.tolist(), firsts.tolist(), strict=True):
+            seen.append(min(self._clocks[slot][stage.spec.name].fired_by(firing), int(self._positions[slot])) + 1)
+        if source is None:
+            return np.array(seen)
+        rows = self._by_name[source].spec.output_rows
+        each = zip(base.tolist(), seen, strict=True)
+        return np.array([int(newest_rows(self._clocks[slot][source], np.array([n]), rows)[0]) + 1 for slot, n in each])
+
+    def _see(self, slots: Ids, positions: Ids) -> None:
+        """Let clocks that are logs know the token at each slot's position."""
+        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
+            for clock in self._clocks[slot].values():
+                if isinstance(clock, LoggedClock):
+                    clock.see(self._tokens.of(slot), position, position + 1)
+
+    def _view(self, first: int, last: int) -> dict[str, SlotsStage]:
+        """The engines on slots `[first, last)`, which share caches with all other views of them."""
+        view = self._views.pop((first, last), None)
+        if view is None:
+            view = {stage.spec.name: stage.attach(first, last) for stage in self._stages}
+            lend(self._specs, view)
+        self._views[first, last] = view
+        if len(self._views) > _MOST_VIEWS:
+            self._views.popitem(last=False)
+        return view
+
+    def _decoder(self, slot: int) -> HostDecoder:
+        """Of one slot alone, in its own part of the memory."""
+        if slot not in self._of_slot:
+            logs = {stage.spec.name: log for stage in self._stages if (log := stage.log_of(slot)) is not None}
+            memory = Memory(self._view(slot, slot + 1), logs)
+            decoder = HostDecoder(self._specs, memory, self._tokens.of(slot), self._clocks[slot], 1)
+            decoder.observer = self._observer
+            self._of_slot[slot] = decoder
+        return self._of_slot[slot]
+
+    def read(self, slot: int, position: int) -> Written:
+        """As `BatchDecoder.read`."""
+        return self._decoder(slot).read(position)
+
+    def write(self, slot: int, written: Written) -> None:
+        """As `BatchDecoder.write`."""
+        self._decoder(slot).write(written)
+
+    def fork(self, source: int, target: int, position: int) -> None:
+        """As `BatchDecoder.fork`."""
+        self._decoder(target).copy_from(self._decoder(source), position)
+
+    @property
+    def observer(self) -> Observer | None:
+        """As `BatchDecoder.observer`."""
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._observer = observer
+        for decoder in self._of_slot.values():
+            decoder.observer = observer
+
+    @property
+    def fires(self) -> dict[str, int]:
+        """As `BatchDecoder.fires`."""
+        decoders = self._of_slot.values()
+        return {name: count + sum(decoder.fires[name] for decoder in decoders) for name, count in self._fires.items()}
+
+    @property
+    def copied_bytes(self) -> int:
+        """As `BatchDecoder.copied_bytes`."""
+        return self._copied_bytes + sum(decoder.copied_bytes for decoder in self._of_slot.values())
+
+    @property
+    def state_bytes(self) -> dict[str, int]:
+        """As `BatchDecoder.state_bytes`; memory that was never written is not committed."""
+        return {stage.spec.name: stage.nbytes for stage in self._stages}
+
+    def close(self) -> None:
+        """As `BatchDecoder.close`."""
+        self._stages, self._by_name, self._of_slot = [], {}, {}
+        self._views.clear()
