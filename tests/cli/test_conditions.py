@@ -35,7 +35,7 @@ ALWAYS = {
     "inspect": "bundle tokens profile json",
     "generate": "bundle output max_new_tokens temperature repetition_penalty end target",
     "eval": "bundle text against probe plot limit window target json",
-    "bench": "bundles hierarchy prompt_tokens new_tokens rounds target power save json",
+    "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate eval_every seed minutes threads",
@@ -81,6 +81,7 @@ REFUSED = [
     *each_idle(f"bench {B}", "--dim 64, --heads 2, --ff-dim 8, --vocab-size 9, --precision w8, --eager", "--hierarchy"),
     idle(f"bench {B} --calibration {T}", "--calibration", RANDOM_TEXT),
     idle(f"bench --hierarchy 1@1 --calibration {T}", "--calibration", RANDOM_TEXT),
+    idle(f"bench {B} --policy aligned", "--policy", "--batch of at least 2"),
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
@@ -130,6 +131,7 @@ REFUSED = [
 NOTHING = [
     (f"bench {B} --rounds 0", "rounds must be at least 1, got 0"),
     (f"bench {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    (f"bench {B} --batch 0", "a batch is of at least 2 sequences, got 0"),
     ("bench --hierarchy 1@1 --heads 0", "heads must be at least 1, got 0"),
     (f"compare {B} --tokens 0", "got 0 tokens, expected"),
     (f"inspect {B} --tokens 0", "--tokens is 0, expected at least 1"),
