@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..contract import StageSpec
 from ..errors import CapacityError, ConfigError
 from ..hierarchy import Hierarchy
 from ..runtime.batch import Batch
@@ -84,7 +85,8 @@ def tokens_of_round(model: Model, work: Load, policy: Policy) -> int:
 class BatchSamples:
     """Of one batch, in order: nanoseconds of each step, and by stage the slots that it fired for.
 
-    `positions` are those of the slots at a round's first step, the same in all rounds.
+    `positions` are those of the slots at a round's first step, the same in all rounds. `calls`, of rounds that were watched: of
+    each step the stage, number of slots and nanoseconds of every engine call.
     """
 
     itl_ns: list[int] = field(default_factory=list)
@@ -92,6 +94,7 @@ class BatchSamples:
     round_tokens_per_s: list[float] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     copied_bytes_per_step: float = 0.0
+    calls: list[list[tuple[str, int, int]]] = field(default_factory=list)
 
 
 class BatchRounds:
@@ -104,22 +107,26 @@ class BatchRounds:
         rng = np.random.default_rng(work.seed)
         self._prompts = rng.integers(0, batch.model.vocab_size, (batch.slots, work.prompt_tokens))
 
-    def run(self, is_warm_up: bool = False) -> None:
-        """One round; appends to `samples` unless it is a warm-up."""
+    def run(self, is_warm_up: bool = False, watched: bool = False) -> None:
+        """One round; appends to `samples` unless it is a warm-up. Watching engine calls takes a little time itself."""
         batch, tokens = self.batch, self._begin()
         positions = [sequence.position for sequence in batch.sequences]
         copied, fired = batch.copied_bytes, batch.fires
-        steps, fires = [], []
+        steps, fires, seen = [], [], _Calls()
+        batch.observer = seen if watched else None
         for _ in range(self._work.new_tokens):
             began = time.perf_counter_ns()
             tokens = greedy(self._step(tokens))
             steps.append(time.perf_counter_ns() - began)
             before, fired = fired, batch.fires
             fires.append({name: count - before[name] for name, count in fired.items()})
+            seen.end_step()
+        batch.observer = None
         if not is_warm_up:
             kept = self.samples
             kept.itl_ns += steps
             kept.fires += fires
+            kept.calls += seen.by_step if watched else []
             kept.round_tokens_per_s.append(batch.slots * len(steps) / (sum(steps) * 1e-9))
             kept.positions, kept.copied_bytes_per_step = positions, (batch.copied_bytes - copied) / len(steps)
         for sequence in batch.sequences:
@@ -139,6 +146,23 @@ class BatchRounds:
     def _step(self, tokens: Mapping[Joined, int]) -> Logits:
         self._steps += 1
         return self.batch.step(tokens)
+
+
+class _Calls:
+    """Engine calls by step."""
+
+    def __init__(self) -> None:
+        self.by_step: list[list[tuple[str, int, int]]] = []
+        self._of_step: list[tuple[str, int, int]] = []
+
+    def __call__(self, stage: StageSpec, slots: int, elapsed_ns: int) -> None:
+        """One was made."""
+        self._of_step.append((stage.name, slots, elapsed_ns))
+
+    def end_step(self) -> None:
+        """The calls that follow are of the next."""
+        self.by_step.append(self._of_step)
+        self._of_step = []
 
 
 def greedy(found: Logits) -> dict[Joined, int]:
