@@ -88,8 +88,7 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
         ConfigError: less than 2 sequences: a straight line takes two points.
         CapacityError, EngineMismatchError: as `Batch`.
     """
-    if up_to < 2:
-        raise ConfigError(f"times are measured for 1 to {up_to} sequences, expected at least 2; give a larger number")
+    require_line(up_to)
     environment = read_environment()
     sizes, chunks = _doubled(up_to), _doubled(work.prompt_tokens)
     batches = [open_rounds(model, work, size, "aligned") for size in sizes]
@@ -115,6 +114,12 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
         host=_curve({size: _host_ns(rounds) for size, rounds in zip(sizes, batches, strict=True)}),
         prefill=_curve(by_chunk),
     )
+
+
+def require_line(up_to: int) -> None:
+    """Raise a ConfigError where times of 1 to `up_to` sequences are too few for a straight line."""
+    if up_to < 2:
+        raise ConfigError(f"times are measured for 1 to {up_to} sequences, expected at least 2; give a larger number")
 
 
 def _doubled(most: int) -> list[int]:

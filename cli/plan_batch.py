@@ -53,7 +53,7 @@ def plan_batch(
     from ..bench.batch_service import Requests
     from ..bench.decode import Load
     from ..bench.show_forecast import show_forecast
-    from ..bench.stage_times import measure_stage_times, read_stage_times, save_stage_times
+    from ..bench.stage_times import measure_stage_times, read_stage_times, require_line, save_stage_times
     from ..runtime.model import load
 
     here = dict.fromkeys(("up_to", "rounds", "threads", "save_times", "measure"), (times is None, _FIRST))
@@ -63,7 +63,8 @@ def plan_batch(
             require_place(place)
     rates = () if rate is None else numbers(rate, float, "--rate")
     cases = Cases(numbers(slots, int, "--slots"), checked_policies(policy.split(",")), rates, seed, prefill_ms / 1e3)
-    requests = Requests(prompt_tokens, new_tokens, steps)
+    requests, work = Requests(prompt_tokens, new_tokens, steps), Load(prompt_tokens, new_tokens, rounds)
+    require_line(up_to)
     opened = open_bundle(bundle)
     requests.require_room(opened.manifest.model.context)
     stages = [entry.spec for entry in opened.manifest.stages]
@@ -73,7 +74,7 @@ def plan_batch(
             taken = read_stage_times(times, stages)
         else:
             model = load(opened, "cpu", pool_threads(opened.path, "cpu", threads))
-            taken = measure_stage_times(model, Load(prompt_tokens, new_tokens, rounds), up_to, report)
+            taken = measure_stage_times(model, work, up_to, report)
         if save_times is not None:
             save_stage_times(save_times, taken)
             err.print(f"wrote {save_times}")
