@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-deep check kill-test fuzz lint type format bench claims gpu-check clean
+.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims gpu-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -30,6 +30,10 @@ kill-test: .venv/.dev
 # 10,000 damaged checkpoints, bundles, plans and reports, instead of a few hundred: about half an hour.
 fuzz: .venv/.dev
 	FOVEAL_MUTANTS=10000 $(BIN)/python -m pytest -n 0 -s tests/test_fuzz.py
+
+# Breaks the scheduler of batches in 33 ways, one after the other, and sees whether tests notice: about a quarter of an hour.
+mutants: .venv/.dev
+	$(BIN)/python tests/scheduler_mutants.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

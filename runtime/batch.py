@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..bundle import ModelInfo
 from ..contract import BEGINNING, begins_ahead, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
+from .admission import Admission
 from .batch_decoder import BatchDecoder
 from .capacity import whole
 from .clocks import Clocks
@@ -21,7 +22,7 @@ from .decoder import Engines, Observer
 from .ids import checked_ids
 from .one_at_a_time import one_at_a_time
 from .pace import Pace
-from .phases import Policy, best_slot, check_policy, modulus_of, phases_of
+from .phases import Policy, check_policy
 from .rewinding import check_rewind
 from .rows import Ids
 from .sequence import Sequence, State
@@ -36,15 +37,15 @@ class Batch:
     """Decodes up to `slots` sequences together, a token of each in a step; `model.batch` opens one.
 
         with model.batch(slots=16) as batch:
-            one, other = batch.join([17, 4, 99]), batch.join([8, 15])
-            logits = {}
-            while len(logits) < 2:
-                logits |= batch.step()                     # appends prompts; gives the logits of those that are done
-            logits = batch.step({one: 23, other: 42})      # a token of each, and the logits after it
+            sequences = [batch.join(prompt) for prompt in prompts]
+            logits = batch.step()                          # appends prompts; gives the logits of those that are done
+            while not all(map(is_done, sequences)):
+                logits = batch.step({sequence: choose(row) for sequence, row in logits.items()})
 
     A sequence takes a token once `step` has given its logits: a prompt is appended first, in chunks between decode steps, and
     then the sequence waits until it is in the phase of its slot (`phases.py`), for less than a period of steps. One that is
-    given no token in a step falls out of that phase: it stays exact, and costs calls of its own. So pause it if it is to rest.
+    given no token in the next step falls out of that phase: it stays exact, and costs calls of its own. So pause it if it is to
+    rest, and do not wait for all prompts before the first token.
 
     The logits of every sequence are those that a session of its own gives, up to how the engine's kernels round for several
     rows. One call at a time, as in a session.
@@ -83,21 +84,18 @@ class Batch:
         self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity, clocks)
         self.slots = slots
         self._pace = Pace(_checked_seconds(prefill_seconds))
-        self._phases, self._modulus = phases_of(self.specs, slots, policy), modulus_of(self.specs, policy)
+        self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
-        self._in_slot: list[Sequence | None] = [None] * slots
-        self._queue: list[Sequence] = []
-        self._joined = self._steps = 0
 
     @property
     def sequences(self) -> list[Sequence]:
         """All that have not left: those with a slot, by slot, and then those that wait for one."""
-        return [*(sequence for sequence in self._in_slot if sequence is not None), *self._queue]
+        return self._admission.sequences
 
     @property
     def free_slots(self) -> int:
         """Sequences that could join now."""
-        return self._in_slot.count(None)
+        return self._admission.free_slots
 
     @one_at_a_time
     def join(self, prompt: npt.ArrayLike, queue: bool = False) -> Sequence:
@@ -112,7 +110,7 @@ class Batch:
             CapacityError: a prompt longer than the capacity, or no slot is free and it may not wait.
         """
         ids = self._checked_prompt(prompt, 0)
-        return self._admit(Sequence(self._joined, ids), queue)
+        return self._admission.admit(Sequence(ids), queue)
 
     @one_at_a_time
     def extend(self, sequence: Sequence, ids: npt.ArrayLike) -> None:
@@ -145,7 +143,7 @@ class Batch:
         """
         given = self._checked_tokens({} if tokens is None else tokens)
         found = self._decode(given) if given else {}
-        self._steps += 1
+        self._admission.steps += 1
         self._append_prompts()
         return {**found, **self._released()}
 
@@ -165,7 +163,7 @@ class Batch:
             ) from error
         for sequence, of_one in zip(in_order, logits, strict=True):
             sequence.go_on(1)
-            sequence.logits = of_one
+            sequence.logits = of_one.copy()  # the caller may change what it is given
         return dict(zip(in_order, logits, strict=True))
 
     def _begin(self, sequence: Sequence) -> None:
@@ -175,7 +173,7 @@ class Batch:
 
     def _append_prompts(self) -> None:
         """For as long as decoding may wait; in the order in which they came."""
-        self._admit_queued()
+        self._admission.admit_queued()
         began, spent = time.perf_counter(), 0.0
         for sequence in sorted((one for one in self.sequences if one.state == "prefilling"), key=lambda one: one.number):
             while len(sequence.pending):
@@ -211,14 +209,11 @@ class Batch:
         """Those whose phase the next step is of."""
         found = {}
         for sequence in self.sequences:
-            if sequence.state == "waiting" and self._is_in_phase(sequence.slot, sequence.position):
+            if sequence.state == "waiting" and self._admission.is_in_phase(sequence):
                 sequence.state = "ready"
                 if sequence.logits is not None:
-                    found[sequence] = sequence.logits
+                    found[sequence] = sequence.logits.copy()
         return found
-
-    def _is_in_phase(self, slot: int, position: int) -> bool:
-        return (position - self._steps - self._phases[slot]) % self._modulus == 0
 
     @one_at_a_time
     def leave(self, sequence: Sequence) -> None:
@@ -227,12 +222,8 @@ class Batch:
         Raises:
             InputError: it is of another batch, or has left.
         """
-        self._check_here(sequence)
-        if sequence.is_live:
-            self._in_slot[sequence.slot] = None
-        else:
-            self._queue.remove(sequence)
-        sequence.state, sequence.slot, sequence.pending = "left", -1, sequence.pending[:0]
+        self._admission.require(sequence)
+        self._admission.release(sequence)
 
     @one_at_a_time
     def pause(self, sequence: Sequence) -> None:
@@ -294,7 +285,7 @@ class Batch:
         self._check_live(sequence)
         if len(sequence.pending):
             raise InputError(f"can't fork {sequence}: its prompt is still being appended; wait until step gives its logits")
-        forked = self._admit(Sequence(self._joined, sequence.pending), False, sequence.position)
+        forked = self._admission.admit(Sequence(sequence.pending), position=sequence.position)
         self.decoder.fork(sequence.slot, forked.slot, sequence.position)
         self._tokens.of(forked.slot).write(0, self._ids(sequence))
         forked.position, forked.reached = sequence.position, sequence.reached
@@ -328,11 +319,11 @@ class Batch:
             CapacityError: the snapshot holds more tokens than this batch can, or no slot is free.
         """
         check_restorable(snapshot, self.bundle, 1, self.capacity, "this batch")
-        restored = self._admit(Sequence(self._joined, np.empty(0, np.int64)), False, snapshot.position)
+        restored = self._admission.admit(Sequence(np.empty(0, np.int64)), position=snapshot.position)
         try:
             self.decoder.write(restored.slot, snapshot.written)
         except InputError:
-            self._in_slot[restored.slot] = None
+            self._admission.release(restored)
             raise
         self._tokens.of(restored.slot).write(0, snapshot.tokens)
         restored.position, restored.reached, restored.state = snapshot.position, snapshot.reached, "ready"
@@ -350,31 +341,6 @@ class Batch:
 
     def _ids(self, sequence: Sequence) -> Ids:
         return self._tokens.of(sequence.slot).seen(sequence.position)
-
-    def _admit(self, sequence: Sequence, queue: bool, position: int | None = None) -> Sequence:
-        """Give it a slot; one whose phase it is in already, if it stands at a position."""
-        if not self.free_slots:
-            if not queue:
-                raise CapacityError(
-                    f"the batch is full: all {self.slots} slots are taken; let a sequence leave, open a batch with more slots, "
-                    "or have it wait (queue=True)"
-                )
-            self._queue.append(sequence)
-        else:
-            self._take_slot(sequence, position)
-        self._joined += 1
-        return sequence
-
-    def _take_slot(self, sequence: Sequence, position: int | None = None) -> None:
-        taken = np.array([one is not None for one in self._in_slot])
-        fitting = [] if position is None else [s for s in np.flatnonzero(~taken) if self._is_in_phase(int(s), position)]
-        sequence.slot = int(fitting[0]) if fitting else best_slot(self.specs, self._phases, taken)
-        self._in_slot[sequence.slot] = sequence
-        sequence.state = "prefilling"
-
-    def _admit_queued(self) -> None:
-        while self._queue and self.free_slots:
-            self._take_slot(self._queue.pop(0))
 
     def _checked_prompt(self, prompt: npt.ArrayLike, position: int) -> Ids:
         ids = checked_ids(prompt, self.model.vocab_size, "the prompt's ids")
@@ -404,23 +370,14 @@ class Batch:
         return found
 
     def _check_ready(self, sequence: Sequence) -> None:
-        self._check_here(sequence)
+        self._admission.require(sequence)
         if sequence.state != "ready":
             raise InputError(f"{sequence} takes no token now: {sequence.advice}")
 
     def _check_live(self, sequence: Sequence) -> None:
-        self._check_here(sequence)
+        self._admission.require(sequence)
         if not sequence.is_live:
             raise InputError(f"{sequence} has no state yet: {sequence.advice}")
-
-    def _check_here(self, sequence: Sequence) -> None:
-        if not isinstance(sequence, Sequence):
-            raise InputError(f"expected a sequence that join gave, got {type(sequence).__name__}")
-        if sequence.state == "left":
-            raise InputError(f"{sequence} takes no token any more: {sequence.advice}")
-        is_here = self._in_slot[sequence.slot] is sequence if sequence.is_live else sequence in self._queue
-        if not is_here:
-            raise InputError(f"{sequence} is of another batch; hand it to the one that it joined")
 
     @property
     def observer(self) -> Observer | None:
@@ -457,8 +414,7 @@ class Batch:
         """Give all memory back; a call after that raises InputError."""
         self.decoder.close()
         for sequence in self.sequences:
-            sequence.state, sequence.slot = "left", -1
-        self._in_slot, self._queue = [None] * self.slots, []
+            self._admission.release(sequence)
         self.decoder = cast(BatchDecoder, _Closed())
 
 

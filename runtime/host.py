@@ -125,7 +125,8 @@ class HostDecoder:
 
     def _run_all(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = self._room_for(len(wanted))
-        self._see(position, tokens)
+        if self._logged:
+            self._see(position, tokens)
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
             for step in self.steps:
@@ -181,7 +182,14 @@ class HostDecoder:
     def _fire(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         spec, first, count = step.spec, firings.start, len(firings)
         step.end = firings.stop
-        inputs = self._read(step, first, count) if step.linear else self._read_newest(step, firings)
+        inputs = (
+            [
+                log.rows(first * given.count - given.shift, count * given.count)
+                for given, log in zip(spec.inputs, step.sources, strict=True)
+            ]
+            if step.linear
+            else self._read_newest(step, firings)
+        )
         if step.output is not None:
             output, rows = step.output.rows(first * spec.output_rows, count * spec.output_rows), None
         elif len(wanted):
@@ -196,13 +204,6 @@ class HostDecoder:
             step.bound.run(first, count, inputs, output, rows)
             self.observer(spec, count, time.perf_counter_ns() - began)
         self.fires[spec.name] += count
-
-    def _read(self, step: _Step, first: int, count: int) -> list[Block]:
-        """What firings `[first, first + count)` read, where it is."""
-        return [
-            log.rows(first * given.count - given.shift, count * given.count)
-            for given, log in zip(step.spec.inputs, step.sources, strict=True)
-        ]
 
     def _read_newest(self, step: _Step, firings: range) -> list[Block]:
         """A copy of what firings read whose places a log gives: the newest rows, once the token that causes one is seen."""

@@ -102,6 +102,7 @@ class HostBatchDecoder:
         """Where each slot was last, for those that are run along."""
         self._fires = {spec.name: 0 for spec in self._specs}
         self._copied_bytes = 0
+        self._none = np.zeros(slots, np.bool_)
         self._first_row = Block.of(np.zeros(1, np.int64))
 
     def prefill(self, slot: int, position: int, tokens: int, wanted: Ids) -> npt.NDArray[np.float32]:
@@ -141,12 +142,10 @@ class HostBatchDecoder:
         for stage in self._stages:
             firsts, due = self._next_firings(stage.spec)
             fires = due & steps
-            if not fires.any():
-                continue
-            passable = np.logical_and(stage.may_overfire, firsts < stage.firings)
+            passable = firsts < stage.firings if stage.may_overfire else self._none
             for first, last in ranges_of(fires, passable):
                 self._fire(stage, first, last, firsts[first:last], logits)
-            self._fires[stage.spec.name] += int(fires.sum())
+            self._fires[stage.spec.name] += int(np.count_nonzero(fires))
             if stage.spec.resets is not None:
                 for slot in np.flatnonzero(fires).tolist():
                     self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 
@@ -16,6 +19,7 @@ from .batch import PREFILL_SECONDS, Batch
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
+from .generate_many import GeneratedMany, Request, counted, settings_of_each
 from .ids import checked_ids
 from .phases import Policy
 from .races import remembered
@@ -100,7 +104,8 @@ class Model:
             CapacityError: the prompt is longer than the context.
             ConfigError: the bundle has no tokenizer.
         """
-        params = SamplingParams(
+        request = self._request(
+            prompt,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -108,13 +113,64 @@ class Model:
             repetition_penalty=repetition_penalty,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            stop=stop,  # type: ignore[arg-type]  # which takes one text, too
+            stop=stop,
+            end=end,
         )
-        tokenizer = self.required_tokenizer()
+        ids = generate_ids(self.session(), request.ids, request.params, request.end_ids)
+        return GeneratedText(ids, request.stream)
+
+    def generate_many(
+        self,
+        prompts: Iterable[str | npt.ArrayLike],
+        slots: int = 16,
+        *,
+        capacity: int | None = None,
+        policy: Policy = "staggered",
+        prefill_seconds: float = PREFILL_SECONDS,
+        **settings: Any,
+    ) -> GeneratedMany:
+        """Continue any number of prompts, `slots` at a time; gives (index of the prompt, piece of text) as they become certain.
+
+        The text of each is what `generate` gives for it alone, with the same settings and seed, up to how the engine's kernels
+        round for several rows (docs/batches.md). A prompt that can't be taken raises an error that names it when its turn
+        comes; the others go on: ask for the next piece.
+
+        Args:
+            prompts: texts or ids `[T]`; taken one by one as slots become free, so that there may be any number.
+            slots: sequences at once.
+            capacity, policy, prefill_seconds: as of `batch`.
+            settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
+
+        Raises (at the call):
+            InputError: an unknown setting, one out of range, a list of another length than there are prompts, or a single
+                prompt.
+            ConfigError, CapacityError, EngineMismatchError: as `batch`; ConfigError if the bundle has no tokenizer.
+        """
+        self.required_tokenizer()
+        each, count = counted(prompts)
+        for index in range(count or 0):
+            self._params(**settings_of_each(settings, index, count))
+        batch = self.batch(slots, capacity, policy, prefill_seconds)
+
+        def request(index: int, prompt: str | npt.ArrayLike) -> Request:
+            return self._request(prompt, **settings_of_each(settings, index, count))
+
+        return GeneratedMany(batch, map(request, itertools.count(), each))  # a generator would end with the first error
+
+    def _request(self, prompt: str | npt.ArrayLike, end: int | str | Sequence[int | str] = (), **settings: Any) -> Request:
+        """What to continue, and how; raises as `generate`."""
+        params = self._params(**settings)
+        stream = TextStream(self.required_tokenizer(), params.stop)
+        return Request(self._prompt_ids(prompt), params, frozenset(self.end_ids(end)), stream)
+
+    def _params(self, end: object = (), **settings: Any) -> SamplingParams:
+        known = {field.name for field in fields(SamplingParams)}
+        for name in settings.keys() - known:
+            raise InputError(f'there is no setting "{name}"; there are: {", ".join(sorted({*known, "end"}))}')
+        params = SamplingParams(**settings)
         for text in params.stop:
             check_text(text, "the stop string")
-        ids = generate_ids(self.session(), self._prompt_ids(prompt), params, self.end_ids(end))
-        return GeneratedText(ids, TextStream(tokenizer, params.stop))
+        return params
 
     def generate_ids(
         self,

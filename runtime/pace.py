@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 _FIRST_CHUNK = 32
-"""Tokens of a first chunk, before anything was measured."""
-_NEW_SHARE = 0.5
-"""Of the latest measurement in the estimate: prompts take longer per token the longer they are."""
+_GROWTH = 1.5
 
 
 class Pace:
-    """Sizes of chunks that keep to a time, from how long the ones before took.
+    """Sizes of chunks that keep to a time, found by trying: a call has a cost of its own, so that time by token says little.
 
-    A chunk is appended whole, so a step can take longer than asked for by what one chunk was misjudged; one token is always
-    appended, so that every prompt ends.
+    A chunk that took less than the time lets the next one grow, one that took more makes it smaller by as much. A chunk is
+    appended whole, so that a step can take longer than asked for by what one chunk was misjudged. One token is always appended,
+    so that every prompt ends.
 
     Args:
         seconds: that chunks may take between two decode steps.
@@ -20,18 +19,17 @@ class Pace:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._per_token: float | None = None
+        self._size = float(_FIRST_CHUNK if seconds > 0 else 1)
 
     def chunk(self, spent: float) -> int:
         """Tokens for the time that is left; 0: none is."""
-        left = self.seconds - spent
-        if self._per_token is None:
-            return _FIRST_CHUNK if spent == 0 else 0
-        fitting = int(left / self._per_token)
-        return max(fitting, 1) if spent == 0 else max(fitting, 0)
+        if spent == 0:
+            return max(int(self._size), 1)
+        return max(int(self._size * (1 - spent / self.seconds)), 0) if self.seconds > 0 else 0
 
     def took(self, tokens: int, seconds: float) -> None:
         """A chunk took so long."""
-        measured = seconds / tokens
-        before = measured if self._per_token is None else self._per_token
-        self._per_token = _NEW_SHARE * measured + (1 - _NEW_SHARE) * before
+        if seconds > self.seconds:
+            self._size = max(min(tokens, self._size) * self.seconds / seconds, 1.0)
+        elif tokens >= int(self._size):
+            self._size *= min(_GROWTH, self.seconds / seconds if seconds else _GROWTH)

@@ -33,10 +33,13 @@ def ranges_of(fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> 
     """
     fired = np.flatnonzero(fires).tolist()
     found: list[tuple[int, int]] = []
-    for slot in fired:
-        end = found[-1][1] if found else -1
-        if found and slot - end <= WIDEST_GAP and passable[end:slot].all():
-            found[-1] = (found[-1][0], slot + 1)
-        else:
-            found.append((slot, slot + 1))
+    if not fired:
+        return found
+    first, end = fired[0], fired[0] + 1
+    for slot in fired[1:]:
+        if slot != end and not (slot - end <= WIDEST_GAP and passable[end:slot].all()):
+            found.append((first, end))
+            first = slot
+        end = slot + 1
+    found.append((first, end))
     return found

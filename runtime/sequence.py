@@ -28,15 +28,15 @@ class Sequence:
     Attributes:
         state: what it is about.
         position: tokens of it that were appended.
-        logits: those of the token after the last, float32 `[V]`, the caller's own; None where there are none: before the prompt
-            is appended, or after a rewind.
+        logits: those of the token after the last, float32 `[V]`; None where there are none: before the prompt is appended, or
+            after a rewind.
     """
 
-    def __init__(self, number: int, pending: Ids) -> None:
+    def __init__(self, pending: Ids) -> None:
         self.state: State = "queued"
         self.position = 0
         self.logits: npt.NDArray[np.float32] | None = None
-        self.number, self.pending, self.slot, self.reached = number, pending, -1, 0
+        self.number, self.pending, self.slot, self.reached = -1, pending, -1, 0
 
     @property
     def is_live(self) -> bool:

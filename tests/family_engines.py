@@ -68,7 +68,7 @@ CLOSE = 0.25
 
 
 BATCH_TOLERANCES = {"fp32": 1e-4, "int8": 0.05}
-"""Of logits of a batch against those of a session: in integers the last bit of a sum may move an activation to the next step."""
+"""Of logits of a batch against a session's: in integers the last bit of a sum may move an activation to the next step."""
 
 
 def check_reliance(graph: bytes) -> None:
@@ -121,7 +121,7 @@ class FamilyEngines:
             _, dialect, precision = kind.split()
             assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines
         elif kind.startswith("batch"):
-            self._check_batch((kind.split() + ["fp32"])[1])
+            self._check_batch(kind.removeprefix("batch").strip() or "fp32")
         elif kind.startswith("turing"):
             self._check_turing(kind.split()[1])
         elif kind == "bench":

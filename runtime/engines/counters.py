@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rows import Array, Block, Ids
+from ..rows import Array, Ids
 
 
 class Counters:
@@ -28,7 +28,8 @@ class Counters:
             "is_chunk": self._is_chunk,
         }
         self._are_one = batch == 1 or not takes_each
-        self._rows = Block.of(np.arange(capacity)[None] if self._are_one else np.zeros((batch, 1), np.int64))
+        self._rows: Ids = np.arange(capacity)[None] if self._are_one else np.zeros((batch, 1), np.int64)
+        self._rows_address = self._rows.ctypes.data
 
     def set(self, first: int | Ids, firings: int) -> None:
         """Firings `[first, first + firings)` come next; `first` is all sequences', or int64 `[B]` each one's."""
@@ -36,13 +37,12 @@ class Counters:
         self._total[0] = (first if isinstance(first, int) else first.max()) + firings
         self._is_chunk[...] = firings > 1
 
-    def rows(self, first: int | Ids, firings: int) -> Block:
-        """`rows`; of one sequence a slice of numbers that stand there already."""
-        address, array = self._rows
+    def rows(self, first: int | Ids, firings: int) -> tuple[int, tuple[int, int]]:
+        """Address and shape of `rows`; of one sequence they are a part of numbers that stand there already."""
         if self._are_one:
-            start = int(first)
-            return Block(address + start * array.itemsize, array[:, start : start + firings])
-        if firings > 1:
-            return Block.of(np.broadcast_to(first, self.batch)[:, None] + np.arange(firings))
-        array[:, 0] = first
-        return self._rows
+            return self._rows_address + first * self._rows.itemsize, (1, firings)  # type: ignore[return-value]
+        if self._rows.shape[1] != firings:
+            self._rows = np.zeros((self.batch, firings), np.int64)
+            self._rows_address = self._rows.ctypes.data
+        self._rows[...] = np.arange(firings) + (first if isinstance(first, int) else first[:, None])
+        return self._rows_address, (self.batch, firings)

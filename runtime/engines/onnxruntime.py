@@ -146,8 +146,8 @@ class OnnxRuntimeStage:
         self._counters.set(first, firings)
         try:
             if self._counts_rows:
-                address, array = self._counters.rows(first, firings)
-                self._bind_input("rows", device, _INT64, array.shape, address)
+                address, shape = self._counters.rows(first, firings)
+                self._bind_input("rows", device, _INT64, shape, address)
             for (name, dtype), (address, array) in zip(self._inputs, inputs, strict=True):
                 self._bind_input(name, device, dtype, array.shape, address)
             if logit_rows is not None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 from typing import Any
 
+import numpy as np
+import pytest
 from batches import BatchWalk, wander
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import CAPACITY, VOCABULARY, ahead, borrowing, forgetful, host_engines, hourglass, info, paged, top_down
+from specimens import Zoo
 
+from foveal import CapacityError, ConfigError, EngineMismatchError, InputError, SessionBusyError, load
+from foveal.runtime import host_batch
 from foveal.runtime.batch import Batch
 from foveal.runtime.engines.base import Engine
+from foveal.runtime.sequence import Sequence as Joined
 from foveal.runtime.session import Session
 
 programs = st.one_of(
@@ -32,3 +39,320 @@ def test_any_interleaving_gives_the_logits_of_sessions(
     batch = Batch(engines, info(), slots, policy=policy, prefill_seconds=float(is_patient))
     walk = BatchWalk(batch, lambda: Session(engines, info()), 1e-5)
     wander(walk, choose, 30, CAPACITY, VOCABULARY)
+
+
+@given(programs, st.integers(2, 6), st.randoms())
+def test_over_firing_is_harmless(engines: list[Engine], slots: int, choose: Random) -> None:
+    """Every stage fires for every slot in every step, where it may; the logits are the same."""
+
+    def all_of_them(fires: Any, passable: Any) -> list[tuple[int, int]]:
+        everywhere = fires | passable
+        return [(slot, slot + 1) for slot in np.flatnonzero(everywhere)] if not everywhere.all() else [(0, len(fires))]
+
+    batch = Batch(engines, info(), slots)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host_batch, "ranges_of", all_of_them)
+        wander(BatchWalk(batch, lambda: Session(engines, info()), 1e-5), choose, 30, CAPACITY, VOCABULARY)
+
+
+@pytest.fixture
+def engines() -> list[Engine]:
+    """Three scales: 1, 2 and 4."""
+    return host_engines(hourglass(2, 2))
+
+
+def until_ready(batch: Batch, *sequences: Joined) -> None:
+    """Steps without tokens until all of them take one."""
+    for _ in range(200):
+        if all(sequence.state == "ready" for sequence in sequences):
+            return
+        batch.step()
+    raise AssertionError("they are not ready after 200 steps")
+
+
+def until_all_decode(batch: Batch, *sequences: Joined) -> None:
+    """Steps in which each that is ready takes a token at once, as it should to stay in its phase."""
+    given: dict[Joined, int] = {}
+    for _ in range(200):
+        given = dict.fromkeys(batch.step(given), 7)
+        if len(given) == len(sequences):
+            return
+    raise AssertionError("they do not decode after 200 steps")
+
+
+def test_the_slots_of_a_full_batch_fire_in_turn(engines: list[Engine]) -> None:
+    """Staggered, every step costs the same: as many slots for each stage. Aligned, all fire in every fourth."""
+    fired: dict[str, list[list[int]]] = {}
+    for policy in ("staggered", "aligned"):
+        batch = Batch(engines, info(), 8, policy=policy)  # type: ignore[arg-type]
+        sequences = [batch.join([1] * length) for length in (3, 9, 4, 1, 6, 2, 2, 5)]
+        until_all_decode(batch, *sequences)
+        for _ in range(8):
+            before = batch.fires
+            batch.step(dict.fromkeys(sequences, 7))
+            fired.setdefault(policy, []).append([count - before[name] for name, count in batch.fires.items()])
+    assert fired["staggered"] == [[8, 4, 2, 4, 8]] * 8
+    assert sorted(fired["aligned"]) == [[8, 0, 0, 0, 8]] * 4 + [[8, 8, 0, 8, 8]] * 2 + [[8, 8, 8, 8, 8]] * 2
+
+
+def test_what_fires_is_one_run_of_slots(engines: list[Engine]) -> None:
+    """So that a stage is called once in a step, however many sequences it fires for."""
+    batch = Batch(engines, info(), 8)
+    sequences = [batch.join([1, 2, 3]) for _ in range(8)]
+    until_all_decode(batch, *sequences)
+    calls: list[tuple[str, int]] = []
+    batch.observer = lambda spec, slots, _ns: calls.append((spec.name, slots))
+    batch.step(dict.fromkeys(sequences, 7))
+    assert calls == [("1.pre", 8), ("k.pre", 4), ("deep", 2), ("k.post", 4), ("1.post", 8)]
+
+
+def test_a_prompt_is_appended_between_steps(engines: list[Engine]) -> None:
+    """A part in each, so that those that decode go on; without any, all of it at once."""
+    batch = Batch(engines, info(), 3, prefill_seconds=0)
+    first = batch.join([1, 2, 3])
+    until_ready(batch, first)
+    second = batch.join([5] * 60)
+    positions = []
+    while second.state != "ready":
+        batch.step({first: 4})
+        positions.append(second.position)
+    assert positions[:3] == [1, 2, 3]
+    assert first.position > 20
+
+
+class TestJoining:
+    """Slots are taken, freed and waited for."""
+
+    def test_a_full_batch_refuses_or_queues(self, engines: list[Engine]) -> None:
+        """As asked."""
+        batch = Batch(engines, info(), 2)
+        first, _second = batch.join([1]), batch.join([2])
+        with pytest.raises(CapacityError, match=r"all 2 slots are taken.*queue=True"):
+            batch.join([3])
+        third, fourth = batch.join([3], queue=True), batch.join([4], queue=True)
+        assert (third.state, third.position) == ("queued", 0)
+        with pytest.raises(InputError, match="waits for a slot"):
+            batch.snapshot(third)
+        batch.leave(first)
+        until_ready(batch, third)
+        assert fourth.state == "queued"
+        batch.leave(fourth)
+        assert len(batch.sequences) == 2
+
+    def test_leaving_while_the_prompt_is_appended_frees_the_slot(self, engines: list[Engine]) -> None:
+        """And nothing of it is left to who comes next."""
+        batch = Batch(engines, info(), 2, prefill_seconds=0)
+        other = batch.join([1])
+        until_ready(batch, other)
+        cancelled = batch.join([9] * 90)
+        batch.step({other: 1})
+        assert (cancelled.state, batch.free_slots) == ("prefilling", 0)
+        batch.leave(cancelled)
+        assert batch.free_slots == 1
+        joined = batch.join([3, 4])
+        until_ready(batch, joined)
+        expected = Session(engines, info()).advance([[3, 4]], last_only=True)[0, 0]
+        np.testing.assert_allclose(joined.logits, expected, atol=1e-5)
+
+    def test_a_thousand_joins_and_leaves_take_no_more_memory(self, engines: list[Engine]) -> None:
+        """Than the first hundred."""
+        batch = Batch(engines, info(), 4)
+
+        def come_and_go(times: int) -> None:
+            for number in range(times):
+                if not batch.free_slots:
+                    batch.leave(batch.sequences[number % 4])
+                batch.join([number % VOCABULARY] * (1 + number % 7))
+                batch.step({one: 1 for one in batch.sequences if one.state == "ready"})
+                for engine in engines:
+                    engine.fired.clear()  # type: ignore[attr-defined]
+
+        come_and_go(100)
+        tracemalloc.start()
+        come_and_go(100)
+        before = tracemalloc.get_traced_memory()[0]
+        come_and_go(900)
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert grown < 50_000
+
+
+class TestBadInput:
+    """Each has its own message, and the other sequences go on."""
+
+    def test_tokens(self, engines: list[Engine]) -> None:
+        """For sequences that take none, or that are none of the vocabulary's."""
+        batch = Batch(engines, info(), 4, capacity=8, prefill_seconds=0)
+        one, paused, gone = (batch.join([1, 2]) for _ in range(3))
+        until_ready(batch, one, paused, gone)
+        batch.pause(paused)
+        batch.leave(gone)
+        prefilling = batch.join([5])
+        foreign = Batch(engines, info(), 1).join([1])
+        for wrong, words in (
+            ({paused: 1}, "was paused; resume it"),
+            ({gone: 1}, "has left the batch; join again"),
+            ({prefilling: 1}, "its prompt is still being appended"),
+            ({foreign: 1}, "is of another batch"),
+            ({one: 41}, "id 41 is outside the vocabulary"),
+            ({one: -1}, "id -1 is outside"),
+            ({one: 1.5}, "a token must be an integer, got 1.5"),
+            ({"one": 1}, "expected a sequence that join gave, got str"),
+            ([1], "step takes the next id by sequence"),
+        ):
+            with pytest.raises(InputError, match=words):
+                batch.step({one: 3, **wrong} if isinstance(wrong, dict) and one not in wrong else wrong)  # type: ignore[dict-item,arg-type]
+        assert one.position == 2
+        while one.position < 8:
+            batch.step({one: 3})
+        with pytest.raises(CapacityError, match="is full: it holds 8 tokens"):
+            batch.step({one: 3})
+        expected = Session(engines, info()).advance([[1, 2] + [3] * 6], last_only=True)[0, 0]
+        np.testing.assert_allclose(one.logits, expected, atol=1e-5)
+
+    def test_prompts(self, engines: list[Engine]) -> None:
+        """Empty, too long, or no ids."""
+        batch = Batch(engines, info(), 2, capacity=8)
+        for prompt, kind, words in (
+            ([], InputError, "the prompt is empty"),
+            ([1] * 9, CapacityError, "the prompt has 9 tokens, a sequence of this batch room for 8 of 8"),
+            ([99], InputError, "hold 99, which is outside the vocabulary"),
+            ([[1, 2]], InputError, "expected one sequence"),
+            ("text", InputError, "expected"),
+        ):
+            with pytest.raises(kind, match=words):
+                batch.join(prompt)
+        assert batch.free_slots == 2
+
+    def test_settings(self, engines: list[Engine]) -> None:
+        """Slots, capacity, policy and time that there can't be."""
+        for changes, kind, words in (
+            ({"slots": 0}, ConfigError, "slots must be at least 1, got 0"),
+            ({"slots": 1.5}, ConfigError, "slots must be an integer"),
+            ({"capacity": 97}, CapacityError, "the model has 96 positions, got a capacity of 97"),
+            ({"capacity": 0}, CapacityError, "capacity must be at least 1"),
+            ({"policy": "random"}, ConfigError, 'got policy "random", expected one of: staggered, aligned'),
+            ({"prefill_seconds": -1}, ConfigError, "prefill_seconds must be a number of seconds"),
+            ({"prefill_seconds": float("nan")}, ConfigError, "prefill_seconds must be"),
+            ({"slots": 10**12}, CapacityError, "finds no room"),
+        ):
+            with pytest.raises(kind, match=words):
+                Batch(engines, info(), **{"slots": 2, **changes})  # type: ignore[arg-type]
+
+    def test_rewinds_forks_and_resumes(self, engines: list[Engine]) -> None:
+        """Of what is not there yet, or not there any more."""
+        batch = Batch(engines, info(), 2, prefill_seconds=0)
+        one = batch.join([1, 2])
+        with pytest.raises(InputError, match="still being appended"):
+            batch.rewind(one, 1)
+        with pytest.raises(InputError, match="still being appended"):
+            batch.fork(one)
+        until_ready(batch, one)
+        with pytest.raises(InputError, match="can't rewind 3 tokens: the sequence holds 2"):
+            batch.rewind(one, 3)
+        with pytest.raises(InputError, match="was not paused"):
+            batch.resume(one)
+        batch.fork(one)
+        with pytest.raises(CapacityError, match="all 2 slots are taken"):
+            batch.fork(one)
+        with pytest.raises(CapacityError, match="all 2 slots are taken"):
+            batch.restore(batch.snapshot(one))
+
+    def test_snapshots(self, engines: list[Engine]) -> None:
+        """Of another bundle, of several sequences, of other stages, too long, or none at all."""
+        batch = Batch(engines, info(), 2, capacity=8, bundle="a")
+        other = Session(engines, info(), bundle="b")
+        other.advance([[1, 2]])
+        pair, long = Session(engines, info(), 2, bundle="a"), Session(engines, info(), bundle="a")
+        pair.advance([[1], [2]])
+        long.advance([[1] * 9])
+        alien = Session(host_engines(top_down(4)), info())
+        for snapshot, kind, words in (
+            (other.snapshot(), InputError, "of another bundle or target"),
+            (pair.snapshot(), InputError, "has batch 2, this batch 1"),
+            (long.snapshot(), CapacityError, "holds 9 tokens, this batch at most 8"),
+            (alien.snapshot(), InputError, "keep their rows and caches otherwise"),
+            (b"bytes", InputError, "got bytes"),
+        ):
+            with pytest.raises(kind, match=words):
+                batch.restore(snapshot)  # type: ignore[arg-type]
+            assert batch.free_slots == 2
+
+    def test_memory_that_does_not_suffice_for_a_prompt(self, engines: list[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its sequence is paused; the others have their logits and go on."""
+        batch = Batch(engines, info(), 2)
+        one = batch.join([1, 2])
+        until_ready(batch, one)
+        other = batch.join([3])
+        prefill = batch.decoder.prefill
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                batch.decoder, "prefill", lambda slot, *given: (fails if slot == other.slot else prefill)(slot, *given)
+            )
+            with pytest.raises(CapacityError, match=r"1 tokens of the prompt of <Sequence 1.*it was paused"):
+                batch.step({one: 3})
+        assert (one.position, other.state) == (3, "paused")
+        expected = Session(engines, info()).advance([[1, 2, 3]], last_only=True)[0, 0]
+        np.testing.assert_allclose(one.logits, expected, atol=1e-5)
+        batch.resume(other)
+        until_ready(batch, other)
+
+    def test_memory_that_does_not_suffice_for_a_step(self, engines: list[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+        """No token was appended: the same step can be made again."""
+        batch = Batch(engines, info(), 2)
+        sequences = [batch.join([1]), batch.join([2])]
+        until_ready(batch, *sequences)
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.decoder, "step", fails)
+            with pytest.raises(CapacityError, match="a step of 2 sequences finds no room"):
+                batch.step(dict.fromkeys(sequences, 3))
+        assert [one.position for one in sequences] == [1, 1]
+        batch.step(dict.fromkeys(sequences, 3))
+
+    def test_a_closed_batch(self, engines: list[Engine]) -> None:
+        """Says so, and its sequences have left."""
+        with Batch(engines, info(), 2) as batch:
+            one = batch.join([1])
+            until_ready(batch, one)
+        with pytest.raises(InputError, match="has left the batch"):
+            batch.step({one: 1})
+        with pytest.raises(InputError, match="the batch is closed"):
+            batch.join([1])
+            batch.step()
+
+    def test_two_threads(self, engines: list[Engine]) -> None:
+        """A second call while one is in progress is refused, as in a session."""
+        batch = Batch(engines, info(), 2)
+        with batch.turn, pytest.raises(SessionBusyError):
+            batch.step()
+
+
+def fails(*_given: object) -> np.ndarray:
+    raise MemoryError("no more")
+
+
+def test_engines_that_were_built_before_take_one_slot(zoo: Zoo) -> None:
+    """They have one position for all sequences; two would be given wrong numbers."""
+    model = load(zoo["nested"].bundle, threads=1)
+    for engine in model.host_engines:
+        engine.takes_each = False
+    with pytest.raises(EngineMismatchError, match="foveal build BUNDLE --target cpu"):
+        model.batch(2)
+    model.batch(1)
+
+
+def test_extending_a_sequence_is_appending_a_prompt(engines: list[Engine]) -> None:
+    """In chunks between steps; the logits come when all of it is there."""
+    batch = Batch(engines, info(), 2)
+    one = batch.join([1, 2])
+    until_ready(batch, one)
+    batch.step({one: 3})
+    batch.extend(one, [4, 5, 6])
+    assert (one.state, one.logits) == ("prefilling", None)
+    until_ready(batch, one)
+    expected = Session(engines, info()).advance([[1, 2, 3, 4, 5, 6]], last_only=True)[0, 0]
+    np.testing.assert_allclose(one.logits, expected, atol=1e-5)
+    for ids, kind, words in (([], InputError, "is empty"), ([1] * 95, CapacityError, "room for 90 of 96")):
+        with pytest.raises(kind, match=words):
+            batch.extend(one, ids)
+    assert one.state == "ready"

@@ -1,0 +1,168 @@
+"""Text of many prompts through the slots of a batch, piece by piece as it becomes certain."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FovealError, InputError
+from .batch import Batch
+from .generate import FinishReason
+from .one_at_a_time import one_at_a_time
+from .sampling import Sampler, SamplingParams
+from .sequence import Sequence as Joined
+from .text import TextStream
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt's ids, how to continue it, and what its text is cut by."""
+
+    ids: Sequence[int]
+    params: SamplingParams
+    end_ids: frozenset[int]
+    stream: TextStream
+
+
+@dataclass
+class _Running:
+    """A request in a slot."""
+
+    index: int
+    request: Request
+    sampler: Sampler
+    drawn: list[int] = field(default_factory=list)
+
+
+class GeneratedMany(Iterator[tuple[int, str]]):
+    """Pieces of new text, each with the index of its prompt. `finish_reasons` has those that are done, `ids` what was drawn.
+
+    A prompt that can't be taken raises an error which names its index, when its turn comes; the others go on: ask for the next.
+
+    Two threads at once in one of them: SessionBusyError, as in a session.
+    """
+
+    def __init__(self, batch: Batch, requests: Iterator[Request]) -> None:
+        self.turn = threading.Lock()
+        self.finish_reasons: dict[int, FinishReason] = {}
+        self.ids: dict[int, list[int]] = {}
+        self._batch, self._requests, self._taken, self._has_more = batch, requests, 0, True
+        self._running: dict[Joined, _Running] = {}
+        self._next: dict[Joined, int] = {}
+        self._pieces: list[tuple[int, str]] = []
+
+    @one_at_a_time
+    def __next__(self) -> tuple[int, str]:
+        while not self._pieces:
+            self._fill()
+            if not self._running:
+                self._batch.close()
+                raise StopIteration
+            given, self._next = self._next, {}
+            for sequence, logits in self._batch.step(given).items():
+                self._draw(sequence, logits)
+        return self._pieces.pop(0)
+
+    def _fill(self) -> None:
+        """Let prompts join while slots are free."""
+        while self._has_more and self._batch.free_slots:
+            index = self._taken
+            try:
+                request = next(self._requests, None)
+                if request is None:
+                    self._has_more = False
+                    return
+                self._taken += 1
+                sequence = self._batch.join(request.ids)
+            except FovealError as error:
+                self._taken = index + 1
+                raise type(error)(f"prompt {index}: {error}") from error
+            self._running[sequence] = _Running(index, request, Sampler(request.params))
+            self.ids[index] = self._running[sequence].drawn
+
+    def _draw(self, sequence: Joined, logits: npt.NDArray[np.float32]) -> None:
+        running = self._running[sequence]
+        request, stream = running.request, running.request.stream
+        try:
+            token = running.sampler.sample(logits, self._batch.tokens(sequence))
+        except InputError as error:
+            self._end(sequence, None)
+            raise InputError(f"prompt {running.index}: {error}") from error
+        if token in request.end_ids:
+            self._give(running.index, stream.finish())
+            self._end(sequence, "stop" if stream.stopped else "end")
+            return
+        running.drawn.append(token)
+        self._give(running.index, stream.push(token))
+        reason = self._reason(sequence, running)
+        if reason is None:
+            self._next[sequence] = token
+        else:
+            self._give(running.index, stream.finish())
+            self._end(sequence, "stop" if stream.stopped else reason)
+
+    def _reason(self, sequence: Joined, running: _Running) -> FinishReason | None:
+        """Why no token comes after this one."""
+        if running.request.stream.stopped:
+            return "stop"
+        if len(running.drawn) >= running.request.params.max_new_tokens:
+            return "length"
+        return "capacity" if sequence.position >= self._batch.capacity else None
+
+    def _give(self, index: int, piece: str) -> None:
+        if piece:
+            self._pieces.append((index, piece))
+
+    def _end(self, sequence: Joined, reason: FinishReason | None) -> None:
+        running = self._running.pop(sequence)
+        if reason is not None:
+            self.finish_reasons[running.index] = reason
+        self._batch.leave(sequence)
+
+    @one_at_a_time
+    def close(self) -> None:
+        """Draw no more, and give the batch's memory back."""
+        self._running, self._next, self._pieces, self._has_more = {}, {}, [], False
+        self._batch.close()
+
+
+def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
+    """The settings of one prompt: a list gives each prompt its own, anything else holds for all.
+
+    `stop` and `end` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
+
+    Raises:
+        InputError: a list of another length than there are prompts.
+    """
+    found = {}
+    for name, value in settings.items():
+        if not _is_by_prompt(name, value):
+            found[name] = value
+            continue
+        if (count is not None and len(value) != count) or index >= len(value):
+            prompts = f"more than {index}" if count is None else count
+            raise InputError(f"{name} has {len(value)} values for {prompts} prompts; give one for each, or one for all")
+        found[name] = value[index]
+    return found
+
+
+def _is_by_prompt(name: str, value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    return name not in ("stop", "end") or any(isinstance(one, list | tuple) for one in value)
+
+
+def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:
+    """Prompts one by one, and how many there are, if that is known.
+
+    Raises:
+        InputError: one text, or no sequence of prompts.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise InputError("generate_many takes several prompts, got one; put it in a list, or call generate")
+    return iter(prompts), len(prompts) if isinstance(prompts, Sequence | np.ndarray) else None

@@ -1,0 +1,127 @@
+"""Break the scheduler of a batch in small ways, one after the other, and see that the tests notice: `make mutants`.
+
+Each mutant is a file, what stands there once, and what is put in its place. One that no test notices is printed, and the exit
+status is 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+TESTS = [f"tests/runtime/test_{name}.py" for name in ("ranges", "phases", "clocks", "batch")]
+
+
+class Mutant(NamedTuple):
+    """What is broken: off by one, stale after a rewind, a slot that is reused as it is, and so on."""
+
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant("host_batch", "begin % spec.stride == 0", "(begin + 1) % spec.stride == 0"),
+    Mutant("host_batch", "-(-begin // spec.stride), begin", "begin // spec.stride + 1, begin"),
+    Mutant("host_batch", "        self._positions[slots] = positions\n", ""),
+    Mutant("host_batch", "        self._positions[slots] += 1\n", ""),
+    Mutant("host_batch", "        self._positions[slot] = position + tokens\n", ""),
+    Mutant("host_batch", "firsts < stage.firings if", "firsts <= stage.firings if"),
+    Mutant("host_batch", "not self._decoder(slot).goes_on(position)", "False"),
+    Mutant("host_batch", "self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)", "pass"),
+    Mutant("host_batch", "stage.lead + firsts * spec.output_rows", "firsts * spec.output_rows"),
+    Mutant("host_batch", "firsts * given.count - given.shift + given.count", "firsts * given.count + given.count"),
+    Mutant(
+        "host_batch",
+        "clock.see(self._tokens.of(slot), position, position + 1)",
+        "clock.see(self._tokens, position, position + 1)",
+    ),
+    Mutant(
+        "host",
+        "                array[:, :, : cache.length(fired)] = taken[:, :, : cache.length(fired)]\n",
+        "                pass\n",
+    ),
+    Mutant("host", "            step.end = given.end\n", ""),
+    Mutant("ranges", "passable[end:slot].all()", "True"),
+    Mutant("ranges", "        end = slot + 1\n", "        end = slot\n"),
+    Mutant("ranges", "return spec.page is None and all(keeps is None for keeps in kept)", "return True"),
+    Mutant("ranges", "slot - end <= WIDEST_GAP", "True"),
+    Mutant(
+        "batch",
+        "            if sequence.position == 0:\n                self._begin(sequence)\n        self._tokens.array",
+        "        self._tokens.array",
+    ),
+    Mutant(
+        "batch",
+        "        if sequence.position == 0:\n            self._begin(sequence)\n        self._tokens.of",
+        "        self._tokens.of",
+    ),
+    Mutant("batch", "sequence.pending[count:]", "sequence.pending[count + 1 :]"),
+    Mutant("batch", "            sequence.go_on(1)\n", ""),
+    Mutant("admission", "position - self.steps - self._phases[slot]", "position + self.steps - self._phases[slot]"),
+    Mutant("admission", "position - self.steps - self._phases[slot]", "position - self.steps - self._phases[slot] + 1"),
+    Mutant("admission", "            self._in_slot[sequence.slot] = None\n        else", "            pass\n        else"),
+    Mutant("batch", "        self._tokens.of(forked.slot).write(0, self._ids(sequence))\n", ""),
+    Mutant("batch", "        self._tokens.of(restored.slot).write(0, snapshot.tokens)\n", ""),
+    Mutant("batch", "sequence.position - tokens, None", "sequence.position - tokens, sequence.logits"),
+    Mutant("batch", "sequence.reached = sequence.reached if sequence.position else 0", "pass"),
+    Mutant("phases", "phase += digit * finer", "phase += digit * below"),
+    Mutant("phases", "slot * strides[-1] // slots", "slot % strides[-1]"),
+    Mutant("phases", "+ step - spec.delay", "+ step"),
+    Mutant("clocks", "        start = min(start, self._known)\n", ""),
+    Mutant("clocks", "        self._known = 0\n", "        pass\n"),
+]
+
+
+def mutate(copy: Path, mutant: Mutant) -> None:
+    """Change the copy; raises ValueError where what is to be replaced does not stand once."""
+    file = copy / "runtime" / f"{mutant.file}.py"
+    text = file.read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.file}.py holds {mutant.old!r} {text.count(mutant.old)} times, expected once")
+    file.write_text(text.replace(mutant.old, mutant.new))
+
+
+def is_noticed(copy: Path) -> bool:
+    """Whether a test fails on what stands there; a run that can't even start does not count."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent), "FOVEAL_EXAMPLES": "40"}
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    except subprocess.TimeoutExpired:  # what never comes to an end is noticed, too
+        return True
+    if done.returncode not in (0, 1):
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.returncode == 1
+
+
+def main() -> int:
+    """Try all of them."""
+    missed = []
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "foveal"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".link", "build", "*.bundle", "__pycache__"))
+        if is_noticed(copy):
+            raise RuntimeError("the tests fail before anything is broken")
+        for number, mutant in enumerate(MUTANTS, 1):
+            original = (copy / "runtime" / f"{mutant.file}.py").read_text()
+            mutate(copy, mutant)
+            noticed = is_noticed(copy)
+            (copy / "runtime" / f"{mutant.file}.py").write_text(original)
+            print(
+                f"{number}/{len(MUTANTS)} {'noticed' if noticed else 'MISSED'}: {mutant.file}.py, {mutant.new.strip()!r}",
+                flush=True,
+            )
+            missed += [] if noticed else [mutant]
+    print(f"{len(MUTANTS) - len(missed)} of {len(MUTANTS)} mutants noticed")
+    return len(missed) > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
