@@ -1,22 +1,23 @@
-"""A batch without engines: the same phases, ranges, slots and chunks as `runtime/batch.py`, on a clock that calls move on.
+"""A batch without engines: the admission, phases, ranges and chunks of `runtime/batch.py`, on a clock that calls move on.
 
-It is held against the real one in tests, call for call; what a call takes is all that it is told.
+It is held against the real one in tests, token for token; what a call takes is all that it is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence as SequenceOf
+from typing import Protocol
 
 import numpy as np
 
 from ..contract import StageSpec
 from ..errors import ConfigError
+from ..runtime.admission import Admission
 from ..runtime.batch import PREFILL_SECONDS
 from ..runtime.pace import Pace
-from ..runtime.phases import Policy, best_slot, check_policy, modulus_of, phases_of
+from ..runtime.phases import Policy, check_policy
 from ..runtime.ranges import may_overfire, ranges_of
+from ..runtime.sequence import Sequence
 
 
 class CallTimes(Protocol):
@@ -29,17 +30,6 @@ class CallTimes(Protocol):
     def chunk_ns(self, tokens: int) -> float:
         """Appending so many tokens of a prompt."""
         ...
-
-
-@dataclass(eq=False)
-class SimulatedSequence:
-    """As `Sequence` of a batch, with a number of tokens in the place of ids."""
-
-    number: int
-    pending: int
-    state: Literal["queued", "prefilling", "waiting", "ready"] = "queued"
-    position: int = 0
-    slot: int = -1
 
 
 class SimulatedBatch:
@@ -58,7 +48,7 @@ class SimulatedBatch:
 
     def __init__(
         self,
-        stages: Sequence[StageSpec],
+        stages: SequenceOf[StageSpec],
         times: CallTimes,
         slots: int,
         policy: Policy,
@@ -70,49 +60,40 @@ class SimulatedBatch:
         self.slots, self.now = slots, 0.0
         self.largest_call = 0
         """Sequences of the largest call so far."""
-        self._stages, self._times, self._pace = stages, times, Pace(prefill_seconds)
-        self._phases, self._modulus = phases_of(stages, slots, policy), modulus_of(stages, policy)
+        self._stages, self._times = stages, times
+        self._admission, self._pace = Admission(stages, slots, policy), Pace(prefill_seconds)
         self._passable = {stage.name: np.full(slots, may_overfire(stage)) for stage in stages}
-        self._in_slot: list[SimulatedSequence | None] = [None] * slots
-        self._queue: list[SimulatedSequence] = []
-        self._joined = self._steps = 0
 
     @property
     def queued(self) -> int:
         """Sequences that wait for a slot."""
-        return len(self._queue)
+        return len(self._those("queued"))
 
-    def join(self, prompt_tokens: int) -> SimulatedSequence:
-        """As `Batch.join`; waits for a slot if none is free."""
-        sequence = SimulatedSequence(self._joined, prompt_tokens)
-        self._joined += 1
-        if None in self._in_slot:
-            self._take_slot(sequence)
-        else:
-            self._queue.append(sequence)
-        return sequence
+    def join(self, prompt_tokens: int) -> Sequence:
+        """As `Batch.join`, with a number of tokens in the place of ids; waits for a slot if none is free."""
+        return self._admission.admit(Sequence(np.zeros(prompt_tokens, np.int64)), queue=True)
 
-    def leave(self, sequence: SimulatedSequence) -> None:
-        """As `Batch.leave`, of one that has a slot."""
-        self._in_slot[sequence.slot] = None
+    def leave(self, sequence: Sequence) -> None:
+        """As `Batch.leave`."""
+        self._admission.release(sequence)
 
     def wait(self, until: float) -> None:
         """Nothing is to do before."""
         self.now = max(self.now, until)
 
-    def step(self, ready: Sequence[SimulatedSequence]) -> list[SimulatedSequence]:
+    def step(self, ready: SequenceOf[Sequence]) -> list[Sequence]:
         """As `Batch.step`: those given take a token; returns all that have logits then."""
         if ready:
             self._decode(ready)
-        self._steps += 1
+        self._admission.steps += 1
         self._append_prompts()
         return [*ready, *self._released()]
 
-    def _decode(self, ready: Sequence[SimulatedSequence]) -> None:
+    def _decode(self, ready: SequenceOf[Sequence]) -> None:
         steps, positions = np.zeros(self.slots, np.bool_), np.zeros(self.slots, np.int64)
         for sequence in ready:
             steps[sequence.slot], positions[sequence.slot] = True, sequence.position
-            sequence.position += 1
+            sequence.go_on(1)
         for stage in self._stages:
             fires = steps & ((positions - stage.delay) % stage.stride == 0)
             for first, last in ranges_of(fires, self._passable[stage.name]):
@@ -123,20 +104,19 @@ class SimulatedBatch:
         self.now += self._times.call_ns(stage.name, slots) * 1e-9
 
     def _append_prompts(self) -> None:
-        while self._queue and None in self._in_slot:
-            self._take_slot(self._queue.pop(0))
+        self._admission.admit_queued()
         began, spent = self.now, 0.0
-        for sequence in sorted(self._live("prefilling"), key=lambda one: one.number):
-            while sequence.pending:
-                is_awaited = bool(self._live("ready", "waiting"))
-                chunk = self._pace.chunk(spent) if is_awaited else sequence.pending
+        for sequence in sorted(self._those("prefilling"), key=lambda one: one.number):
+            while len(sequence.pending):
+                is_awaited = bool(self._those("ready", "waiting"))
+                chunk = self._pace.chunk(spent) if is_awaited else len(sequence.pending)
                 if not chunk:
                     return
-                self._append(sequence, min(chunk, sequence.pending))
+                self._append(sequence, min(chunk, len(sequence.pending)))
                 spent = self.now - began
             sequence.state = "waiting"
 
-    def _append(self, sequence: SimulatedSequence, tokens: int) -> None:
+    def _append(self, sequence: Sequence, tokens: int) -> None:
         if sequence.position == 0:
             for stage in self._stages:
                 if stage.fires == "ahead":  # before the first token
@@ -144,22 +124,14 @@ class SimulatedBatch:
         seconds = self._times.chunk_ns(tokens) * 1e-9
         self.now += seconds
         self._pace.took(tokens, seconds)
-        sequence.pending -= tokens
-        sequence.position += tokens
+        sequence.pending = sequence.pending[tokens:]
+        sequence.go_on(tokens)
 
-    def _released(self) -> list[SimulatedSequence]:
-        found = []
-        for sequence in self._live("waiting"):
-            if (sequence.position - self._steps - self._phases[sequence.slot]) % self._modulus == 0:
-                sequence.state = "ready"
-                found.append(sequence)
+    def _released(self) -> list[Sequence]:
+        found = [sequence for sequence in self._those("waiting") if self._admission.is_in_phase(sequence)]
+        for sequence in found:
+            sequence.state = "ready"
         return found
 
-    def _live(self, *states: str) -> list[SimulatedSequence]:
-        return [sequence for sequence in self._in_slot if sequence is not None and sequence.state in states]
-
-    def _take_slot(self, sequence: SimulatedSequence) -> None:
-        taken = np.array([one is not None for one in self._in_slot])
-        sequence.slot = best_slot(self._stages, self._phases, taken)
-        self._in_slot[sequence.slot] = sequence
-        sequence.state = "prefilling"
+    def _those(self, *states: str) -> list[Sequence]:
+        return [sequence for sequence in self._admission.sequences if sequence.state in states]
