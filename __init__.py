@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .export import EngineOptions, build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
-    from .runtime import Batch, Model, SamplingParams, Sequence, Session, Snapshot, load, share_threads
+    from .runtime import Batch, Model, SamplingParams, Sequence, Session, SessionStore, Snapshot, load, share_threads
 
 __version__ = "0.1.0"
 
@@ -55,6 +55,7 @@ _LAZY = {
     "SamplingParams": ".runtime",
     "Sequence": ".runtime",
     "Session": ".runtime",
+    "SessionStore": ".runtime",
     "Snapshot": ".runtime",
     "build": ".export",
     "calibrate": ".calibration",
@@ -93,6 +94,7 @@ __all__ = [
     "Sequence",
     "Session",
     "SessionBusyError",
+    "SessionStore",
     "Snapshot",
     "StorageError",
     "__version__",

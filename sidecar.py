@@ -61,6 +61,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         cache_scales: of int8 caches, by layer.
         dialect: the ONNX vocabulary it was compiled from.
         limits: of a resident engine whose shapes are bounded; None: it takes any.
+        own_positions: each sequence of a batch may stand at a position of its own; engines of earlier versions want all at one.
         build: of an engine that TensorRT built.
     """
 
@@ -80,6 +81,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     products: tuple[ProductPrecision, ...] = ()
     dialect: str = "modern"
     limits: Limits | None = None
+    own_positions: bool = False
     build: BuildRecord | None = None
 
 

@@ -130,6 +130,7 @@ def _compile_with_tensorrt(
         engine_sha256=compiled.engine_sha256,
         dialect=family.dialect.name,
         limits=family.limits,
+        own_positions=True,
         build=compiled.build,
     )
 
@@ -152,6 +153,7 @@ def _compile_for_cuda(
         cache_dtype=spec.cache_dtype,
         dialect=family.dialect.name,
         limits=family.limits,
+        own_positions=True,
         **_hashes_of_graph(engine),
     )
 

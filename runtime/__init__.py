@@ -6,6 +6,19 @@ from .model import Model, load
 from .sampling import SamplingParams
 from .sequence import Sequence
 from .session import Session
+from .session_store import SessionStore
 from .snapshots import Snapshot
+from .store_statistics import StoreStatistics
 
-__all__ = ["Batch", "Model", "SamplingParams", "Sequence", "Session", "Snapshot", "load", "share_threads"]
+__all__ = [
+    "Batch",
+    "Model",
+    "SamplingParams",
+    "Sequence",
+    "Session",
+    "SessionStore",
+    "Snapshot",
+    "StoreStatistics",
+    "load",
+    "share_threads",
+]

@@ -9,7 +9,7 @@ from ..contract import StageSpec, sampler_contract
 from ..errors import ConfigError
 from ..sidecar import TensorRTLibrary
 from .cuda import CudaDevice
-from .decoder import Engines
+from .decoder_factory import Engines
 from .device import HostDevice
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import memory_of

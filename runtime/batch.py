@@ -18,7 +18,8 @@ from .admission import Admission
 from .batch_decoder import BatchDecoder
 from .capacity import whole
 from .clocks import Clocks
-from .decoder import Engines, Observer
+from .decoder import Observer
+from .decoder_factory import Engines
 from .ids import checked_ids
 from .one_at_a_time import one_at_a_time
 from .pace import Pace

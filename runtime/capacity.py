@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ..bundle import ModelInfo
 from ..errors import CapacityError, ConfigError, FovealError, InputError
-from .decoder import Engines
+from .decoder_factory import Engines
 
 
 def whole(name: str, value: object, refused: type[ConfigError | InputError]) -> int:

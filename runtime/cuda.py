@@ -47,6 +47,8 @@ class CudaDevice:
     """
 
     has_graphs = True
+    alignment = 256
+    """TensorRT takes no other tensor (IExecutionContext::setTensorAddress)."""
 
     def __init__(self, index: int = 0, cudart: Any = None) -> None:
         self._cudart = import_cudart() if cudart is None else cudart

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contract import StageSpec
-from .engines.base import Engine
-from .rows import Array, TokenLog
+from .rows import Array
 from .sampling import SamplingParams
-
-if TYPE_CHECKING:
-    from .batch_decoder import BatchDecoder
 
 Observer = Callable[[StageSpec, int, int], None]
 """Called after every engine call with the stage, the number of firings and the nanoseconds it took.
@@ -121,35 +117,3 @@ class Decoder(Protocol):
     def close(self) -> None:
         """Give the memory back; the decoder is of no use after that."""
         ...
-
-
-class DecoderFactory(Protocol):
-    """Engines that bring a decoder of their own, for memory that the host does not see."""
-
-    specs: Sequence[StageSpec]
-
-    @property
-    def capacity(self) -> int | None:
-        """The most tokens that they hold; None: as many as are asked for."""
-        ...
-
-    def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> Decoder:
-        """Allocate the state of `batch` sequences of at most `capacity` tokens.
-
-        Raises:
-            ConfigError: more sequences than the engines were built for.
-            CapacityError: more tokens than the engines were built for.
-        """
-        ...
-
-    def batch_decoder(self, tokens: TokenLog, slots: int, capacity: int) -> BatchDecoder:
-        """Allocate the state of so many sequences, each of which moves by itself.
-
-        Raises:
-            ConfigError, CapacityError: as `decoder`.
-            EngineMismatchError: the engines were built when all sequences of a batch stood at the same position.
-        """
-        ...
-
-
-Engines = Sequence[Engine] | DecoderFactory

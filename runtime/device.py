@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
@@ -44,6 +45,11 @@ class Device(Protocol):
         """Whether `capture` makes something that is quicker than doing the work again."""
         ...
 
+    @property
+    def alignment(self) -> int:
+        """The bytes of whose multiples a view of memory must begin at one to be an engine's tensor."""
+        ...
+
     def allocate(self, nbytes: int) -> Buffer:
         """Zeroed memory; given back when nothing refers to it any more."""
         ...
@@ -77,10 +83,19 @@ class Device(Protocol):
         ...
 
 
+def timed(device: Device, work: Work) -> int:
+    """Do what `work` queues by itself; the nanoseconds that took."""
+    device.synchronize()
+    began = time.perf_counter_ns()
+    work()
+    device.synchronize()
+    return time.perf_counter_ns() - began
+
+
 class HostDevice:
     """The host's own memory, on which everything is done at once."""
 
-    has_graphs = False
+    has_graphs, alignment = False, 1
 
     def allocate(self, nbytes: int) -> Buffer:
         """As `Device.allocate`."""

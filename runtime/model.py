@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ..bundle import Bundle, Manifest, check_target, open_bundle
-from ..contract import late_stages
+from ..contract import StageSpec, late_stages
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
@@ -41,7 +41,7 @@ class Model:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
         self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
         self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
-        self._identity = bundle.identity(target)
+        self.identity = bundle.identity(target)
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property
@@ -49,6 +49,11 @@ class Model:
         """The engines that work in the host's memory: all of target `cpu`'s, none of another's."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
         return tuple(engine for engine in engines if isinstance(engine, OnnxRuntimeEngine))
+
+    @property
+    def specs(self) -> Sequence[StageSpec]:
+        """Of the stages, in dataflow order."""
+        return [entry.spec for entry in self.manifest.stages]
 
     @property
     def manifest(self) -> Manifest:
@@ -63,7 +68,7 @@ class Model:
             ConfigError: a batch below 1.
             CapacityError: a capacity beyond the model's positions.
         """
-        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self._identity)
+        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self.identity)
 
     def batch(
         self,
@@ -76,7 +81,7 @@ class Model:
 
         Args and raises: as `Batch`.
         """
-        return Batch(self.engines, self.manifest.model, slots, capacity, policy, prefill_seconds, self._identity)
+        return Batch(self.engines, self.manifest.model, slots, capacity, policy, prefill_seconds, self.identity)
 
     def generate(
         self,

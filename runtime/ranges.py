@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from ..contract import StageSpec
 
+Range = tuple[int, int]
+"""Slots `[first, last)`."""
 WIDEST_GAP = 3
 """Slots that are run along rather than called around: a call reads all weights of a stage, another row of it costs a third to a
 fifth of that (docs/performance.md)."""
@@ -24,7 +26,7 @@ def may_overfire(spec: StageSpec) -> bool:
     return spec.page is None and all(keeps is None for keeps in kept)
 
 
-def ranges_of(fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def ranges_of(fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> list[Range]:
     """Runs `[first, last)` of slots that hold all that fire.
 
     Args:
@@ -32,7 +34,7 @@ def ranges_of(fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> 
         passable: by slot `[N]`, whether it may be run along.
     """
     fired = np.flatnonzero(fires).tolist()
-    found: list[tuple[int, int]] = []
+    found: list[Range] = []
     if not fired:
         return found
     first, end = fired[0], fired[0] + 1

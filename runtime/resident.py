@@ -14,23 +14,25 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, late_stages, leads_of, room_of, sizes_of, vocab_size_of
-from ..errors import CapacityError, ConfigError, DeviceError
+from ..contract import DRAWS, Limits, StageSpec, late_stages, room_of, vocab_size_of
+from ..errors import CapacityError, ConfigError, DeviceError, EngineMismatchError
 from .calls import run_in_calls
 from .decoder import Observer, Written
-from .device import Buffer, Device, Region, Work
+from .device import Device, Region, Work, timed
 from .engines.resident import Phase, ResidentEngine, ResidentProgram, ResidentStage, TimedStage
 from .frame import Frame
 from .host import check_same_shapes
+from .recordings import Recordings
+from .resets import needed_from, to_run_again
+from .resident_batch import ResidentBatchDecoder
 from .resident_sampler import ResidentSampler
-from .resident_state import StageState
+from .resident_state import StageState, bindings_of, read_states, rows_within, write_states
 from .rows import Array, Ids, TokenLog
 from .sampling import SamplingParams
 
@@ -77,6 +79,33 @@ class ResidentEngines:
         with self.turn:
             return ResidentDecoder(self, tokens, self._limits(batch, capacity))
 
+    def batch_decoder(self, tokens: TokenLog, slots: int, capacity: int) -> ResidentBatchDecoder:
+        """Allocate the state of `slots` sequences of at most `capacity` tokens, each at a position of its own.
+
+        Args:
+            tokens: their ids.
+
+        Raises:
+            ConfigError: more slots than the engines were built for, or slots of a size that the device can't give views of.
+            CapacityError: more tokens than the engines were built for.
+            EngineMismatchError: engines that want all sequences at one position.
+        """
+        limits = self._limits(slots, capacity)
+        if slots > 1:
+            self.require_own_positions()
+        with self.turn:
+            return ResidentBatchDecoder(self.engines, self.device, tokens, limits, self.records, self.turn)
+
+    def require_own_positions(self) -> None:
+        """Raise EngineMismatchError if the sequences of a batch can't each stand at a position of their own."""
+        behind = [engine for engine in self.engines if not engine.own_positions]
+        if behind:
+            raise EngineMismatchError(
+                f'the engine of stage "{behind[0].spec.name}" was built by an earlier foveal: it wants all of a batch '
+                "at one position, and so serves sessions but not sequences that come and go; build it again: "
+                f"foveal build BUNDLE --target {behind[0].target}"
+            )
+
     def _limits(self, batch: int, capacity: int) -> Limits:
         """What the engines were built for, with as many sequences as there are."""
         built = self.engines[0].limits
@@ -101,19 +130,21 @@ class ResidentDecoder:
         self.observer: Observer | None = None
         self._turn = engines.turn
         self._specs, self._device, self._limits, self._tokens = engines.specs, engines.device, limits, tokens
-        self._vocab_size, self._index = vocab_size_of(self._specs), {spec.name: index for index, spec in enumerate(self._specs)}
-        self._leads = leads_of(self._specs)
+        self._vocab_size = vocab_size_of(self._specs)
         self.fires = {spec.name: 0 for spec in self._specs}
         self.copied_bytes = 0
         self._ends = [0] * len(self._specs)  # the firing after the last of each stage
-        self._states = [self._state(engine) for engine in engines.engines]
+        self._states = [
+            StageState.new(engine, self._device, limits, self._specs, 1 if engine.in_place else 2) for engine in engines.engines
+        ]
+        self._by_name = {spec.name: state for spec, state in zip(self._specs, self._states, strict=True)}
         self._frames = {phase: Frame(self._device, self._specs, phase, limits, self._vocab_size) for phase in _PHASES}
         late = late_stages(self._specs) if engines.overlap else frozenset()
         self._beside = {phase: [phase == "decode" and spec.name in late for spec in self._specs] for phase in _PHASES}
         self._stages = {phase: self._bind(engines.engines, phase) for phase in _PHASES}
         self._bind_fixed()
         self._sampler, self._unkept = self._open_sampler(engines.sampler), engines.sampler
-        self._records, self._recorded = engines.records, {}  # type: bool, dict[tuple[object, ...], Work]
+        self._records, self._recordings = engines.records, Recordings(self._device)
         if self._records:
             self._warm_up()
             for engine in engines.engines:
@@ -139,10 +170,6 @@ class ResidentDecoder:
     def _period(self) -> int:
         return math.lcm(*(spec.stride for spec in self._specs))
 
-    def _state(self, engine: ResidentEngine) -> StageState:
-        sizes = sizes_of(self._limits, self._specs, engine.spec.name)
-        return StageState(engine, self._device, self._limits.batch, sizes["S"], sizes["R"])
-
     def _bind_fixed(self) -> None:
         """Bind what stays where it is for the decoder's life."""
         longest = max(spec.most_firings(self._limits.prefill) for spec in self._specs)
@@ -159,22 +186,13 @@ class ResidentDecoder:
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`; more tokens than a call of the engines takes are run in several calls."""
-        needed = self._needed_from(position, tokens, wanted)
+        needed = needed_from(self._specs[-1], position, tokens, wanted)
 
         def call(start: int, count: int, here: Ids) -> npt.NDArray[np.float32]:
             return self._call(start, count, here, needed).copy()  # the frame is written over by the next
 
         with self._turn:
             return run_in_calls(call, position, tokens, wanted, self._room)
-
-    def _needed_from(self, position: int, tokens: int, wanted: Ids) -> int:
-        """The first firing that is needed of the stage that gives logits: with those wanted, all that its period remembers."""
-        spec = self._specs[-1]
-        fired = spec.firings(position, tokens)
-        if spec.output != "logits" or spec.resets is None or not fired:
-            return 0
-        first = fired.start + int(wanted[0]) if len(wanted) else fired.stop - 1
-        return first - first % spec.resets
 
     def _room(self, position: int) -> int:
         """Tokens that one call may take from a position on."""
@@ -207,19 +225,12 @@ class ResidentDecoder:
         return frame.logits(len(wanted))[:, :asked]
 
     def _replay(self, firings: Sequence[range]) -> None:
-        """Run stages that reset again from their last reset, where they do not go on from where they were.
-
-        After a rewind their caches are of other firings; all that they read is in the logs.
-        """
+        """Run stages that reset again from their last reset, where they do not go on from where they were."""
         for index, (spec, fired) in enumerate(zip(self._specs, firings, strict=True)):
-            if spec.resets is None or not fired:
-                continue
-            missing = range(fired.start - fired.start % spec.resets, fired.start)
-            if fired.start != self._ends[index]:
-                most = spec.most_firings(self._limits.prefill)
-                for start in range(missing.start, missing.stop, most):
-                    self._run_again(index, range(start, min(start + most, missing.stop)))
-            self._ends[index] = fired.stop
+            for part in to_run_again(spec, fired, self._ends[index], spec.most_firings(self._limits.prefill)):
+                self._run_again(index, part)
+            if fired:
+                self._ends[index] = fired.stop
 
     def _run_again(self, index: int, fired: range) -> None:
         """Run one stage alone, for what it remembers."""
@@ -317,29 +328,16 @@ class ResidentDecoder:
             stage.run(firings, wanted)
             state.swap()
         else:
-            self._device.synchronize()
-            began = time.perf_counter_ns()
-            stage.run(firings, wanted)
-            self._device.synchronize()
-            elapsed_ns = time.perf_counter_ns() - began
+            elapsed_ns = timed(self._device, lambda: stage.run(firings, wanted))
             state.swap()  # the observer finds the new rows
             self.observer(spec, firings, elapsed_ns)
 
     def _ready(self, phase: Phase, index: int) -> ResidentStage:
         """A stage that finds all state where it is now."""
         stage = self._stages[phase][index]
-        for tensor, buffer in self._bindings(index):
+        for tensor, buffer in bindings_of(self._specs[index], self._by_name):
             stage.bind(tensor, buffer)
         return stage
-
-    def _bindings(self, index: int) -> Iterator[tuple[str, Buffer]]:
-        """A stage's own state, and the logs it reads as they stand now."""
-        yield from self._states[index].bindings()
-        for given in self._specs[index].inputs:
-            if given.source is not None:
-                yield f"rows.{given.source}", self._states[self._index[given.source]].newest_log()
-        for borrowed in self._specs[index].borrows:
-            yield borrowed.name, self._states[self._index[borrowed.stage]].lent(borrowed.cache.name)
 
     def _launch(self, kind: str, counts: Sequence[int], work: Work) -> None:
         """Do a decode step as it was recorded; the first of its kind is done as it is, and recorded.
@@ -349,25 +347,21 @@ class ResidentDecoder:
         if not self._records or self.observer is not None:
             work()
             return
-        key = (kind, tuple(count > 0 for count in counts), self._turns)
-        if key not in self._recorded:
-            self._recorded[key] = self._record(counts, work)
-            return
-        self._recorded[key]()
-        for state, count in zip(self._states, counts, strict=True):
-            if count:
-                state.swap()
-
-    def _record(self, counts: Sequence[int], work: Work) -> Work:
-        """Do a decode step, which lets engines get ready, and record it."""
         turns = self._turns
-        work()
-        self._device.synchronize()
-        for stage, count in zip(self._stages["decode"], counts, strict=True):
-            if count:
-                stage.check_recordable()
-        self._turns = turns
-        return self._device.capture(work)
+        key = (kind, tuple(count > 0 for count in counts), turns)
+        if self._recordings.launch(key):
+            for state, count in zip(self._states, counts, strict=True):
+                if count:
+                    state.swap()
+            return
+
+        def ran() -> Iterator[ResidentStage]:
+            return (stage for stage, count in zip(self._stages["decode"], counts, strict=True) if count)
+
+        def again() -> None:
+            self._turns = turns
+
+        self._recordings.record(key, work, ran, again)
 
     @property
     def _turns(self) -> tuple[int, ...]:
@@ -395,7 +389,7 @@ class ResidentDecoder:
     @property
     def recorded(self) -> int:
         """Decode steps that are launched as a whole: one for each firing set, and turn of caches that take turns."""
-        return len(self._recorded)
+        return len(self._recordings)
 
     def profile(self) -> dict[str, dict[str, float]]:
         """Have every layer of decode steps timed from now on: by stage and layer, milliseconds that grow with the steps.
@@ -411,52 +405,34 @@ class ResidentDecoder:
 
     def rows(self, stage: int, position: int) -> Array | None:
         """As `Decoder.rows`; a copy."""
-        state, spec = self._states[stage], self._specs[stage]
-        if state.log is None:
-            return None
-        rows = self._leads[spec.name] + spec.firings_within(position) * spec.output_rows
         with self._turn:
-            return state.read(state.log, rows)[:, 0].transpose(1, 0, 2)
+            return self._states[stage].read_rows(rows_within(self._specs, position)[stage])
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""
-        state = self._states[stage]
-        if state.log is not None:
-            with self._turn:
-                state.write(state.log, rows.transpose(1, 0, 2)[:, None])
+        with self._turn:
+            self._states[stage].write_rows(rows)
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
         with self._turn:
-            rows = tuple(self.rows(stage, position) for stage in range(len(self._specs)))
-            return Written(rows, tuple(self._read_caches(state, spec, position) for state, spec in self._paired()))
-
-    def _read_caches(self, state: StageState, spec: StageSpec, position: int) -> tuple[Array, ...]:
-        firings = spec.firings_within(position)
-        return tuple(state.read(tensor, cache.length(firings)) for tensor, cache in zip(state.caches, spec.caches, strict=True))
-
-    def _paired(self) -> Iterator[tuple[StageState, StageSpec]]:
-        return zip(self._states, self._specs, strict=True)
+            return read_states(self._specs, self._states, position)
 
     def write(self, written: Written) -> None:
         """As `Decoder.write`."""
         check_same_shapes(written, self.read(0))
         with self._turn:
-            for stage, rows in enumerate(written.rows):
-                if rows is not None:
-                    self.write_rows(stage, rows)
-            for state, caches in zip(self._states, written.caches, strict=True):
-                for tensor, saved in zip(state.caches, caches, strict=True):
-                    state.write(tensor, saved)
+            write_states(self._states, written)
         self._ends = [-1] * len(self._specs)
 
     def close(self) -> None:
         """As `Decoder.close`."""
-        self._states, self._stages, self._frames, self._recorded = [], {}, {}, {}
+        self._states, self._by_name, self._stages, self._frames = [], {}, {}, {}
+        self._recordings = Recordings(self._device)
         self._sampler = None
         del self._offsets
 
     @property
     def state_bytes(self) -> dict[str, int]:
         """As `Decoder.state_bytes`."""
-        return {spec.name: state.nbytes for state, spec in self._paired()} if self._states else {}
+        return {name: state.nbytes for name, state in self._by_name.items()}

@@ -1,16 +1,21 @@
-"""Caches and rows of one stage in a device's memory."""
+"""What is kept of one stage in a device's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..bundle import ITEM_BYTES
+from ..contract import Limits, StageSpec, leads_of, sizes_of
+from .decoder import Written
 from .device import Buffer, Device, Region
 from .engines.resident import ResidentEngine
 from .rows import Array
+
+ALIGNMENT = 256
+"""TensorRT takes no tensor whose address is not a multiple of so many bytes (IExecutionContext::setTensorAddress)."""
 
 
 class StateTensor(NamedTuple):
@@ -27,31 +32,77 @@ class StateTensor(NamedTuple):
         """Of one buffer."""
         return self.buffers[0].nbytes
 
+    @property
+    def slot_bytes(self) -> int:
+        """Of one sequence."""
+        return self.nbytes // self.shape[0]
+
+    def slots(self, first: int, last: int) -> StateTensor:
+        """That of some of its sequences, the same memory."""
+        size = self.slot_bytes
+        parts = tuple(buffer.at(first * size, (last - first) * size) for buffer in self.buffers)
+        return self._replace(shape=(last - first, *self.shape[1:]), buffers=parts)
+
+
+class _Kept(NamedTuple):
+    """What an engine keeps of one sequence: `[H, rows, width]`."""
+
+    past: str
+    present: str
+    shape: tuple[int, int, int]
+    dtype: str
+
+    @property
+    def slot_bytes(self) -> int:
+        """Of it."""
+        return int(np.prod(self.shape)) * ITEM_BYTES[self.dtype]
+
+
+def kept_by(engine: ResidentEngine, limits: Limits, specs: Sequence[StageSpec]) -> list[_Kept]:
+    """Its caches, and at the end its log, if it has one."""
+    spec, sizes = engine.spec, sizes_of(limits, specs, engine.spec.name)
+    kept = [
+        _Kept(
+            f"past_key_values.{cache.name}",
+            f"present.{cache.name}",
+            (cache.heads, cache.length(sizes["S"]), width),
+            engine.cache_dtype,
+        )
+        for cache, width in zip(spec.caches, engine.cache_widths, strict=True)
+    ]
+    return kept + [_Kept("past_rows", "present_rows", (1, sizes["R"], spec.width), "float32")] * (spec.output == "hidden")
+
 
 class StageState:
     """A stage's keys, values and log of rows. `turn` says which of two buffers is the newer; in place there is one."""
 
-    def __init__(self, engine: ResidentEngine, device: Device, batch: int, firings: int, log_rows: int) -> None:
-        self._device, self.turn, spec = device, 0, engine.spec
-        self.sides = 1 if engine.in_place else 2
-
-        def tensor(past: str, present: str, shape: tuple[int, int, int, int], dtype: str) -> StateTensor:
-            nbytes = int(np.prod(shape)) * ITEM_BYTES[dtype]
-            return StateTensor(past, present, shape, np.dtype(dtype), tuple(device.allocate(nbytes) for _ in range(self.sides)))
-
-        self.caches = []
-        for cache, width in zip(spec.caches, engine.cache_widths, strict=True):
-            shape = (batch, cache.heads, cache.length(firings), width)
-            past, present = f"past_key_values.{cache.name}", f"present.{cache.name}"
-            self.caches.append(tensor(past, present, shape, engine.cache_dtype))
+    def __init__(self, device: Device, spec: StageSpec, caches: Sequence[StateTensor], log: StateTensor | None) -> None:
+        self._device, self._spec, self.turn = device, spec, 0
+        self.caches, self.log = tuple(caches), log
         self._by_name = {cache.name: made for cache, made in zip(spec.caches, self.caches, strict=True)}
-        has_log = spec.output == "hidden"
-        self.log = tensor("past_rows", "present_rows", (batch, 1, log_rows, spec.width), "float32") if has_log else None
+
+    @classmethod
+    def new(cls, engine: ResidentEngine, device: Device, limits: Limits, specs: Sequence[StageSpec], sides: int) -> StageState:
+        """Zeroed, for as many sequences, firings and rows as there may be, in one buffer or two."""
+
+        def tensor(kept: _Kept) -> StateTensor:
+            nbytes = limits.batch * kept.slot_bytes
+            buffers = tuple(device.allocate(nbytes) for _ in range(sides))
+            return StateTensor(kept.past, kept.present, (limits.batch, *kept.shape), np.dtype(kept.dtype), buffers)
+
+        made = [tensor(kept) for kept in kept_by(engine, limits, specs)]
+        log = made.pop() if engine.spec.output == "hidden" else None
+        return cls(device, engine.spec, made, log)
 
     @property
     def tensors(self) -> list[StateTensor]:
         """All of them."""
-        return self.caches if self.log is None else [*self.caches, self.log]
+        return [*self.caches] if self.log is None else [*self.caches, self.log]
+
+    @property
+    def sides(self) -> int:
+        """Buffers of each tensor."""
+        return max((len(tensor.buffers) for tensor in self.tensors), default=1)
 
     @property
     def rewritten_bytes(self) -> int:
@@ -87,6 +138,33 @@ class StageState:
         """After a run: what it wrote is the past now."""
         self.turn = (self.turn + 1) % self.sides
 
+    def slots(self, first: int, last: int, scratch: Buffer | None = None) -> StageState:
+        """The state of sequences `[first, last)`, the same memory.
+
+        Args:
+            scratch: where a run leaves what it writes, until `settle` puts it back; None: it writes in place.
+        """
+        parts, offset = [], 0
+        for tensor in self.tensors:
+            part = tensor.slots(first, last)
+            if scratch is not None:
+                part = part._replace(buffers=(*part.buffers, scratch.at(offset, part.nbytes)))
+                offset += aligned(part.nbytes)
+            parts.append(part)
+        log = None if self.log is None else parts.pop()
+        return StageState(self._device, self._spec, parts, log)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Of the scratch memory that `slots` takes for all of them."""
+        return sum(aligned(tensor.nbytes) for tensor in self.tensors)
+
+    def settle(self) -> None:
+        """After a run that wrote to scratch memory: queue the copy back."""
+        for tensor in self.tensors if self.sides > 1 else ():
+            past, present = tensor.buffers
+            self._device.copy(Region(past.address, past.nbytes), Region(present.address, present.nbytes))
+
     def read(self, tensor: StateTensor, rows: int) -> Array:
         """Copy the first rows, `[B, H, rows, width]`."""
         batch, heads, _, width = tensor.shape
@@ -99,9 +177,80 @@ class StageState:
         self._copy(tensor, np.ascontiguousarray(array), is_read=False)
 
     def _copy(self, tensor: StateTensor, array: Array, is_read: bool) -> None:
-        batch, heads, capacity, width = tensor.shape
-        row = width * tensor.dtype.itemsize
-        here = Region(array.ctypes.data, array.shape[2] * row, batch * heads, array.shape[2] * row)
-        there = Region(self.newest(tensor).address, here.width, here.height, capacity * row)
+        there, nbytes = self._first_rows(tensor, array.shape[2]), array.shape[2] * _row_bytes(tensor)
+        here = Region(array.ctypes.data, nbytes, there.height, nbytes)
         self._device.copy(*((here, there) if is_read else (there, here)))
         self._device.synchronize()
+
+    def _first_rows(self, tensor: StateTensor, rows: int) -> Region:
+        batch, heads, capacity, _ = tensor.shape
+        size = _row_bytes(tensor)
+        return Region(self.newest(tensor).address, rows * size, batch * heads, capacity * size)
+
+    def copy_from(self, other: StageState, log_rows: int, firings: int) -> None:
+        """Queue a copy of the first rows of another's log and of what so many firings left in its caches."""
+        lengths = [cache.length(firings) for cache in self._spec.caches]
+        lengths += [] if self.log is None else [log_rows]
+        for ours, theirs, rows in zip(self.tensors, other.tensors, lengths, strict=True):
+            if rows:
+                self._device.copy(self._first_rows(ours, rows), other._first_rows(theirs, rows))
+
+    def read_rows(self, rows: int) -> Array | None:
+        """A copy of the first rows of the log, `[rows, B, D]`; None if there is none."""
+        return None if self.log is None else self.read(self.log, rows)[:, 0].transpose(1, 0, 2)
+
+    def write_rows(self, rows: Array) -> None:
+        """Put them back, if there is a log."""
+        if self.log is not None:
+            self.write(self.log, rows.transpose(1, 0, 2)[:, None])
+
+    def read_caches(self, firings: int) -> tuple[Array, ...]:
+        """A copy of what so many firings left in the caches."""
+        return tuple(
+            self.read(tensor, cache.length(firings)) for tensor, cache in zip(self.caches, self._spec.caches, strict=True)
+        )
+
+    def write_caches(self, caches: Sequence[Array]) -> None:
+        """Put it back."""
+        for tensor, saved in zip(self.caches, caches, strict=True):
+            self.write(tensor, saved)
+
+
+def _row_bytes(tensor: StateTensor) -> int:
+    return tensor.shape[3] * tensor.dtype.itemsize
+
+
+def aligned(nbytes: int) -> int:
+    """So many bytes, or some more, after which another tensor may begin."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def bindings_of(spec: StageSpec, states: Mapping[str, StageState]) -> Iterator[tuple[str, Buffer]]:
+    """A stage's own state, and the logs and caches of others that it reads, as they stand now."""
+    yield from states[spec.name].bindings()
+    for given in spec.inputs:
+        if given.source is not None:
+            yield f"rows.{given.source}", states[given.source].newest_log()
+    for borrowed in spec.borrows:
+        yield borrowed.name, states[borrowed.stage].lent(borrowed.cache.name)
+
+
+def rows_within(specs: Sequence[StageSpec], position: int) -> list[int]:
+    """Rows of each stage's log after so many tokens, those in front of the first among them."""
+    leads = leads_of(specs)
+    return [leads[spec.name] + spec.firings_within(position) * spec.output_rows for spec in specs]
+
+
+def read_states(specs: Sequence[StageSpec], states: Sequence[StageState], position: int) -> Written:
+    """A copy of what the first `position` tokens have written."""
+    rows = tuple(state.read_rows(count) for state, count in zip(states, rows_within(specs, position), strict=True))
+    caches = (state.read_caches(spec.firings_within(position)) for state, spec in zip(states, specs, strict=True))
+    return Written(rows, tuple(caches))
+
+
+def write_states(states: Sequence[StageState], written: Written) -> None:
+    """Put it back."""
+    for state, rows, caches in zip(states, written.rows, written.caches, strict=True):
+        if rows is not None:
+            state.write_rows(rows)
+        state.write_caches(caches)

@@ -15,7 +15,8 @@ from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
 from .capacity import capacity_for, room_for_state, whole
 from .clocks import Clocks
-from .decoder import Decoder, Engines, Observer
+from .decoder import Decoder, Observer
+from .decoder_factory import Engines
 from .drawing import check_drawn, check_draws
 from .host import HostDecoder
 from .one_at_a_time import one_at_a_time

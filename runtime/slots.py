@@ -11,7 +11,7 @@ from ..errors import ConfigError, EngineMismatchError
 from .batch_decoder import BatchDecoder
 from .capacity import capacity_for, room_for_state, whole
 from .clocks import Clocks
-from .decoder import Engines
+from .decoder_factory import Engines
 from .engines.base import Engine, SlotsEngine
 from .host_batch import HostBatchDecoder
 from .rows import TokenLog

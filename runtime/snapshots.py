@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
-import numpy as np
 
 from ..errors import CapacityError, InputError
 from .decoder import Written
+from .packed import PackedArray, opened, pack, sealed, unpack
 from .rows import Array
 
 _MAGIC = b"foveal snapshot\n"
 _VERSION = 1
-_DIGEST = 32
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,16 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """For a file or another process: as many bytes as it holds and a few hundred more, with a checksum (SHA-256)."""
+        rows, caches = pack(self.written)
         stored = _Stored(
             version=_VERSION,
             position=self.position,
             reached=self.reached,
             batch=self.batch,
             bundle=self.bundle,
-            tokens=_Array.of(self.tokens),
-            rows=[None if rows is None else _Array.of(rows) for rows in self.written.rows],
-            caches=[[_Array.of(cache) for cache in caches] for caches in self.written.caches],
+            tokens=PackedArray.of(self.tokens),
+            rows=rows,
+            caches=caches,
         )
         return checked(msgspec.msgpack.encode(stored))
 
@@ -66,13 +65,9 @@ class Snapshot:
         """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InputError(f"expected the bytes of a snapshot, got {type(data).__name__}; hand over what to_bytes gave")
-        view = memoryview(data).cast("B")
-        if bytes(view[: len(_MAGIC)]) != _MAGIC:
-            raise InputError("the bytes are no snapshot of foveal; hand over what snapshot.to_bytes() gave")
-        digest, payload = view[len(_MAGIC) : len(_MAGIC) + _DIGEST], view[len(_MAGIC) + _DIGEST :]
-        if hashlib.sha256(payload).digest() != bytes(digest):
-            raise InputError("the bytes of the snapshot were cut short or altered (their checksum differs); make it again")
-        return _decoded(payload)
+        none = "the bytes are no snapshot of foveal; hand over what snapshot.to_bytes() gave"
+        altered = "the bytes of the snapshot were cut short or altered (their checksum differs); make it again"
+        return _decoded(opened(_MAGIC, data, none, altered))
 
 
 def check_restorable(snapshot: Snapshot, bundle: str, batch: int, capacity: int, whose: str) -> None:
@@ -104,23 +99,7 @@ def check_restorable(snapshot: Snapshot, bundle: str, batch: int, capacity: int,
 
 def checked(payload: bytes) -> bytes:
     """What stands in a file: which kind of file it is, the payload's checksum, and the payload."""
-    return b"".join((_MAGIC, hashlib.sha256(payload).digest(), payload))
-
-
-class _Array(msgspec.Struct, array_like=True, frozen=True):
-    """An array: its name of numpy's for the dtype, its shape, and its bytes in C order."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-    @classmethod
-    def of(cls, array: Array) -> _Array:
-        return cls(array.dtype.name, array.shape, array.tobytes())
-
-    def array(self) -> Array:
-        """A copy that can be written to, as those of `Session.snapshot` can."""
-        return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape).copy()
+    return sealed(_MAGIC, payload)
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -134,9 +113,9 @@ class _Stored(_Version, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reached: int
     batch: int
     bundle: str
-    tokens: _Array
-    rows: list[_Array | None]
-    caches: list[list[_Array]]
+    tokens: PackedArray
+    rows: list[PackedArray | None]
+    caches: list[list[PackedArray]]
 
 
 def _decoded(payload: memoryview) -> Snapshot:
@@ -145,14 +124,12 @@ def _decoded(payload: memoryview) -> Snapshot:
         if version != _VERSION:
             _refuse_version(version)
         stored = msgspec.msgpack.decode(payload, type=_Stored)
-        rows = tuple(None if given is None else given.array() for given in stored.rows)
-        caches = tuple(tuple(given.array() for given in of_stage) for of_stage in stored.caches)
-        tokens = stored.tokens.array()
+        written, tokens = unpack(stored.rows, stored.caches), stored.tokens.array()
         if tokens.shape != (stored.batch, stored.position):
             raise ValueError(f"{stored.position} tokens of {stored.batch} sequences, and ids {list(tokens.shape)}")
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise InputError(f"the snapshot can't be read ({error}); make it again") from None
-    return Snapshot(stored.position, stored.reached, stored.batch, stored.bundle, tokens, Written(rows, caches))
+    return Snapshot(stored.position, stored.reached, stored.batch, stored.bundle, tokens, written)
 
 
 def _refuse_version(version: int) -> NoReturn:

@@ -13,8 +13,10 @@ import pytest
 import torch
 from batches import BatchWalk, wander
 from combinations import deep
-from exactness import Walk
+from exactness import EXACT, Walk
+from own_positions import check_own_positions
 from precisions import classic_engines
+from slots import SLOTS, Slots, everything
 from store import Store
 from turing import TOLERANCES, check_turing
 
@@ -30,13 +32,15 @@ from foveal.export.graphs.gpu import DeviceFamily, lower
 from foveal.export.tensorrt.options import EngineOptions
 from foveal.models import Architecture
 from foveal.precision import PRECISIONS
-from foveal.runtime import load
+from foveal.runtime import load, resident_batch
+from foveal.runtime.backends import open_engines
+from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import Array
 from foveal.runtime.session import Session
 
 RTX = "tensorrt-rtx"
 KINDS = [
-    *("cpu", "classic graphs", "cuda", "int8", "w8", "fp16", "batch", "batch int8"),
+    *("cpu", "classic graphs", "own positions", "slots", "cuda", "int8", "w8", "fp16", "batch", "batch int8"),
     pytest.param("w4", marks=deep),
     *(
         pytest.param(f"{RTX} {dialect} {precision}", marks=() if (dialect, precision) == ("modern", "int8") else deep)
@@ -114,6 +118,11 @@ class FamilyEngines:
             self._walk(load(self.full, threads=1).session(2))
         elif kind == "classic graphs":
             self._walk(Session(classic_engines(self.full), self.full.manifest.model, 2))
+        elif kind == "own positions":
+            for dialect in DIALECTS:
+                check_own_positions(self.full, dialect)
+        elif kind == "slots":
+            self._check_slots()
         elif kind == "cuda":
             resident = build(self._own("fp32"), target="cuda", options=self._options(max_batch=2))
             self._walk(load(resident, "cuda", provider="cpu").session(2))
@@ -129,6 +138,22 @@ class FamilyEngines:
             assert measured.latency.decode_tokens_per_s > 0
         else:
             self._check_precision(kind)
+
+    def _check_slots(self) -> None:
+        """A batch of sequences that come and go, in which all stages run for all slots that they may run for."""
+        built = build(self._own("fp32"), target="cuda", options=self._options(max_batch=SLOTS))
+        engines = open_engines(built, "cuda", provider="cpu")
+        assert isinstance(engines, ResidentEngines)
+        sessions = [Session(engines, built.manifest.model, 1, engines.capacity) for _ in range(SLOTS)]
+        random = np.random.default_rng(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(resident_batch, "ranges_of", everything)
+            slots = Slots(engines.batch_decoder, sessions, EXACT)
+            for slot in range(SLOTS):
+                slots.prefill(slot, int(random.integers(3, 30)))
+            for slot in range(SLOTS):
+                for what, tokens in (("step", 3), ("rewind", 2), ("fork", (slot + 1) % SLOTS), ("step", 5), ("prefill", 4)):
+                    slots.take(what, 2**SLOTS - 1 if what == "step" else slot, tokens)
 
     def _check_turing(self, precision: str) -> None:
         ids = self._seen()[None, : min(self.full.manifest.model.context, 64) - 3]

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from hypothesis import strategies as st
 
 from foveal.bundle import ModelInfo
 from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of, sampler_contract
@@ -126,6 +127,17 @@ def paged(k: int, page: int, rewinds: int | None = None) -> Program:
     return (msgspec.structs.replace(coarse, page=page, rewinds=rewinds), fine)
 
 
+programs = st.one_of(
+    st.builds(hourglass, st.integers(2, 4), st.integers(2, 4)),
+    st.builds(top_down, st.integers(2, 16)),
+    st.builds(ahead, st.integers(2, 5), st.integers(2, 3)),
+    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.booleans()),
+    st.builds(borrowing, st.integers(1, 5)),
+    st.builds(paged, st.integers(2, 5), st.integers(1, 9)),
+)
+"""Of every kind."""
+
+
 def host_engines(program: Program) -> list[Engine]:
     """Fakes of its stages."""
     return [LendingEngine(spec, DIM, program) if spec.borrows else FakeEngine(spec, DIM) for spec in program]
@@ -175,7 +187,7 @@ class FakeResidentEngine:
     Its caches are twice as wide as the stage says: behind every number in fp32 stands what that lacks of the number.
     """
 
-    cache_dtype = "float32"
+    cache_dtype, own_positions, target = "float32", True, "cuda"
 
     def __init__(self, spec: StageSpec, program: Program, limits: Limits | None, in_place: bool) -> None:
         self.spec, self.program, self.limits, self.in_place = spec, program, limits, in_place
@@ -213,47 +225,63 @@ class FakeResidentStage:
         engine, spec, batch = self.engine, self.engine.spec, self.batch
         most = 1 if self.phase == "decode" else spec.most_firings(engine.limits.prefill) if engine.limits else firings
         assert firings <= most, f"stage {spec.name} is built for {most} firings at once, got {firings}"
-        first = int(self._read("position", (batch,), np.int64)[0])
-        engine.calls.append(range(first, first + firings))
-        mixed = sum(self._mixed(given, first, firings) for given in spec.inputs)
-        for borrowed in spec.borrows:
-            lender = next(other for other in engine.program if other.name == borrowed.stage)
-            mixed = mixed + _lent(spec, lender, _whole(self._log(borrowed.name, 2 * DIM)), first, firings)
-        start = first if spec.resets is None else first % spec.resets
+        firsts = self._read("position", (batch,), np.int64).tolist()
+        engine.calls.append(range(firsts[0], firsts[0] + firings))
+        self._check_room(firsts, firings)
         memory = self._advance("past_key_values.mix", "present.mix", 2 * DIM)
-        memory[:, 0, start : start + firings] = _halves(mixed)
-        sums = np.cumsum(_whole(memory)[:, 0, : start + firings], axis=1)[:, start:]
-        y = np.sin(sums + mixed)
-        if spec.output == "logits":
+        log = self._advance("past_rows", "present_rows", DIM) if spec.output == "hidden" else None
+        y = np.stack([self._fire(memory, sequence, first, firings) for sequence, first in enumerate(firsts)])
+        if log is None:
             rows = self._read("logit_rows", (wanted,), np.int64)
             spread = np.arange(1, spec.width + 1) / spec.width
             self._read("logits", (batch, wanted, spec.width), np.float32)[...] = (y.sum(-1, keepdims=True) * spread)[:, rows]
         else:
             slots = np.arange(1, spec.output_rows + 1)[:, None]
-            log = self._advance("past_rows", "present_rows", DIM)
-            log[:, 0, self._new_rows(first, firings)] = (y[:, :, None] * slots).reshape(batch, -1, DIM)
+            for sequence, first in enumerate(firsts):
+                log[sequence, 0, self._new_rows(first, firings)] = (y[sequence][:, None] * slots).reshape(-1, DIM)
+
+    def _check_room(self, firsts: Sequence[int], firings: int) -> None:
+        spec, limits = self.engine.spec, self.engine.limits
+        if limits is not None:
+            assert max(firsts) + firings <= spec.capacity_firings(limits.capacity), f"{firings} of {spec.name} from {firsts}"
+        assert min(firsts) >= 0
+
+    def _fire(self, memory: Array, sequence: int, first: int, firings: int) -> Array:
+        """What one sequence remembers goes to the caches; rows `[L, D]`."""
+        spec = self.engine.spec
+        mixed = sum(self._mixed(given, sequence, first, firings) for given in spec.inputs)
+        for borrowed in spec.borrows:
+            lender = next(other for other in self.engine.program if other.name == borrowed.stage)
+            lent = _whole(self._log(borrowed.name, 2 * DIM)[sequence : sequence + 1])
+            mixed = mixed + _lent(spec, lender, lent, first, firings)[0]
+        start = first if spec.resets is None else first % spec.resets
+        memory[sequence, 0, start : start + firings] = _halves(mixed)
+        sums = np.cumsum(_whole(memory)[sequence, 0, : start + firings], axis=0)[start:]
+        y: Array = np.sin(sums + mixed)
+        return y
 
     def spoil(self, firings: int) -> None:
         """Put what no one may read where a run of so many firings will write rows: kernels may use that memory meanwhile."""
         if self.engine.spec.output == "hidden":
-            first = int(self._read("position", (self.batch,), np.int64)[0])
-            self._log("present_rows", DIM)[:, 0, self._new_rows(first, firings)] = np.nan
+            for sequence, first in enumerate(self._read("position", (self.batch,), np.int64).tolist()):
+                self._log("present_rows", DIM)[sequence, 0, self._new_rows(first, firings)] = np.nan
 
     def _new_rows(self, first: int, firings: int) -> slice:
         rows = self.engine.spec.output_rows
         place = leads_of(self.engine.program)[self.engine.spec.name] + first * rows
         return slice(place, place + firings * rows)
 
-    def _mixed(self, given: InputSpec, first: int, firings: int) -> Array:
+    def _mixed(self, given: InputSpec, sequence: int, first: int, firings: int) -> Array:
         count = given.count * firings
         if given.source is None:
-            rows = np.repeat(self._read("input_ids", (self.batch, count), np.int64)[:, :, None] + 1.0, DIM, axis=2)
+            ids = self._read("input_ids", (self.batch, count), np.int64)[sequence]
+            rows = np.repeat(ids[:, None] + 1.0, DIM, axis=1)
         else:
             assert self._read("offsets", (firings,), np.int64).tolist() == list(range(firings))
             place = leads_of(self.engine.program)[given.source] + first * given.count - given.shift
-            rows = self._log(f"rows.{given.source}", DIM)[:, 0, place : place + count]
+            rows = self._log(f"rows.{given.source}", DIM)[sequence, 0, place : place + count]
         weights = np.cos(np.arange(1, given.count + 1))
-        return np.einsum("bnkd,k->bnd", rows.reshape(self.batch, firings, given.count, DIM).astype(np.float64), weights)
+        return np.einsum("nkd,k->nd", rows.reshape(firings, given.count, DIM).astype(np.float64), weights)
 
     def _advance(self, past: str, present: str, width: int) -> Array:
         """What is to be written, with all of the past in it."""

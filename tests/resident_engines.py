@@ -73,6 +73,7 @@ def sidecar_of(spec: StageSpec, target: str, dialect: str, limits: Limits | None
         "cache_widths": tuple(cache.width for cache in spec.caches),
         "dialect": dialect,
         "limits": limits,
+        "own_positions": True,
     }
     return EngineSidecar(**{**usual, **changes})
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...bundle import Bundle, open_bundle
 from ...calibration.text import Texts, as_texts, read_ids
 from ...errors import ConfigError
-from ...runtime.decoder import Engines
+from ...runtime.decoder_factory import Engines
 from ...runtime.engines.onnxruntime_library import shared_threads
 from ...runtime.model import load
 from ...runtime.session import Session

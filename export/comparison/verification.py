@@ -22,7 +22,7 @@ from ...models.architecture import Architecture, Stage
 from ...models.readers.loading import load_model
 from ...progress import Progress, silent
 from ...runtime.backends import cpu_engines, open_engines
-from ...runtime.decoder import Engines
+from ...runtime.decoder_factory import Engines
 from ...runtime.engines.base import Engine
 from ...runtime.preflight import require_whole
 from ...runtime.resident import ResidentEngines

@@ -57,7 +57,12 @@ def _named(values: Sequence[ir.Value], name: str) -> ir.Value:
 
 
 def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
-    """Firing i reads rows `[i * count - shift, i * count - shift + count)`, which stand `lead` rows further on in the log."""
+    """Firing i reads rows `[i * count - shift, i * count - shift + count)`, which stand `lead` rows further on in the log.
+
+    Every sequence stands at a position of its own and reads its own log. Of the ways to say so this one costs TensorRT-RTX
+    no kernel: it gathers and goes on to the first norm in one. With indices of two dimensions it works out the mask there too,
+    and the norm apart (docs/adr/0007).
+    """
     old, label, first = _named(graph.inputs, name), f"{name}/rows", graph[0]
 
     def insert(op: str, inputs: Sequence[ir.Value], part: str, attributes: Attributes | None = None) -> ir.Value:
@@ -67,15 +72,15 @@ def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
         return constant(first, f"{label}/{part}", np.array(values, np.int64))
 
     position, offsets = _named(graph.inputs, "position"), _named(graph.inputs, "offsets")
-    here = insert("Gather", [position, numbers("one_sequence", [0])], "here")  # all sequences stand at the same row
-    firings = insert("Add", [here, offsets], "firings")
+    here = insert("Unsqueeze", [position, numbers("sequence", [1, 2, 3])], "here")  # [B, 1, 1, 1]
+    firings = insert("Add", [here, insert("Unsqueeze", [offsets, numbers("column", [1])], "columns")], "firings")
     scaled = insert("Mul", [firings, numbers("count", given.count)], "scaled")
-    index = insert("Add", [scaled, numbers("lead", lead - given.shift)], "index")
+    index = insert("Add", [scaled, numbers("lead", lead - given.shift)], "index")  # [B, 1, L, 1]
     if given.count > 1:
-        columns = insert("Unsqueeze", [index, numbers("column", [1])], "columns")
-        grid = insert("Add", [columns, numbers("within", range(given.count))], "grid")
-        index = insert("Reshape", [grid, numbers("flat", [-1])], "flat_index")
-    taken = insert("Gather", [_named(graph.inputs, f"rows.{given.source}"), index], "taken", {"axis": 2})
+        grid = insert("Add", [index, numbers("within", range(given.count))], "grid")
+        index = insert("Reshape", [grid, numbers("column_of_rows", [0, 1, -1, 1])], "flat_index")
+    log = _named(graph.inputs, f"rows.{given.source}")
+    taken = insert("GatherND", [log, index], "taken", {"batch_dims": 2})
     rows = insert("Squeeze", [taken, numbers("head", [1])], "rows")
     _replace_time_major(old, rows, label)
     graph.inputs.remove(old)

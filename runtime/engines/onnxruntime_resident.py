@@ -40,6 +40,7 @@ class ResidentOrtEngine(ResidentOrtProgram):
         super().__init__(spec.name, session, resident_contract_of(spec), device)
         self.spec, self.limits = spec, sidecar.limits
         self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
+        self.own_positions, self.target = sidecar.own_positions, sidecar.target
 
 
 class ResidentOrtStage:

@@ -59,6 +59,8 @@ class ResidentEngine(ResidentProgram, Protocol):
         limits: the largest shapes it takes; None: any, and its caches are as long as a session asks for.
         in_place: whether a cache may be read and written at the same address; else two take turns.
         cache_widths, cache_dtype: of its caches, as it keeps them.
+        own_positions: whether sequences of a batch may each stand at a position of their own.
+        target: that it was built for.
     """
 
     @property
@@ -71,3 +73,7 @@ class ResidentEngine(ResidentProgram, Protocol):
     def cache_widths(self) -> tuple[int, ...]: ...
     @property
     def cache_dtype(self) -> str: ...
+    @property
+    def own_positions(self) -> bool: ...
+    @property
+    def target(self) -> str: ...

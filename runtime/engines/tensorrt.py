@@ -174,6 +174,7 @@ class TensorRTEngine(TensorRTProgram):
             self._refuse("limits in its sidecar", "none", "those it was built for")
         self.limits: Limits = sidecar.limits
         self.cache_widths, self.cache_dtype = sidecar.cache_widths, str(sidecar.cache_dtype)
+        self.own_positions, self.target = sidecar.own_positions, sidecar.target
         contract = resident_contract_of(msgspec.structs.replace(spec, cache_dtype=sidecar.cache_dtype))
         super().__init__(spec.name, serialized, sidecar, contract, sizes_of(self.limits, stages, spec.name), shared)
         if spec.name in late_stages(stages):

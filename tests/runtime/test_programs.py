@@ -26,6 +26,7 @@ from programs import (
     info,
     meaning,
     paged,
+    programs,
     resident_engines,
     top_down,
 )
@@ -38,15 +39,6 @@ from foveal.runtime.rows import Array, Block
 from foveal.runtime.session import Session
 
 Open = Callable[..., Session]
-
-programs = st.one_of(
-    st.builds(hourglass, st.integers(2, 4), st.integers(2, 4)),
-    st.builds(top_down, st.integers(2, 16)),
-    st.builds(ahead, st.integers(2, 5), st.integers(2, 3)),
-    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.booleans()),
-    st.builds(borrowing, st.integers(1, 5)),
-    st.builds(paged, st.integers(2, 5), st.integers(1, 9)),
-)
 
 
 def on_host(program: Program, batch: int = 1, overlap: bool = False) -> Session:

@@ -28,19 +28,20 @@ from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, LAYER_MS, FakeTensorRT, Generation
 from hypothesis import given
 from hypothesis import strategies as st
-from resident_engines import LIMITS, ort_engines, session_of, specs_of, tensorrt_engines
+from resident_engines import LIMITS, ort_engines, session_of, sidecar_of, specs_of, tensorrt_engines
 from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
 
 from foveal import CapacityError, ConfigError, InputError
 from foveal.bench import operator_times
 from foveal.bundle import Bundle
 from foveal.contract import InputSpec, Limits, StageSpec
-from foveal.errors import DeviceError
+from foveal.errors import DeviceError, EngineMismatchError
 from foveal.runtime.device import HostDevice
 from foveal.runtime.frame import Frame
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session
+from foveal.sidecar import EngineSidecar
 
 Opening = Callable[[Specimen, FakeGpu], ResidentEngines]
 
@@ -378,6 +379,17 @@ class TestWhatFails:
         """With the option that builds them larger."""
         with pytest.raises(ConfigError, match="at most 2 sequences, got a batch of 3; build them with --max-batch 3"):
             session_of(tensorrt_engines(zoo["linear"], "tensorrt", gpu), zoo["linear"], 3)
+
+    def test_engines_that_want_all_sequences_at_one_position(self, zoo: Zoo) -> None:
+        """As foveal built them before sidecars said otherwise: they serve sessions, and what they can't serve is said."""
+        engines = ort_engines(zoo["linear"], "modern")
+        engines.require_own_positions()
+        written = msgspec.to_builtins(sidecar_of(engines.specs[1], "cuda", "modern", LIMITS))
+        del written["own_positions"]
+        engines.engines[1].own_positions = msgspec.convert(written, EngineSidecar).own_positions
+        with pytest.raises(EngineMismatchError, match=r'stage "5" .* at one position.*: foveal build BUNDLE --target cuda$'):
+            engines.require_own_positions()
+        walk_of(session_of(engines, zoo["linear"], 2), zoo["linear"])
 
     def test_more_tokens_than_the_engines_hold(self, zoo: Zoo, gpu: FakeGpu) -> None:
         """The context of the model may be longer than its engines."""

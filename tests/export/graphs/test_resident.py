@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
+from own_positions import check_own_positions
 from specimens import ZOO, Zoo
 
 from foveal.bundle import Bundle, StageEntry
@@ -51,6 +52,13 @@ def test_no_tensor_is_named_like_an_input_of_a_function(name: str, zoo: Zoo) -> 
             inner = model.functions[node.op_identifier()].inputs
             pairs = zip((value.name for value in node.inputs if value is not None), inner, strict=True)
             assert all(outer == value.name or value.name not in taken for outer, value in pairs)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("name", ZOO)
+def test_every_sequence_stands_at_a_position_of_its_own(name: str, dialect: str, zoo: Zoo) -> None:
+    """And gets, and writes, what it would alone; `own positions` of `family_engines.py` says so of all families."""
+    check_own_positions(zoo[name].bundle, dialect)
 
 
 def is_time_major(node: ir.Node) -> bool:
