@@ -112,14 +112,14 @@ class BatchRounds:
         """One round; appends to `samples` unless it is a warm-up. Watching engine calls takes a little time itself."""
         batch, tokens = self.batch, self._begin()
         positions = [sequence.position for sequence in batch.sequences]
-        copied, fired = batch.copied_bytes, batch.fires
+        copied, fired = batch.copied_bytes, dict(batch.fires)
         steps, fires, seen = [], [], _Calls()
         batch.observer = seen if watched else None
         for _ in range(self._work.new_tokens):
             began = time.perf_counter_ns()
             tokens = greedy(self._step(tokens))
             steps.append(time.perf_counter_ns() - began)
-            before, fired = fired, batch.fires
+            before, fired = fired, dict(batch.fires)
             fires.append({name: count - before[name] for name, count in fired.items()})
             seen.end_step()
         batch.observer = None

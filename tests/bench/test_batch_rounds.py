@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from programs import host_engines, hourglass, info
+from programs import CAPACITY, Program, host_engines, hourglass, info, resident_engines
 from rich.console import Console
 from specimens import Zoo
 
@@ -20,13 +21,24 @@ from foveal.bench.decode import Load
 from foveal.bench.result import BenchResult
 from foveal.bench.run import bench
 from foveal.bench.show import show
+from foveal.contract import Limits
 from foveal.runtime.batch import Batch
+from foveal.runtime.decoder_factory import Engines
 from foveal.runtime.phases import Policy
+from foveal.runtime.resident import ResidentEngines
 
 
-def rounds_of(policy: Policy, slots: int = 8) -> BatchRounds:
+def in_device_memory(program: Program) -> ResidentEngines:
+    """With room for all slots."""
+    return resident_engines(program, limits=Limits(batch=8, capacity=CAPACITY, prefill=16))
+
+
+FORMS = pytest.mark.parametrize("engines_of", [host_engines, in_device_memory], ids=["host", "device"])
+
+
+def rounds_of(policy: Policy, engines_of: Callable[[Program], Engines] = host_engines) -> BatchRounds:
     """Two rounds of strides 1, 2 and 4, after a warm-up."""
-    batch = Batch(host_engines(hourglass(2, 2)), info(), slots, policy=policy, prefill_seconds=3600.0)
+    batch = Batch(engines_of(hourglass(2, 2)), info(), 8, policy=policy, prefill_seconds=3600.0)
     rounds = BatchRounds(batch, Load(9, 12, seed=3))
     rounds.run(is_warm_up=True)
     rounds.run()
@@ -43,15 +55,17 @@ def result(zoo: Zoo) -> BenchResult:
         return bench([zoo["nested"].bundle.path], load, threads=1, batch=BatchLoad(4), command="test")
 
 
-def test_staggered_every_step_fires_the_same() -> None:
+@FORMS
+def test_staggered_every_step_fires_the_same(engines_of: Callable[[Program], Engines]) -> None:
     """A quarter of the slots of stride 4, a half of those of stride 2."""
-    samples = rounds_of("staggered").samples
+    samples = rounds_of("staggered", engines_of).samples
     assert samples.fires == 24 * [{"1.pre": 8, "k.pre": 4, "deep": 2, "k.post": 4, "1.post": 8}]
 
 
-def test_aligned_all_fire_together() -> None:
+@FORMS
+def test_aligned_all_fire_together(engines_of: Callable[[Program], Engines]) -> None:
     """In every second step, in every fourth the deepest too."""
-    samples = rounds_of("aligned").samples
+    samples = rounds_of("aligned", engines_of).samples
     assert [step["deep"] for step in samples.fires] == 6 * [0, 0, 0, 8]
     assert [step["k.post"] for step in samples.fires] == 12 * [0, 8]
 
