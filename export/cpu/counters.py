@@ -3,7 +3,7 @@
     rows       int64 [B, L]   index of each of these firings, for position tables and rotations
     last_row   int32 [B]      index of the last of them
     total      int32 [1]      rows in the caches after them
-    is_chunk   bool  []       whether there are several
+    is_chunk   bool  []       whether there are more than a few
 
 An engine has those of them that it reads, and `position` if it reads that. In a decode step everything around the matrix
 products counts: the nodes saved were a tenth of a quantised stage's time.

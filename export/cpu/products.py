@@ -27,7 +27,7 @@ from ..graphs.nodes import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
 _ROUNDED = ("MatMul", "Add", "Gelu")
-_BLOCKS = (128, 64, 32, 16)  # rows of MatMulNBits' blocks, the preferred first
+_BLOCKS = (256, 128, 64, 32, 16)  # rows of MatMulNBits' blocks, the preferred first
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level; the others dequantise, and are slower than fp32
 
 

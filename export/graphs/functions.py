@@ -369,8 +369,8 @@ def group_query_attention(head_dim: int, padded_head_dim: int, opset: int) -> Fu
     return _attention(call, inputs, head_dim, padded_head_dim, opset, needs_shapes=False)
 
 
-# A chunk attends in fp32: for several rows the kernel's int8 arithmetic is four times slower than its fp32 arithmetic. The new
-# rows take the way through int8 too, so that a row sees the same keys and values however the sequence is cut.
+# A chunk of many rows attends in fp32: the kernel widens the integers anew for every row. The new rows take the way through
+# int8 too, so that a row sees the same keys and values however the sequence is cut.
 _APPEND_INT8 = """
     {part}_scale_0d = Squeeze ({part}_scale)
     {part}_int8 = QuantizeLinear ({part}, {part}_scale_0d, zero_point)
@@ -390,9 +390,12 @@ _INT8_CHUNK = f"""
     chunk_y, all_keys, all_values = {_KERNEL}>
         (query, key_rounded, value_rounded, key_past, value_past, {_LENGTHS})
 """
-_INT8_ROW = f"""
-    row_y, row_key, row_value = {_KERNEL}, k_quant_type = "PER_TENSOR", v_quant_type = "PER_TENSOR", kv_cache_bit_width = 8>
-        ({{qkv}}, , , past_key, past_value, {_LENGTHS}, , , , , , key_scale, value_scale)
+# A sink that takes nothing changes no number, but which of its two ways over int8 ONNX Runtime goes: the other one ("flash")
+# sums up in memory that does not begin at a cache line, and takes 1.4 times as long for a row (docs/adr/0006).
+_INT8_ROWS = f"""
+    no_sink = ConstantOfShape <value = float[1] {{{{-3.4028234e38}}}}> (heads_1d)
+    rows_y, rows_key, rows_value = {_KERNEL}, k_quant_type = "PER_TENSOR", v_quant_type = "PER_TENSOR", kv_cache_bit_width = 8>
+        ({{qkv}}, , , past_key, past_value, {_LENGTHS}, , , , , no_sink, key_scale, value_scale)
 """
 
 
@@ -403,7 +406,7 @@ def int8_cache_attention(head_dim: int, padded_head_dim: int, opset: int) -> Fun
     """
     call = f"""{{y}}, present_key, present_value = If (is_chunk) <
         then_branch = chunk () => (chunk_y, chunk_key, chunk_value) {{{{ {_INT8_CHUNK} }}}},
-        else_branch = row () => (row_y, row_key, row_value) {{{{ {_INT8_ROW} }}}}
+        else_branch = rows () => (rows_y, rows_key, rows_value) {{{{ {_INT8_ROWS} }}}}
     >"""
     inputs = (
         *("qkv", "past_key", "past_value", "last_row", "total", "position", "is_chunk"),

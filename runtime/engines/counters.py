@@ -6,13 +6,17 @@ import numpy as np
 
 from ..rows import Array, Ids
 
+FEW_ROWS = 8
+"""As many rows as an engine runs like one: no slower than as a chunk, on one thread or two and behind any past
+(docs/adr/0006)."""
+
 
 class Counters:
     """Where a stage stands, as its engine wants to know it; an engine has some of these as inputs.
 
     `position` int64 `[B]` first of the firings, `last_row` int32 `[B]` last of them, `total` int32 `[1]` the most rows that a
-    sequence has in the caches after them, `is_chunk` bool `[]` whether there are several, `rows` int64 `[B, L]` the index of
-    each.
+    sequence has in the caches after them, `is_chunk` bool `[]` whether there are more than a few, `rows` int64 `[B, L]` the
+    index of each.
 
     Engines that were built before sequences had positions of their own have `rows` `[1, L]`: of one sequence.
     """
@@ -35,7 +39,7 @@ class Counters:
         """Firings `[first, first + firings)` come next; `first` is all sequences', or int64 `[B]` each one's."""
         self._position[...], self._last_row[...] = first, first + (firings - 1)
         self._total[0] = (first if isinstance(first, int) else first.max()) + firings
-        self._is_chunk[...] = firings > 1
+        self._is_chunk[...] = firings > FEW_ROWS
 
     def rows(self, first: int | Ids, firings: int) -> tuple[int, tuple[int, int]]:
         """Address and shape of `rows`; of one sequence they are a part of numbers that stand there already."""

@@ -22,6 +22,7 @@ from foveal.export.cpu.counters import drop_position
 from foveal.export.cpu.lower import OPSET, OPSET_INT8_CACHES
 from foveal.export.graphs.functions import cached_attention
 from foveal.precision import CacheScale
+from foveal.runtime.engines.counters import FEW_ROWS
 
 HEADS, CAPACITY = 2, 24
 SCALE = CacheScale(key=0.02, value=0.03)
@@ -80,7 +81,7 @@ class Attention:
         shape = (batch, HEADS, CAPACITY, padded_head_dim(head_dim))
         self.caches = {part: np.zeros(shape, np.int8 if has_int8_caches else np.float32) for part in ("key", "value")}
 
-    def __call__(self, qkv: Array, position: int) -> npt.NDArray[np.float32]:
+    def __call__(self, qkv: Array, position: int, few: int = FEW_ROWS) -> npt.NDArray[np.float32]:
         binding = self.session.io_binding()
         batch, rows, _ = qkv.shape
         given = {
@@ -88,7 +89,7 @@ class Attention:
             "position": np.full(batch, position),
             "last_row": np.full(batch, position + rows - 1, np.int32),
             "total": np.array([position + rows], np.int32),
-            "is_chunk": np.array(rows > 1),
+            "is_chunk": np.array(rows > few),
         }
         y = np.empty((batch, rows, self.width), np.float32)
         for name in {value.name for value in self.session.get_inputs()} & given.keys():
@@ -126,17 +127,23 @@ def random_qkv(head_dim: int, batch: int, rows: int, seed: int = 0) -> Array:
     return np.round(qkv.astype(np.float64) / 0.001) * 0.001 + 0.0003
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.integers(1, 7), min_size=1, max_size=8), st.sampled_from([8, 10, 16]), st.booleans(), st.integers(0, 99))
-def test_any_chunks_give_what_attention_is_defined_as(
-    chunks: list[int], head_dim: int, has_int8_caches: bool, seed: int
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, FEW_ROWS + 2), min_size=1, max_size=8),
+    st.sampled_from([1, 4, FEW_ROWS]),
+    st.sampled_from([8, 10, 16]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_any_chunks_give_what_attention_is_defined_as_by_whichever_way_they_go(
+    chunks: list[int], few: int, head_dim: int, has_int8_caches: bool, seed: int
 ) -> None:
     attention, position, got = Attention(head_dim, 1, has_int8_caches), 0, []
     qkv = random_qkv(head_dim, 1, min(sum(chunks), CAPACITY), seed)
     for rows in chunks:
         chunk = qkv[:, position : position + rows]
         if chunk.shape[1]:
-            got.append(attention(chunk, position))
+            got.append(attention(chunk, position, few))
         position += rows
     np.testing.assert_allclose(np.concatenate(got, 1), definition(qkv, has_int8_caches), atol=2e-6)
 
