@@ -48,7 +48,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The figures of docs/performance.md; about 15 minutes on a quiet machine.
+# The figures of docs/performance.md, and the picture of docs/batches.md; about 20 minutes on a quiet machine.
 bench: .venv/.dev
 	sh bench/performance.sh $(BIN)/foveal
 

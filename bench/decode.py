@@ -113,19 +113,24 @@ class _IdleSession:
         """Do nothing: what is left is the host's side."""
 
 
-def host_ns_per_step(model: Model, load: Load) -> float:
-    """Nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines.
-
-    The mean of the quietest of ten rounds, as they take milliseconds and another process easily takes one whole.
-    """
+def idle_engines(model: Model) -> list[Engine]:
+    """A model's engines, which bind but do not run; the model's own stay as they are."""
     engines: list[Engine] = []
     for engine in model.host_engines:
         idle = object.__new__(OnnxRuntimeEngine)
         idle.__dict__.update(engine.__dict__)
         idle.session = _IdleSession(engine)
         engines.append(idle)
+    return engines
+
+
+def host_ns_per_step(model: Model, load: Load) -> float:
+    """Nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines.
+
+    The mean of the quietest of ten rounds, as they take milliseconds and another process easily takes one whole.
+    """
     rounds = []
-    with Session(engines, model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:
+    with Session(idle_engines(model), model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:
         for _ in range(10):
             session.reset()
             session.advance(np.zeros((1, load.prompt_tokens), np.int64), last_only=True)

@@ -18,3 +18,9 @@ mkdir -p "$results"
 "$foveal" bench --hierarchy "2@1 8@4 2@1" --precision fp32 --precision int8 --precision w8 --precision w4 --precision fp16 \
     --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 512 --rounds 8 \
     --save "$results/precision.json"
+
+# 16 sequences at once, by both policies, and the pictures of docs/batches.md; then what a simulated batch says of it.
+"$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "2@1 8@4 2@1" --precision int8 \
+    --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 256 --batch 16 \
+    --save "$results/batch.json"
+"${foveal%foveal}python" -m foveal.bench.batch_picture docs/batches.svg "$results/batch.json" "4@1 5@4 9@16 4@4 4@1 int8"

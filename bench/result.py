@@ -9,12 +9,14 @@ from typing import Literal
 import msgspec
 
 from ..contract import StageSpec
+from .batch_result import BatchResult
 from .decode import DecodeSamples
 from .environment import Environment
 from .power.result import PowerResult, PowerSetup
 from .statistics import NS_PER_MS, Summary, summarise
 
-BENCH_SCHEMA_VERSION = 2  # 2 added the state of the device, and power; files of 1 can still be read
+BENCH_SCHEMA_VERSION = 3
+"""2 added the state of the device, and power; 3 batches. Files of 1 and 2 can still be read."""
 
 
 class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +32,7 @@ class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage while decoding; `engine_ms` is per call of its engine."""
+    """One stage while decoding; `engine_ms` is per call of its engine. It fires with the tokens `stride * i + delay`."""
 
     name: str
     stride: int
@@ -38,6 +40,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     engine_ms: Summary
     ms_per_token: float
     weight_bytes: int
+    delay: int = 0
 
 
 class MemoryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +74,10 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's figures. Tokens per second are of one sequence; `power` is null where it was not measured."""
+    """One model's figures. Tokens per second are of one sequence; `power` is null where it was not measured.
+
+    `batches` has those of many sequences at once, where they were asked for.
+    """
 
     name: str
     runtime: str
@@ -90,12 +96,13 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     roofline: RooflineResult | None
     samples: Samples
     power: PowerResult | None = None
+    batches: list[BatchResult] = []
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much.
 
-    `power` is null with a reason in `power_missing`.
+    `power` is null with a reason in `power_missing`. `batch`: the most sequences that decoded at once.
     """
 
     schema_version: int

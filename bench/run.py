@@ -17,6 +17,8 @@ from ..progress import Progress
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .bandwidth import MemoryReader
+from .batch_result import BatchResult, batch_result, name_of
+from .batch_rounds import BatchLoad, BatchRounds, batch_host_ns_per_step, open_rounds
 from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
 from .device import read_device, throttling
 from .eager import EagerModel
@@ -51,6 +53,7 @@ def bench(
     eager: Sequence[EagerModel] = (),
     power: PowerSensor | None = None,
     power_times: PowerTimes = _POWER_TIMES,
+    batch: BatchLoad | None = None,
     command: str = "",
     on_progress: Progress | None = None,
 ) -> BenchResult:
@@ -65,14 +68,18 @@ def bench(
         eager: models to decode with PyTorch's own incremental `step` in the same rounds.
         power: what to measure energy with, after the rounds; PyTorch models are left out.
         power_times: for how long.
+        batch: how many sequences to decode together too, by which policies, in the same rounds; PyTorch models are left out.
         command: what the user typed, for the record.
         on_progress: called before each part.
 
     Raises:
         BundleError, ConfigError, BackendUnavailable: as `load`.
-        CapacityError: the prompt and new tokens do not fit a model's context.
+        CapacityError: the prompt and new tokens do not fit a model's context, or a batch's state not the memory.
+        EngineMismatchError: engines that were built before sequences of a batch had positions of their own.
     """
-    steps = 2 * len(bundles) + (len(bundles) + len(eager)) * (work.rounds + 1) + (0 if power is None else 1 + len(bundles))
+    slots, policies = (1, ()) if batch is None else (batch.slots, batch.policies)
+    in_round = len(bundles) * (1 + len(policies)) + len(eager)
+    steps = 2 * len(bundles) + in_round * (work.rounds + 1) + (0 if power is None else 1 + len(bundles))
     part = _Parts(steps, on_progress)
     environment = read_environment()
     models = []
@@ -82,16 +89,22 @@ def bench(
         if target == "cpu":
             threads = models[0].threads  # or one would be compared with another of more threads
         work.require_room(models[-1])
+        if batch is not None:
+            batch.require_room(models[-1], work)
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
+    batches = [[open_rounds(model, work, slots, policy) for policy in policies] for model in models]
     bandwidths = []
     with MemoryReader() as memory:
         for number in range(work.rounds + 1):
             is_warm_up = number == 0
             label = "warm-up" if is_warm_up else f"round {number}"
-            for model, session, kept in zip(models, sessions, samples, strict=True):
+            for model, session, kept, of_slots in zip(models, sessions, samples, batches, strict=True):
                 part.begins(f"{model.bundle.path.name}: {label}")
                 measure_round(session, work, None if is_warm_up else kept)
+                for rounds in of_slots:
+                    part.begins(f"{model.bundle.path.name}, {slots} {rounds.batch.policy}: {label}")
+                    rounds.run(is_warm_up)
             for reference in eager:
                 part.begins(f"{reference.name}: {label}")
                 reference.measure_round(work, is_warm_up, models[0].threads)
@@ -102,9 +115,10 @@ def bench(
         setup, powers = measure_all(power, sessions, work, power_times, part.begins)
     environment = msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths), device_after=read_device())
     results = []
-    for model, session, kept, energy in zip(models, sessions, samples, powers, strict=True):
+    for model, session, kept, of_slots, energy in zip(models, sessions, samples, batches, powers, strict=True):
         part.begins(f"{model.bundle.path.name}: stages, host side, peak memory")
-        results.append(_model_result(model, session, work, kept, median(bandwidths), energy))
+        result = _model_result(model, session, work, kept, median(bandwidths), energy)
+        results.append(msgspec.structs.replace(result, batches=[_batch_result(model, work, result, it) for it in of_slots]))
     results += [reference.result() for reference in eager]
     missing, noise = _missing(results), _noise(results) + _throttling(environment) + _blind_sensor(setup, target)
     return BenchResult(
@@ -115,7 +129,7 @@ def bench(
         new_tokens=work.new_tokens,
         rounds=work.rounds,
         seed=work.seed,
-        batch=1,
+        batch=slots,
         status="incomplete" if missing else "noisy" if noise else "complete",
         problems=missing + noise,
         models=results,
@@ -167,6 +181,19 @@ def _model_result(
     )
 
 
+def _batch_result(model: Model, work: Load, one: ModelResult, rounds: BatchRounds) -> BatchResult:
+    batch = rounds.batch
+    return batch_result(
+        batch.policy,
+        batch.slots,
+        rounds.samples,
+        batch.specs,
+        (one.latency.decode_tokens_per_s, one.latency.prefill_tokens_per_s),
+        batch_host_ns_per_step(model, work, batch.slots, batch.policy) / 1e3 if model.host_engines else None,
+        sum(batch.state_bytes.values()),
+    )
+
+
 def _host_us(model: Model, work: Load) -> float | None:
     """Only engines that the host drives one by one can be run idle."""
     return host_ns_per_step(model, work) / 1e3 if model.host_engines else None
@@ -178,6 +205,7 @@ def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int
             name=entry.spec.name,
             stride=entry.spec.stride,
             fires=len(stage_ns[entry.spec.name]),
+            delay=entry.spec.delay,
             engine_ms=summarise([ns / NS_PER_MS for ns in stage_ns[entry.spec.name]], "ms"),
             ms_per_token=sum(stage_ns[entry.spec.name]) / NS_PER_MS / new_tokens,
             weight_bytes=entry.weight_bytes,
@@ -227,6 +255,12 @@ def _missing(results: Sequence[ModelResult]) -> list[str]:
         if result.latency.itl_ms.p99 is None
     ]
     missing += [
+        f"{result.name}, {name_of(batch)}: {batch.itl_ms.count} steps are too few for p99; use at least 1000"
+        for result in results
+        for batch in result.batches
+        if batch.itl_ms.p99 is None
+    ]
+    missing += [
         f"{result.name}: peak memory could not be measured"
         for result in results
         if result.memory is not None and result.memory.peak_bytes is None
@@ -241,12 +275,15 @@ def _missing(results: Sequence[ModelResult]) -> list[str]:
 
 def _noise(results: Sequence[ModelResult]) -> list[str]:
     """What makes figures doubtful: something else ran on the machine, or beside it."""
-    noise = []
-    for result in results:
-        spread = spread_of(result.latency.decode_tokens_per_s_by_round)
-        if spread > QUIET_SPREAD:
-            noise.append(f"{result.name}: rounds differ by {spread:.0%}; the machine was not quiet")
-    return noise
+    by_round = {result.name: result.latency.decode_tokens_per_s_by_round for result in results}
+    by_round |= {
+        f"{result.name}, {name_of(batch)}": batch.tokens_per_s_by_round for result in results for batch in result.batches
+    }
+    return [
+        f"{name}: rounds differ by {spread:.0%}; the machine was not quiet"
+        for name, rates in by_round.items()
+        if (spread := spread_of(rates)) > QUIET_SPREAD
+    ]
 
 
 def _throttling(environment: Environment) -> list[str]:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from .batch_result import BatchResult, name_of
 from .device import DeviceState
 from .power.result import PowerResult, PowerSetup
 from .result import BenchResult, ModelResult, RooflineResult
+from .statistics import Summary
 
 
 def show(result: BenchResult, console: Console) -> None:
@@ -28,20 +30,32 @@ def show(result: BenchResult, console: Console) -> None:
     table.add_column("")
     for model in result.models:
         table.add_column(model.name, justify="right")
+        for batch in model.batches:
+            table.add_column(name_of(batch), justify="right")
     for label, cells in _lines(result.models) + ([] if result.power is None else _power_lines(result.models)):
         table.add_row(label, *cells)
     console.print(table)
     for model in result.models:
         if len(model.stages) > 1:
             console.print(_stage_table(model))
+        if model.batches:
+            console.print(_firing_set_table(model))
     for problem in result.problems:
         console.print(problem, style="yellow", markup=False)
 
 
 def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
-    def row(label: str, cell: Callable[[ModelResult], object]) -> tuple[str, list[str]]:
-        return label, [str(cell(model)) for model in models]
+    """Of each model the cell of one sequence, and of each of its batches that of all of them."""
 
+    def row(
+        label: str, cell: Callable[[ModelResult], object], of_batch: Callable[[BatchResult], object] = lambda _: ""
+    ) -> tuple[str, list[str]]:
+        return label, [str(each) for model in models for each in (cell(model), *map(of_batch, model.batches))]
+
+    rates = [
+        row("  times one sequence", lambda _: "", lambda b: f"{b.times_one:.2f}"),
+        row("  share of the rate of prefill", lambda _: "", lambda b: f"{b.share_of_prefill:.2f}"),
+    ]
     return [
         row("runtime", lambda m: m.runtime),
         row("hierarchy", lambda m: m.hierarchy),
@@ -52,17 +66,27 @@ def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
         row("threads", lambda m: m.threads),
         row("prefill, tokens/s", lambda m: f"{m.latency.prefill_tokens_per_s:,.0f}"),
         row("TTFT, ms", lambda m: _cell(m.latency.ttft_ms.p50)),
-        row("decode, tokens/s", lambda m: f"{m.latency.decode_tokens_per_s:,.0f}"),
-        row("ITL, ms: p50", lambda m: _cell(m.latency.itl_ms.p50)),
-        row("  p90", lambda m: _cell(m.latency.itl_ms.p90)),
-        row("  p95", lambda m: _cell(m.latency.itl_ms.p95)),
-        row("  p99", lambda m: _cell(m.latency.itl_ms.p99)),
-        row("  p50 of steps in which a coarse stage runs", lambda m: _cell(m.latency.itl_fire_ms.p50)),
-        row("  p50 of the other steps", lambda m: _cell(m.latency.itl_nofire_ms.p50)),
-        row("host side, us per step", lambda m: _whole(m.host_us_per_step)),
-        row("copied, bytes per step", lambda m: _whole(m.copied_bytes_per_step)),
+        row("decode, tokens/s", lambda m: f"{m.latency.decode_tokens_per_s:,.0f}", lambda b: f"{b.tokens_per_s:,.0f}"),
+        *(rates if any(model.batches for model in models) else []),
+        row("ITL, ms: p50", lambda m: _cell(m.latency.itl_ms.p50), lambda b: _cell(b.itl_ms.p50)),
+        row("  p90", lambda m: _cell(m.latency.itl_ms.p90), lambda b: _cell(b.itl_ms.p90)),
+        row("  p95", lambda m: _cell(m.latency.itl_ms.p95), lambda b: _cell(b.itl_ms.p95)),
+        row("  p99", lambda m: _cell(m.latency.itl_ms.p99), lambda b: _cell(b.itl_ms.p99)),
+        row("  p99 / p50", lambda m: _ratio(m.latency.itl_ms), lambda b: _ratio(b.itl_ms)),
+        row(
+            "  p50 of steps in which a coarse stage runs",
+            lambda m: _cell(m.latency.itl_fire_ms.p50),
+            lambda b: _cell(b.itl_fire_ms.p50),
+        ),
+        row("  p50 of the other steps", lambda m: _cell(m.latency.itl_nofire_ms.p50), lambda b: _cell(b.itl_nofire_ms.p50)),
+        row("host side, us per step", lambda m: _whole(m.host_us_per_step), lambda b: _whole(b.host_us_per_step)),
+        row("copied, bytes per step", lambda m: _whole(m.copied_bytes_per_step), lambda b: _whole(b.copied_bytes_per_step)),
         row("weights, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.weights_bytes)),
-        row("state, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.state_reserved_bytes)),
+        row(
+            "state, MB",
+            lambda m: "-" if m.memory is None else _megabytes(m.memory.state_reserved_bytes),
+            lambda b: _megabytes(b.state_reserved_bytes),
+        ),
         row("peak of a process, MB", lambda m: "-" if m.memory is None else _megabytes(m.memory.peak_bytes)),
         row("read per token, MB", lambda m: _roofline(m, lambda line: _megabytes(_bytes_per_token(line)))),
         row("  GB/s", lambda m: _roofline(m, lambda line: f"{line.achieved_gb_s:.1f}")),
@@ -86,7 +110,10 @@ def _power_line(setup: PowerSetup) -> str:
 
 def _power_lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:
     def row(label: str, figure: Callable[[PowerResult], float | int | None]) -> tuple[str, list[str]]:
-        return label, [_significant(None if model.power is None else figure(model.power)) for model in models]
+        cells = []
+        for model in models:
+            cells += [_significant(None if model.power is None else figure(model.power)), *([""] * len(model.batches))]
+        return label, cells
 
     return [
         row("decoding, W: mean", lambda p: p.mean_w),
@@ -115,6 +142,24 @@ def _stage_table(model: ModelResult) -> Table:
         cells = (stage.stride, stage.fires, _cell(stage.engine_ms.p50), f"{stage.ms_per_token:.3f}")
         table.add_row(stage.name, *map(str, cells))
     return table
+
+
+def _firing_set_table(model: ModelResult) -> Table:
+    """Of a batch's steps: for how many slots each stage fires, how often that is so, and what such a step takes."""
+    title = f"{model.name}: steps by how many sequences fire a stage"
+    table = Table(title=title, box=None, title_justify="left", header_style="bold")
+    for column in ("policy", *(stage.name for stage in model.stages), "steps", "p50, ms", "p90"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for batch in model.batches:
+        for one in sorted(batch.firing_sets, key=lambda one: -one.steps):
+            fires = [one.fires.get(stage.name, "") for stage in model.stages]
+            share = f"{one.steps / batch.itl_ms.count:.1%}"
+            table.add_row(batch.policy, *map(str, fires), share, _cell(one.itl_ms.p50), _cell(one.itl_ms.p90))
+    return table
+
+
+def _ratio(itl_ms: Summary) -> str:
+    return "-" if itl_ms.p50 is None or itl_ms.p99 is None else f"{itl_ms.p99 / itl_ms.p50:.2f}"
 
 
 def _cell(value: float | None) -> str:

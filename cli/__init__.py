@@ -23,6 +23,7 @@ from .doctor import doctor
 from .eval import evaluate
 from .generate import generate
 from .inspect import inspect
+from .plan_batch import plan_batch
 from .threads import own_process
 from .train import train
 from .verify import verify
@@ -40,6 +41,9 @@ benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the sh
 benches.command(DEFAULT, epilog="The article's claims: foveal bench claims --help")(bench)
 benches.command()(claims)
 app.add_typer(benches, name="bench")
+plans = typer.Typer(help="Say beforehand what a batch would do.", no_args_is_help=True)
+plans.command("batch")(plan_batch)
+app.add_typer(plans, name="plan")
 
 
 def main() -> None:

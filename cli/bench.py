@@ -40,6 +40,10 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
+    batch: Annotated[int, typer.Option(help="Also decode so many sequences together, each at a position of its own.")] = 1,
+    policy: Annotated[
+        str, typer.Option(help="Of the batch: staggered, aligned, or both, parted by a comma.")
+    ] = "staggered,aligned",
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     provider: Annotated[Optional[str], typer.Option(help="What cuda engines run on; cpu where there is no GPU.")] = None,  # noqa: UP045
     power: Annotated[
@@ -51,6 +55,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure latency, memory and the share of memory bandwidth that decoding reaches; exit code 5 if a figure is missing."""
+    from ..bench.batch_rounds import BatchLoad, checked_policies, tokens_until_in_phase
     from ..bench.decode import Load
     from ..bench.power.find import find_sensor
     from ..bench.random_models import RandomModels
@@ -62,14 +67,17 @@ def bench(
     reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precision or ())
     text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
     on_device = {"provider": (target == "cuda", "--target cuda"), "threads": threads_count(target)}
-    require(context, {**random_only, **text_only, **on_device})
+    in_batch = {"policy": (batch > 1, "--batch of at least 2")}
+    require(context, {**random_only, **text_only, **on_device, **in_batch})
+    together = None if batch == 1 else BatchLoad(batch, checked_policies(policy.split(",")))
     if save is not None:
         require_place(save)
     work = Load(prompt_tokens, new_tokens, rounds)
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
-        sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens)
+        until_in_phase = 0 if together is None else tokens_until_in_phase(hierarchy or ())
+        sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens + until_in_phase)
         paths = list(bundles or ())
         if hierarchy:
             paths += sizes.convert(hierarchy, directory, report, precision or ("fp32",), calibration or ())
@@ -83,6 +91,7 @@ def bench(
             threads=pool_threads(paths[0], target, threads),
             eager=sizes.eager(hierarchy or ()) if eager else (),
             power=sensor,
+            batch=together,
             command=command,
             on_progress=report,
         )

@@ -32,6 +32,7 @@ def test_every_verb_explains_itself() -> None:
         "inspect",
         "generate",
         "bench",
+        "plan",
         "train",
         "doctor",
         "demo",

@@ -35,8 +35,9 @@ ALWAYS = {
     "inspect": "bundle tokens profile json",
     "generate": "bundle output max_new_tokens temperature repetition_penalty end target",
     "eval": "bundle text against probe plot limit window target json",
-    "bench": "bundles hierarchy prompt_tokens new_tokens rounds target power save json",
+    "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
+    "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate eval_every seed minutes threads",
     "doctor": "json",
@@ -81,6 +82,7 @@ REFUSED = [
     *each_idle(f"bench {B}", "--dim 64, --heads 2, --ff-dim 8, --vocab-size 9, --precision w8, --eager", "--hierarchy"),
     idle(f"bench {B} --calibration {T}", "--calibration", RANDOM_TEXT),
     idle(f"bench --hierarchy 1@1 --calibration {T}", "--calibration", RANDOM_TEXT),
+    idle(f"bench {B} --policy aligned", "--policy", "--batch of at least 2"),
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
@@ -122,6 +124,12 @@ REFUSED = [
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
+    *each_idle(
+        f"plan batch {B} --times {T}",
+        "--up-to 4, --rounds 2, --threads 1, --save-times t.json, --measure",
+        "times measured here, which --times replaces",
+    ),
+    idle(f"plan batch {B} --seed 3", "--seed", "--rate"),
     *each_idle(f"train OUT --text {T} --valid {T} --hierarchy 6@1", "--shortening linear, --upsampling linear", COARSE),
 ]
 """A command, an option that would do nothing in it, and the sentence that says so."""
@@ -130,7 +138,21 @@ REFUSED = [
 NOTHING = [
     (f"bench {B} --rounds 0", "rounds must be at least 1, got 0"),
     (f"bench {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    (f"bench {B} --batch 0", "a batch is of at least 2 sequences, got 0"),
     ("bench --hierarchy 1@1 --heads 0", "heads must be at least 1, got 0"),
+    *[
+        (f"plan batch {B} --prompt-tokens 4 --new-tokens 8 --{option} 0", sentence)
+        for option, sentence in {
+            "slots": "slots must be at least 1, got 0",
+            "rate": "the rate of requests is 0.0, expected a number above 0",
+            "prompt-tokens": "prompt_tokens must be at least 1, got 0",
+            "new-tokens": "new_tokens must be at least 1, got 0",
+            "steps": "steps must be at least 1, got 0",
+            "up-to": "times are measured for 1 to 0 sequences, expected at least 2",
+            "rounds": "rounds must be at least 1, got 0",
+            "threads": "threads must be at least 1, got 0",
+        }.items()
+    ],
     (f"compare {B} --tokens 0", "got 0 tokens, expected"),
     (f"inspect {B} --tokens 0", "--tokens is 0, expected at least 1"),
     (f"generate {B} --ids 1 --max-new-tokens 0", "max_new_tokens is 0, expected at least 1"),

@@ -1,0 +1,93 @@
+"""Draw who fires when in a batch, and what each step takes, by policy: the pictures in docs/batches.md.
+
+python -m foveal.bench.batch_picture OUT.svg RESULT.json MODEL
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..calibration.plotting import require_picture, save
+from ..errors import ConfigError
+from ..json_files import decode
+from .batch_result import BatchResult
+from .result import BenchResult, ModelResult, StageResult
+from .statistics import NS_PER_MS
+
+STEPS = 64
+
+
+def draw(out: Path, model: ModelResult) -> None:
+    """Write an SVG, the same bytes for the same run: a column per policy, slots above and times of steps below.
+
+    A row is a slot; a mark says that a coarse stage fires for it in that step, the larger the coarser. A bar is the median over
+    rounds of what the step took.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+        ConfigError: a model that no batch was measured of, or a suffix that names no format.
+    """
+    require_picture(out)
+    from matplotlib.figure import Figure
+
+    if not model.batches:
+        raise ConfigError(f'no batch of "{model.name}" was measured; measure some: foveal bench BUNDLE --batch 16 --save FILE')
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    columns = len(model.batches)
+    axes = figure.subplots(2, columns, squeeze=False, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3, 2]})
+    for above, below, batch in zip(*axes, model.batches, strict=True):
+        _draw_firings(above, coarse_stages(model.stages), batch)
+        below.bar(range(len(of_steps := step_ms(batch)[:STEPS])), of_steps, width=0.8, color="0.45")
+        below.set(xlabel="step", xticks=range(0, STEPS + 1, 16))
+        below.grid(axis="y", alpha=0.3)
+    axes[0][0].set(ylabel="slot", yticks=range(0, model.batches[0].slots, max(model.batches[0].slots // 8, 1)))
+    axes[0][0].invert_yaxis()
+    axes[1][0].set(ylabel="step, ms")
+    axes[0][0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, frameon=False)
+    save(figure, out)
+
+
+def coarse_stages(stages: Sequence[StageResult]) -> list[StageResult]:
+    """One for each stride above 1, as stages of one stride fire together; the finest first."""
+    by_stride = {stage.stride: stage for stage in stages if stage.stride > 1}
+    return [by_stride[stride] for stride in sorted(by_stride)]
+
+
+def step_ms(batch: BatchResult) -> list[float]:
+    """Of each step of a round the median over rounds, in milliseconds."""
+    steps = len(batch.samples.itl_ns) // len(batch.tokens_per_s_by_round)
+    return [median(batch.samples.itl_ns[step::steps]) / NS_PER_MS for step in range(steps)]
+
+
+def firings_of(stage: StageResult, batch: BatchResult, steps: int) -> list[tuple[int, int]]:
+    """The first steps and the slots for which a stage fires in them."""
+    each = [(step, slot, position + step) for step in range(steps) for slot, position in enumerate(batch.samples.positions)]
+    return [(step, slot) for step, slot, position in each if (position - stage.delay) % stage.stride == 0]
+
+
+def _draw_firings(axes: Any, stages: Sequence[StageResult], batch: BatchResult) -> None:
+    for number, stage in enumerate(stages):
+        steps, slots = zip(*firings_of(stage, batch, STEPS), strict=True)
+        axes.scatter(steps, slots, s=9 + 22 * number, marker="s", color=f"C{number}", label=f"stride {stage.stride}")
+    axes.set(title=f"{batch.policy}, {batch.slots} sequences")
+
+
+def model_of(result: BenchResult, name: str) -> ModelResult:
+    """A model of a benchmark by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for model in result.models:
+        if model.name == name:
+            return model
+    raise ConfigError(f'no model "{name}" was measured, only: {", ".join(model.name for model in result.models)}')
+
+
+if __name__ == "__main__":
+    file, measured, wanted = sys.argv[1:]
+    draw(Path(file), model_of(decode(Path(measured).read_bytes(), BenchResult), wanted))
