@@ -30,7 +30,8 @@ from .sequence import Sequence, State
 from .slots import open_slots
 from .snapshots import Snapshot, check_restorable
 
-PREFILL_SECONDS = 0.005
+PREFILL_SECONDS = 0.02
+"""Between two steps: more makes a prompt's neighbours slower, less leaves slots empty (docs/batches.md)."""
 _LAST = np.zeros(1, np.int64)
 
 

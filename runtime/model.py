@@ -130,8 +130,8 @@ class Model:
         slots: int = 16,
         *,
         capacity: int | None = None,
-        policy: Policy = "staggered",
-        prefill_seconds: float = PREFILL_SECONDS,
+        policy: Policy = "aligned",
+        prefill_seconds: float = 0.1,
         **settings: Any,
     ) -> GeneratedMany:
         """Continue any number of prompts, `slots` at a time; gives (index of the prompt, piece of text) as they become certain.
@@ -143,7 +143,8 @@ class Model:
         Args:
             prompts: texts or ids `[T]`; taken one by one as slots become free, so that there may be any number.
             slots: sequences at once.
-            capacity, policy, prefill_seconds: as of `batch`.
+            capacity, policy, prefill_seconds: as of `batch`; the defaults are for the most tokens per second of all, where no
+                one waits for single tokens.
             settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
 
         Raises (at the call):
