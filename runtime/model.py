@@ -15,13 +15,13 @@ from ..contract import StageSpec, late_stages
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
-from .batch import PREFILL_SECONDS, Batch
+from .batches.batch import PREFILL_SECONDS, Batch
+from .batches.generate_many import GeneratedMany, Request, counted, settings_of_each
+from .batches.phases import Policy
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
-from .generate_many import GeneratedMany, Request, counted, settings_of_each
 from .ids import checked_ids
-from .phases import Policy
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams

@@ -20,8 +20,8 @@ from foveal.bench.environment import read_environment
 from foveal.bench.stage_times import StageTimes, TimeCurve
 from foveal.contract import BEGINNING, InputSpec, StageSpec
 from foveal.runtime import batch as batch_module
-from foveal.runtime.batch import Batch
-from foveal.runtime.phases import Policy
+from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.phases import Policy
 from foveal.runtime.rows import Ids
 
 MS = 1e6

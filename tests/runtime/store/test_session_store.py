@@ -24,8 +24,8 @@ from foveal import CapacityError, ConfigError, InputError, Session, SessionStore
 from foveal.contract import rewinds_of
 from foveal.models.retina.compaction import Compaction
 from foveal.runtime import blocks, session_store, store_folder
-from foveal.runtime.cuts import part
 from foveal.runtime.rows import Array
+from foveal.runtime.store.cuts import part
 
 PROGRAM = hourglass(2, 3)
 BLOCK = 4
