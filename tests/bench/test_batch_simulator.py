@@ -19,7 +19,7 @@ from foveal.bench.batch_simulator import SimulatedBatch
 from foveal.bench.environment import read_environment
 from foveal.bench.stage_times import StageTimes, TimeCurve
 from foveal.contract import BEGINNING, InputSpec, StageSpec
-from foveal.runtime import batch as batch_module
+from foveal.runtime.batches import batch as batch_module
 from foveal.runtime.batches.batch import Batch
 from foveal.runtime.batches.phases import Policy
 from foveal.runtime.rows import Ids
