@@ -131,8 +131,8 @@ def quantise(source: Path, target: Path, file_type: int) -> None:
 
 
 def foveal_round(bundle: Path, slots: int, threads: int, capacity: int) -> Callable[[npt.NDArray[np.int64], int], list[float]]:
-    """As `LlamaCpp.round`, in a batch of phases that are aligned, as prompts of one length make them."""
-    batch = load(bundle, threads=threads).batch(slots, capacity, policy="aligned")
+    """As `LlamaCpp.round`, in a batch: all prompts before the first token, in the phase that prompts of one length have."""
+    batch = load(bundle, threads=threads).batch(slots, capacity, "aligned", prefill_seconds=60)
 
     def go(prompts: npt.NDArray[np.int64], steps: int) -> list[float]:
         for sequence in batch.sequences:
