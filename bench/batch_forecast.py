@@ -10,9 +10,9 @@ import msgspec
 from ..contract import StageSpec
 from ..errors import ConfigError
 from ..progress import Progress
-from ..runtime.batch import PREFILL_SECONDS
+from ..runtime.batches.batch import PREFILL_SECONDS
+from ..runtime.batches.phases import Policy
 from ..runtime.model import Model
-from ..runtime.phases import Policy
 from .batch_rounds import ALL_POLICIES, checked_policies
 from .batch_service import Arrivals, ClosedLoop, MeasuredBatch, Poisson, Requests, Served, serve
 from .batch_simulator import SimulatedBatch

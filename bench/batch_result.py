@@ -8,7 +8,7 @@ from statistics import median
 import msgspec
 
 from ..contract import StageSpec
-from ..runtime.phases import Policy
+from ..runtime.batches.phases import Policy
 from .batch_rounds import BatchSamples
 from .statistics import NS_PER_MS, Summary, summarise
 

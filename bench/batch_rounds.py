@@ -14,10 +14,10 @@ import numpy.typing as npt
 from ..contract import StageSpec
 from ..errors import CapacityError, ConfigError
 from ..hierarchy import Hierarchy
-from ..runtime.batch import Batch
+from ..runtime.batches.batch import Batch
+from ..runtime.batches.phases import Policy, check_policy, modulus_of
+from ..runtime.batches.sequence import Sequence as Joined
 from ..runtime.model import Model
-from ..runtime.phases import Policy, check_policy, modulus_of
-from ..runtime.sequence import Sequence as Joined
 from .decode import Load, idle_engines
 
 ALL_POLICIES: tuple[Policy, ...] = get_args(Policy)

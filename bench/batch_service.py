@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ..errors import CapacityError, ConfigError
-from ..runtime.batch import Batch
-from ..runtime.sequence import Sequence as Joined
+from ..runtime.batches.batch import Batch
+from ..runtime.batches.sequence import Sequence as Joined
 from .batch_rounds import greedy
 
 Handle = TypeVar("Handle")

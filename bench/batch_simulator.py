@@ -1,4 +1,4 @@
-"""A batch without engines: the admission, phases, ranges and chunks of `runtime/batch.py`, on a clock that calls move on.
+"""A batch without engines: admission, phases, ranges and chunks of `runtime/batches/batch.py`, on a clock that calls move on.
 
 It is held against the real one in tests, token for token; what a call takes is all that it is told.
 """
@@ -12,12 +12,12 @@ import numpy as np
 
 from ..contract import BEGINNING, StageSpec
 from ..errors import ConfigError
-from ..runtime.admission import Admission
-from ..runtime.batch import PREFILL_SECONDS
-from ..runtime.pace import Pace
-from ..runtime.phases import Policy, check_policy
-from ..runtime.ranges import may_overfire, ranges_of
-from ..runtime.sequence import Sequence
+from ..runtime.batches.admission import Admission
+from ..runtime.batches.batch import PREFILL_SECONDS
+from ..runtime.batches.pace import Pace
+from ..runtime.batches.phases import Policy, check_policy
+from ..runtime.batches.ranges import may_overfire, ranges_of
+from ..runtime.batches.sequence import Sequence
 
 
 class CallTimes(Protocol):

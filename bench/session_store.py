@@ -19,8 +19,8 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..files import scratch_directory
 from ..runtime import Model, Session, SessionStore, load
-from ..runtime.blocks import BLOCK_TOKENS
 from ..runtime.rows import Array
+from ..runtime.store.blocks import BLOCK_TOKENS
 
 _ROOM = 1 << 40
 

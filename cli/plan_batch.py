@@ -34,7 +34,7 @@ def plan_batch(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens that each request wants.")] = 256,
     steps: Annotated[int, typer.Option(help="Steps that are watched, after as many as a request wants tokens.")] = 2000,
-    prefill_ms: Annotated[float, typer.Option(help="Time for prompts between two steps.")] = 5.0,
+    prefill_ms: Annotated[float, typer.Option(help="Time for prompts between two steps.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Of the arrivals of --rate.")] = 0,
     up_to: Annotated[int, typer.Option(help="Measure calls for 1, 2, 4, ... and so many sequences.")] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds of that measurement; one more warms up.")] = 3,

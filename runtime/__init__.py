@@ -1,14 +1,14 @@
 """Engines to tokens: numpy and one engine library; never torch, never onnx."""
 
-from .batch import Batch
+from .batches.batch import Batch
+from .batches.sequence import Sequence
 from .engines.onnxruntime_library import share_threads
 from .model import Model, load
 from .sampling import SamplingParams
-from .sequence import Sequence
 from .session import Session
-from .session_store import SessionStore
 from .snapshots import Snapshot
-from .store_statistics import StoreStatistics
+from .store.session_store import SessionStore
+from .store.store_statistics import StoreStatistics
 
 __all__ = [
     "Batch",

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import StageSpec
+from .batches.ranges import Range
 from .device import Buffer, Device, Region
-from .ranges import Range
 from .resident_state import aligned
 from .rows import Ids, TokenLog
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..contract import StageSpec
-from .batch_decoder import BatchDecoder
+from .batches.batch_decoder import BatchDecoder
 from .decoder import Decoder
 from .engines.base import Engine
 from .rows import TokenLog

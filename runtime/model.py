@@ -15,13 +15,13 @@ from ..contract import StageSpec, late_stages
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
-from .batch import PREFILL_SECONDS, Batch
+from .batches.batch import PREFILL_SECONDS, Batch
+from .batches.generate_many import GeneratedMany, Request, counted, settings_of_each
+from .batches.phases import Policy
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generate import GeneratedIds, GeneratedText, generate_ids
-from .generate_many import GeneratedMany, Request, counted, settings_of_each
 from .ids import checked_ids
-from .phases import Policy
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
@@ -130,8 +130,8 @@ class Model:
         slots: int = 16,
         *,
         capacity: int | None = None,
-        policy: Policy = "staggered",
-        prefill_seconds: float = PREFILL_SECONDS,
+        policy: Policy = "aligned",
+        prefill_seconds: float = 0.1,
         **settings: Any,
     ) -> GeneratedMany:
         """Continue any number of prompts, `slots` at a time; gives (index of the prompt, piece of text) as they become certain.
@@ -143,7 +143,8 @@ class Model:
         Args:
             prompts: texts or ids `[T]`; taken one by one as slots become free, so that there may be any number.
             slots: sequences at once.
-            capacity, policy, prefill_seconds: as of `batch`.
+            capacity, policy, prefill_seconds: as of `batch`; the defaults are for the most tokens per second of all, where no
+                one waits for single tokens.
             settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
 
         Raises (at the call):

@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from ..contract import Limits, StageSpec, room_of, vocab_size_of
 from .batch_frame import BatchFrame, Ranges
+from .batches.ranges import Range, may_overfire, ranges_of
 from .calls import run_in_calls
 from .decoder import Observer, Written
 from .device import Buffer, Device, Region, timed
 from .engines.resident import Phase, ResidentEngine, ResidentStage
 from .frame import Frame
 from .host import check_same_shapes
-from .ranges import Range, may_overfire, ranges_of
 from .recordings import Recordings
 from .resets import needed_from, to_run_again
 from .resident_state import StageState, bindings_of, read_states, rows_within, write_states

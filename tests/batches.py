@@ -8,8 +8,8 @@ from random import Random
 import numpy as np
 
 from foveal.contract import rewinds_of
-from foveal.runtime.batch import Batch
-from foveal.runtime.sequence import Sequence as Joined
+from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.sequence import Sequence as Joined
 from foveal.runtime.session import Session
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TESTS = [f"tests/runtime/test_{name}.py" for name in ("ranges", "phases", "clocks", "batch")]
+TESTS = [
+    f"tests/runtime/{name}.py" for name in ("batches/test_ranges", "batches/test_phases", "test_clocks", "batches/test_batch")
+]
 
 
 class Mutant(NamedTuple):
@@ -27,18 +29,18 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("host_batch", "begin % spec.stride == 0", "(begin + 1) % spec.stride == 0"),
-    Mutant("host_batch", "-(-begin // spec.stride), begin", "begin // spec.stride + 1, begin"),
-    Mutant("host_batch", "        self._positions[slots] = positions\n", ""),
-    Mutant("host_batch", "        self._positions[slots] += 1\n", ""),
-    Mutant("host_batch", "        self._positions[slot] = position + tokens\n", ""),
-    Mutant("host_batch", "firsts < stage.firings if", "firsts <= stage.firings if"),
-    Mutant("host_batch", "not self._decoder(slot).goes_on(position)", "False"),
-    Mutant("host_batch", "self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)", "pass"),
-    Mutant("host_batch", "stage.lead + firsts * spec.output_rows", "firsts * spec.output_rows"),
-    Mutant("host_batch", "firsts * given.count - given.shift + given.count", "firsts * given.count + given.count"),
+    Mutant("batches/host_batch", "begin % spec.stride == 0", "(begin + 1) % spec.stride == 0"),
+    Mutant("batches/host_batch", "-(-begin // spec.stride), begin", "begin // spec.stride + 1, begin"),
+    Mutant("batches/host_batch", "        self._positions[slots] = positions\n", ""),
+    Mutant("batches/host_batch", "        self._positions[slots] += 1\n", ""),
+    Mutant("batches/host_batch", "        self._positions[slot] = position + tokens\n", ""),
+    Mutant("batches/host_batch", "firsts < stage.firings if", "firsts <= stage.firings if"),
+    Mutant("batches/host_batch", "not self._decoder(slot).goes_on(position)", "False"),
+    Mutant("batches/host_batch", "self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)", "pass"),
+    Mutant("batches/host_batch", "stage.lead + firsts * spec.output_rows", "firsts * spec.output_rows"),
+    Mutant("batches/host_batch", "firsts * given.count - given.shift + given.count", "firsts * given.count + given.count"),
     Mutant(
-        "host_batch",
+        "batches/host_batch",
         "clock.see(self._tokens.of(slot), position, position + 1)",
         "clock.see(self._tokens, position, position + 1)",
     ),
@@ -48,32 +50,34 @@ MUTANTS = [
         "                pass\n",
     ),
     Mutant("host", "            step.end = given.end\n", ""),
-    Mutant("ranges", "passable[end:slot].all()", "True"),
-    Mutant("ranges", "        end = slot + 1\n", "        end = slot\n"),
-    Mutant("ranges", "return spec.page is None and all(keeps is None for keeps in kept)", "return True"),
-    Mutant("ranges", "slot - end <= WIDEST_GAP", "True"),
+    Mutant("batches/ranges", "passable[end:slot].all()", "True"),
+    Mutant("batches/ranges", "        end = slot + 1\n", "        end = slot\n"),
+    Mutant("batches/ranges", "return spec.page is None and all(keeps is None for keeps in kept)", "return True"),
+    Mutant("batches/ranges", "slot - end <= WIDEST_GAP", "True"),
     Mutant(
-        "batch",
+        "batches/batch",
         "            if sequence.position == 0:\n                self._begin(sequence)\n        self._tokens.array",
         "        self._tokens.array",
     ),
     Mutant(
-        "batch",
+        "batches/batch",
         "        if sequence.position == 0:\n            self._begin(sequence)\n        self._tokens.of",
         "        self._tokens.of",
     ),
-    Mutant("batch", "sequence.pending[count:]", "sequence.pending[count + 1 :]"),
-    Mutant("batch", "            sequence.go_on(1)\n", ""),
-    Mutant("admission", "position - self.steps - self._phases[slot]", "position + self.steps - self._phases[slot]"),
-    Mutant("admission", "position - self.steps - self._phases[slot]", "position - self.steps - self._phases[slot] + 1"),
-    Mutant("admission", "            self._in_slot[sequence.slot] = None\n        else", "            pass\n        else"),
-    Mutant("batch", "        self._tokens.of(forked.slot).write(0, self._ids(sequence))\n", ""),
-    Mutant("batch", "        self._tokens.of(restored.slot).write(0, snapshot.tokens)\n", ""),
-    Mutant("batch", "sequence.position - tokens, None", "sequence.position - tokens, sequence.logits"),
-    Mutant("batch", "sequence.reached = sequence.reached if sequence.position else 0", "pass"),
-    Mutant("phases", "phase += digit * finer", "phase += digit * below"),
-    Mutant("phases", "slot * strides[-1] // slots", "slot % strides[-1]"),
-    Mutant("phases", "+ step - spec.delay", "+ step"),
+    Mutant("batches/batch", "sequence.pending[count:]", "sequence.pending[count + 1 :]"),
+    Mutant("batches/batch", "            sequence.go_on(1)\n", ""),
+    Mutant("batches/admission", "position - self.steps - self._phases[slot]", "position + self.steps - self._phases[slot]"),
+    Mutant("batches/admission", "position - self.steps - self._phases[slot]", "position - self.steps - self._phases[slot] + 1"),
+    Mutant(
+        "batches/admission", "            self._in_slot[sequence.slot] = None\n        else", "            pass\n        else"
+    ),
+    Mutant("batches/batch", "        self._tokens.of(forked.slot).write(0, self._ids(sequence))\n", ""),
+    Mutant("batches/batch", "        self._tokens.of(restored.slot).write(0, snapshot.tokens)\n", ""),
+    Mutant("batches/batch", "sequence.position - tokens, None", "sequence.position - tokens, sequence.logits"),
+    Mutant("batches/batch", "sequence.reached = sequence.reached if sequence.position else 0", "pass"),
+    Mutant("batches/phases", "phase += digit * finer", "phase += digit * below"),
+    Mutant("batches/phases", "slot * strides[-1] // slots", "slot % strides[-1]"),
+    Mutant("batches/phases", "+ step - spec.delay", "+ step"),
     Mutant("clocks", "        start = min(start, self._known)\n", ""),
     Mutant("clocks", "        self._known = 0\n", "        pass\n"),
 ]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from precisions import distance
 
 from foveal.contract import BEGINNING, begins_ahead
-from foveal.runtime.batch_decoder import BatchDecoder
-from foveal.runtime.ranges import Range, ranges_of
+from foveal.runtime.batches.batch_decoder import BatchDecoder
+from foveal.runtime.batches.ranges import Range, ranges_of
 from foveal.runtime.rows import Array, TokenLog
 from foveal.runtime.session import Session
 

@@ -22,9 +22,9 @@ from foveal.bench.result import BenchResult
 from foveal.bench.run import bench
 from foveal.bench.show import show
 from foveal.contract import Limits
-from foveal.runtime.batch import Batch
+from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.phases import Policy
 from foveal.runtime.decoder_factory import Engines
-from foveal.runtime.phases import Policy
 from foveal.runtime.resident import ResidentEngines
 
 

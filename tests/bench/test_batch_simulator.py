@@ -19,9 +19,9 @@ from foveal.bench.batch_simulator import SimulatedBatch
 from foveal.bench.environment import read_environment
 from foveal.bench.stage_times import StageTimes, TimeCurve
 from foveal.contract import InputSpec, StageSpec
-from foveal.runtime import batch as batch_module
-from foveal.runtime.batch import Batch
-from foveal.runtime.phases import Policy
+from foveal.runtime.batches import batch as batch_module
+from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.phases import Policy
 from foveal.runtime.rows import Ids
 
 MS = 1e6

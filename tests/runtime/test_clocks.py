@@ -13,7 +13,7 @@ from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, host_engines, i
 
 from foveal import InputError
 from foveal.contract import InputSpec
-from foveal.runtime.batch import Batch
+from foveal.runtime.batches.batch import Batch
 from foveal.runtime.clocks import LoggedClock
 from foveal.runtime.rows import Array, TokenLog
 from foveal.runtime.session import Session

@@ -29,7 +29,7 @@ from foveal.contract import Limits
 from foveal.errors import DeviceError, EngineMismatchError
 from foveal.export import convert_model
 from foveal.runtime import resident_batch
-from foveal.runtime.batch import Batch
+from foveal.runtime.batches.batch import Batch
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from programs import stage, top_down
 
 from foveal.contract import BorrowSpec, CacheSpec
-from foveal.runtime.ranges import WIDEST_GAP, may_overfire, ranges_of
+from foveal.runtime.batches.ranges import WIDEST_GAP, may_overfire, ranges_of
 
 
 def flags(text: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from programs import Program, borrowing, forgetful, host_engines, hourglass, inf
 from specimens import Zoo, random_ids
 
 from foveal import InputError, Session, Snapshot, load
-from foveal.runtime.cuts import check_rows, cut, is_divisible, joined, part
+from foveal.runtime.store.cuts import check_rows, cut, is_divisible, joined, part
 
 
 def session_of(program: Program, batch: int, on_device: bool) -> Session:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .decoder import Written
+from ..decoder import Written
 
 Ids = npt.NDArray[np.int64]
 BLOCK_TOKENS = 64

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from programs import ahead, hourglass, top_down
 
 from foveal import ConfigError
-from foveal.runtime.phases import best_slot, check_policy, modulus_of, period_of, phases_of, step_costs
-from foveal.runtime.ranges import ranges_of
+from foveal.runtime.batches.phases import best_slot, check_policy, modulus_of, period_of, phases_of, step_costs
+from foveal.runtime.batches.ranges import ranges_of
 
 
 @given(st.integers(2, 4), st.integers(2, 4), st.integers(1, 40))

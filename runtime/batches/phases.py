@@ -18,8 +18,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import StageSpec
-from ..errors import ConfigError
+from ...contract import StageSpec
+from ...errors import ConfigError
 from .ranges import may_overfire, ranges_of
 
 Policy = Literal["staggered", "aligned"]

@@ -11,26 +11,27 @@ from typing import NoReturn, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import ModelInfo
-from ..contract import BEGINNING, begins_ahead, rewinds_of
-from ..errors import CapacityError, ConfigError, InputError
+from ...bundle import ModelInfo
+from ...contract import BEGINNING, begins_ahead, rewinds_of
+from ...errors import CapacityError, ConfigError, InputError
+from ..capacity import whole
+from ..clocks import Clocks
+from ..decoder import Observer
+from ..decoder_factory import Engines
+from ..ids import checked_ids
+from ..one_at_a_time import one_at_a_time
+from ..rewinding import check_rewind
+from ..rows import Ids
+from ..snapshots import Snapshot, check_restorable
 from .admission import Admission
 from .batch_decoder import BatchDecoder
-from .capacity import whole
-from .clocks import Clocks
-from .decoder import Observer
-from .decoder_factory import Engines
-from .ids import checked_ids
-from .one_at_a_time import one_at_a_time
 from .pace import Pace
 from .phases import Policy, check_policy
-from .rewinding import check_rewind
-from .rows import Ids
 from .sequence import Sequence, State
 from .slots import open_slots
-from .snapshots import Snapshot, check_restorable
 
-PREFILL_SECONDS = 0.005
+PREFILL_SECONDS = 0.02
+"""Between two steps: more makes a prompt's neighbours slower, less leaves slots empty (docs/batches.md)."""
 _LAST = np.zeros(1, np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foveal.runtime.pace import Pace
+from foveal.runtime.batches.pace import Pace
 
 
 @pytest.mark.parametrize(("fixed", "by_token"), [(0.001, 0.0002), (0.004, 0.00001), (0.0, 0.001), (0.003, 0.002)])

@@ -10,9 +10,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..errors import StorageError
+from ...errors import StorageError
+from ..decoder import Written
 from .blocks import Block, StoredSequence
-from .decoder import Written
 from .store_folder import StoreFolder, block_file_bytes, record_file_bytes
 
 Source = Callable[[Block], Written]

@@ -23,9 +23,9 @@ from torch_sessions import logits_of, torch_session
 from foveal import CapacityError, ConfigError, InputError, Session, SessionStore, Snapshot, StorageError, load
 from foveal.contract import rewinds_of
 from foveal.models.retina.compaction import Compaction
-from foveal.runtime import blocks, session_store, store_folder
-from foveal.runtime.cuts import part
 from foveal.runtime.rows import Array
+from foveal.runtime.store import blocks, session_store, store_folder
+from foveal.runtime.store.cuts import part
 
 PROGRAM = hourglass(2, 3)
 BLOCK = 4

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..contract import CacheSpec, StageSpec, leads_of, rewinds_of
-from ..errors import InputError
-from .decoder import Written
-from .rows import Array
-from .snapshots import Snapshot
+from ...contract import CacheSpec, StageSpec, leads_of, rewinds_of
+from ...errors import InputError
+from ..decoder import Written
+from ..rows import Array
+from ..snapshots import Snapshot
 
 
 def cut(snapshot: Snapshot, specs: Sequence[StageSpec], tokens: int) -> Snapshot:

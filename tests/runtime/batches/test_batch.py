@@ -15,10 +15,10 @@ from programs import CAPACITY, VOCABULARY, ahead, borrowing, forgetful, host_eng
 from specimens import Zoo
 
 from foveal import CapacityError, ConfigError, EngineMismatchError, InputError, SessionBusyError, load
-from foveal.runtime import host_batch
-from foveal.runtime.batch import Batch
+from foveal.runtime.batches import host_batch
+from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.sequence import Sequence as Joined
 from foveal.runtime.engines.base import Engine
-from foveal.runtime.sequence import Sequence as Joined
 from foveal.runtime.session import Session
 
 programs = st.one_of(

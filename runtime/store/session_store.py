@@ -12,15 +12,15 @@ from typing import NamedTuple, Protocol
 
 import numpy.typing as npt
 
-from ..contract import StageSpec, vocab_size_of
-from ..errors import CapacityError, ConfigError, InputError
+from ...contract import StageSpec, vocab_size_of
+from ...errors import CapacityError, ConfigError, InputError
+from ..decoder import Written
+from ..host import check_same_shapes
+from ..ids import checked_ids
+from ..snapshots import Snapshot
 from .blocks import Block, StoredSequence
 from .cuts import check_rows, copied, cut, joined, part, without_rows
-from .decoder import Written
-from .host import check_same_shapes
-from .ids import checked_ids
 from .levels import in_memory
-from .snapshots import Snapshot
 from .store_folder import StoreFolder
 from .store_statistics import StoreStatistics
 from .stored_sequences import StoredSequences

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import StageSpec
+from ...contract import StageSpec
 
 Range = tuple[int, int]
 """Slots `[first, last)`."""

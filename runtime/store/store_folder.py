@@ -23,13 +23,13 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from ..errors import ConfigError, InputError, StorageError
-from ..files import clear_parts, write_atomically
-from ..locks import hold
-from ..storage import storage_errors
+from ...errors import ConfigError, InputError, StorageError
+from ...files import clear_parts, write_atomically
+from ...locks import hold
+from ...storage import storage_errors
+from ..decoder import Written
+from ..packed import PackedArray, opened, pack, sealed, unpack
 from .blocks import BLOCK_TOKENS, Block, Ids, StoredSequence
-from .decoder import Written
-from .packed import PackedArray, opened, pack, sealed, unpack
 
 _BLOCK, _SEQUENCE = b"foveal block\n", b"foveal sequence\n"
 _VERSION = 1

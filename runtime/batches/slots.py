@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from ..bundle import ModelInfo
-from ..contract import StageSpec
-from ..errors import ConfigError, EngineMismatchError
+from ...bundle import ModelInfo
+from ...contract import StageSpec
+from ...errors import ConfigError, EngineMismatchError
+from ..capacity import capacity_for, room_for_state, whole
+from ..clocks import Clocks
+from ..decoder_factory import Engines
+from ..engines.base import Engine, SlotsEngine
+from ..rows import TokenLog
+from ..session import token_log
 from .batch_decoder import BatchDecoder
-from .capacity import capacity_for, room_for_state, whole
-from .clocks import Clocks
-from .decoder_factory import Engines
-from .engines.base import Engine, SlotsEngine
 from .host_batch import HostBatchDecoder
-from .rows import TokenLog
-from .session import token_log
 
 
 class Slots(NamedTuple):

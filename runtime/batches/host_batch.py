@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import StageSpec, vocab_size_of
-from .clocks import Clocks, LoggedClock, clocks_of, newest_rows
-from .decoder import Observer, Written
-from .engines.base import SlotsEngine, SlotsStage
-from .host import HostDecoder, Memory, are_linear, leads_by, lend
+from ...contract import StageSpec, vocab_size_of
+from ..clocks import Clocks, LoggedClock, clocks_of, newest_rows
+from ..decoder import Observer, Written
+from ..engines.base import SlotsEngine, SlotsStage
+from ..host import HostDecoder, Memory, are_linear, leads_by, lend
+from ..rows import Array, Block, Ids, RowLog, TokenLog
 from .ranges import may_overfire, ranges_of
-from .rows import Array, Block, Ids, RowLog, TokenLog
 
 _MOST_VIEWS = 256
 """Of one stage: engines bound to runs of slots. Each is a few KB, and takes a tenth of a millisecond to make."""

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .decoder import Observer, Written
-from .rows import Ids
+from ..decoder import Observer, Written
+from ..rows import Ids
 
 
 class BatchDecoder(Protocol):

@@ -11,7 +11,7 @@ from specimens import GOLDEN, Zoo
 
 from foveal import CapacityError, ConfigError, InputError, load
 from foveal.export import convert
-from foveal.runtime.generate_many import GeneratedMany
+from foveal.runtime.batches.generate_many import GeneratedMany
 from foveal.runtime.model import Model
 
 PROMPTS = ["It was", "Call me", "the best of times, it was the", "x", "Happy families are all alike", "In a hole", "A", "Once"]

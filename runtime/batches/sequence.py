@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .rows import Ids
+from ..rows import Ids
 
 State = Literal["queued", "prefilling", "waiting", "ready", "paused", "left"]
 """What a sequence is about: it waits for a slot, its prompt is being appended, it waits for the phase of its slot, it takes a

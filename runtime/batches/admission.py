@@ -6,8 +6,8 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
-from ..contract import StageSpec
-from ..errors import CapacityError, InputError
+from ...contract import StageSpec
+from ...errors import CapacityError, InputError
 from .phases import Policy, best_slot, modulus_of, phases_of
 from .sequence import Sequence
 

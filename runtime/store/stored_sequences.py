@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..contract import StageSpec
-from ..errors import InputError
+from ...contract import StageSpec
+from ...errors import InputError
 from .blocks import Block, BlockTree, Ids, StoredSequence
 from .cuts import is_divisible, least_of
 from .levels import Levels

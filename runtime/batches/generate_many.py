@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FovealError, InputError
+from ...errors import FovealError, InputError
+from ..generate import FinishReason
+from ..one_at_a_time import one_at_a_time
+from ..sampling import Sampler, SamplingParams
+from ..text import TextStream
 from .batch import Batch
-from .generate import FinishReason
-from .one_at_a_time import one_at_a_time
-from .sampling import Sampler, SamplingParams
 from .sequence import Sequence as Joined
-from .text import TextStream
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Sequences at positions of their own that decode together (docs/adr/0022)."""
