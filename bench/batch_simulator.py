@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..contract import StageSpec
+from ..contract import BEGINNING, StageSpec
 from ..errors import ConfigError
 from ..runtime.batches.admission import Admission
 from ..runtime.batches.batch import PREFILL_SECONDS
@@ -27,8 +27,8 @@ class CallTimes(Protocol):
         """A stage for so many sequences."""
         ...
 
-    def chunk_ns(self, tokens: int) -> float:
-        """Appending so many tokens of a prompt."""
+    def chunk_ns(self, stage: str, firings: int) -> float:
+        """A stage for so many firings of one sequence."""
         ...
 
 
@@ -118,14 +118,18 @@ class SimulatedBatch:
 
     def _append(self, sequence: Sequence, tokens: int) -> None:
         if sequence.position == 0:
-            for stage in self._stages:
-                if stage.fires == "ahead":  # before the first token
-                    self._call(stage, 1)
-        seconds = self._times.chunk_ns(tokens) * 1e-9
-        self.now += seconds
-        self._pace.took(tokens, seconds)
+            self._fire(BEGINNING, 1)  # what fires ahead of the first token
+        began = self.now
+        self._fire(sequence.position, tokens)
+        self._pace.took(tokens, self.now - began)
         sequence.pending = sequence.pending[tokens:]
         sequence.go_on(tokens)
+
+    def _fire(self, position: int, tokens: int) -> None:
+        """Of one sequence, as its own session would."""
+        for stage in self._stages:
+            if firings := len(stage.firings(position, tokens)):
+                self.now += self._times.chunk_ns(stage.name, firings) * 1e-9
 
     def _released(self) -> list[Sequence]:
         found = [sequence for sequence in self._those("waiting") if self._admission.is_in_phase(sequence)]

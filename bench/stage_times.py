@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -52,8 +51,8 @@ class TimeCurve(msgspec.Struct, frozen=True):
 class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Times of one bundle on one machine, in steps that decode the tokens behind a prompt.
 
-    `stages`: of each stage's engine call, by the sequences that it runs for; `host`: of all that is around such a call;
-    `prefill`: of a chunk of a prompt, by its tokens.
+    `stages`: of each stage's engine call, by the sequences that it runs for; `prefill`: by its firings in a chunk of a prompt;
+    `host`: of all that is around a call.
     """
 
     schema_version: int
@@ -63,8 +62,8 @@ class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     new_tokens: int
     stages: dict[str, TimeCurve]
+    prefill: dict[str, TimeCurve]
     host: TimeCurve
-    prefill: TimeCurve
 
     @property
     def largest(self) -> int:
@@ -75,9 +74,9 @@ class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
         """An engine call for so many sequences, and what the host does around it."""
         return self.stages[stage].at(slots) + self.host.at(slots)
 
-    def chunk_ns(self, tokens: int) -> float:
-        """Appending so many tokens of one prompt."""
-        return self.prefill.at(tokens)
+    def chunk_ns(self, stage: str, firings: int) -> float:
+        """An engine call for so many firings of one sequence, and what the host does around it."""
+        return self.prefill[stage].at(firings) + self.host.at(1)
 
 
 def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progress | None = None) -> StageTimes:
@@ -93,16 +92,18 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
     sizes, chunks = _doubled(up_to), _doubled(work.prompt_tokens)
     batches = [open_rounds(model, work, size, "aligned") for size in sizes]
     session = model.session(capacity=work.prompt_tokens)
-    by_chunk: dict[int, list[int]] = defaultdict(list)
+    by_firings: dict[str, dict[int, list[int]]] = {name: defaultdict(list) for name in session.fires}
     for number in range(work.rounds + 1):
         for size, rounds in zip(sizes, batches, strict=True):
             if on_progress is not None:
                 on_progress(f"{size} sequences", number * len(sizes) + sizes.index(size), (work.rounds + 1) * len(sizes))
             rounds.run(is_warm_up=number == 0, watched=True)
         for chunk in chunks:
-            took = _chunk_ns(session, chunk, work)
-            if number:
-                by_chunk[chunk].append(took)
+            for name, firings, ns in _calls_of_chunk(session, chunk, work):
+                if number:
+                    by_firings[name][firings].append(ns)
+    stages = [entry.spec for entry in model.manifest.stages]
+    _require_fired(stages, by_firings, "prompt")
     return StageTimes(
         schema_version=STAGE_TIMES_SCHEMA_VERSION,
         bundle=model.bundle.path.name,
@@ -110,9 +111,9 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
         threads=model.threads,
         prompt_tokens=work.prompt_tokens,
         new_tokens=work.new_tokens,
-        stages=_stage_curves([entry.spec for entry in model.manifest.stages], batches),
+        stages=_stage_curves(stages, batches),
+        prefill={name: _curve(by_size) for name, by_size in by_firings.items()},
         host=_curve({size: _host_ns(rounds) for size, rounds in zip(sizes, batches, strict=True)}),
-        prefill=_curve(by_chunk),
     )
 
 
@@ -127,16 +128,16 @@ def _doubled(most: int) -> list[int]:
     return sorted({most, *(1 << power for power in range(most.bit_length()) if 1 << power <= most)})
 
 
-def _chunk_ns(session: Session, chunk: int, work: Load) -> int:
-    """A chunk in the middle of a prompt."""
+def _calls_of_chunk(session: Session, chunk: int, work: Load) -> list[tuple[str, int, int]]:
+    """A prompt in chunks of one size: of every engine call the stage, its firings and the nanoseconds it took."""
     ids = np.random.default_rng(work.seed).integers(0, session.model.vocab_size, (1, work.prompt_tokens))
-    before = (work.prompt_tokens - chunk) // 2
+    calls: list[tuple[str, int, int]] = []
     session.reset()
-    if before:
-        session.advance(ids[:, :before], last_only=True)
-    began = time.perf_counter_ns()
-    session.advance(ids[:, before : before + chunk], last_only=True)
-    return time.perf_counter_ns() - began
+    session.observer = lambda stage, firings, ns: calls.append((stage.name, firings, ns))
+    for begin in range(0, work.prompt_tokens, chunk):
+        session.advance(ids[:, begin : begin + chunk], last_only=True)
+    session.observer = None
+    return calls
 
 
 def _stage_curves(stages: Sequence[StageSpec], batches: Sequence[BatchRounds]) -> dict[str, TimeCurve]:
@@ -145,12 +146,16 @@ def _stage_curves(stages: Sequence[StageSpec], batches: Sequence[BatchRounds]) -
         for calls in rounds.samples.calls:
             for name, slots, ns in calls:
                 by_stage[name][slots].append(ns)
+    _require_fired(stages, by_stage, "new")
+    return {name: _curve(by_size) for name, by_size in by_stage.items()}
+
+
+def _require_fired(stages: Sequence[StageSpec], by_stage: Mapping[str, object], tokens: str) -> None:
     for stage in stages:
         if not by_stage[stage.name]:
             raise ConfigError(
-                f'stage "{stage.name}" fires every {stage.stride} tokens, and did not fire; decode at least as many new tokens'
+                f'stage "{stage.name}" fires every {stage.stride} tokens, and did not; take as many {tokens} tokens at least'
             )
-    return {name: _curve(by_size) for name, by_size in by_stage.items()}
 
 
 def _host_ns(rounds: BatchRounds) -> list[float]:
@@ -195,7 +200,7 @@ def read_stage_times(path: Path, stages: Sequence[StageSpec]) -> StageTimes:
             "again with this foveal"
         )
     names = [stage.name for stage in stages]
-    if sorted(times.stages) != sorted(names):
+    if sorted(times.stages) != sorted(names) or sorted(times.prefill) != sorted(names):
         raise ConfigError(
             f"{path} holds times of stages {', '.join(times.stages)} ({times.bundle}), but the bundle has {', '.join(names)}; "
             "measure times of this bundle"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,7 @@ from foveal.bench.batch_service import Arrivals, ClosedLoop, MeasuredBatch, Pois
 from foveal.bench.batch_simulator import SimulatedBatch
 from foveal.bench.environment import read_environment
 from foveal.bench.stage_times import StageTimes, TimeCurve
-from foveal.contract import BEGINNING, InputSpec, StageSpec
+from foveal.contract import InputSpec, StageSpec
 from foveal.runtime.batches import batch as batch_module
 from foveal.runtime.batches.batch import Batch
 from foveal.runtime.batches.phases import Policy
@@ -34,9 +34,9 @@ class PerSequence:
         """By the stage's name."""
         return (1 + slots) * MS * (1 if name == "fine" else 10)
 
-    def chunk_ns(self, tokens: int) -> float:
+    def chunk_ns(self, name: str, firings: int) -> float:
         """In proportion."""
-        return tokens * MS
+        return firings * MS if name == "fine" else 0.0
 
 
 class OfAnything:
@@ -46,9 +46,9 @@ class OfAnything:
         """A function of both."""
         return (sum(map(ord, name)) % 13 + 3.25 * slots) * 1e5
 
-    def chunk_ns(self, tokens: int) -> float:
+    def chunk_ns(self, name: str, firings: int) -> float:
         """Not in proportion."""
-        return (tokens**1.1 + 2) * 1e5
+        return (sum(map(ord, name)) % 7 + firings**1.1 + 2) * 1e5
 
 
 TWO_STAGES = (
@@ -68,8 +68,8 @@ def times_of(stages: Sequence[StageSpec], up_to: int = 4) -> StageTimes:
         prompt_tokens=4,
         new_tokens=4,
         stages={one.name: curve for one in stages},
+        prefill={one.name: TimeCurve([1, 2], [MS, 2 * MS]) for one in stages},
         host=TimeCurve([1], [MS]),
-        prefill=TimeCurve([1, 2], [MS, 2 * MS]),
     )
 
 
@@ -104,7 +104,7 @@ def test_latencies_of_a_closed_loop_by_hand() -> None:
 
 
 def test_a_prompt_delays_the_others_by_its_budget() -> None:
-    """Two sequences; while one decodes, the other's prompt of 400 tokens goes in chunks of 10 ms."""
+    """Two sequences; while one decodes, the other's prompt of 400 tokens goes in chunks of about 10 ms."""
     batch = SimulatedBatch(TWO_STAGES[:1], PerSequence(), 2, "staggered", prefill_seconds=10e-3)
     batch.join(32)
     ready = batch.step([])
@@ -114,8 +114,8 @@ def test_a_prompt_delays_the_others_by_its_budget() -> None:
         began = batch.now
         ready = batch.step(ready)
         steps += 1
-        assert (batch.now - began) * 1e3 == pytest.approx(2 + 10)
-    assert steps == 40
+        assert 2 < (batch.now - began) * 1e3 < 2 + 12
+    assert steps == pytest.approx(40, abs=2)
 
 
 class Clock:
@@ -136,24 +136,21 @@ class TimedDecoder:
         self._inner, self._clock, self._times = inner, clock, times
 
     def step(self, slots: Ids, positions: Ids) -> Any:
-        """By every engine call."""
-        return self._watched(lambda: self._inner.step(slots, positions))
+        """By the sequences of every engine call."""
+        return self._watched(lambda: self._inner.step(slots, positions), self._times.call_ns)
 
     def prefill(self, slot: int, position: int, tokens: int, wanted: Ids) -> Any:
-        """By the number of tokens; what fires before the first token by its engine calls."""
-        if position == BEGINNING:
-            return self._watched(lambda: self._inner.prefill(slot, position, tokens, wanted))
-        self._clock.now += self._times.chunk_ns(tokens) * 1e-9
-        return self._inner.prefill(slot, position, tokens, wanted)
+        """By its firings."""
+        return self._watched(lambda: self._inner.prefill(slot, position, tokens, wanted), self._times.chunk_ns)
 
-    def _watched(self, run: Any) -> Any:
-        self._inner.observer = lambda spec, slots, _ns: self._take(spec, slots)
+    def _watched(self, run: Callable[[], Any], ns_of: Callable[[str, int], float]) -> Any:
+        def take(spec: StageSpec, size: int, _ns: int) -> None:
+            self._clock.now += ns_of(spec.name, size) * 1e-9
+
+        self._inner.observer = take
         found = run()
         self._inner.observer = None
         return found
-
-    def _take(self, spec: StageSpec, slots: int) -> None:
-        self._clock.now += self._times.call_ns(spec.name, slots) * 1e-9
 
 
 class OnTheClock(MeasuredBatch):
@@ -241,7 +238,9 @@ def test_more_requests_than_are_served_wait() -> None:
 
 def test_calls_beyond_what_was_measured_are_told() -> None:
     """8 sequences from times of 4; no slots without a case, no measurement without a model."""
-    found = forecast_batches(TWO_STAGES, times_of(TWO_STAGES), Cases((4, 8)), Requests(4, 8, 50), context=96)
+    found = forecast_batches(
+        TWO_STAGES, times_of(TWO_STAGES), Cases((4, 8), prefill_seconds=1.0), Requests(4, 8, 50), context=96
+    )
     assert [(row.slots, row.policy, row.largest_call) for row in found.rows] == [
         (4, "staggered", 4),
         (4, "aligned", 4),
