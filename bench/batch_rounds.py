@@ -78,8 +78,7 @@ def tokens_until_in_phase(hierarchies: Sequence[str]) -> int:
 
 def tokens_of_round(model: Model, work: Load, policy: Policy) -> int:
     """The most that a sequence has at the end of a round: staggered, some decode while others wait for their phase."""
-    stages = [entry.spec for entry in model.manifest.stages]
-    return work.prompt_tokens + work.new_tokens + (modulus_of(stages, policy) if policy == "staggered" else 0)
+    return work.prompt_tokens + work.new_tokens + (modulus_of(model.specs, policy) if policy == "staggered" else 0)
 
 
 @dataclass

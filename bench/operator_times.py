@@ -3,7 +3,6 @@ TensorRT on the GPU that its engines are for."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ..bundle import Bundle
-from ..contract import StageSpec
+from ..contract import StageSpec, period_of
 from ..errors import ConfigError
 from ..files import scratch_directory
 from ..runtime.backends import open_engines
@@ -95,7 +94,7 @@ def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int
 
 def _timed_tokens(specs: Sequence[StageSpec], context: int, tokens: int) -> range:
     """Whole periods behind one that warms up, as far as the context allows."""
-    period = math.lcm(*(spec.stride for spec in specs))
+    period = period_of(specs)
     begin = period if context >= 2 * period else 0
     return range(begin, begin + max(min(tokens, context - begin) // period * period, min(period, context - begin)))
 

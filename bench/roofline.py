@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ..bundle import Bundle, StageEntry
-from ..contract import CacheSpec, StageSpec
+from ..contract import CacheSpec, StageSpec, period_of
 
 
 class Traffic(NamedTuple):
@@ -70,7 +69,7 @@ class StageReads(msgspec.Struct, frozen=True, kw_only=True):
 
 def reads_per_token(bundle: Bundle, target: str) -> tuple[StageReads, ...]:
     """What engines of a target read per token, stage by stage, with a batch of one."""
-    context, period = bundle.manifest.model.context, math.lcm(*(entry.spec.stride for entry in bundle.manifest.stages))
+    context, period = bundle.manifest.model.context, period_of([entry.spec for entry in bundle.manifest.stages])
     tokens = min(period, context)
     half, full = (bytes_by_stage(bundle, target, start, tokens) for start in ((context - tokens) // 2, context - tokens))
     return tuple(

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..contract import period_of
 from ..errors import CapacityError, ConfigError
 from ..runtime.model import Model, load
 from ..runtime.session import Session
@@ -97,9 +98,9 @@ def measure(models: Sequence[Model], rounds: int, clock: Clock = perf_counter_ns
 
 def _cases(model: Model, past: int, clock: Clock) -> dict[str, Callable[[], Times]]:
     """Everything that is timed, by name."""
-    span = math.lcm(_period(model), *CHUNKS)
+    span = math.lcm(period_of(model.specs), *CHUNKS)
     context = model.manifest.model.context
-    if past % _period(model) or past + span > context:
+    if past % period_of(model.specs) or past + span > context:
         raise CapacityError(
             f"{model.bundle.path} has a context of {context} tokens, got {span} behind {past}; take a model of a longer context"
         )
@@ -109,10 +110,6 @@ def _cases(model: Model, past: int, clock: Clock) -> dict[str, Callable[[], Time
     cases |= {f"chunk of {tokens}": partial(_steps, alone, tokens, span, clock) for tokens in CHUNKS}
     together = {batch: _behind(model, batch, past, span) for batch in BATCHES}
     return cases | {f"batch of {batch}": partial(_steps, together[batch], 1, span, clock) for batch in BATCHES}
-
-
-def _period(model: Model) -> int:
-    return math.lcm(*(entry.spec.stride for entry in model.manifest.stages))
 
 
 def _behind(model: Model, batch: int, past: int, span: int) -> Session:
@@ -164,8 +161,7 @@ def _costs(model: Model, past: int, times: dict[str, Times]) -> Costs:
 
 def _firing(model: Model, past: int, steps: Times, tokens: int) -> Times:
     """Of steps behind the past that take each sequence so many tokens on, those that fire every stage."""
-    specs = [entry.spec for entry in model.manifest.stages]
-    return [ms for step, ms in enumerate(steps) if all(spec.firings(past + step * tokens, tokens) for spec in specs)]
+    return [ms for step, ms in enumerate(steps) if all(spec.firings(past + step * tokens, tokens) for spec in model.specs)]
 
 
 def show(all_costs: Sequence[Costs]) -> None:

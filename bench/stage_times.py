@@ -102,8 +102,7 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
             for name, firings, ns in _calls_of_chunk(session, chunk, work):
                 if number:
                     by_firings[name][firings].append(ns)
-    stages = [entry.spec for entry in model.manifest.stages]
-    _require_fired(stages, by_firings, "prompt")
+    _require_fired(model.specs, by_firings, "prompt")
     return StageTimes(
         schema_version=STAGE_TIMES_SCHEMA_VERSION,
         bundle=model.bundle.path.name,
@@ -111,7 +110,7 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
         threads=model.threads,
         prompt_tokens=work.prompt_tokens,
         new_tokens=work.new_tokens,
-        stages=_stage_curves(stages, batches),
+        stages=_stage_curves(model.specs, batches),
         prefill={name: _curve(by_size) for name, by_size in by_firings.items()},
         host=_curve({size: _host_ns(rounds) for size, rounds in zip(sizes, batches, strict=True)}),
     )

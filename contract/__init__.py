@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from .derived import begins_ahead, late_stages, leads_of, page_of, rewinds_of, room_of, sizes_of, vocab_size_of
+from .derived import (
+    begins_ahead,
+    late_stages,
+    leads_of,
+    page_of,
+    period_of,
+    rewinds_of,
+    room_of,
+    rows_within,
+    sizes_of,
+    vocab_size_of,
+)
 from .schema import BEGINNING, TENSOR_NAMES, BorrowSpec, CacheSpec, Fires, InputSpec, Kind, Limits, StageSpec, layer_caches
 from .tensors import (
     CANDIDATES,
@@ -35,9 +46,11 @@ __all__ = [
     "layer_caches",
     "leads_of",
     "page_of",
+    "period_of",
     "resident_contract_of",
     "rewinds_of",
     "room_of",
+    "rows_within",
     "sampler_contract",
     "size_of",
     "sizes_of",

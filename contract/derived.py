@@ -32,13 +32,18 @@ def room_of(stages: Sequence[StageSpec], position: int) -> int:
     return min(rooms, default=sys.maxsize)
 
 
+def period_of(stages: Sequence[StageSpec]) -> int:
+    """Tokens after which the same stages fire again."""
+    return math.lcm(*(stage.stride for stage in stages))
+
+
 def late_stages(stages: Sequence[StageSpec]) -> frozenset[str]:
     """Those whose rows nobody reads in the decode step that makes them: the others need not wait for them.
 
     Rows are addressed linearly, so what holds for the first few periods of firing holds for ever. It holds of the rows made in
     the step: a stage that runs again from its last reset writes older ones too, and is waited for.
     """
-    period = math.lcm(*(stage.stride for stage in stages))
+    period = period_of(stages)
     waited_for = {stages[-1].name, *(borrowed.stage for stage in stages for borrowed in stage.borrows)}
     for token in range(BEGINNING, 3 * period):
         rows = {stage.name: stage.firings(token, 1).start * stage.output_rows for stage in stages if stage.firings(token, 1)}
@@ -70,6 +75,12 @@ def leads_of(stages: Sequence[StageSpec]) -> dict[str, int]:
             if given.source is not None:
                 shifts[given.source] = max(shifts[given.source], given.shift)
     return shifts
+
+
+def rows_within(stages: Sequence[StageSpec], tokens: int) -> list[int]:
+    """Rows of each stage's log after so many tokens, with the zeros in front of the first."""
+    leads = leads_of(stages)
+    return [leads[stage.name] + stage.firings_within(tokens) * stage.output_rows for stage in stages]
 
 
 def sizes_of(limits: Limits, stages: Sequence[StageSpec], name: str) -> dict[str, int]:

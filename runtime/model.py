@@ -295,7 +295,7 @@ def _overlap_helps(model: Model) -> bool:
     def race() -> bool:
         return overlap_helps(lambda overlap: Session(model.engines, model.manifest.model, overlap=overlap))
 
-    if not late_stages([entry.spec for entry in model.manifest.stages]):
+    if not late_stages(model.specs):
         return False
     shared = ", shared" if shared_threads() else ""
     question = f"whether late stages run beside the others with {model.threads} threads{shared}"

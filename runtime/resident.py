@@ -12,7 +12,6 @@ them are done, and the step ends when all are.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, late_stages, room_of, vocab_size_of
+from ..contract import DRAWS, Limits, StageSpec, late_stages, period_of, room_of, rows_within, vocab_size_of
 from ..errors import CapacityError, ConfigError, DeviceError, EngineMismatchError
 from .calls import run_in_calls
 from .decoder import Observer, Written
@@ -32,7 +31,7 @@ from .recordings import Recordings
 from .resets import needed_from, to_run_again
 from .resident_batch import ResidentBatchDecoder
 from .resident_sampler import ResidentSampler
-from .resident_state import StageState, bindings_of, read_states, rows_within, write_states
+from .resident_state import StageState, bindings_of, read_states, write_states
 from .rows import Array, Ids, TokenLog
 from .sampling import SamplingParams
 
@@ -168,7 +167,7 @@ class ResidentDecoder:
 
     @property
     def _period(self) -> int:
-        return math.lcm(*(spec.stride for spec in self._specs))
+        return period_of(self._specs)
 
     def _bind_fixed(self) -> None:
         """Bind what stays where it is for the decoder's life."""

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import Limits, StageSpec, room_of, vocab_size_of
+from ..contract import Limits, StageSpec, room_of, rows_within, vocab_size_of
 from .batch_frame import BatchFrame, Ranges
 from .batches.ranges import Range, may_overfire, ranges_of
 from .calls import run_in_calls
@@ -30,7 +30,7 @@ from .frame import Frame
 from .host import check_same_shapes
 from .recordings import Recordings
 from .resets import needed_from, to_run_again
-from .resident_state import StageState, bindings_of, read_states, rows_within, write_states
+from .resident_state import StageState, bindings_of, read_states, write_states
 from .rows import Ids, TokenLog
 from .slot_alignment import require_aligned_slots
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..bundle import ITEM_BYTES
-from ..contract import Limits, StageSpec, leads_of, sizes_of
+from ..contract import Limits, StageSpec, rows_within, sizes_of
 from .decoder import Written
 from .device import Buffer, Device, Region
 from .engines.resident import ResidentEngine
@@ -233,12 +233,6 @@ def bindings_of(spec: StageSpec, states: Mapping[str, StageState]) -> Iterator[t
             yield f"rows.{given.source}", states[given.source].newest_log()
     for borrowed in spec.borrows:
         yield borrowed.name, states[borrowed.stage].lent(borrowed.cache.name)
-
-
-def rows_within(specs: Sequence[StageSpec], position: int) -> list[int]:
-    """Rows of each stage's log after so many tokens, those in front of the first among them."""
-    leads = leads_of(specs)
-    return [leads[spec.name] + spec.firings_within(position) * spec.output_rows for spec in specs]
 
 
 def read_states(specs: Sequence[StageSpec], states: Sequence[StageState], position: int) -> Written:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..contract import period_of
 from .races import usable_cpus
 from .session import Session
 
@@ -63,7 +63,7 @@ def _race(*sessions: Session) -> list[float]:
 
 def _decode_seconds(session: Session) -> float:
     """Mean seconds of a step over whole periods of firing."""
-    period = math.lcm(*(spec.stride for spec in session.specs))
+    period = period_of(session.specs)
     token, steps = np.zeros((session.batch, 1), np.int64), min(-(-_STEPS // period) * period, session.capacity)
     session.reset()
     began = time.perf_counter()

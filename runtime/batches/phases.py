@@ -10,7 +10,6 @@ same phase: the weights of coarse stages are read least often, and every k-th st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
@@ -18,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ...contract import StageSpec
+from ...contract import StageSpec, period_of
 from ...errors import ConfigError
 from .ranges import may_overfire, ranges_of
 
@@ -31,11 +30,6 @@ def check_policy(policy: str) -> None:
     """Raise ConfigError for a policy that there is not."""
     if policy not in get_args(Policy):
         raise ConfigError(f'got policy "{policy}", expected one of: {", ".join(get_args(Policy))}')
-
-
-def period_of(specs: Sequence[StageSpec]) -> int:
-    """Steps after which the same stages fire again."""
-    return math.lcm(*(spec.stride for spec in specs))
 
 
 def modulus_of(specs: Sequence[StageSpec], policy: Policy) -> int:

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from ..decoder import Written
+from ..rows import Ids
 
-Ids = npt.NDArray[np.int64]
 BLOCK_TOKENS = 64
 """Any number will do, as state can be cut behind any token. With a larger one more of what two sequences share is behind their
 last common block; with a smaller one there are more and smaller copies, and files."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...contract import CacheSpec, StageSpec, leads_of, rewinds_of
+from ...contract import CacheSpec, StageSpec, rewinds_of, rows_within
 from ...errors import InputError
 from ..decoder import Written
 from ..rows import Array
@@ -42,7 +42,7 @@ def cut(snapshot: Snapshot, specs: Sequence[StageSpec], tokens: int) -> Snapshot
         )
     rows = tuple(
         None if given is None else given[:stop].copy()
-        for given, stop in zip(snapshot.written.rows, _rows_within(specs, tokens), strict=True)
+        for given, stop in zip(snapshot.written.rows, rows_within(specs, tokens), strict=True)
     )
     caches = tuple(
         tuple(array[:, :, : cache.length(spec.firings_within(tokens))].copy() for cache, array in _paired(spec, arrays))
@@ -73,7 +73,7 @@ def check_rows(snapshot: Snapshot, specs: Sequence[StageSpec]) -> None:
     rows = [None if given is None else len(given) for given in snapshot.written.rows]
     caches = [[cache.shape[2] for cache in of_stage] for of_stage in snapshot.written.caches]
     within = [spec.firings_within(snapshot.position) for spec in specs]
-    expected = _rows_within(specs, snapshot.position)
+    expected = rows_within(specs, snapshot.position)
     if rows != [None if spec.output == "logits" else stop for spec, stop in zip(specs, expected, strict=True)] or caches != [
         [cache.length(firings) for cache in spec.caches] for spec, firings in zip(specs, within, strict=True)
     ]:
@@ -100,7 +100,7 @@ def part(written: Written, specs: Sequence[StageSpec], start: int, stop: int, be
 
     rows = tuple(
         None if given is None else given[here(*ends)]
-        for given, *ends in zip(written.rows, *(_rows_within(specs, tokens) for tokens in (stop, start, begin)), strict=True)
+        for given, *ends in zip(written.rows, *(rows_within(specs, tokens) for tokens in (stop, start, begin)), strict=True)
     )
     caches = tuple(
         tuple(
@@ -148,12 +148,6 @@ def _lengthened(parts: Sequence[Array], rows: int) -> Array:
         array[:, :, end : end + one.shape[2]] = one
         end += one.shape[2]
     return array
-
-
-def _rows_within(specs: Sequence[StageSpec], tokens: int) -> list[int]:
-    """Rows that each stage has given after so many tokens, with the zeros in front of them."""
-    leads = leads_of(specs)
-    return [leads[spec.name] + spec.firings_within(tokens) * spec.output_rows for spec in specs]
 
 
 def _cache_rows(spec: StageSpec, cache: CacheSpec, tokens: int) -> int:

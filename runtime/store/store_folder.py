@@ -29,7 +29,8 @@ from ...locks import hold
 from ...storage import storage_errors
 from ..decoder import Written
 from ..packed import PackedArray, opened, pack, sealed, unpack
-from .blocks import BLOCK_TOKENS, Block, Ids, StoredSequence
+from ..rows import Ids
+from .blocks import BLOCK_TOKENS, Block, StoredSequence
 
 _BLOCK, _SEQUENCE = b"foveal block\n", b"foveal sequence\n"
 _VERSION = 1

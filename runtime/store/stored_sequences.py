@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ...contract import StageSpec
 from ...errors import InputError
-from .blocks import Block, BlockTree, Ids, StoredSequence
+from ..rows import Ids
+from .blocks import Block, BlockTree, StoredSequence
 from .cuts import is_divisible, least_of
 from .levels import Levels
 from .store_folder import Record, StoreFolder

@@ -42,7 +42,7 @@ def test_every_stage_is_measured_for_every_size(zoo: Zoo, name: str, tmp_path: P
     model = load(zoo[name].bundle, threads=1)
     doing: list[str] = []
     times = measure_stage_times(model, Load(10, 16, rounds=1), 6, lambda what, _done, _steps: doing.append(what))
-    stages = [entry.spec for entry in model.manifest.stages]
+    stages = model.specs
     assert list(times.stages) == [stage.name for stage in stages]
     assert all(curve.sizes == [1, 2, 4, 6] for curve in times.stages.values())
     assert list(times.prefill) == list(times.stages)

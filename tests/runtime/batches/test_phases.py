@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from programs import ahead, hourglass, top_down
 
 from foveal import ConfigError
-from foveal.runtime.batches.phases import best_slot, check_policy, modulus_of, period_of, phases_of, step_costs
+from foveal.contract import period_of
+from foveal.runtime.batches.phases import best_slot, check_policy, modulus_of, phases_of, step_costs
 from foveal.runtime.batches.ranges import ranges_of
 
 
