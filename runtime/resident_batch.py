@@ -76,7 +76,7 @@ class ResidentBatchDecoder:
         self.observer: Observer | None = None
         self._engines, self._device, self._turn, self._tokens, self._limits = engines, device, turn, tokens, limits
         self._specs, slots = [engine.spec for engine in engines], limits.batch
-        self.fires = {spec.name: 0 for spec in self._specs}
+        self._fires = {spec.name: 0 for spec in self._specs}
         self.copied_bytes = 0
         self._states = [StageState.new(engine, device, limits, self._specs, sides=1) for engine in engines]
         turning = zip(self._states, engines, strict=True)
@@ -261,10 +261,15 @@ class ResidentBatchDecoder:
 
     def _count(self, index: int, ranges: Sequence[Range], firings: int) -> None:
         """Of a stage's runs: what fired, and what was copied: all that is written apart by the engine, and then copied back."""
-        self.fires[self._specs[index].name] += firings
+        self._fires[self._specs[index].name] += firings
         if not self._engines[index].in_place:
             slots = sum(last - first for first, last in ranges)
             self.copied_bytes += 2 * slots * (self._states[index].nbytes // self._limits.batch)
+
+    @property
+    def fires(self) -> dict[str, int]:
+        """As `BatchDecoder.fires`."""
+        return dict(self._fires)
 
     @property
     def recorded(self) -> int:

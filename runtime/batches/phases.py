@@ -75,13 +75,16 @@ def step_costs(specs: Sequence[StageSpec], phases: Sequence[int], taken: npt.NDA
     Returns:
         float64 `[period]`, in parameters.
     """
-    costs = np.zeros(period_of(specs))
+    period = period_of(specs)
+    costs = np.zeros(period)
     for spec in specs:
         passable = np.full(len(phases), may_overfire(spec))
-        for step in range(len(costs)):
+        of_stride = np.zeros(spec.stride)
+        for step in range(spec.stride):
             due = (np.array(phases) + step - spec.delay) % spec.stride == 0
             for first, last in ranges_of(due & taken, passable):
-                costs[step] += max(spec.parameters, 1) * (1 + _ROW_SHARE * (last - first - 1))
+                of_stride[step] += max(spec.parameters, 1) * (1 + _ROW_SHARE * (last - first - 1))
+        costs += np.tile(of_stride, period // spec.stride)
     return costs
 
 
