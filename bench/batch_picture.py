@@ -1,4 +1,4 @@
-"""Draw who fires when in a batch, and what each step takes, by policy: the pictures in docs/batches.md.
+"""Draw who fires when in a batch, and what each step takes, by policy: the picture in docs/batches.md.
 
 python -m foveal.bench.batch_picture OUT.svg RESULT.json MODEL
 """

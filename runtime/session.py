@@ -23,7 +23,7 @@ from .one_at_a_time import one_at_a_time
 from .rewinding import check_rewind
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
-from .snapshots import Snapshot, check_restorable
+from .snapshots import Snapshot, check_restorable, room_for_copy
 
 
 class Session:
@@ -184,13 +184,9 @@ class Session:
         Raises:
             CapacityError: the copy finds no room in memory; the session is unchanged.
         """
-        try:
+        with room_for_copy(self.position):
             written = self.decoder.read(self.position)
             return Snapshot(self.position, self._reached, self.batch, self.bundle, self.tokens.copy(), written)
-        except MemoryError as error:
-            raise CapacityError(
-                f"a copy of {self.position:,} tokens' state finds no room ({error}); let go of older snapshots"
-            ) from error
 
     @one_at_a_time
     def restore(self, snapshot: Snapshot) -> None:

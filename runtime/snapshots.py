@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -68,6 +70,15 @@ class Snapshot:
         none = "the bytes are no snapshot of foveal; hand over what snapshot.to_bytes() gave"
         altered = "the bytes of the snapshot were cut short or altered (their checksum differs); make it again"
         return _decoded(opened(_MAGIC, data, none, altered))
+
+
+@contextmanager
+def room_for_copy(tokens: int) -> Iterator[None]:
+    """Copy so many tokens' state in this block; raises CapacityError where memory does not suffice."""
+    try:
+        yield
+    except MemoryError as error:
+        raise CapacityError(f"a copy of {tokens:,} tokens' state finds no room ({error}); let go of older snapshots") from error
 
 
 def check_restorable(snapshot: Snapshot, bundle: str, batch: int, capacity: int, whose: str) -> None:

@@ -35,7 +35,7 @@ class Admission:
 
     @property
     def free_slots(self) -> int:
-        """Sequences that could join now."""
+        """How many sequences could join now without waiting."""
         return self._in_slot.count(None)
 
     def admit(self, sequence: Sequence, queue: bool = False, position: int | None = None) -> Sequence:

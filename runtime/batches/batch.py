@@ -22,7 +22,7 @@ from ..ids import checked_ids
 from ..one_at_a_time import one_at_a_time
 from ..rewinding import check_rewind
 from ..rows import Ids
-from ..snapshots import Snapshot, check_restorable
+from ..snapshots import Snapshot, check_restorable, room_for_copy
 from .admission import Admission
 from .batch_decoder import BatchDecoder
 from .pace import Pace
@@ -96,7 +96,7 @@ class Batch:
 
     @property
     def free_slots(self) -> int:
-        """Sequences that could join now."""
+        """How many sequences could join now without waiting."""
         return self._admission.free_slots
 
     @one_at_a_time
@@ -105,7 +105,10 @@ class Batch:
 
         Args:
             prompt: integers `[T]`, T at least 1.
-            queue: whether to wait for a slot if none is free.
+            queue: whether to wait for a slot if none is free; slots are given in the order of joining.
+
+        Returns:
+            The sequence, which takes no token until `step` gives its logits.
 
         Raises:
             InputError: an empty prompt, or ids that are no integers or outside the vocabulary.
@@ -117,6 +120,10 @@ class Batch:
     @one_at_a_time
     def extend(self, sequence: Sequence, ids: npt.ArrayLike) -> None:
         """Append ids to a sequence as a prompt is appended; a step that follows gives the logits after the last.
+
+        Args:
+            sequence: one that is `ready`, such as one just restored.
+            ids: integers `[T]`, T at least 1.
 
         Raises:
             InputError: a sequence that takes no token now, or ids as in `join`; the sequence is unchanged.
@@ -219,7 +226,7 @@ class Batch:
 
     @one_at_a_time
     def leave(self, sequence: Sequence) -> None:
-        """End a sequence, whatever it is about, and free its slot.
+        """End a sequence in any state, and free its slot or its place in the queue.
 
         Raises:
             InputError: it is of another batch, or has left.
@@ -304,13 +311,9 @@ class Batch:
             CapacityError: the copy finds no room in memory; the sequence is unchanged.
         """
         self._check_live(sequence)
-        try:
+        with room_for_copy(sequence.position):
             written = self.decoder.read(sequence.slot, sequence.position)
             return Snapshot(sequence.position, sequence.reached, 1, self.bundle, self._ids(sequence).copy(), written)
-        except MemoryError as error:
-            raise CapacityError(
-                f"a copy of {sequence.position:,} tokens' state finds no room ({error}); let go of older snapshots"
-            ) from error
 
     @one_at_a_time
     def restore(self, snapshot: Snapshot) -> Sequence:

@@ -47,7 +47,10 @@ class BatchDecoder(Protocol):
             wanted: ascending int64 `[N]`: which of them get logits.
 
         Returns:
-            float32 `[N, V]`, the caller's own.
+            Logits float32 `[N, V]`, the caller's own.
+
+        Raises:
+            CapacityError: the logits find no room in memory.
         """
         ...
 
@@ -59,16 +62,20 @@ class BatchDecoder(Protocol):
             positions: where each stands, int64 `[n]`.
 
         Returns:
-            float32 `[n, V]`, the caller's own.
+            Logits float32 `[n, V]`, the caller's own.
         """
         ...
 
     def read(self, slot: int, position: int) -> Written:
-        """A copy of what the first `position` tokens of a slot have written, of a batch of one."""
+        """A copy of what the first `position` tokens of a slot have written; its arrays have a batch of one."""
         ...
 
     def write(self, slot: int, written: Written) -> None:
-        """Put it back, into any slot; raises InputError where it is of other stages."""
+        """Put back what `read` or `Decoder.read` copied, into any slot.
+
+        Raises:
+            InputError: it is of another shape or type; nothing was written.
+        """
         ...
 
     def fork(self, source: int, target: int, position: int) -> None:

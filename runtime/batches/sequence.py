@@ -10,8 +10,8 @@ import numpy.typing as npt
 from ..rows import Ids
 
 State = Literal["queued", "prefilling", "waiting", "ready", "paused", "left"]
-"""What a sequence is about: it waits for a slot, its prompt is being appended, it waits for the phase of its slot, it takes a
-token in the next step, it was paused, or it has left the batch."""
+"""In this order: it waits for a slot, its prompt is being appended, it waits for the phase of its slot, it takes a token in the
+next step, it was paused, or it has left the batch."""
 
 _ADVICE: dict[State, str] = {
     "queued": "it waits for a slot; call step without it until it gives its first logits",
@@ -26,7 +26,7 @@ class Sequence:
     """A sequence that joined a batch (`Batch.join`). All that changes it are the batch's methods.
 
     Attributes:
-        state: what it is about.
+        state: one of `State`.
         position: tokens of it that were appended.
         logits: those of the token after the last, float32 `[V]`; None where there are none: before the prompt is appended, or
             after a rewind.
