@@ -25,16 +25,16 @@ _FIRST = "times measured here, which --times replaces"
 def plan_batch(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The model.")],
-    slots: Annotated[str, typer.Option(help="Sequences at once, parted by commas.")] = "1,2,4,8,16,32,64",
+    slots: Annotated[str, typer.Option(help="Sequences at once; several numbers parted by commas.")] = "1,2,4,8,16,32,64",
     policy: Annotated[str, typer.Option(help="staggered, aligned, or both, parted by a comma.")] = "staggered,aligned",
     rate: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Also requests that come by themselves (Poisson), so many per second; several parted by commas."),
+        typer.Option(help="Also an open loop: Poisson arrivals, so many requests per second; several parted by commas."),
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens that each request wants.")] = 256,
-    steps: Annotated[int, typer.Option(help="Steps that are watched, after as many as a request wants tokens.")] = 2000,
-    prefill_ms: Annotated[float, typer.Option(help="Time for prompts between two steps.")] = 20.0,
+    steps: Annotated[int, typer.Option(help="Steps that count, after --new-tokens steps of warm-up.")] = 2000,
+    prefill_ms: Annotated[float, typer.Option(help="Most time for prompts between two steps, in milliseconds.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Of the arrivals of --rate.")] = 0,
     up_to: Annotated[int, typer.Option(help="Measure calls for 1, 2, 4, ... and so many sequences.")] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds of that measurement; one more warms up.")] = 3,
