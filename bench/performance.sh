@@ -19,7 +19,7 @@ mkdir -p "$results"
     --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 512 --rounds 8 \
     --save "$results/precision.json"
 
-# 16 sequences at once, by both policies, and the pictures of docs/batches.md; then what a simulated batch says of it.
+# 16 sequences at once, by both policies, and the picture of docs/batches.md.
 "$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "2@1 8@4 2@1" --precision int8 \
     --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 256 --batch 16 \
     --save "$results/batch.json"
