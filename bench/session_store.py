@@ -74,7 +74,7 @@ def measure(model: Model, tokens: int, seed: int) -> Costs:
     """
     context = model.manifest.model.context
     if not BLOCK_TOKENS < tokens <= context - BLOCK_TOKENS:
-        raise ConfigError(f"expected tokens between {BLOCK_TOKENS} and {context - BLOCK_TOKENS}, got {tokens}")
+        raise ConfigError(f"expected tokens between {BLOCK_TOKENS + 1} and {context - BLOCK_TOKENS}, got {tokens}")
     ids = np.random.default_rng(seed).integers(0, model.manifest.model.vocab_size, (1, tokens + BLOCK_TOKENS))
     session, other = model.session(), model.session()
     other.advance(ids[:, :1])

@@ -46,7 +46,7 @@ def test_a_second_call_of_a_session_is_refused_while_one_goes_on(engines: Callab
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(session.advance, ids[:, 3:9])
         assert inside.wait(10)
-        with pytest.raises(SessionBusyError, match="another thread is in a call of the same session; open a"):
+        with pytest.raises(SessionBusyError, match="another thread is in a call of the same session or batch; let the"):
             CALLS[call](session)
         go_on.set()
         found = [first.result(10), session.advance(ids[:, 9:])]
