@@ -136,9 +136,16 @@ class Bundle:
 
     def identity(self, target: str) -> str:
         """What a session's state depends on: a hash of the stage graphs and of a target's engines."""
-        used = ("stages/", f"engines/{target}/")
-        files = [(name, entry.sha256) for name, entry in sorted(self.manifest.files.items()) if name.startswith(used)]
-        return hashlib.sha256(repr((target, files)).encode()).hexdigest()
+        return hashlib.sha256(repr((target, self._hashes("stages/", f"engines/{target}/"))).encode()).hexdigest()
+
+    @property
+    def graph_identity(self) -> str:
+        """A hash of the stage graphs, which are the same wherever the bundle is."""
+        return hashlib.sha256(repr(self._hashes("stages/")).encode()).hexdigest()
+
+    def _hashes(self, *folders: str) -> list[tuple[str, str]]:
+        files = sorted(self.manifest.files.items())
+        return [(name, entry.sha256) for name, entry in files if name.startswith(folders)]
 
 
 def check_target(target: str) -> None:

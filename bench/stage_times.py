@@ -10,6 +10,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from ..bundle import Bundle
 from ..contract import StageSpec
 from ..errors import ConfigError
 from ..files import write_atomically
@@ -49,7 +50,7 @@ class TimeCurve(msgspec.Struct, frozen=True):
 
 
 class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """Times of one bundle on one machine, in steps that decode the tokens behind a prompt.
+    """Times of one bundle on one machine, in steps that decode the tokens behind a prompt; `graphs` tells its stages apart.
 
     `stages`: of each stage's engine call, by the sequences that it runs for; `prefill`: by its firings in a chunk of a prompt;
     `host`: of all that is around a call.
@@ -57,6 +58,7 @@ class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int
     bundle: str
+    graphs: str
     environment: Environment
     threads: int
     prompt_tokens: int
@@ -106,6 +108,7 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
     return StageTimes(
         schema_version=STAGE_TIMES_SCHEMA_VERSION,
         bundle=model.bundle.path.name,
+        graphs=model.bundle.graph_identity,
         environment=environment,
         threads=model.threads,
         prompt_tokens=work.prompt_tokens,
@@ -177,11 +180,11 @@ def save_stage_times(path: Path, times: StageTimes) -> None:
     write_atomically(path, msgspec.json.format(msgspec.json.encode(times), indent=1) + b"\n")
 
 
-def read_stage_times(path: Path, stages: Sequence[StageSpec]) -> StageTimes:
-    """What `save_stage_times` wrote, for a model of the same stages.
+def read_stage_times(path: Path, bundle: Bundle) -> StageTimes:
+    """What `save_stage_times` wrote, for the same stage graphs.
 
     Raises:
-        ConfigError: no such file, none of stage times, of another version, or of a model of other stages.
+        ConfigError: no such file, none of stage times, of another version, or of another model or precision.
     """
     try:
         times = decode(path.read_bytes(), StageTimes)
@@ -198,10 +201,12 @@ def read_stage_times(path: Path, stages: Sequence[StageSpec]) -> StageTimes:
             f"{path} holds stage times of version {times.schema_version}, expected {STAGE_TIMES_SCHEMA_VERSION}; measure them "
             "again with this foveal"
         )
-    names = [stage.name for stage in stages]
-    if sorted(times.stages) != sorted(names) or sorted(times.prefill) != sorted(names):
+    if times.graphs != bundle.graph_identity:
         raise ConfigError(
-            f"{path} holds times of stages {', '.join(times.stages)} ({times.bundle}), but the bundle has {', '.join(names)}; "
-            "measure times of this bundle"
+            f"{path} holds times of {times.bundle}, whose stage graphs are not those of {bundle.path}: they are of another model, "
+            "precision or context; measure times of this bundle"
         )
+    names = {entry.spec.name for entry in bundle.manifest.stages}
+    if {*times.stages} != names or {*times.prefill} != names:
+        raise ConfigError(f"{path} lacks times of stages that {times.bundle} has; measure them again")
     return times

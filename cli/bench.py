@@ -42,7 +42,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
     batch: Annotated[int, typer.Option(help="Also decode so many sequences together, each at a position of its own.")] = 1,
     policy: Annotated[
-        str, typer.Option(help="Of the batch: staggered, aligned, or both, parted by a comma.")
+        str, typer.Option(help="Of the batch: staggered, aligned, or both, separated by a comma.")
     ] = "staggered,aligned",
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     provider: Annotated[Optional[str], typer.Option(help="What cuda engines run on; cpu where there is no GPU.")] = None,  # noqa: UP045

@@ -25,11 +25,11 @@ _FIRST = "times measured here, which --times replaces"
 def plan_batch(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The model.")],
-    slots: Annotated[str, typer.Option(help="Sequences at once; several numbers parted by commas.")] = "1,2,4,8,16,32,64",
-    policy: Annotated[str, typer.Option(help="staggered, aligned, or both, parted by a comma.")] = "staggered,aligned",
+    slots: Annotated[str, typer.Option(help="Sequences at once; several numbers separated by commas.")] = "1,2,4,8,16,32,64",
+    policy: Annotated[str, typer.Option(help="staggered, aligned, or both, separated by a comma.")] = "staggered,aligned",
     rate: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Also an open loop: Poisson arrivals, so many requests per second; several parted by commas."),
+        typer.Option(help="Also an open loop: Poisson arrivals, so many requests per second; several separated by commas."),
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens that each request wants.")] = 256,
@@ -71,7 +71,7 @@ def plan_batch(
     with progress("plan") as report:
         model = None
         if times is not None:
-            taken = read_stage_times(times, stages)
+            taken = read_stage_times(times, opened)
         else:
             model = load(opened, "cpu", pool_threads(opened.path, "cpu", threads))
             taken = measure_stage_times(model, work, up_to, report)
@@ -99,7 +99,7 @@ def plan_batch(
 
 
 def numbers(given: str, kind: type[Number], option: str) -> tuple[Number, ...]:
-    """Numbers parted by commas.
+    """Numbers separated by commas.
 
     Raises:
         ConfigError: something that is none.
@@ -107,7 +107,7 @@ def numbers(given: str, kind: type[Number], option: str) -> tuple[Number, ...]:
     try:
         return tuple(kind(part) for part in given.split(","))
     except ValueError as error:
-        raise ConfigError(f'{option} is "{given}", expected {_WORDS[kind]} parted by commas') from error
+        raise ConfigError(f'{option} is "{given}", expected {_WORDS[kind]} separated by commas') from error
 
 
 _WORDS: dict[type, str] = {int: "whole numbers", float: "numbers"}

@@ -63,6 +63,7 @@ def times_of(stages: Sequence[StageSpec], up_to: int = 4) -> StageTimes:
     return StageTimes(
         schema_version=1,
         bundle="b",
+        graphs="",
         environment=read_environment(),
         threads=1,
         prompt_tokens=4,

@@ -50,7 +50,7 @@ def test_every_stage_is_measured_for_every_size(zoo: Zoo, name: str, tmp_path: P
     assert (times.host.sizes, times.largest) == ([1, 2, 4, 6], 6)
     assert doing == 2 * ["1 sequences", "2 sequences", "4 sequences", "6 sequences"]
     save_stage_times(tmp_path / "t.json", times)
-    assert read_stage_times(tmp_path / "t.json", stages) == times
+    assert read_stage_times(tmp_path / "t.json", zoo[name].bundle) == times
 
 
 def test_one_size_makes_no_line(zoo: Zoo) -> None:

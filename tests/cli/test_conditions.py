@@ -60,7 +60,7 @@ def idle(given: str, option: str, takes: str) -> Line:
 
 
 def each(given: str, options: str, sentence: str) -> list[Line]:
-    """One command with each of these options, parted by commas; `OPTION` in the sentence is the option."""
+    """One command with each of these options, separated by commas; `OPTION` in the sentence is the option."""
     found = [(f"{given} {option}", option.split()[0]) for option in options.split(", ")]
     return [(line, option, sentence.replace("OPTION", option)) for line, option in found]
 

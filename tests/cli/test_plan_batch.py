@@ -64,8 +64,8 @@ def test_times_that_are_none(foveal, zoo: Zoo, times: Path, tmp_path: Path) -> N
         (nested, wrong(right, schema_version=99), "holds stage times of version 99, expected 1; measure them again"),
         (nested, wrong(right, host={"sizes": [2, 1], "ns": [1, 1]}), "sizes that grow from 1 and a time above 0 for each"),
         (nested, wrong(right, prefill={"8": {"sizes": [], "ns": []}}), "sizes that grow from 1 and a time above 0 for each"),
-        (nested, wrong(right, prefill={}), "holds times of stages"),
-        (vanilla, right, "(nested), but the bundle has 1; measure times of this bundle"),
+        (nested, wrong(right, prefill={}), "lacks times of stages that nested has"),
+        (vanilla, right, "whose stage graphs are not those of"),
     ):
         path.unlink(missing_ok=True)
         if text is not None:
@@ -77,8 +77,8 @@ def test_times_that_are_none(foveal, zoo: Zoo, times: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--slots", "4,many"), '--slots is "4,many", expected whole numbers parted by commas'),
-        (("--rate", "often"), '--rate is "often", expected numbers parted by commas'),
+        (("--slots", "4,many"), '--slots is "4,many", expected whole numbers separated by commas'),
+        (("--rate", "often"), '--rate is "often", expected numbers separated by commas'),
         (("--rate", "-1"), "the rate of requests is -1.0, expected a number above 0"),
         (("--policy", "random"), 'got policy "random", expected one of: staggered, aligned'),
         (("--policy", "aligned,aligned"), "name each once"),
