@@ -203,8 +203,8 @@ def read_stage_times(path: Path, bundle: Bundle) -> StageTimes:
         )
     if times.graphs != bundle.graph_identity:
         raise ConfigError(
-            f"{path} holds times of {times.bundle}, whose stage graphs are not those of {bundle.path}: another model, precision or "
-            "context; measure times of this bundle"
+            f"{path} holds times of {times.bundle}, whose stage graphs are not those of {bundle.path}: "
+            "another model, precision or context; measure times of this bundle"
         )
     names = {entry.spec.name for entry in bundle.manifest.stages}
     if {*times.stages} != names or {*times.prefill} != names:
