@@ -309,6 +309,40 @@ class TestBadInput:
         assert [one.position for one in sequences] == [1, 1]
         batch.step(dict.fromkeys(sequences, 3))
 
+    def test_memory_that_does_not_suffice_before_the_first_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of stages that fire ahead of it: as for the prompt, and as for the step, behind it."""
+        engines = host_engines(ahead(2, 2))
+        batch = Batch(engines, info(), 1)
+        one = batch.join([1, 2])
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.decoder, "prefill", fails)
+            with pytest.raises(CapacityError, match="it was paused"):
+                batch.step()
+            batch.resume(one)
+        until_ready(batch, one)
+        batch.rewind(one, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.decoder, "prefill", fails)
+            with pytest.raises(CapacityError, match="a step of 1 sequences finds no room"):
+                batch.step({one: 3})
+        expected = Session(engines, info()).advance([[3]], last_only=True)[0, 0]
+        np.testing.assert_allclose(batch.step({one: 3})[one], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("copying", ["fork", "write"])
+    def test_memory_that_does_not_suffice_for_a_copy(
+        self, engines: list[Engine], monkeypatch: pytest.MonkeyPatch, copying: str
+    ) -> None:
+        """Of a fork, or of a snapshot that is restored: its slot is free again, and no sequence stays in it."""
+        batch = Batch(engines, info(), 2)
+        one = batch.join([1, 2])
+        until_ready(batch, one)
+        saved = batch.snapshot(one)
+        monkeypatch.setattr(batch.decoder, copying, fails)
+        with pytest.raises(CapacityError, match="a copy of 2 tokens' state finds no room"):
+            _ = batch.fork(one) if copying == "fork" else batch.restore(saved)
+        assert batch.sequences == [one]
+        assert batch.step({one: 3}).keys() == {one}
+
     def test_a_closed_batch(self, engines: list[Engine]) -> None:
         """Says so, and its sequences have left."""
         with Batch(engines, info(), 2) as batch:
