@@ -112,6 +112,8 @@ class Batch:
             InputError: an empty prompt, or ids that are no integers or outside the vocabulary.
             CapacityError: a prompt longer than the capacity, or no slot is free and it may not wait.
         """
+        if isinstance(self.decoder, _Closed):
+            self.decoder.refuse()
         ids = self._checked_prompt(prompt, 0)
         return self._admission.admit(Sequence(ids), queue)
 
@@ -436,8 +438,11 @@ class _Closed:
     def close(self) -> None:
         """Nothing is left to do."""
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def refuse(self) -> NoReturn:
         raise InputError("the batch is closed: its buffers were given back; open another")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self.refuse()
 
 
 def _checked_seconds(seconds: float) -> float:

@@ -350,9 +350,10 @@ class TestBadInput:
             until_ready(batch, one)
         with pytest.raises(InputError, match="has left the batch"):
             batch.step({one: 1})
-        with pytest.raises(InputError, match="the batch is closed"):
-            batch.join([1])
-            batch.step()
+        for call in (lambda: batch.join([1]), lambda: batch.join([1], queue=True), batch.step):
+            with pytest.raises(InputError, match="the batch is closed"):
+                call()
+        assert batch.sequences == []
 
     def test_two_threads(self, engines: list[Engine]) -> None:
         """A second call while one is in progress is refused, as in a session."""
