@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from types import TracebackType
 from typing import NoReturn, cast
 
@@ -84,8 +87,8 @@ class Batch:
         check_policy(policy)
         self.turn = threading.Lock()
         self.model, self.bundle, self.policy = model, bundle, policy
+        self.slots = slots = whole("slots", slots, ConfigError)
         self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity, clocks)
-        self.slots = slots
         self._pace = Pace(_checked_seconds(prefill_seconds))
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
@@ -446,6 +449,7 @@ class _Closed:
 
 
 def _checked_seconds(seconds: float) -> float:
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
+    """Any number that is at least 0; one beyond all floats is forever."""
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not seconds >= 0:
         raise ConfigError(f"prefill_seconds must be a number of seconds of at least 0, got {seconds!r}")
-    return float(seconds)
+    return math.inf if seconds > sys.float_info.max else float(seconds)

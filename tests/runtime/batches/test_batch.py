@@ -232,12 +232,20 @@ class TestBadInput:
             ({"capacity": 97}, CapacityError, "the model has 96 positions, got a capacity of 97"),
             ({"capacity": 0}, CapacityError, "capacity must be at least 1"),
             ({"policy": "random"}, ConfigError, 'got policy "random", expected one of: staggered, aligned'),
+            ({"policy": np.array(["aligned", "staggered"])}, ConfigError, "expected one of: staggered, aligned"),
             ({"prefill_seconds": -1}, ConfigError, "prefill_seconds must be a number of seconds"),
             ({"prefill_seconds": float("nan")}, ConfigError, "prefill_seconds must be"),
             ({"slots": 10**12}, CapacityError, "finds no room"),
         ):
             with pytest.raises(kind, match=words):
                 Batch(engines, info(), **{"slots": 2, **changes})  # type: ignore[arg-type]
+
+    def test_numbers_of_numpy_and_beyond_all_bounds_are_numbers(self, engines: list[Engine]) -> None:
+        """An array of none, a float32, a time of forever."""
+        for seconds in (np.float32(0.5), np.int64(1), 10**400, float("inf")):
+            batch = Batch(engines, info(), np.array(2), prefill_seconds=seconds)  # type: ignore[arg-type]
+            assert type(batch.slots) is int
+            until_ready(batch, batch.join([1, 2, 3]))
 
     def test_rewinds_forks_and_resumes(self, engines: list[Engine]) -> None:
         """Of what is not there yet, or not there any more."""
