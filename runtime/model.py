@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -161,7 +160,7 @@ class Model:
         def request(index: int, prompt: str | npt.ArrayLike) -> Request:
             return self._request(prompt, **settings_of_each(settings, index, count))
 
-        return GeneratedMany(batch, map(request, itertools.count(), each))  # a generator would end with the first error
+        return GeneratedMany(batch, each, request)
 
     def _request(self, prompt: str | npt.ArrayLike, end: int | str | Sequence[int | str] = (), **settings: Any) -> Request:
         """What to continue, and how; raises as `generate`."""
