@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -115,8 +114,7 @@ class Batch:
             InputError: an empty prompt, or ids that are no integers or outside the vocabulary.
             CapacityError: a prompt longer than the capacity, or no slot is free and it may not wait.
         """
-        if isinstance(self.decoder, _Closed):
-            self.decoder.refuse()
+        self._check_open()
         ids = self._checked_prompt(prompt, 0)
         return self._admission.admit(Sequence(ids), queue)
 
@@ -150,6 +148,7 @@ class Batch:
                 prompt finds none, whose sequence is paused then: the others have their logits (`Sequence.logits`), and go on.
         """
         given = self._checked_tokens({} if tokens is None else tokens)
+        self._check_open()
         found = self._decode(given) if given else {}
         self._admission.steps += 1
         self._append_prompts()
@@ -386,6 +385,10 @@ class Batch:
                 )
         return found
 
+    def _check_open(self) -> None:
+        if isinstance(self.decoder, _Closed):
+            self.decoder.refuse()
+
     def _check_ready(self, sequence: Sequence) -> None:
         self._admission.require(sequence)
         if sequence.state != "ready":
@@ -442,6 +445,7 @@ class _Closed:
         """Nothing is left to do."""
 
     def refuse(self) -> NoReturn:
+        """Say so."""
         raise InputError("the batch is closed: its buffers were given back; open another")
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -452,4 +456,7 @@ def _checked_seconds(seconds: float) -> float:
     """Any number that is at least 0; one beyond all floats is forever."""
     if not isinstance(seconds, Real) or isinstance(seconds, bool) or not seconds >= 0:
         raise ConfigError(f"prefill_seconds must be a number of seconds of at least 0, got {seconds!r}")
-    return math.inf if seconds > sys.float_info.max else float(seconds)
+    try:
+        return float(seconds)
+    except OverflowError:  # an int may be that large
+        return math.inf
