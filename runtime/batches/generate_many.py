@@ -174,6 +174,11 @@ def _of_prompt(index: int, error: FovealError) -> FovealError:
     return type(error)(f"prompt {index}: {error}")
 
 
+def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that hold for every prompt."""
+    return {name: value for name, value in settings.items() if not _is_by_prompt(name, value)}
+
+
 def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
     """The settings of one prompt: a list gives each prompt its own, anything else holds for all.
 
@@ -206,6 +211,7 @@ def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:
     Raises:
         InputError: one text, or no sequence of prompts.
     """
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+    is_number = isinstance(prompts, np.ndarray) and not prompts.ndim  # an array that can't be gone through
+    if isinstance(prompts, str | bytes) or is_number or not isinstance(prompts, Iterable):
         raise InputError("generate_many takes several prompts, got one; put it in a list, or call generate")
     return iter(prompts), len(prompts) if isinstance(prompts, Sequence | np.ndarray) else None

@@ -205,6 +205,8 @@ def failing_at(call: int, function: Any) -> Any:
         ({"seed": [1, 2]}, "seed has 2 values for 8 prompts"),
         ({"top_p": [1] * 7 + [5]}, "top_p is 5"),
         ({"stop": ""}, "stop is"),
+        ({"end": "<none>"}, 'the tokenizer has no token "<none>"'),
+        ({"end": [[1]] * 7 + [[999]]}, "the end tokens hold 999"),
     ],
 )
 def test_settings_are_refused_at_the_call(model: Model, changes: dict[str, Any], words: str) -> None:
@@ -213,12 +215,21 @@ def test_settings_are_refused_at_the_call(model: Model, changes: dict[str, Any],
         model.generate_many(PROMPTS, **changes)
 
 
+@pytest.mark.parametrize("prompts", [[], iter(PROMPTS)], ids=["none", "unknown"])
+@pytest.mark.parametrize("changes", [{"temprature": 1}, {"temprature": [1]}, {"temperature": -1}, {"end": 999}])
+def test_settings_of_all_are_refused_whatever_the_prompts(model: Model, prompts: Any, changes: dict[str, Any]) -> None:
+    """None, or any number of them: an error for each would never end."""
+    with pytest.raises(InputError, match="temprature|temperature is -1|the end tokens hold 999"):
+        model.generate_many(prompts, **changes)
+
+
 def test_what_is_no_list_of_prompts(model: Model, zoo: Zoo) -> None:
     """One text, a policy or a number of slots that there is not, a model without a tokenizer."""
     with pytest.raises(InputError, match="put it in a list"):
         model.generate_many("It was")
-    with pytest.raises(InputError, match="put it in a list"):
-        model.generate_many(5)  # type: ignore[arg-type]
+    for one in (5, b"It was", np.array(5)):
+        with pytest.raises(InputError, match="put it in a list"):
+            model.generate_many(one)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected one of: staggered, aligned"):
         model.generate_many(PROMPTS, policy="random")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="slots must be at least 1"):
