@@ -411,8 +411,8 @@ def _is_unicode(text: str) -> bool:
 
 
 def _snapshot_of(state: object) -> Snapshot:
-    is_session = hasattr(state, "snapshot") and hasattr(state, "position")  # a batch has many sequences, and no position
-    snapshot = state.snapshot() if is_session else state
+    # a batch has a `snapshot` too, of one of its sequences; it has no position
+    snapshot = state.snapshot() if hasattr(state, "snapshot") and hasattr(state, "position") else state
     if not isinstance(snapshot, Snapshot):
         raise InputError(
             f"expected a session or its snapshot, got {type(state).__name__}; hand over either, and of a batch what "
