@@ -101,19 +101,28 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         If a step fails, the tokens that it did not append are there for the next one; a prompt that found no room is given up.
         """
         before = [(sequence, sequence.position) for sequence in self._next]
+        failure: BaseException | None = None
         try:
             found = self._batch.step(self._next)
-        except FovealError as error:
+        except BaseException as error:  # an interrupt, too: no token may be appended twice by who goes on after it
             found = {one: one.logits for one, position in before if one.position > position and one.logits is not None}
-            paused = [sequence for sequence in self._running if sequence.state == "paused"]
-            for sequence in paused:
-                self._fail(sequence, error)
-            if not paused:
-                self._found.append(error)
+            failure = error
         for sequence in found:
             self._next.pop(sequence, None)
         for sequence, logits in found.items():
             self._draw(sequence, logits)
+        if isinstance(failure, FovealError):
+            self._note(failure)
+        elif failure is not None:
+            raise failure
+
+    def _note(self, failure: FovealError) -> None:
+        """Of a step: of the prompt that found no room, if it was one."""
+        paused = [sequence for sequence in self._running if sequence.state == "paused"]
+        for sequence in paused:
+            self._fail(sequence, failure)
+        if not paused:
+            self._found.append(failure)
 
     def _draw(self, sequence: Joined, logits: npt.NDArray[np.float32]) -> None:
         running = self._running[sequence]

@@ -146,6 +146,23 @@ class TestWhatFailsInBetween:
         assert [error.split(" (")[0] for error in errors] == ["a step of 3 sequences finds no room in memory"]
         assert found == self.alone(model)
 
+    @pytest.mark.parametrize("call", range(2, 8))
+    def test_an_interrupt(self, model: Model, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+        """Between the tokens of a step and a prompt, say: whoever goes on after it gets all texts."""
+        many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
+        monkeypatch.setattr(many._batch.decoder, "prefill", failing_at(call, many._batch.decoder.prefill, KeyboardInterrupt))
+        found: dict[int, str] = {}
+        interrupts = 0
+        while True:
+            try:
+                for index, piece in many:
+                    found[index] = found.get(index, "") + piece
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+        assert interrupts == 1
+        assert found == self.alone(model)
+
     def test_logits_that_are_not_finite(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of one sequence in a step of three."""
         many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
@@ -184,14 +201,14 @@ class TestWhatFailsInBetween:
         assert [len(many.ids[index]) for index in range(3)] == [1, 2, 3]
 
 
-def failing_at(call: int, function: Any) -> Any:
+def failing_at(call: int, function: Any, error: type[BaseException] = MemoryError) -> Any:
     """The same function, which finds no memory in one of its calls."""
     calls = []
 
     def once(*given: Any) -> Any:
         calls.append(given)
         if len(calls) == call:
-            raise MemoryError("no more")
+            raise error("no more")
         return function(*given)
 
     return once
