@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
 from .batches.batch import PREFILL_SECONDS, Batch
-from .batches.generate_many import GeneratedMany, Request, counted, settings_of_each
+from .batches.generate_many import GeneratedMany, Request, counted, settings_of_all, settings_of_each
 from .batches.phases import Policy
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
@@ -148,20 +147,23 @@ class Model:
             settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
 
         Raises (at the call):
-            InputError: an unknown setting, one out of range, a list of another length than there are prompts, or a single
-                prompt.
+            InputError: an unknown setting or end token, one out of range, a list of another length than there are prompts, or
+                a single prompt. Where it is not known how many prompts there are, what a list has for each is looked at when
+                its turn comes.
             ConfigError, CapacityError, EngineMismatchError: as `batch`; ConfigError if the bundle has no tokenizer.
         """
         self.required_tokenizer()
         each, count = counted(prompts)
+        _check_names(settings)
+        self._check_settings(**settings_of_all(settings))
         for index in range(count or 0):
-            self._params(**settings_of_each(settings, index, count))
+            self._check_settings(**settings_of_each(settings, index, count))
         batch = self.batch(slots, capacity, policy, prefill_seconds)
 
         def request(index: int, prompt: str | npt.ArrayLike) -> Request:
             return self._request(prompt, **settings_of_each(settings, index, count))
 
-        return GeneratedMany(batch, map(request, itertools.count(), each))  # a generator would end with the first error
+        return GeneratedMany(batch, each, request)
 
     def _request(self, prompt: str | npt.ArrayLike, end: int | str | Sequence[int | str] = (), **settings: Any) -> Request:
         """What to continue, and how; raises as `generate`."""
@@ -169,10 +171,11 @@ class Model:
         stream = TextStream(self.required_tokenizer(), params.stop)
         return Request(self._prompt_ids(prompt), params, frozenset(self.end_ids(end)), stream)
 
-    def _params(self, end: object = (), **settings: Any) -> SamplingParams:
-        known = {field.name for field in fields(SamplingParams)}
-        for name in settings.keys() - known:
-            raise InputError(f'there is no setting "{name}"; there are: {", ".join(sorted({*known, "end"}))}')
+    def _check_settings(self, end: int | str | Sequence[int | str] = (), **settings: Any) -> None:
+        self._params(**settings)
+        self.end_ids(end)
+
+    def _params(self, **settings: Any) -> SamplingParams:
         params = SamplingParams(**settings)
         for text in params.stop:
             check_text(text, "the stop string")
@@ -232,6 +235,13 @@ class Model:
             raise InputError(f"got {len(prompt)} prompts, expected one; call generate for each, it is as fast")
         found: list[int] = checked_ids(prompt, self.manifest.model.vocab_size, "the prompt's ids").tolist()
         return found
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = {"end", *(field.name for field in fields(SamplingParams))}
+    for name in settings:
+        if name not in known:
+            raise InputError(f'there is no setting "{name}"; there are: {", ".join(sorted(known))}')
 
 
 @storage_errors()

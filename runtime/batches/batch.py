@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
 from types import TracebackType
 from typing import NoReturn, cast
 
@@ -83,8 +86,8 @@ class Batch:
         check_policy(policy)
         self.turn = threading.Lock()
         self.model, self.bundle, self.policy = model, bundle, policy
+        self.slots = slots = whole("slots", slots, ConfigError)
         self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity, clocks)
-        self.slots = slots
         self._pace = Pace(_checked_seconds(prefill_seconds))
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
@@ -114,6 +117,7 @@ class Batch:
             InputError: an empty prompt, or ids that are no integers or outside the vocabulary.
             CapacityError: a prompt longer than the capacity, or no slot is free and it may not wait.
         """
+        self._check_open()
         ids = self._checked_prompt(prompt, 0)
         return self._admission.admit(Sequence(ids), queue)
 
@@ -151,6 +155,7 @@ class Batch:
                 prompt finds none, whose sequence is paused then: the others have their logits (`Sequence.logits`), and go on.
         """
         given = self._checked_tokens({} if tokens is None else tokens)
+        self._check_open()
         found = self._decode(given) if given else {}
         self._admission.steps += 1
         self._append_prompts()
@@ -160,11 +165,10 @@ class Batch:
         in_order = sorted(given, key=lambda sequence: sequence.slot)
         slots = np.array([sequence.slot for sequence in in_order])
         positions = np.array([sequence.position for sequence in in_order])
-        for sequence in in_order:
-            if sequence.position == 0:
-                self._begin(sequence)
-        self._tokens.array[slots, positions + self._tokens.lead] = [given[sequence] for sequence in in_order]
         try:
+            for sequence in in_order:
+                self._begin(sequence)
+            self._tokens.array[slots, positions + self._tokens.lead] = [given[sequence] for sequence in in_order]
             logits = self.decoder.step(slots, positions)
         except MemoryError as error:
             raise CapacityError(
@@ -177,7 +181,7 @@ class Batch:
 
     def _begin(self, sequence: Sequence) -> None:
         """Before the first token: fire what fires ahead of it."""
-        if self._begins_ahead:
+        if sequence.position == 0 and self._begins_ahead:
             self.decoder.prefill(sequence.slot, BEGINNING, 1, np.empty(0, np.int64))
 
     def _append_prompts(self) -> None:
@@ -196,12 +200,11 @@ class Batch:
 
     def _append(self, sequence: Sequence, count: int) -> None:
         ids, rest = sequence.pending[:count], sequence.pending[count:]
-        if sequence.position == 0:
-            self._begin(sequence)
-        self._tokens.of(sequence.slot).write(sequence.position, ids[None])
         wanted = _LAST[:0] if len(rest) else _LAST + count - 1
         began = time.perf_counter()
         try:
+            self._begin(sequence)
+            self._tokens.of(sequence.slot).write(sequence.position, ids[None])
             logits = self.decoder.prefill(sequence.slot, sequence.position, count, wanted)
         except (MemoryError, CapacityError) as error:
             sequence.state = "paused"
@@ -289,14 +292,14 @@ class Batch:
 
         Raises:
             InputError: its prompt is still being appended, or it waits for a slot.
-            CapacityError: no slot is free.
+            CapacityError: no slot is free, or the copy finds no room in memory; the batch is unchanged.
         """
         self._check_live(sequence)
         if len(sequence.pending):
             raise InputError(f"can't fork {sequence}: its prompt is still being appended; wait until step gives its logits")
-        forked = self._admission.admit(Sequence(sequence.pending), position=sequence.position)
-        self.decoder.fork(sequence.slot, forked.slot, sequence.position)
-        self._tokens.of(forked.slot).write(0, self._ids(sequence))
+        with self._admitted(sequence.position) as forked:
+            self.decoder.fork(sequence.slot, forked.slot, sequence.position)
+            self._tokens.of(forked.slot).write(0, self._ids(sequence))
         forked.position, forked.reached = sequence.position, sequence.reached
         forked.logits = None if sequence.logits is None else sequence.logits.copy()
         forked.state = self._state_of(forked)
@@ -321,18 +324,29 @@ class Batch:
 
         Raises:
             InputError: a snapshot of several sequences, of another bundle or of other engines; the batch is unchanged.
-            CapacityError: the snapshot holds more tokens than this batch can, or no slot is free.
+            CapacityError: the snapshot holds more tokens than this batch can, no slot is free, or the copy finds no room in
+                memory; the batch is unchanged.
         """
         check_restorable(snapshot, self.bundle, 1, self.capacity, "this batch")
-        restored = self._admission.admit(Sequence(np.empty(0, np.int64)), position=snapshot.position)
-        try:
+        with self._admitted(snapshot.position) as restored:
             self.decoder.write(restored.slot, snapshot.written)
-        except InputError:
-            self._admission.release(restored)
-            raise
-        self._tokens.of(restored.slot).write(0, snapshot.tokens)
+            self._tokens.of(restored.slot).write(0, snapshot.tokens)
         restored.position, restored.reached, restored.state = snapshot.position, snapshot.reached, "ready"
         return restored
+
+    @contextmanager
+    def _admitted(self, position: int) -> Iterator[Sequence]:
+        """A new sequence whose past, of so many tokens, is copied in this block; if that fails, its slot is free again."""
+        admitted = self._admission.admit(Sequence(np.empty(0, np.int64)), position=position)
+        try:
+            yield admitted
+        except BaseException as error:
+            self._admission.release(admitted)
+            if isinstance(error, MemoryError):
+                raise CapacityError(
+                    f"a copy of {position:,} tokens' state finds no room ({error}); let some sequences leave"
+                ) from error
+            raise
 
     def tokens(self, sequence: Sequence) -> Ids:
         """The ids `[position]` of a sequence that were appended so far: a copy.
@@ -373,6 +387,10 @@ class Batch:
                     "more capacity"
                 )
         return found
+
+    def _check_open(self) -> None:
+        if isinstance(self.decoder, _Closed):
+            self.decoder.refuse()
 
     def _check_ready(self, sequence: Sequence) -> None:
         self._admission.require(sequence)
@@ -429,11 +447,19 @@ class _Closed:
     def close(self) -> None:
         """Nothing is left to do."""
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Say so."""
         raise InputError("the batch is closed: its buffers were given back; open another")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self.refuse()
 
 
 def _checked_seconds(seconds: float) -> float:
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
+    """Any number that is at least 0; one beyond all floats is forever."""
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not seconds >= 0:
         raise ConfigError(f"prefill_seconds must be a number of seconds of at least 0, got {seconds!r}")
-    return float(seconds)
+    try:
+        return float(seconds)
+    except OverflowError:  # an int may be that large
+        return math.inf

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..sampling import Sampler, SamplingParams
 from ..text import TextStream
 from .batch import Batch
 from .sequence import Sequence as Joined
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -42,57 +45,93 @@ class _Running:
 class GeneratedMany(Iterator[tuple[int, str]]):
     """Pieces of new text, each with the index of its prompt. `finish_reasons` has those that are done, `ids` what was drawn.
 
-    A prompt that can't be taken raises an error which names its index, when its turn comes; the others go on: ask for the next.
+    A prompt that can't be taken, or can't go on, raises an error which names its index, when its turn comes; the others go on:
+    ask for the next. What the iterable of prompts raises comes as it is, and is no prompt.
 
     Two threads at once in one of them: SessionBusyError, as in a session.
+
+    Args:
+        batch: that they share; it is closed at the end.
+        prompts: taken while slots are free.
+        request: how to continue one, by its index.
     """
 
-    def __init__(self, batch: Batch, requests: Iterator[Request]) -> None:
+    def __init__(self, batch: Batch, prompts: Iterator[Any], request: Callable[[int, Any], Request]) -> None:
         self.turn = threading.Lock()
         self.finish_reasons: dict[int, FinishReason] = {}
         self.ids: dict[int, list[int]] = {}
-        self._batch, self._requests, self._taken, self._has_more = batch, requests, 0, True
+        self._batch, self._prompts, self._request, self._taken, self._has_more = batch, prompts, request, 0, True
         self._running: dict[Joined, _Running] = {}
         self._next: dict[Joined, int] = {}
-        self._pieces: list[tuple[int, str]] = []
+        self._found: deque[tuple[int, str] | FovealError] = deque()
+        """Pieces, and errors among them, to be given out."""
 
     @one_at_a_time
     def __next__(self) -> tuple[int, str]:
-        while not self._pieces:
+        while not self._found:
             self._fill()
             if not self._running:
                 self._batch.close()
                 raise StopIteration
-            given, self._next = self._next, {}
-            for sequence, logits in self._batch.step(given).items():
-                self._draw(sequence, logits)
-        return self._pieces.pop(0)
+            self._step()
+        found = self._found.popleft()
+        if isinstance(found, FovealError):
+            raise found
+        return found
 
     def _fill(self) -> None:
         """Let prompts join while slots are free."""
         while self._has_more and self._batch.free_slots:
-            index = self._taken
+            prompt = next(self._prompts, _END)
+            if prompt is _END:
+                self._has_more = False
+                return
+            index, self._taken = self._taken, self._taken + 1
             try:
-                request = next(self._requests, None)
-                if request is None:
-                    self._has_more = False
-                    return
-                self._taken += 1
+                request = self._request(index, prompt)
                 sequence = self._batch.join(request.ids)
             except FovealError as error:
-                self._taken = index + 1
-                raise type(error)(f"prompt {index}: {error}") from error
+                raise _of_prompt(index, error) from error
             self._running[sequence] = _Running(index, request, Sampler(request.params))
             self.ids[index] = self._running[sequence].drawn
+
+    def _step(self) -> None:
+        """Append what was drawn, and draw the next.
+
+        If a step fails, the tokens that it did not append are there for the next one; a prompt that found no room is given up.
+        """
+        before = [(sequence, sequence.position) for sequence in self._next]
+        failure: BaseException | None = None
+        try:
+            found = self._batch.step(self._next)
+        except BaseException as error:  # an interrupt, too: no token may be appended twice by who goes on after it
+            found = {one: one.logits for one, position in before if one.position > position and one.logits is not None}
+            failure = error
+        for sequence in found:
+            self._next.pop(sequence, None)
+        for sequence, logits in found.items():
+            self._draw(sequence, logits)
+        if isinstance(failure, FovealError):
+            self._note(failure)
+        elif failure is not None:
+            raise failure
+
+    def _note(self, failure: FovealError) -> None:
+        """Of a step: of the prompt that found no room, if it was one."""
+        paused = [sequence for sequence in self._running if sequence.state == "paused"]
+        for sequence in paused:
+            self._fail(sequence, failure)
+        if not paused:
+            self._found.append(failure)
 
     def _draw(self, sequence: Joined, logits: npt.NDArray[np.float32]) -> None:
         running = self._running[sequence]
         request, stream = running.request, running.request.stream
         try:
             token = running.sampler.sample(logits, self._batch.tokens(sequence))
-        except InputError as error:
-            self._end(sequence, None)
-            raise InputError(f"prompt {running.index}: {error}") from error
+        except FovealError as error:
+            self._fail(sequence, error)
+            return
         if token in request.end_ids:
             self._give(running.index, stream.finish())
             self._end(sequence, "stop" if stream.stopped else "end")
@@ -116,7 +155,14 @@ class GeneratedMany(Iterator[tuple[int, str]]):
 
     def _give(self, index: int, piece: str) -> None:
         if piece:
-            self._pieces.append((index, piece))
+            self._found.append((index, piece))
+
+    def _fail(self, sequence: Joined, error: FovealError) -> None:
+        """Give up one, and say so; no reason is noted for its end."""
+        failed = _of_prompt(self._running[sequence].index, error)
+        failed.__cause__ = error
+        self._end(sequence, None)
+        self._found.append(failed)
 
     def _end(self, sequence: Joined, reason: FinishReason | None) -> None:
         running = self._running.pop(sequence)
@@ -127,8 +173,19 @@ class GeneratedMany(Iterator[tuple[int, str]]):
     @one_at_a_time
     def close(self) -> None:
         """Draw no more, and give the batch's memory back."""
-        self._running, self._next, self._pieces, self._has_more = {}, {}, [], False
+        self._running, self._next, self._has_more = {}, {}, False
+        self._found.clear()
         self._batch.close()
+
+
+def _of_prompt(index: int, error: FovealError) -> FovealError:
+    """The same error, and which prompt it is of."""
+    return type(error)(f"prompt {index}: {error}")
+
+
+def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that hold for every prompt."""
+    return {name: value for name, value in settings.items() if not _is_by_prompt(name, value)}
 
 
 def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
@@ -163,6 +220,7 @@ def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:
     Raises:
         InputError: one text, or no sequence of prompts.
     """
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+    is_number = isinstance(prompts, np.ndarray) and not prompts.ndim  # an array that can't be gone through
+    if isinstance(prompts, str | bytes) or is_number or not isinstance(prompts, Iterable):
         raise InputError("generate_many takes several prompts, got one; put it in a list, or call generate")
     return iter(prompts), len(prompts) if isinstance(prompts, Sequence | np.ndarray) else None

@@ -80,8 +80,7 @@ class HostBatchDecoder:
         self._observer: Observer | None = None
         self._specs = [engine.spec for engine in engines]
         self._tokens, self._slots, self._vocab_size = tokens, slots, vocab_size_of(self._specs)
-        self._clocks = [clocks_of(self._specs, clocks or {}, capacity) for _ in range(slots)]
-        of_one = self._clocks[0]
+        of_one = clocks_of(self._specs, clocks or {}, capacity)
         leads = {spec.name: lead for spec, lead in leads_by(self._specs, of_one)}
         self._stages = [
             _SlotStage(
@@ -93,6 +92,8 @@ class HostBatchDecoder:
             )
             for engine in engines
         ]
+        self._clocks = [of_one, *(clocks_of(self._specs, clocks or {}, capacity) for _ in range(slots - 1))]
+        """Of each slot; made once there is memory, or too many slots would be refused only after a long while."""
         self._by_name = {stage.spec.name: stage for stage in self._stages}
         self._resets = any(spec.resets is not None for spec in self._specs)
         self._is_logged = any(isinstance(clock, LoggedClock) for clock in of_one.values())

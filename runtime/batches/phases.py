@@ -28,7 +28,7 @@ _ROW_SHARE = 0.25
 
 def check_policy(policy: str) -> None:
     """Raise ConfigError for a policy that there is not."""
-    if policy not in get_args(Policy):
+    if not isinstance(policy, str) or policy not in get_args(Policy):
         raise ConfigError(f'got policy "{policy}", expected one of: {", ".join(get_args(Policy))}')
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 from ...bundle import ModelInfo
 from ...contract import StageSpec
 from ...errors import ConfigError, EngineMismatchError
-from ..capacity import capacity_for, room_for_state, whole
+from ..capacity import capacity_for, room_for_state
 from ..clocks import Clocks
 from ..decoder_factory import Engines
 from ..engines.base import Engine, SlotsEngine
@@ -33,7 +33,7 @@ def open_slots(engines: Engines, model: ModelInfo, slots: int, capacity: int | N
     Raises:
         ConfigError, CapacityError, EngineMismatchError: as `Batch`.
     """
-    if whole("slots", slots, ConfigError) < 1:
+    if slots < 1:
         raise ConfigError(f"slots must be at least 1, got {slots}")
     capacity = capacity_for(engines, model, capacity)
     with room_for_state(slots, capacity):

@@ -45,6 +45,8 @@ class HasStages(Protocol):
 class HasSnapshot(Protocol):
     """What can be copied: a `Session`."""
 
+    position: int
+
     def snapshot(self) -> Snapshot:
         """Copy everything written so far."""
         ...
@@ -91,8 +93,8 @@ class SessionStore:
         disk_bytes: the most that files take; None: as much as there is.
 
     Raises:
-        ConfigError: a budget below 0, `disk_bytes` without a directory, a directory that another store is open on, or one for a
-            model of no bundle, whose files nothing could be told by.
+        ConfigError: a budget below 0, `disk_bytes` without a directory, one that is no path or that another store is open on,
+            or one for a model of no bundle, whose files nothing could be told by.
         StorageError: the directory can't be read or written.
     """
 
@@ -108,6 +110,8 @@ class SessionStore:
             _check_budget("disk_bytes", disk_bytes)
             if directory is None:
                 raise ConfigError(f"got disk_bytes={disk_bytes} and no directory; give one, or leave disk_bytes out")
+        if not isinstance(directory, str | Path | None) or "\0" in str(directory):
+            raise ConfigError(f"the directory must be a path, got {directory!r}")
         if directory is not None and not model.identity:
             raise ConfigError("the engines are of no bundle, by which a directory's files are told apart; leave it out")
         self._specs, self._identity = model.specs, model.identity
@@ -128,7 +132,8 @@ class SessionStore:
         """Keep a copy of a session, or what a session's `snapshot` gave, in the place of what was kept under the key.
 
         Raises:
-            InputError: a key that is no text, or a snapshot of another bundle, target or kind of engines.
+            InputError: a key that is no text or that no file can hold, or a snapshot of another bundle, target or kind of
+                engines.
             SessionBusyError: another thread is in a call of the session.
             CapacityError: there is no room for it, in the budgets or in the machine's memory.
             StorageError: what was to make room for it, or the sequence itself, can't be written.
@@ -318,6 +323,8 @@ class SessionStore:
     def _working(self, key: object = "") -> Iterator[None]:
         if not isinstance(key, str):
             raise InputError(f"a key must be text, got {type(key).__name__}; give the session's name")
+        if not _is_unicode(key):
+            raise InputError(f"the key {key!r} has half a character, which no file can hold; give text that UTF-8 can write")
         with self._turn:
             if not self._is_open:
                 raise InputError("the store is closed; open another")
@@ -395,10 +402,22 @@ def _room_for_copy(key: str) -> Iterator[None]:
         raise CapacityError(f'no memory is left for a copy of "{key}" ({error}); give the store less memory_bytes') from error
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _snapshot_of(state: object) -> Snapshot:
-    snapshot = state.snapshot() if hasattr(state, "snapshot") else state
+    # a batch has a `snapshot` too, of one of its sequences; it has no position
+    snapshot = state.snapshot() if hasattr(state, "snapshot") and hasattr(state, "position") else state
     if not isinstance(snapshot, Snapshot):
-        raise InputError(f"expected a session or its snapshot, got {type(state).__name__}; hand over either")
+        raise InputError(
+            f"expected a session or its snapshot, got {type(state).__name__}; hand over either, and of a batch what "
+            "batch.snapshot(sequence) gave"
+        )
     return snapshot
 
 

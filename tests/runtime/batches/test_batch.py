@@ -232,12 +232,30 @@ class TestBadInput:
             ({"capacity": 97}, CapacityError, "the model has 96 positions, got a capacity of 97"),
             ({"capacity": 0}, CapacityError, "capacity must be at least 1"),
             ({"policy": "random"}, ConfigError, 'got policy "random", expected one of: staggered, aligned'),
+            ({"policy": np.array(["aligned", "staggered"])}, ConfigError, "expected one of: staggered, aligned"),
             ({"prefill_seconds": -1}, ConfigError, "prefill_seconds must be a number of seconds"),
             ({"prefill_seconds": float("nan")}, ConfigError, "prefill_seconds must be"),
             ({"slots": 10**12}, CapacityError, "finds no room"),
         ):
             with pytest.raises(kind, match=words):
                 Batch(engines, info(), **{"slots": 2, **changes})  # type: ignore[arg-type]
+
+    def test_more_slots_than_memory_are_refused_at_once(self, engines: list[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before anything is made slot by slot."""
+        made: list[object] = []
+        clocks_of = host_batch.clocks_of
+        monkeypatch.setattr(host_batch, "clocks_of", lambda *given: made.append(given) or clocks_of(*given))  # type: ignore[func-returns-value]
+        monkeypatch.setattr(engines[0], "new_caches", fails)
+        with pytest.raises(CapacityError, match="the state of 64 sequences"):
+            Batch(engines, info(), 64)
+        assert len(made) == 1
+
+    def test_numbers_of_numpy_and_beyond_all_bounds_are_numbers(self, engines: list[Engine]) -> None:
+        """An array of none, a float32, a time of forever."""
+        for seconds in (np.float32(0.5), np.int64(1), 10**400, float("inf")):
+            batch = Batch(engines, info(), np.array(2), prefill_seconds=seconds)  # type: ignore[arg-type]
+            assert type(batch.slots) is int
+            until_ready(batch, batch.join([1, 2, 3]))
 
     def test_rewinds_forks_and_resumes(self, engines: list[Engine]) -> None:
         """Of what is not there yet, or not there any more."""
@@ -309,6 +327,40 @@ class TestBadInput:
         assert [one.position for one in sequences] == [1, 1]
         batch.step(dict.fromkeys(sequences, 3))
 
+    def test_memory_that_does_not_suffice_before_the_first_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of stages that fire ahead of it: as for the prompt, and as for the step, behind it."""
+        engines = host_engines(ahead(2, 2))
+        batch = Batch(engines, info(), 1)
+        one = batch.join([1, 2])
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.decoder, "prefill", fails)
+            with pytest.raises(CapacityError, match="it was paused"):
+                batch.step()
+            batch.resume(one)
+        until_ready(batch, one)
+        batch.rewind(one, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.decoder, "prefill", fails)
+            with pytest.raises(CapacityError, match="a step of 1 sequences finds no room"):
+                batch.step({one: 3})
+        expected = Session(engines, info()).advance([[3]], last_only=True)[0, 0]
+        np.testing.assert_allclose(batch.step({one: 3})[one], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("copying", ["fork", "write"])
+    def test_memory_that_does_not_suffice_for_a_copy(
+        self, engines: list[Engine], monkeypatch: pytest.MonkeyPatch, copying: str
+    ) -> None:
+        """Of a fork, or of a snapshot that is restored: its slot is free again, and no sequence stays in it."""
+        batch = Batch(engines, info(), 2)
+        one = batch.join([1, 2])
+        until_ready(batch, one)
+        saved = batch.snapshot(one)
+        monkeypatch.setattr(batch.decoder, copying, fails)
+        with pytest.raises(CapacityError, match="a copy of 2 tokens' state finds no room"):
+            _ = batch.fork(one) if copying == "fork" else batch.restore(saved)
+        assert batch.sequences == [one]
+        assert batch.step({one: 3}).keys() == {one}
+
     def test_a_closed_batch(self, engines: list[Engine]) -> None:
         """Says so, and its sequences have left."""
         with Batch(engines, info(), 2) as batch:
@@ -316,9 +368,10 @@ class TestBadInput:
             until_ready(batch, one)
         with pytest.raises(InputError, match="has left the batch"):
             batch.step({one: 1})
-        with pytest.raises(InputError, match="the batch is closed"):
-            batch.join([1])
-            batch.step()
+        for call in (lambda: batch.join([1]), lambda: batch.join([1], queue=True), batch.step):
+            with pytest.raises(InputError, match="the batch is closed"):
+                call()
+        assert batch.sequences == []
 
     def test_two_threads(self, engines: list[Engine]) -> None:
         """A second call while one is in progress is refused, as in a session."""

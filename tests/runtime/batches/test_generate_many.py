@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from specimens import GOLDEN, Zoo
 
-from foveal import CapacityError, ConfigError, InputError, load
+from foveal import CapacityError, ConfigError, FovealError, InputError, load
 from foveal.export import convert
 from foveal.runtime.batches.generate_many import GeneratedMany
 from foveal.runtime.model import Model
@@ -101,6 +101,119 @@ def test_a_prompt_that_cannot_be_taken_is_named_and_the_others_go_on(model: Mode
     assert found[0] == "".join(model.generate("It was", max_new_tokens=5, temperature=0))
 
 
+def pieces_and_errors(many: GeneratedMany, most: int = 10) -> tuple[dict[int, str], list[str]]:
+    """All that comes, whatever is raised between, by prompt; and what was raised."""
+    found: dict[int, str] = {}
+    errors: list[str] = []
+    while len(errors) < most:
+        try:
+            for index, piece in many:
+                found[index] = found.get(index, "") + piece
+            break
+        except (FovealError, ZeroDivisionError) as error:
+            errors.append(str(error))
+    return found, errors
+
+
+class TestWhatFailsInBetween:
+    """One prompt is lost, or none; the texts of the others are what they are alone."""
+
+    def alone(self, model: Model, but: int = -1) -> dict[int, str]:
+        texts = {i: "".join(model.generate(p, max_new_tokens=6, temperature=0)) for i, p in enumerate(PROMPTS)}
+        return {index: text for index, text in texts.items() if index != but}
+
+    @pytest.mark.parametrize("index", [1, 4])
+    def test_no_memory_for_a_prompt(self, model: Model, monkeypatch: pytest.MonkeyPatch, index: int) -> None:
+        """It is given up, with an error that names it."""
+        many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
+        prefill = many._batch.decoder.prefill
+        failing = failing_at(index + 1, prefill)
+        monkeypatch.setattr(
+            many._batch.decoder,
+            "prefill",
+            lambda slot, position, *given: (prefill if position else failing)(slot, position, *given),
+        )
+        found, errors = pieces_and_errors(many)
+        assert [error.split(":")[0] for error in errors] == [f"prompt {index}"]
+        assert found == self.alone(model, but=index)
+        assert len(many.finish_reasons) == len(PROMPTS) - 1
+
+    def test_no_memory_for_a_step(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is made again when the next piece is asked for."""
+        many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
+        monkeypatch.setattr(many._batch.decoder, "step", failing_at(3, many._batch.decoder.step))
+        found, errors = pieces_and_errors(many)
+        assert [error.split(" (")[0] for error in errors] == ["a step of 3 sequences finds no room in memory"]
+        assert found == self.alone(model)
+
+    @pytest.mark.parametrize("call", range(2, 8))
+    def test_an_interrupt(self, model: Model, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+        """Between the tokens of a step and a prompt, say: whoever goes on after it gets all texts."""
+        many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
+        monkeypatch.setattr(many._batch.decoder, "prefill", failing_at(call, many._batch.decoder.prefill, KeyboardInterrupt))
+        found: dict[int, str] = {}
+        interrupts = 0
+        while True:
+            try:
+                for index, piece in many:
+                    found[index] = found.get(index, "") + piece
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+        assert interrupts == 1
+        assert found == self.alone(model)
+
+    def test_logits_that_are_not_finite(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of one sequence in a step of three."""
+        many = model.generate_many(PROMPTS, slots=3, max_new_tokens=6, temperature=0)
+        step = many._batch.step
+
+        def step_with_nan(tokens: dict[Any, int]) -> dict[Any, np.ndarray]:
+            found = step(tokens)
+            for sequence, logits in found.items():
+                if sequence.number == 1 and len(found) == 3:
+                    logits[:] = np.nan
+            return found
+
+        monkeypatch.setattr(many._batch, "step", step_with_nan)
+        found, errors = pieces_and_errors(many)
+        assert [error.split(":")[0] for error in errors] == ["prompt 1"]
+        found.pop(1, None)
+        assert found == self.alone(model, but=1)
+
+    def test_an_iterable_of_prompts(self, model: Model) -> None:
+        """Its error is its own, and no prompt: those that come after it have the next index, and its settings."""
+
+        class Prompts(Iterator[str]):
+            turns = 0
+
+            def __next__(self) -> str:
+                self.turns += 1
+                if self.turns == 2:
+                    raise ZeroDivisionError("mine")
+                if self.turns > 4:
+                    raise StopIteration
+                return "x"
+
+        many = model.generate_many(Prompts(), slots=2, max_new_tokens=[1, 2, 3], temperature=0)
+        _found, errors = pieces_and_errors(many)
+        assert errors == ["mine"]
+        assert [len(many.ids[index]) for index in range(3)] == [1, 2, 3]
+
+
+def failing_at(call: int, function: Any, error: type[BaseException] = MemoryError) -> Any:
+    """The same function, which finds no memory in one of its calls."""
+    calls = []
+
+    def once(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == call:
+            raise error("no more")
+        return function(*given)
+
+    return once
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -109,6 +222,8 @@ def test_a_prompt_that_cannot_be_taken_is_named_and_the_others_go_on(model: Mode
         ({"seed": [1, 2]}, "seed has 2 values for 8 prompts"),
         ({"top_p": [1] * 7 + [5]}, "top_p is 5"),
         ({"stop": ""}, "stop is"),
+        ({"end": "<none>"}, 'the tokenizer has no token "<none>"'),
+        ({"end": [[1]] * 7 + [[999]]}, "the end tokens hold 999"),
     ],
 )
 def test_settings_are_refused_at_the_call(model: Model, changes: dict[str, Any], words: str) -> None:
@@ -117,12 +232,21 @@ def test_settings_are_refused_at_the_call(model: Model, changes: dict[str, Any],
         model.generate_many(PROMPTS, **changes)
 
 
+@pytest.mark.parametrize("prompts", [[], iter(PROMPTS)], ids=["none", "unknown"])
+@pytest.mark.parametrize("changes", [{"temprature": 1}, {"temprature": [1]}, {"temperature": -1}, {"end": 999}])
+def test_settings_of_all_are_refused_whatever_the_prompts(model: Model, prompts: Any, changes: dict[str, Any]) -> None:
+    """None, or any number of them: an error for each would never end."""
+    with pytest.raises(InputError, match="temprature|temperature is -1|the end tokens hold 999"):
+        model.generate_many(prompts, **changes)
+
+
 def test_what_is_no_list_of_prompts(model: Model, zoo: Zoo) -> None:
     """One text, a policy or a number of slots that there is not, a model without a tokenizer."""
     with pytest.raises(InputError, match="put it in a list"):
         model.generate_many("It was")
-    with pytest.raises(InputError, match="put it in a list"):
-        model.generate_many(5)  # type: ignore[arg-type]
+    for one in (5, b"It was", np.array(5)):
+        with pytest.raises(InputError, match="put it in a list"):
+            model.generate_many(one)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected one of: staggered, aligned"):
         model.generate_many(PROMPTS, policy="random")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="slots must be at least 1"):

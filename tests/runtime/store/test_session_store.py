@@ -23,6 +23,7 @@ from torch_sessions import logits_of, torch_session
 from foveal import CapacityError, ConfigError, InputError, Session, SessionStore, Snapshot, StorageError, load
 from foveal.contract import rewinds_of
 from foveal.models.retina.compaction import Compaction
+from foveal.runtime.batches.batch import Batch
 from foveal.runtime.rows import Array
 from foveal.runtime.store import blocks, session_store, store_folder
 from foveal.runtime.store.cuts import part
@@ -627,6 +628,8 @@ class TestWhatGoesWrong:
             ({"memory_bytes": 1.5}, ConfigError, "memory_bytes must be a whole number of bytes, 0 or more, got 1.5"),
             ({"memory_bytes": 1, "disk_bytes": True}, ConfigError, "disk_bytes must be a whole number of bytes"),
             ({"memory_bytes": 1, "disk_bytes": 5}, ConfigError, "got disk_bytes=5 and no directory"),
+            ({"memory_bytes": 1, "directory": 5}, ConfigError, "the directory must be a path, got 5"),
+            ({"memory_bytes": 1, "directory": "a\0b"}, ConfigError, r"the directory must be a path, got 'a\\x00b'"),
             (
                 {"memory_bytes": 1, "directory": __file__},
                 StorageError,
@@ -651,6 +654,10 @@ class TestWhatGoesWrong:
             store.put("a", 3)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="a key must be text, got int"):
             store.get(3)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"got Batch; .* what batch.snapshot\(sequence\) gave"):
+            store.put("a", Batch(host_engines(hourglass(2, 2)), info(), 1))  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"the key '\\ud800' has half a character"):
+            store.put("\ud800", moment(ids_of(1)))  # it could be kept, but never written
         with pytest.raises(InputError, match="the prompt's ids hold 41, which is outside the vocabulary"):
             store.longest_prefix([41])
 
