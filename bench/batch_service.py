@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from ..runtime.batches.sequence import Sequence as Joined
 from .batch_rounds import greedy
 
 Handle = TypeVar("Handle")
+_SLOWEST, _FASTEST = 1e-6, 1e5
 
 
 class Server(Protocol[Handle]):
@@ -132,12 +132,14 @@ class Poisson:
     """Requests that know nothing of one another: the times between them are exponential, the same for the same seed.
 
     Raises:
-        ConfigError: a rate that is not above 0.
+        ConfigError: a rate that no service has: each request is waited for, or kept.
     """
 
     def __init__(self, per_second: float, seed: int) -> None:
-        if not (per_second > 0 and math.isfinite(per_second)):
-            raise ConfigError(f"the rate of requests is {per_second}, expected a number above 0: requests per second")
+        if not _SLOWEST <= per_second <= _FASTEST:
+            raise ConfigError(
+                f"the rate of requests is {per_second}, expected requests per second from {_SLOWEST:g} to {_FASTEST:g}"
+            )
         self._times = self._arrivals(per_second, np.random.default_rng(seed))
         self.next = next(self._times)
 

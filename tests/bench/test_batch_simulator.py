@@ -257,9 +257,15 @@ def test_calls_beyond_what_was_measured_are_told() -> None:
         ({"slots": ()}, "got no number of slots"),
         ({"slots": (4, 0)}, "slots must be at least 1, got 0"),
         ({"slots": (4,), "policies": ("random",)}, 'got policy "random", expected one of'),
-        ({"slots": (4,), "rates": (1.0, 0.0)}, "the rate of requests is 0.0, expected a number above 0"),
-        ({"slots": (4,), "rates": (-1.0,)}, "the rate of requests is -1.0, expected a number above 0"),
-        ({"slots": (4,), "rates": (float("nan"),)}, "the rate of requests is nan, expected a number above 0"),
+        (
+            {"slots": (4,), "rates": (1.0, 0.0)},
+            "the rate of requests is 0.0, expected requests per second from 1e-06 to 100000",
+        ),
+        ({"slots": (4,), "rates": (-1.0,)}, "the rate of requests is -1.0, expected requests per second from 1e-06 to 100000"),
+        (
+            {"slots": (4,), "rates": (float("nan"),)},
+            "the rate of requests is nan, expected requests per second from 1e-06 to 100000",
+        ),
         ({"slots": (4,), "prefill_seconds": -1.0}, "prefill_seconds must be at least 0, got -1.0"),
     ],
 )

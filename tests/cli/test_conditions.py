@@ -144,7 +144,7 @@ NOTHING = [
         (f"plan batch {B} --prompt-tokens 4 --new-tokens 8 --{option} 0", sentence)
         for option, sentence in {
             "slots": "slots must be at least 1, got 0",
-            "rate": "the rate of requests is 0.0, expected a number above 0",
+            "rate": "the rate of requests is 0.0, expected requests per second from 1e-06",
             "prompt-tokens": "prompt_tokens must be at least 1, got 0",
             "new-tokens": "new_tokens must be at least 1, got 0",
             "steps": "steps must be at least 1, got 0",

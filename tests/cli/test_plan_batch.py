@@ -79,7 +79,7 @@ def test_times_that_are_none(foveal, zoo: Zoo, times: Path, tmp_path: Path) -> N
     [
         (("--slots", "4,many"), '--slots is "4,many", expected whole numbers separated by commas'),
         (("--rate", "often"), '--rate is "often", expected numbers separated by commas'),
-        (("--rate", "-1"), "the rate of requests is -1.0, expected a number above 0"),
+        (("--rate", "-1"), "the rate of requests is -1.0, expected requests per second from 1e-06"),
         (("--policy", "random"), 'got policy "random", expected one of: staggered, aligned'),
         (("--policy", "aligned,aligned"), "name each once"),
         (("--prefill-ms", "-1"), "prefill_seconds must be at least 0"),
