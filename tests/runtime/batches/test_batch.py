@@ -11,10 +11,12 @@ import pytest
 from batches import BatchWalk, wander
 from hypothesis import given
 from hypothesis import strategies as st
+from precisions import PrecisionZoo
 from programs import CAPACITY, VOCABULARY, ahead, borrowing, forgetful, host_engines, hourglass, info, paged, top_down
-from specimens import Zoo
+from specimens import ZOO, Zoo
 
 from foveal import CapacityError, ConfigError, EngineMismatchError, InputError, SessionBusyError, load
+from foveal.export.building import plan_of
 from foveal.runtime.batches import host_batch
 from foveal.runtime.batches.batch import Batch
 from foveal.runtime.batches.sequence import Sequence as Joined
@@ -409,3 +411,20 @@ def test_extending_a_sequence_is_appending_a_prompt(engines: list[Engine]) -> No
         with pytest.raises(kind, match=words):
             batch.extend(one, ids)
     assert one.state == "ready"
+
+
+@pytest.mark.parametrize("policy", ["staggered", "aligned"])
+@pytest.mark.parametrize("name", ZOO)
+def test_engines_of_every_kind_of_hourglass_give_the_logits_of_sessions(zoo: Zoo, name: str, policy: Any) -> None:
+    """On ONNX Runtime; of other families in `family_engines.py`, with int8."""
+    model = load(zoo[name].bundle, threads=1)
+    batch = model.batch(5, 60, policy, prefill_seconds=0)
+    wander(BatchWalk(batch, lambda: model.session(capacity=60), 1e-4), Random(name), 40, 60, VOCABULARY)
+
+
+@pytest.mark.parametrize("precision", ["int8", "w8", "w4"])
+def test_integer_engines_give_the_logits_of_sessions(precise: PrecisionZoo, precision: str) -> None:
+    """But for a rounding step of an activation, where the last bit of a sum decides."""
+    model = load(precise["nested"].build(plan_of(precision)), threads=1)
+    batch = model.batch(5, 60, prefill_seconds=0)
+    wander(BatchWalk(batch, lambda: model.session(capacity=60), 0.05), Random(precision), 40, 60, 128)
