@@ -31,7 +31,7 @@ kill-test: .venv/.dev
 fuzz: .venv/.dev
 	FOVEAL_MUTANTS=10000 $(BIN)/python -m pytest -n 0 -s tests/test_fuzz.py
 
-# Breaks the scheduler of batches in 32 ways, one after the other, and sees whether tests notice: about a quarter of an hour.
+# Breaks the scheduler of batches in 33 ways, one after the other, and sees whether tests notice: about a quarter of an hour.
 mutants: .venv/.dev
 	$(BIN)/python tests/scheduler_mutants.py
 

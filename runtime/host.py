@@ -126,7 +126,7 @@ class HostDecoder:
     def _run_all(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = self._room_for(len(wanted))
         if self._logged:
-            self._see(position, tokens)
+            self.see(position, tokens)
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
             for step in self.steps:
@@ -146,7 +146,7 @@ class HostDecoder:
                 beside.join()
         return logits
 
-    def _see(self, position: int, tokens: int = 0) -> None:
+    def see(self, position: int, tokens: int = 0) -> None:
         """Let clocks that are logs know the tokens up to there."""
         for clock in self._logged:
             clock.see(self._tokens, position, position + tokens)
@@ -231,7 +231,7 @@ class HostDecoder:
         step = self.steps[stage]
         if step.output is None:
             return None
-        self._see(position)
+        self.see(position)
         fired = step.clock.firings_within(position)
         return step.output.array[: step.output.lead + fired * step.spec.output_rows]
 
@@ -243,7 +243,7 @@ class HostDecoder:
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
-        self._see(position)
+        self.see(position)
         rows = [self.rows(stage, position) for stage in range(len(self.steps))]
         caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self.steps)
         return Written(tuple(None if array is None else array.copy() for array in rows), caches)
@@ -268,7 +268,7 @@ class HostDecoder:
 
     def copy_from(self, other: HostDecoder, position: int) -> None:
         """Take over what another decoder of the same kind has written of so many tokens."""
-        other._see(position)
+        other.see(position)
         for step, given in zip(self.steps, other.steps, strict=True):
             fired = given.clock.firings_within(position)
             if step.output is not None and given.output is not None:

@@ -281,22 +281,13 @@ class ResidentBatchDecoder:
         with self._turn:
             return read_states(self._specs, self._of_slot(slot), position)
 
-    def write(self, slot: int, written: Written) -> None:
+    def write(self, slot: int, written: Written, position: int) -> None:
         """As `BatchDecoder.write`."""
         check_same_shapes(written, self.read(slot, 0))
         with self._turn:
             write_states(self._of_slot(slot), written)
         self._ends[:, slot] = -1
-        self._next[:, slot] = [self._firings_of(index, written) for index in range(len(self._specs))]
-
-    def _firings_of(self, index: int, written: Written) -> int:
-        """How many firings of a stage left what was written, or more; a stage that keeps nothing is at home anywhere."""
-        spec, rows = self._specs[index], written.rows[index]
-        if rows is not None:
-            return (len(rows) - rows_within(self._specs, 0)[index]) // spec.output_rows
-        return max(
-            (held.shape[2] // cache.rows for held, cache in zip(written.caches[index], spec.caches, strict=True)), default=0
-        )
+        self._next[:, slot] = [spec.firings_within(position) for spec in self._specs]
 
     def fork(self, source: int, target: int, position: int) -> None:
         """As `BatchDecoder.fork`; the copy stays on the device."""

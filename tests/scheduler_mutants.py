@@ -50,6 +50,7 @@ MUTANTS = [
         "                pass\n",
     ),
     Mutant("host", "            step.end = given.end\n", ""),
+    Mutant("batches/host_batch", "        self._positions[slot] = position\n", ""),
     Mutant("batches/ranges", "passable[end:slot].all()", "True"),
     Mutant("batches/ranges", "        end = slot + 1\n", "        end = slot\n"),
     Mutant("batches/ranges", "return spec.page is None and all(keeps is None for keeps in kept)", "return True"),

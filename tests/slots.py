@@ -114,7 +114,7 @@ class Slots:
         if what == "fork":
             self.decoder.fork(source, target, position)
         else:
-            self.decoder.write(target, self.decoder.read(source, position))
+            self.decoder.write(target, self.decoder.read(source, position), position)
 
     def _begin(self, slot: int) -> None:
         if self.sessions[slot].position == 0 and self._begins_ahead:

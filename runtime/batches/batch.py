@@ -298,8 +298,8 @@ class Batch:
         if len(sequence.pending):
             raise InputError(f"can't fork {sequence}: its prompt is still being appended; wait until step gives its logits")
         with self._admitted(sequence.position) as forked:
-            self.decoder.fork(sequence.slot, forked.slot, sequence.position)
             self._tokens.of(forked.slot).write(0, self._ids(sequence))
+            self.decoder.fork(sequence.slot, forked.slot, sequence.position)
         forked.position, forked.reached = sequence.position, sequence.reached
         forked.logits = None if sequence.logits is None else sequence.logits.copy()
         forked.state = self._state_of(forked)
@@ -329,8 +329,8 @@ class Batch:
         """
         check_restorable(snapshot, self.bundle, 1, self.capacity, "this batch")
         with self._admitted(snapshot.position) as restored:
-            self.decoder.write(restored.slot, snapshot.written)
             self._tokens.of(restored.slot).write(0, snapshot.tokens)
+            self.decoder.write(restored.slot, snapshot.written, snapshot.position)
         restored.position, restored.reached, restored.state = snapshot.position, snapshot.reached, "ready"
         return restored
 

@@ -70,8 +70,8 @@ class BatchDecoder(Protocol):
         """A copy of what the first `position` tokens of a slot have written; its arrays have a batch of one."""
         ...
 
-    def write(self, slot: int, written: Written) -> None:
-        """Put back what `read` or `Decoder.read` copied, into any slot.
+    def write(self, slot: int, written: Written, position: int) -> None:
+        """Put back what `read` or `Decoder.read` copied of `position` tokens, into any slot; the token log has their ids.
 
         Raises:
             InputError: it is of another shape or type; nothing was written.
@@ -79,7 +79,7 @@ class BatchDecoder(Protocol):
         ...
 
     def fork(self, source: int, target: int, position: int) -> None:
-        """Copy what the first `position` tokens of one slot have written to another."""
+        """Copy what the first `position` tokens of a slot have written to another; the token log has their ids by now."""
         ...
 
     def close(self) -> None:

@@ -242,13 +242,20 @@ class HostBatchDecoder:
         """As `BatchDecoder.read`."""
         return self._decoder(slot).read(position)
 
-    def write(self, slot: int, written: Written) -> None:
+    def write(self, slot: int, written: Written, position: int) -> None:
         """As `BatchDecoder.write`."""
         self._decoder(slot).write(written)
+        self._stands(slot, position)
 
     def fork(self, source: int, target: int, position: int) -> None:
         """As `BatchDecoder.fork`."""
         self._decoder(target).copy_from(self._decoder(source), position)
+        self._stands(target, position)
+
+    def _stands(self, slot: int, position: int) -> None:
+        """What the slot held before is gone: it is run along from here."""
+        self._decoder(slot).see(position)
+        self._positions[slot] = position
 
     @property
     def observer(self) -> Observer | None:

@@ -304,4 +304,4 @@ class TestWhatIsRefused:
         session.advance([[1, 2, 3]])
         decoder = nested.batch_decoder(TokenLog.allocate(0, 96, 2), 2, 96)
         with pytest.raises(InputError, match="engines that keep their rows and caches otherwise"):
-            decoder.write(1, session.snapshot().written)
+            decoder.write(1, session.snapshot().written, 3)

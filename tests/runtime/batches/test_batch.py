@@ -57,6 +57,20 @@ def test_over_firing_is_harmless(engines: list[Engine], slots: int, choose: Rand
         wander(BatchWalk(batch, lambda: Session(engines, info()), 1e-5), choose, 30, CAPACITY, VOCABULARY)
 
 
+@pytest.mark.parametrize("how", ["fork", "restore"])
+def test_what_was_copied_into_a_slot_is_not_run_along_from_where_the_slot_was_before(how: str, engines: list[Engine]) -> None:
+    """But from its own next firing on: below it, rows are read."""
+    batch = Batch(engines, info(), 3, policy="aligned")
+    first, gone, last = batch.join([1] * 20), batch.join([2]), batch.join([3] * 20)
+    until_ready(batch, first, gone, last)
+    saved = batch.snapshot(first)
+    batch.leave(gone)
+    copied = batch.fork(first) if how == "fork" else batch.restore(saved)
+    assert (first.slot, copied.slot, last.slot) == (0, 1, 2)
+    batch.step({first: 4, last: 4})
+    assert engines[0].fired[-3:] == [20, 20, 20]  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def engines() -> list[Engine]:
     """Three scales: 1, 2 and 4."""
