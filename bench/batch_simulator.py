@@ -117,9 +117,9 @@ class SimulatedBatch:
             sequence.state = "waiting"
 
     def _append(self, sequence: Sequence, tokens: int) -> None:
+        began = self.now
         if sequence.position == 0:
             self._fire(BEGINNING, 1)  # what fires ahead of the first token
-        began = self.now
         self._fire(sequence.position, tokens)
         self._pace.took(tokens, self.now - began)
         sequence.pending = sequence.pending[tokens:]

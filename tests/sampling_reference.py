@@ -15,7 +15,10 @@ _NEGLIGIBLE = -800
 
 
 def shares_of(logits: np.ndarray, params: SamplingParams, seen: Sequence[int] = ()) -> tuple[list[int], np.ndarray]:
-    """Ids from the likeliest on, ties by the lower, and the probability each is drawn with."""
+    """Ids in the order in which they share [0, 1), and the probability each is drawn with.
+
+    From the likeliest on, ties by the lower; where nothing is left out by a setting, as they are numbered.
+    """
     exact = {i: _penalised(Fraction(float(v)), params, i in seen) for i, v in enumerate(logits) if np.isfinite(v)}
     ids = sorted(exact, key=lambda i: (-exact[i], i))[: params.top_k or None]
     if params.temperature == 0:
@@ -26,6 +29,9 @@ def shares_of(logits: np.ndarray, params: SamplingParams, seen: Sequence[int] = 
     is_kept = (np.cumsum(shares) - shares < params.top_p) & (shares >= params.min_p * shares[0])
     is_kept[0] = True
     kept = np.where(is_kept, shares, 0)
+    if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
+        order = np.argsort(ids)
+        ids, kept = [ids[place] for place in order], kept[order]
     return ids, kept / kept.sum()
 
 
