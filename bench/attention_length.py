@@ -19,6 +19,7 @@ from ..files import scratch_directory
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.session import Session
 from .random_models import RandomModels
+from .script import run_script
 
 CAPACITY = 4096
 LENGTHS = (16, 128, 512, 1024, 2048, 4000)
@@ -61,4 +62,4 @@ def _step_ms(session: Session, length: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,6 +22,7 @@ from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.session import Session
 from .onnxruntime_trace import Run, read_trace
 from .operator_times import BETWEEN
+from .script import run_script
 
 PAST, SPAN = 512, 16
 _ROUNDS = 6
@@ -108,4 +109,4 @@ def show(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..files import scratch_directory
+from .script import run_script
 
 _CONVERT = "import sys, foveal.export; foveal.export.convert(sys.argv[1], sys.argv[2])"
 _NOTHING = "import torch, torch.export._trace, foveal.export.conversion"  # what a conversion takes before it begins
@@ -65,4 +66,4 @@ def run(python: str, code: str, *arguments: Path) -> Seconds:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

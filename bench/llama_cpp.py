@@ -23,9 +23,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ConfigError
 from ..runtime.model import load
 from .environment import read_environment
 from .random_models import RandomModels
+from .script import run_script
 
 SIZES = RandomModels(dim=512, heads=8, ff_dim=2048, vocab_size=256, context=1024)
 VANILLA, HOURGLASS, LAYERS = "12@1", "2@1 8@4 2@1", 12
@@ -179,8 +181,18 @@ def make(directory: Path, text: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without llama.cpp's log."""
-    import llama_cpp as library
+    """Without llama.cpp's log.
+
+    Raises:
+        ConfigError: llama-cpp-python or gguf is not installed.
+    """
+    try:
+        import gguf  # noqa: F401
+        import llama_cpp as library
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}; install both: pip install llama-cpp-python==0.3.36 gguf (it compiles llama.cpp)"
+        ) from error
 
     silent = library.llama_log_callback(lambda *_: None)
     library.llama_log_set(silent, ctypes.c_void_p())
@@ -229,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

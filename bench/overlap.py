@@ -19,6 +19,7 @@ from ..files import scratch_directory
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .random_models import RandomModels
+from .script import run_script
 
 HIERARCHIES = ("9@16 9@4 8@1", "4@16 3@4 4@1")
 THREADS = (1, 2)
@@ -74,4 +75,4 @@ def _round(session: Session) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

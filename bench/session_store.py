@@ -21,6 +21,7 @@ from ..files import scratch_directory
 from ..runtime import Model, Session, SessionStore, load
 from ..runtime.rows import Array
 from ..runtime.store.blocks import BLOCK_TOKENS
+from .script import run_script
 
 _ROOM = 1 << 40
 
@@ -106,4 +107,4 @@ def _ms(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from ..contract import period_of
 from ..errors import CapacityError, ConfigError
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from .script import run_script
 from .statistics import NS_PER_MS
 
 CHUNKS, BATCHES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 64)
@@ -181,4 +182,4 @@ def _cell(cost: Cost) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
