@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ..bundle import Bundle, open_bundle
 from ..files import scratch_directory
-from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.backends import cpu_engines
 from ..runtime.session import Session
 from .onnxruntime_trace import Run, read_trace
 from .operator_times import BETWEEN
@@ -63,16 +63,7 @@ def operators(bundle: Bundle, case: Case, threads: int) -> Mapping[str, float]:
     fired: Counter[str] = Counter()
     sums: dict[str, float] = {}
     with scratch_directory() as directory:
-        engines = [
-            OnnxRuntimeEngine(
-                entry.spec,
-                bundle.engine("cpu", entry.spec.name),
-                bundle.sidecar("cpu", entry.spec.name),
-                threads,
-                trace=directory / f"{index}",
-            )
-            for index, entry in enumerate(bundle.manifest.stages)
-        ]
+        engines = cpu_engines(bundle, threads, directory)
         with Session(engines, bundle.manifest.model, case.batch, case.past + case.span) as session:
             if case.past:
                 session.advance(np.zeros((case.batch, case.past), np.int64), last_only=True)

@@ -15,8 +15,7 @@ from ..bundle import Bundle
 from ..contract import StageSpec, period_of
 from ..errors import ConfigError
 from ..files import scratch_directory
-from ..runtime.backends import open_engines
-from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ..runtime.backends import cpu_engines, open_engines
 from ..runtime.engines.onnxruntime_library import require_threads
 from ..runtime.model import threads_of
 from ..runtime.resident import ResidentDecoder
@@ -101,16 +100,7 @@ def _timed_tokens(specs: Sequence[StageSpec], context: int, tokens: int) -> rang
 
 def _on_cpu(bundle: Bundle, timed: range, threads: int) -> dict[str, dict[str, Spent]]:
     with scratch_directory() as directory:
-        engines = [
-            OnnxRuntimeEngine(
-                entry.spec,
-                bundle.engine("cpu", entry.spec.name),
-                bundle.sidecar("cpu", entry.spec.name),
-                threads,
-                trace=directory / f"{index}",
-            )
-            for index, entry in enumerate(bundle.manifest.stages)
-        ]
+        engines = cpu_engines(bundle, threads, directory)
         before = Counter[str]()
         with Session(engines, bundle.manifest.model, 1, timed.stop) as session:
             session.observer = lambda spec, _firings, _ns: before.update([spec.name])

@@ -11,9 +11,9 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
-from ..files import require_place, scratch_directory, write_atomically
+from ..files import require_place, scratch_directory
 from .conditions import require
-from .console import err, out, print_json, progress
+from .console import give, out, progress
 from .options import Calibration, Threads, threads_count
 from .threads import pool_threads
 
@@ -95,13 +95,6 @@ def bench(
             command=command,
             on_progress=report,
         )
-    data = msgspec.json.encode(result)
-    if save is not None:
-        write_atomically(save, data + b"\n")
-        err.print(f"wrote {save}")
-    if json:
-        print_json(data)
-    else:
-        show(result, out)
+    give(msgspec.json.encode(result), save, json, lambda: show(result, out))
     if result.status == "incomplete":
         raise typer.Exit(5)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..files import write_atomically
 from ..progress import Progress as Report
 
 for stream in ("stdout", "stderr"):
@@ -77,6 +79,17 @@ class _Lines:
 def print_json(data: bytes) -> None:
     """Write JSON to stdout as it is."""
     out.file.write(data.decode() + "\n")
+
+
+def give(data: bytes, save: Path | None, json: bool, show: Callable[[], None]) -> None:
+    """A result, as JSON: to a file, if one was named, and to standard output, or else what shows it there."""
+    if save is not None:
+        write_atomically(save, data + b"\n")
+        err.print(f"wrote {save}")
+    if json:
+        print_json(data)
+    else:
+        show()
 
 
 def write(text: str) -> None:

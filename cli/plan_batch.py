@@ -12,9 +12,9 @@ import typer
 
 from ..bundle import open_bundle
 from ..errors import ConfigError
-from ..files import require_place, write_atomically
+from ..files import require_place
 from .conditions import require
-from .console import err, out, print_json, progress
+from .console import err, give, out, progress
 from .options import Threads
 from .threads import pool_threads
 
@@ -88,14 +88,7 @@ def plan_batch(
             command=shlex.join(["foveal", *sys.argv[1:]]),
             on_progress=report,
         )
-    data = msgspec.json.encode(result)
-    if save is not None:
-        write_atomically(save, data + b"\n")
-        err.print(f"wrote {save}")
-    if json:
-        print_json(data)
-    else:
-        show_forecast(result, out)
+    give(msgspec.json.encode(result), save, json, lambda: show_forecast(result, out))
 
 
 def numbers(given: str, kind: type[Number], option: str) -> tuple[Number, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from ..bundle import SAMPLER, Bundle, StageEntry
@@ -60,14 +61,14 @@ def open_engines(
     return _on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs, overlap is not False)
 
 
-def cpu_engines(bundle: Bundle, threads: int = 1) -> tuple[OnnxRuntimeEngine, ...]:
-    """As `open_engines`, for the target `cpu`."""
+def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
+    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`, ...)."""
 
-    def engine(entry: StageEntry) -> OnnxRuntimeEngine:
-        name = entry.spec.name
-        return OnnxRuntimeEngine(entry.spec, bundle.engine("cpu", name), bundle.sidecar("cpu", name), threads)
+    def engine(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
+        name, trace = entry.spec.name, None if traces is None else traces / f"{index}"
+        return OnnxRuntimeEngine(entry.spec, bundle.engine("cpu", name), bundle.sidecar("cpu", name), threads, trace=trace)
 
-    return tuple(engine(entry) for entry in bundle.manifest.stages)
+    return tuple(engine(index, entry) for index, entry in enumerate(bundle.manifest.stages))
 
 
 def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:

@@ -40,6 +40,12 @@ def opened(magic: bytes, data: bytes | bytearray | memoryview, none: str, altere
     return payload
 
 
+class Versioned(msgspec.Struct, frozen=True):
+    """What every payload begins with: of what is of another version, nothing else is looked at."""
+
+    version: int
+
+
 class PackedArray(msgspec.Struct, array_like=True, frozen=True):
     """An array: its name of numpy's for the dtype, its shape, and its bytes in C order."""
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import CapacityError, InputError
 from .decoder import Written
-from .packed import PackedArray, opened, pack, sealed, unpack
+from .packed import PackedArray, Versioned, opened, pack, sealed, unpack
 from .rows import Array
 
 _MAGIC = b"foveal snapshot\n"
@@ -113,11 +113,7 @@ def checked(payload: bytes) -> bytes:
     return sealed(_MAGIC, payload)
 
 
-class _Version(msgspec.Struct, frozen=True):
-    version: int
-
-
-class _Stored(_Version, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Stored(Versioned, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the bytes hold after their checksum, as MessagePack."""
 
     position: int
@@ -131,7 +127,7 @@ class _Stored(_Version, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def _decoded(payload: memoryview) -> Snapshot:
     try:
-        version = msgspec.msgpack.decode(payload, type=_Version).version
+        version = msgspec.msgpack.decode(payload, type=Versioned).version
         if version != _VERSION:
             _refuse_version(version)
         stored = msgspec.msgpack.decode(payload, type=_Stored)

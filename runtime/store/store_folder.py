@@ -28,7 +28,7 @@ from ...files import clear_parts, write_atomically
 from ...locks import hold
 from ...storage import storage_errors
 from ..decoder import Written
-from ..packed import PackedArray, opened, pack, sealed, unpack
+from ..packed import PackedArray, Versioned, opened, pack, sealed, unpack
 from ..rows import Ids
 from .blocks import BLOCK_TOKENS, Block, StoredSequence
 
@@ -38,11 +38,7 @@ _PER_ARRAY, _PER_FILE = 64, 512
 """At most so many bytes of a file are none of what was written."""
 
 
-class _Version(msgspec.Struct, frozen=True):
-    version: int
-
-
-class Record(_Version, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(Versioned, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is written of a sequence beside its blocks."""
 
     identity: str
@@ -69,7 +65,7 @@ class Record(_Version, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return ids
 
 
-class _Block(_Version, frozen=True, forbid_unknown_fields=True):
+class _Block(Versioned, frozen=True, forbid_unknown_fields=True):
     name: str
     rows: list[PackedArray | None]
     caches: list[list[PackedArray]]
@@ -234,7 +230,7 @@ def _decoded(path: Path, magic: bytes, data: bytes, kind: type[_Kind]) -> _Kind:
     none, altered = f"{path} is nothing that a store wrote", f"{path} was cut short or altered (its checksum differs)"
     payload = opened(magic, data, none, altered)
     try:
-        version = msgspec.msgpack.decode(payload, type=_Version).version
+        version = msgspec.msgpack.decode(payload, type=Versioned).version
         if version != _VERSION:
             raise InputError(f"{path} is of version {version}, this foveal reads {_VERSION}")
         return msgspec.msgpack.decode(payload, type=kind)

@@ -17,7 +17,7 @@ from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, Generation
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import ahead, borrowing, forgetful, hourglass, info, paged, resident_engines, top_down
+from programs import borrowing, forgetful, hourglass, info, paged, programs, resident_engines
 from resident_engines import ort_engines, session_of, tensorrt_engines
 from slots import SLOTS, Slots, everything, ways
 from specimens import Specimen, Zoo, random_model
@@ -37,14 +37,6 @@ from foveal.runtime.session import Session
 LIMITS = Limits(batch=SLOTS, capacity=40, prefill=7)
 """So short that slots are full now and then, and most prompts are run in several calls."""
 
-programs = st.one_of(
-    st.builds(hourglass, st.integers(2, 4), st.integers(2, 4)),
-    st.builds(top_down, st.integers(2, 16)),
-    st.builds(ahead, st.integers(2, 5), st.integers(2, 3)),
-    st.builds(forgetful, st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.booleans()),
-    st.builds(borrowing, st.integers(1, 5)),
-    st.builds(paged, st.integers(2, 5), st.integers(1, 9)),
-)
 Way = list[tuple[str, int, int]]
 
 
