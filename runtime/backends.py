@@ -62,7 +62,7 @@ def open_engines(
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
-    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`, ...)."""
+    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`...)."""
 
     def engine(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
         name, trace = entry.spec.name, None if traces is None else traces / f"{index}"
