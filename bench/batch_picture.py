@@ -5,17 +5,20 @@ python -m foveal.bench.batch_picture OUT.svg RESULT.json MODEL
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import msgspec
 
 from ..calibration.plotting import require_picture, save
 from ..errors import ConfigError
 from ..json_files import decode
 from .batch_result import BatchResult
 from .result import BenchResult, ModelResult, StageResult
+from .script import run_script
 from .statistics import NS_PER_MS
 
 STEPS = 64
@@ -88,6 +91,25 @@ def model_of(result: BenchResult, name: str) -> ModelResult:
     raise ConfigError(f'no model "{name}" was measured, only: {", ".join(model.name for model in result.models)}')
 
 
+def main() -> None:
+    """Draw what a benchmark has kept.
+
+    Raises:
+        ConfigError: a file that holds no benchmark's result, or a model that it did not measure.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("model")
+    given = parser.parse_args()
+    try:
+        result = decode(given.result.read_bytes(), BenchResult)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"{given.result} holds no benchmark's result ({error}); write one: foveal bench BUNDLE --batch 16 --save F"
+        ) from error
+    draw(given.out, model_of(result, given.model))
+
+
 if __name__ == "__main__":
-    file, measured, wanted = sys.argv[1:]
-    draw(Path(file), model_of(decode(Path(measured).read_bytes(), BenchResult), wanted))
+    run_script(main)
