@@ -44,6 +44,7 @@ class Admission:
         Raises:
             CapacityError: no slot is free, and it may not wait.
         """
+        self.admit_queued()  # who waits for a slot that was left since the last step comes first
         if self.free_slots:
             self._take_slot(sequence, position)
         elif queue:

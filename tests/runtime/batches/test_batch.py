@@ -152,8 +152,12 @@ class TestJoining:
         batch.leave(first)
         until_ready(batch, third)
         assert fourth.state == "queued"
+        batch.leave(third)
+        with pytest.raises(CapacityError, match="all 2 slots are taken"):
+            batch.join([5])  # the slot that is free is the fourth's
+        assert fourth.state == "prefilling"
         batch.leave(fourth)
-        assert len(batch.sequences) == 2
+        assert len(batch.sequences) == 1
 
     def test_leaving_while_the_prompt_is_appended_frees_the_slot(self, engines: list[Engine]) -> None:
         """And nothing of it is left to who comes next."""
