@@ -19,7 +19,7 @@ from .threads import pool_threads
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ..runtime.generate import FinishReason
+    from ..runtime.generation.continuation import FinishReason
     from ..runtime.model import Model
 
     Ends = list[int | str]

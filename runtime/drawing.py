@@ -17,9 +17,9 @@ _FLOAT32 = np.finfo(np.float32)
 
 
 def can_draw(params: SamplingParams) -> bool:
-    """Whether a device's sampler follows these settings: greedy, or a choice among few enough; no penalty for repetition."""
+    """Whether a device's sampler follows these settings: greedy, or a choice among few enough, from the logits as they are."""
     few = 1 <= params.top_k <= CANDIDATES and _COLDEST <= params.temperature <= _HOTTEST
-    return params.repetition_penalty == 1 and (params.is_greedy or few)
+    return params.takes_logits_as_they_are and (params.is_greedy or few)
 
 
 def check_draws(params: SamplingParams, uniform: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -29,7 +29,8 @@ def check_draws(params: SamplingParams, uniform: npt.ArrayLike, shape: tuple[int
     if not can_draw(params):
         raise InputError(
             f"a device draws greedily, or with top_k from 1 to {CANDIDATES} at temperatures from {_COLDEST} to {_HOTTEST}, and "
-            f"without repetition penalty; got {params}; draw from the logits of advance by these"
+            "without penalties, bias, hook, constraint, log probabilities or min_tokens; "
+            f"got {params}; draw from the logits of advance by these"
         )
     try:
         numbers = np.asarray(uniform, np.float64)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -15,19 +15,28 @@ from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
 from .batches.batch import PREFILL_SECONDS, Batch
-from .batches.generate_many import GeneratedMany, Request, counted, settings_of_all, settings_of_each
+from .batches.generate_many import GeneratedMany, counted, settings_of_all, settings_of_each
 from .batches.phases import Policy
+from .capacity import whole
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
-from .generate import GeneratedIds, GeneratedText, generate_ids
+from .generation.generate import GeneratedIds, GeneratedText, begin
+from .generation.request import Request
+from .generation.settings import Settings, check_names, params_of
+from .guides.constraint import Constraint
 from .ids import checked_ids
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
-from .text import TextStream
 from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, check_text, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .guides.guide import Guide
+    from .guides.guides import Guides
 
 
 class Model:
@@ -82,46 +91,25 @@ class Model:
         """
         return Batch(self.engines, self.manifest.model, slots, capacity, policy, prefill_seconds, self.identity)
 
-    def generate(
-        self,
-        prompt: str | npt.ArrayLike,
-        *,
-        max_new_tokens: int = SamplingParams.max_new_tokens,
-        temperature: float = SamplingParams.temperature,
-        top_k: int = SamplingParams.top_k,
-        top_p: float = SamplingParams.top_p,
-        min_p: float = SamplingParams.min_p,
-        repetition_penalty: float = SamplingParams.repetition_penalty,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        end: int | str | Sequence[int | str] = (),
-    ) -> GeneratedText:
+    def generate(self, prompt: str | npt.ArrayLike, **settings: Unpack[Settings]) -> GeneratedText:
         """Continue `prompt`, text or ids `[T]`; gives pieces of text as they become certain (none is taken back).
 
         The same seed gives the same text. At temperature 0, or with a `top_k` of 1, the likeliest token is always taken: then
         `top_k`, `top_p`, `min_p` and `seed` change nothing. Ends at `max_new_tokens`, before a stop string or one of the tokens
-        `end` (ids, or as the tokenizer writes them, such as `"</s>"`), or when the context is full: `finish_reason` of the
-        result says which.
+        `end` (ids, or as the tokenizer writes them, such as `"</s>"`), when the context is full, when a constraint allows
+        nothing more, or after `max_seconds`: `finish_reason` of the result says which. `for` and `async for` go through it.
+
+        Args:
+            prompt: text or ids.
+            settings: those of `SamplingParams`; `json_schema`, `regex` or `grammar`, of which the text follows one; and `end`.
 
         Raises (at the call):
-            InputError: settings out of range, an empty prompt, one that is no text, several prompts, or an unknown end token.
+            InputError: an unknown setting, settings out of range, an empty prompt, one that is no text, several prompts, or an
+                unknown end token.
             CapacityError: the prompt is longer than the context.
             ConfigError: the bundle has no tokenizer.
         """
-        request = self._request(
-            prompt,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            end=end,
-        )
-        ids = generate_ids(self.session(), request.ids, request.params, request.end_ids)
-        return GeneratedText(ids, request.stream)
+        return GeneratedText(*begin(self.session(), self.request(prompt, settings)))
 
     def generate_many(
         self,
@@ -131,9 +119,10 @@ class Model:
         capacity: int | None = None,
         policy: Policy = "aligned",
         prefill_seconds: float = 0.1,
+        n: int = 1,
         **settings: Any,
     ) -> GeneratedMany:
-        """Continue any number of prompts, `slots` at a time; gives (index of the prompt, piece of text) as they become certain.
+        """Continue any number of prompts, `slots` at a time; gives (index of the text, piece of it) as they become certain.
 
         The text of each is what `generate` gives for it alone, with the same settings and seed, up to how the engine's kernels
         round for several rows (docs/batches.md). A prompt that can't be taken raises an error that names it when its turn
@@ -144,6 +133,8 @@ class Model:
             slots: sequences at once.
             capacity, policy, prefill_seconds: as of `batch`; the defaults are for the most tokens per second of all, where no
                 one waits for single tokens.
+            n: texts of each prompt, which is read once for all of them; text k of prompt i has index `i * n + k`, and a seed
+                that is larger by k, if there is one.
             settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
 
         Raises (at the call):
@@ -154,32 +145,58 @@ class Model:
         """
         self.required_tokenizer()
         each, count = counted(prompts)
-        _check_names(settings)
-        self._check_settings(**settings_of_all(settings))
+        n = whole("n", n, InputError)
+        if n < 1:
+            raise InputError(f"n is {n}, expected at least 1: texts of each prompt")
+        check_names(settings)
+        self._check_settings(settings_of_all(settings))
         for index in range(count or 0):
-            self._check_settings(**settings_of_each(settings, index, count))
+            self._check_settings(settings_of_each(settings, index, count))
         batch = self.batch(slots, capacity, policy, prefill_seconds)
 
         def request(index: int, prompt: str | npt.ArrayLike) -> Request:
-            return self._request(prompt, **settings_of_each(settings, index, count))
+            return self.request(prompt, settings_of_each(settings, index, count))
 
-        return GeneratedMany(batch, each, request)
+        return GeneratedMany(batch, each, request, n)
 
-    def _request(self, prompt: str | npt.ArrayLike, end: int | str | Sequence[int | str] = (), **settings: Any) -> Request:
-        """What to continue, and how; raises as `generate`."""
-        params = self._params(**settings)
-        stream = TextStream(self.required_tokenizer(), params.stop)
-        return Request(self._prompt_ids(prompt), params, frozenset(self.end_ids(end)), stream)
+    def request(self, prompt: str | npt.ArrayLike, settings: Mapping[str, Any], as_text: bool = True) -> Request:
+        """What to continue, and how, checked.
 
-    def _check_settings(self, end: int | str | Sequence[int | str] = (), **settings: Any) -> None:
-        self._params(**settings)
-        self.end_ids(end)
+        Args:
+            prompt: text or ids `[T]`.
+            settings: as of `generate`.
+            as_text: whether text is made of what comes, or ids alone.
 
-    def _params(self, **settings: Any) -> SamplingParams:
-        params = SamplingParams(**settings)
-        for text in params.stop:
-            check_text(text, "the stop string")
-        return params
+        Raises: as `generate`, but for the length of the prompt.
+        """
+        params = params_of(settings)
+        if params.logit_bias and max(params.logit_bias) >= self.manifest.model.vocab_size:
+            raise InputError(f"logit_bias has id {max(params.logit_bias)}, expected ids below {self.manifest.model.vocab_size}")
+        tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(settings.get("end", ())))
+        return Request(self.prompt_ids(prompt), params, ends, tokenizer, self._guide(params.constraint, ends))
+
+    def _guide(self, constraint: Constraint | None, end_ids: frozenset[int]) -> Callable[[], Guide] | None:
+        if constraint is None:
+            return None
+        guides, wanted = self.guides, constraint
+        return lambda: guides.guide(wanted, end_ids)
+
+    @cached_property
+    def guides(self) -> Guides:
+        """Opens constraints for the model's tokenizer.
+
+        Raises:
+            ConfigError: the bundle has none.
+            InputError: what its tokens are in bytes can't be said.
+            BackendUnavailable: llguidance is not installed.
+        """
+        from .guides.guides import Guides
+
+        return Guides(self.required_tokenizer(), self.manifest.model.vocab_size)
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        params_of(settings)
+        self.end_ids(settings.get("end", ()))
 
     def generate_ids(
         self,
@@ -195,7 +212,9 @@ class Model:
         params = params or SamplingParams()
         if params.stop:
             raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
-        return generate_ids(self.session(), self._prompt_ids(prompt), params, self.end_ids(end))
+        ends = frozenset(self.end_ids(end))
+        request = Request(self.prompt_ids(prompt), params, ends, None, self._guide(params.constraint, ends))
+        return GeneratedIds(*begin(self.session(), request))
 
     def end_ids(self, end: int | str | Sequence[int | str]) -> tuple[int, ...]:
         """Ids of tokens given as ids, or as the tokenizer writes them.
@@ -227,7 +246,13 @@ class Model:
             raise InputError(f'the tokenizer has no token "{token}"; give it as the tokenizer.json writes it, or its id')
         return found
 
-    def _prompt_ids(self, prompt: str | npt.ArrayLike) -> list[int]:
+    def prompt_ids(self, prompt: str | npt.ArrayLike) -> list[int]:
+        """Ids of a prompt, text or ids `[T]`.
+
+        Raises:
+            InputError: no text, ids that the model has not, or several prompts.
+            ConfigError: text, and the bundle has no tokenizer.
+        """
         if isinstance(prompt, str):
             check_text(prompt, "the prompt")
             return self.required_tokenizer().encode(prompt)
@@ -235,13 +260,6 @@ class Model:
             raise InputError(f"got {len(prompt)} prompts, expected one; call generate for each, it is as fast")
         found: list[int] = checked_ids(prompt, self.manifest.model.vocab_size, "the prompt's ids").tolist()
         return found
-
-
-def _check_names(settings: Iterable[str]) -> None:
-    known = {"end", *(field.name for field in fields(SamplingParams))}
-    for name in settings:
-        if name not in known:
-            raise InputError(f'there is no setting "{name}"; there are: {", ".join(sorted(known))}')
 
 
 @storage_errors()

@@ -20,9 +20,17 @@ class TextStream:
         self._detokenizer, self._stop = tokenizer.detokenizer(), (stop,) if isinstance(stop, str) else tuple(stop)
         self._held = ""  # certain text that may be the start of a stop string
 
-    def push(self, token: int) -> str:
-        """Take a token; return the text that is now certain, which may be empty."""
-        return "" if self.stopped else self._until_stop(self._detokenizer.push(token))
+    def push(self, token: int, may_stop: bool = True) -> str:
+        """Take a token; return the text that is now certain, which may be empty.
+
+        Args:
+            token: its id.
+            may_stop: whether stop strings are looked for in what it makes certain.
+        """
+        if self.stopped:
+            return ""
+        text = self._detokenizer.push(token)
+        return self._until_stop(text) if may_stop else text
 
     def finish(self) -> str:
         """Return what was held back; bytes of an unfinished character become U+FFFD."""

@@ -25,12 +25,13 @@ from ..ids import checked_ids
 from ..one_at_a_time import one_at_a_time
 from ..rewinding import check_rewind
 from ..rows import Ids
+from ..scoring import SCORED_ROWS
 from ..snapshots import Snapshot, check_restorable, room_for_copy
 from .admission import Admission
 from .batch_decoder import BatchDecoder
 from .pace import Pace
 from .phases import Policy, check_policy
-from .sequence import Sequence, State
+from .sequence import Sequence, State, Watch
 from .slots import open_slots
 
 PREFILL_SECONDS = 0.02
@@ -103,12 +104,13 @@ class Batch:
         return self._admission.free_slots
 
     @one_at_a_time
-    def join(self, prompt: npt.ArrayLike, queue: bool = False) -> Sequence:
+    def join(self, prompt: npt.ArrayLike, queue: bool = False, watch: Watch | None = None) -> Sequence:
         """Begin a sequence; the steps that follow append its prompt.
 
         Args:
             prompt: integers `[T]`, T at least 1.
             queue: whether to wait for a slot if none is free; slots are given in the order of joining.
+            watch: called with the logits of all rows of the prompt as they are computed, in order, float32 `[N, V]` each time.
 
         Returns:
             The sequence, which takes no token until `step` gives its logits.
@@ -119,15 +121,16 @@ class Batch:
         """
         self._check_open()
         ids = self._checked_prompt(prompt, 0)
-        return self._admission.admit(Sequence(ids), queue)
+        return self._admission.admit(Sequence(ids, watch), queue)
 
     @one_at_a_time
-    def extend(self, sequence: Sequence, ids: npt.ArrayLike) -> None:
+    def extend(self, sequence: Sequence, ids: npt.ArrayLike, watch: Watch | None = None) -> None:
         """Append ids to a sequence as a prompt is appended; a step that follows gives the logits after the last.
 
         Args:
             sequence: one that is `ready`, such as one just restored.
             ids: integers `[T]`, T at least 1.
+            watch: as of `join`.
 
         Raises:
             InputError: a sequence that takes no token now, or ids as in `join`; the sequence is unchanged.
@@ -135,7 +138,7 @@ class Batch:
         """
         self._check_ready(sequence)
         sequence.pending = self._checked_prompt(ids, sequence.position)
-        sequence.state, sequence.logits = "prefilling", None
+        sequence.state, sequence.logits, sequence.watch = "prefilling", None, watch
 
     @one_at_a_time
     def step(self, tokens: Mapping[Sequence, int] | None = None) -> dict[Sequence, npt.NDArray[np.float32]]:
@@ -192,6 +195,8 @@ class Batch:
             while len(sequence.pending):
                 is_awaited = any(one.state in ("ready", "waiting") for one in self.sequences)
                 chunk = self._pace.chunk(spent) if is_awaited else len(sequence.pending)
+                if sequence.watch:
+                    chunk = min(chunk, SCORED_ROWS)
                 if not chunk:
                     return
                 self._append(sequence, min(chunk, len(sequence.pending)))
@@ -200,7 +205,7 @@ class Batch:
 
     def _append(self, sequence: Sequence, count: int) -> None:
         ids, rest = sequence.pending[:count], sequence.pending[count:]
-        wanted = _LAST[:0] if len(rest) else _LAST + count - 1
+        wanted = np.arange(count) if sequence.watch else _LAST[:0] if len(rest) else _LAST + count - 1
         began = time.perf_counter()
         try:
             self._begin(sequence)
@@ -215,7 +220,9 @@ class Batch:
         self._pace.took(count, time.perf_counter() - began)
         sequence.pending = rest
         sequence.go_on(count)
-        sequence.logits = None if len(rest) else logits[0]
+        if sequence.watch:
+            sequence.watch(logits)
+        sequence.logits = None if len(rest) else logits[-1].copy()
 
     def _released(self) -> dict[Sequence, npt.NDArray[np.float32]]:
         """Those whose phase the next step is of."""

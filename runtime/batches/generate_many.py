@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import FovealError, InputError
-from ..generate import FinishReason
+from ..generation.continuation import FinishReason
+from ..generation.request import Request
+from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
-from ..sampling import Sampler, SamplingParams
-from ..text import TextStream
 from .batch import Batch
-from .sequence import Sequence as Joined
+from .continuations import Choice, Continuations, Drawn
 
 _END = object()
 
 
-@dataclass(frozen=True)
-class Request:
-    """A prompt's ids, how to continue it, and what its text is cut by."""
-
-    ids: Sequence[int]
-    params: SamplingParams
-    end_ids: frozenset[int]
-    stream: TextStream
-
-
-@dataclass
-class _Running:
-    """A request in a slot."""
-
-    index: int
-    request: Request
-    sampler: Sampler
-    drawn: list[int] = field(default_factory=list)
-
-
 class GeneratedMany(Iterator[tuple[int, str]]):
-    """Pieces of new text, each with the index of its prompt. `finish_reasons` has those that are done, `ids` what was drawn.
+    """Pieces of new text, each with the index of its text, also with `async for`.
 
-    A prompt that can't be taken, or can't go on, raises an error which names its index, when its turn comes; the others go on:
-    ask for the next. What the iterable of prompts raises comes as it is, and is no prompt.
+    Text k of prompt i has index `i * n + k`. A prompt that can't be taken, or can't go on, raises an error which names its
+    index, when its turn comes; the others go on: ask for the next. What the iterable of prompts raises comes as it is, and is
+    no prompt.
 
     Two threads at once in one of them: SessionBusyError, as in a session.
 
@@ -54,15 +34,23 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         batch: that they share; it is closed at the end.
         prompts: taken while slots are free.
         request: how to continue one, by its index.
+        n: texts of each prompt, which is read once for all of them.
+
+    Attributes:
+        finish_reasons: of the texts that are done, by index.
+        ids: what was drawn, by index.
+        logprobs, prompt_logprobs: by index, if the settings ask for them.
     """
 
-    def __init__(self, batch: Batch, prompts: Iterator[Any], request: Callable[[int, Any], Request]) -> None:
+    def __init__(self, batch: Batch, prompts: Iterator[Any], request: Callable[[int, Any], Request], n: int = 1) -> None:
         self.turn = threading.Lock()
         self.finish_reasons: dict[int, FinishReason] = {}
         self.ids: dict[int, list[int]] = {}
+        self.logprobs: dict[int, list[TokenLogprobs]] = {}
+        self.prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         self._batch, self._prompts, self._request, self._taken, self._has_more = batch, prompts, request, 0, True
-        self._running: dict[Joined, _Running] = {}
-        self._next: dict[Joined, int] = {}
+        self._going, self._n = Continuations(batch), n
+        self._live: dict[int, Choice] = {}
         self._found: deque[tuple[int, str] | FovealError] = deque()
         """Pieces, and errors among them, to be given out."""
 
@@ -70,18 +58,29 @@ class GeneratedMany(Iterator[tuple[int, str]]):
     def __next__(self) -> tuple[int, str]:
         while not self._found:
             self._fill()
-            if not self._running:
+            if self._going.is_idle:
                 self._batch.close()
                 raise StopIteration
-            self._step()
+            for drawn in self._going.step():
+                self._note(drawn)
         found = self._found.popleft()
         if isinstance(found, FovealError):
             raise found
         return found
 
+    def __aiter__(self) -> GeneratedMany:
+        return self
+
+    async def __anext__(self) -> tuple[int, str]:
+        found = await asyncio.to_thread(next, self, _END)
+        if found is _END:
+            raise StopAsyncIteration
+        return cast("tuple[int, str]", found)
+
     def _fill(self) -> None:
         """Let prompts join while slots are free."""
-        while self._has_more and self._batch.free_slots:
+        free = self._batch.free_slots - self._going.waiting
+        while self._has_more and free > 0:
             prompt = next(self._prompts, _END)
             if prompt is _END:
                 self._has_more = False
@@ -89,93 +88,50 @@ class GeneratedMany(Iterator[tuple[int, str]]):
             index, self._taken = self._taken, self._taken + 1
             try:
                 request = self._request(index, prompt)
-                sequence = self._batch.join(request.ids)
             except FovealError as error:
                 raise _of_prompt(index, error) from error
-            self._running[sequence] = _Running(index, request, Sampler(request.params))
-            self.ids[index] = self._running[sequence].drawn
+            for choice in self._going.add(request, index * self._n, self._n):
+                self._keep(choice)
+            free -= 1
 
-    def _step(self) -> None:
-        """Append what was drawn, and draw the next.
+    def _keep(self, choice: Choice) -> None:
+        """What is there to be read of it from now on."""
+        index = choice.owner + choice.index
+        self._live[index] = choice
+        self.ids[index] = choice.continuation.ids
+        self.logprobs[index] = choice.continuation.sampler.logprobs
+        self.prompt_logprobs[index] = [] if choice.scorer is None else choice.scorer.found
 
-        If a step fails, the tokens that it did not append are there for the next one; a prompt that found no room is given up.
-        """
-        before = [(sequence, sequence.position) for sequence in self._next]
-        failure: BaseException | None = None
-        try:
-            found = self._batch.step(self._next)
-        except BaseException as error:  # an interrupt, too: no token may be appended twice by who goes on after it
-            found = {one: one.logits for one, position in before if one.position > position and one.logits is not None}
-            failure = error
-        for sequence in found:
-            self._next.pop(sequence, None)
-        for sequence, logits in found.items():
-            self._draw(sequence, logits)
-        if isinstance(failure, FovealError):
-            self._note(failure)
-        elif failure is not None:
-            raise failure
-
-    def _note(self, failure: FovealError) -> None:
-        """Of a step: of the prompt that found no room, if it was one."""
-        paused = [sequence for sequence in self._running if sequence.state == "paused"]
-        for sequence in paused:
-            self._fail(sequence, failure)
-        if not paused:
-            self._found.append(failure)
-
-    def _draw(self, sequence: Joined, logits: npt.NDArray[np.float32]) -> None:
-        running = self._running[sequence]
-        request, stream = running.request, running.request.stream
-        try:
-            token = running.sampler.sample(logits, self._batch.tokens(sequence))
-        except FovealError as error:
-            self._fail(sequence, error)
+    def _note(self, drawn: Drawn) -> None:
+        if drawn.choice is None:
+            if drawn.error is not None:
+                self._found.append(drawn.error)
             return
-        if token in request.end_ids:
-            self._give(running.index, stream.finish())
-            self._end(sequence, "stop" if stream.stopped else "end")
-            return
-        running.drawn.append(token)
-        self._give(running.index, stream.push(token))
-        reason = self._reason(sequence, running)
-        if reason is None:
-            self._next[sequence] = token
-        else:
-            self._give(running.index, stream.finish())
-            self._end(sequence, "stop" if stream.stopped else reason)
+        index = drawn.choice.owner + drawn.choice.index
+        if drawn.error is not None:
+            failed = _of_prompt(index // self._n, drawn.error)
+            failed.__cause__ = drawn.error
+            self._found.append(failed)
+        elif drawn.text:
+            self._found.append((index, drawn.text))
+        if drawn.is_last:
+            del self._live[index]
+        if drawn.finish_reason is not None:
+            self.finish_reasons[index] = drawn.finish_reason
 
-    def _reason(self, sequence: Joined, running: _Running) -> FinishReason | None:
-        """Why no token comes after this one."""
-        if running.request.stream.stopped:
-            return "stop"
-        if len(running.drawn) >= running.request.params.max_new_tokens:
-            return "length"
-        return "capacity" if sequence.position >= self._batch.capacity else None
-
-    def _give(self, index: int, piece: str) -> None:
-        if piece:
-            self._found.append((index, piece))
-
-    def _fail(self, sequence: Joined, error: FovealError) -> None:
-        """Give up one, and say so; no reason is noted for its end."""
-        failed = _of_prompt(self._running[sequence].index, error)
-        failed.__cause__ = error
-        self._end(sequence, None)
-        self._found.append(failed)
-
-    def _end(self, sequence: Joined, reason: FinishReason | None) -> None:
-        running = self._running.pop(sequence)
-        if reason is not None:
-            self.finish_reasons[running.index] = reason
-        self._batch.leave(sequence)
+    @one_at_a_time
+    def cancel(self, index: int) -> None:
+        """Draw no more of one text; its slot goes to the next prompt. One that is done, or that never began, stays as it is."""
+        if (choice := self._live.get(index)) is not None:
+            for drawn in self._going.end([choice]):
+                self._note(drawn)
 
     @one_at_a_time
     def close(self) -> None:
         """Draw no more, and give the batch's memory back."""
-        self._running, self._next, self._has_more = {}, {}, False
+        self._has_more = False
         self._found.clear()
-        self._batch.close()
+        self._going.close()
 
 
 def _of_prompt(index: int, error: FovealError) -> FovealError:

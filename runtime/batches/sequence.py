@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from ..rows import Ids
 State = Literal["queued", "prefilling", "waiting", "ready", "paused", "left"]
 """In this order: it waits for a slot, its prompt is being appended, it waits for the phase of its slot, it takes a token in the
 next step, it was paused, or it has left the batch."""
+
+Watch = Callable[[npt.NDArray[np.float32]], None]
+"""Is given the logits of a prompt's rows as they are computed, `[N, V]`."""
 
 _ADVICE: dict[State, str] = {
     "queued": "it waits for a slot; call step without it until it gives its first logits",
@@ -32,10 +36,11 @@ class Sequence:
             after a rewind.
     """
 
-    def __init__(self, pending: Ids) -> None:
+    def __init__(self, pending: Ids, watch: Watch | None = None) -> None:
         self.state: State = "queued"
         self.position = 0
         self.logits: npt.NDArray[np.float32] | None = None
+        self.watch = watch
         self.number, self.pending, self.slot, self.reached = -1, pending, -1, 0
 
     @property

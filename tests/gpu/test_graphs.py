@@ -13,7 +13,7 @@ from specimens import random_ids
 
 from foveal import SamplingParams
 from foveal.bench.decode import DecodeSamples, Load, measure_round
-from foveal.runtime.generate import generate_ids
+from foveal.runtime.generation.generate import generate_ids
 from foveal.runtime.resident import ResidentEngines
 
 pytestmark = pytest.mark.gpu

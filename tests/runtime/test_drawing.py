@@ -13,7 +13,7 @@ from specimens import Zoo, random_ids
 from foveal import CapacityError, ConfigError, InputError, SamplingParams
 from foveal.runtime.backends import cpu_engines
 from foveal.runtime.drawing import can_draw
-from foveal.runtime.generate import generate_ids
+from foveal.runtime.generation.generate import generate_ids
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.session import Session
 

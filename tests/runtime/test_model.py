@@ -28,7 +28,7 @@ from foveal import (
 from foveal.bundle import open_bundle
 from foveal.runtime import threads
 from foveal.runtime.engines import onnxruntime as backend
-from foveal.runtime.generate import generate_ids
+from foveal.runtime.generation.generate import generate_ids
 from foveal.runtime.model import Model
 
 

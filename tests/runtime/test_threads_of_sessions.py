@@ -12,10 +12,11 @@ import pytest
 from programs import host_engines, hourglass, info, meaning, resident_engines
 from specimens import Zoo, full_forward, random_ids
 
-from foveal import Session, SessionBusyError
+from foveal import SamplingParams, Session, SessionBusyError
 from foveal.runtime import load
-from foveal.runtime.generate import GeneratedIds, GeneratedText
-from foveal.runtime.text import TextStream
+from foveal.runtime.generation.continuation import Continuation
+from foveal.runtime.generation.generate import GeneratedIds, GeneratedText
+from foveal.runtime.generation.request import Request
 from foveal.runtime.tokenizer import ByteTokenizer
 
 PROGRAM = hourglass(2, 3)
@@ -64,8 +65,8 @@ def test_a_generation_that_two_threads_read_at_once(kind: type) -> None:
         assert go_on.wait(10)
         yield 66
 
-    ids = GeneratedIds(slow(), 2, ())
-    read = ids if kind is GeneratedIds else GeneratedText(ids, TextStream(ByteTokenizer(), ()))
+    tokenizer = ByteTokenizer() if kind is GeneratedText else None
+    read = kind(slow(), Continuation(Request([1], SamplingParams(max_new_tokens=2), tokenizer=tokenizer)))
     first = next(read)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(next, read)

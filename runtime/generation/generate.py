@@ -1,0 +1,196 @@
+"""Token by token in a session: prefill the prompt, then sample and feed back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Generator, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CapacityError, InputError
+from ..drawing import can_draw
+from ..logprobs import TokenLogprobs
+from ..one_at_a_time import one_at_a_time
+from ..sampling import SamplingParams
+from ..scoring import append_scored
+from ..session import Session
+from .continuation import Continuation, FinishReason
+from .request import Request
+
+_BLOCK = 16
+"""Tokens that a device draws before they are looked at: the host waits for it once in so many steps."""
+_END: Any = object()
+
+Piece = TypeVar("Piece", int, str)
+
+
+class Generated(Iterator[Piece], Generic[Piece]):
+    """New tokens or pieces of text, one by one, also with `async for`: each is computed in a thread of the loop's pool.
+
+    Two threads at once in one of them: SessionBusyError, as in a session.
+
+    Attributes:
+        finish_reason: None until there are no more.
+        prompt_logprobs: of the prompt's tokens but the first, if the settings ask for them.
+    """
+
+    def __init__(
+        self,
+        tokens: Generator[int, None, None],
+        continuation: Continuation,
+        prompt_logprobs: Sequence[TokenLogprobs] = (),
+    ) -> None:
+        self.turn = threading.Lock()
+        self.finish_reason: FinishReason | None = None
+        self.prompt_logprobs = list(prompt_logprobs)
+        self._tokens, self._continuation, self._is_closed = tokens, continuation, False
+
+    @property
+    def ids(self) -> list[int]:
+        """Those drawn so far."""
+        return self._continuation.ids
+
+    @property
+    def count(self) -> int:
+        """How many were drawn so far."""
+        return len(self._continuation.ids)
+
+    @property
+    def logprobs(self) -> list[TokenLogprobs]:
+        """Of those drawn so far, if the settings ask for them."""
+        return self._continuation.logprobs
+
+    def _advance(self) -> tuple[int | None, str]:
+        """The next token, None if there is none, and the text that is certain by then."""
+        going = self._continuation
+        token = next(self._tokens, None)
+        if token is None:
+            return None, going.finish("complete" if going.is_complete else "capacity")
+        before = len(going.ids)
+        text = going.take(token)
+        if going.finish_reason is not None:
+            self._tokens.close()
+        return token if len(going.ids) > before else None, text
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self._continuation.finish_reason is not None
+
+    def _end(self) -> None:
+        self.finish_reason = None if self._is_closed else self._continuation.finish_reason
+
+    @one_at_a_time
+    def close(self) -> None:
+        """Draw no more; the session is left at the last id that was taken, and `finish_reason` as it is."""
+        if self.finish_reason is None:
+            self._is_closed = True
+        self._tokens.close()
+        self._continuation.close()
+
+    def __aiter__(self) -> Generated[Piece]:
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece = await asyncio.to_thread(next, self, _END)
+        if piece is _END:
+            raise StopAsyncIteration
+        return piece
+
+
+class GeneratedIds(Generated[int]):
+    """New ids, one by one."""
+
+    @one_at_a_time
+    def __next__(self) -> int:
+        if not self._is_over:
+            token, _ = self._advance()
+            if token is not None:
+                return token
+        self._end()
+        raise StopIteration
+
+
+class GeneratedText(Generated[str]):
+    """Pieces of new text; `ids` are those drawn so far."""
+
+    @one_at_a_time
+    def __next__(self) -> str:
+        while not self._is_over:
+            _, piece = self._advance()
+            if self._continuation.finish_reason is not None:
+                self._end()
+            if piece:
+                return piece
+        self._end()
+        raise StopIteration
+
+
+def generate_ids(
+    session: Session, prompt: Sequence[int], params: SamplingParams, end_ids: Collection[int] = ()
+) -> GeneratedIds:
+    """Continue `prompt` in a session of batch 1; gives new ids until `max_new_tokens`, an end id or a full session.
+
+    The end id itself is not given out.
+
+    Raises (at the call, not at the first id):
+        InputError: an empty prompt, ids outside the vocabulary, or a session of another batch.
+        CapacityError: the prompt does not fit.
+    """
+    return GeneratedIds(*begin(session, Request(prompt, params, frozenset(end_ids))))
+
+
+def begin(session: Session, request: Request) -> tuple[Generator[int, None, None], Continuation, list[TokenLogprobs]]:
+    """Append the prompt; returns the tokens that come, what is to take them, and the prompt's log probabilities if asked for.
+
+    Raises: as `generate_ids`.
+    """
+    prompt, params = request.ids, request.params
+    if session.batch != 1:
+        raise InputError(f"generation continues one sequence, got a session of batch {session.batch}; open one with batch=1")
+    if not len(prompt):
+        raise InputError("the prompt is empty, expected at least one token; these models have no start token")
+    if session.position + len(prompt) > session.capacity:
+        raise CapacityError(
+            f"the prompt has {len(prompt)} tokens, the session room for {session.capacity - session.position} "
+            f"of {session.capacity}; shorten the prompt or open a session with more capacity"
+        )
+    continuation, scored = Continuation(request), list[TokenLogprobs]()
+    if params.prompt_logprobs is None:
+        logits = session.advance(np.asarray([prompt]), last_only=True)[0, 0]
+    else:
+        scored, logits = append_scored(session, prompt, params.prompt_logprobs)
+    if session.draws and can_draw(params):
+        drawn = continuation.sampler.sample(logits, session.tokens[0])
+        return _continue_on_device(session, drawn, continuation), continuation, scored
+    return _continue(session, logits, continuation), continuation, scored
+
+
+def _continue_on_device(session: Session, token: int, continuation: Continuation) -> Generator[int, None, None]:
+    """As `_continue`, a block of tokens at a time; the session stays where it would be without blocks."""
+    yield token
+    sampler = continuation.sampler
+    left = sampler.params.max_new_tokens - 1
+    while left > 0 and session.position < session.capacity:
+        count = min(_BLOCK, left, session.capacity - session.position)
+        drawn = session.draw([[token]], count, sampler.params, sampler.uniform(count)[:, None])[0].tolist()
+        for index, token in enumerate(drawn):
+            try:
+                yield token
+            except GeneratorExit:
+                session.rewind(count - 1 - index)
+                raise
+        left -= count
+
+
+def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: Continuation) -> Generator[int, None, None]:
+    while True:
+        token = continuation.choose(logits, session.tokens[0])
+        if token is None:
+            return
+        yield token
+        if session.position == session.capacity:
+            return
+        logits = session.advance([[token]], last_only=True)[0, 0]

@@ -1,0 +1,1 @@
+"""Constraints on what is generated: which tokens may come next."""
