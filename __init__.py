@@ -29,7 +29,10 @@ from .errors import (
     FovealError,
     FovealWarning,
     InputError,
+    QueueFullError,
+    ServiceClosedError,
     SessionBusyError,
+    SessionLostError,
     StorageError,
 )
 
@@ -39,7 +42,19 @@ if TYPE_CHECKING:
     from .export import EngineOptions, build, convert, plan_precision
     from .hierarchy import Hierarchy
     from .precision import Plan
-    from .runtime import Batch, Model, SamplingParams, Sequence, Session, SessionStore, Snapshot, load, share_threads
+    from .runtime import (
+        Batch,
+        Constraint,
+        Model,
+        SamplingParams,
+        Sequence,
+        Service,
+        Session,
+        SessionStore,
+        Snapshot,
+        load,
+        share_threads,
+    )
 
 __version__ = "0.1.0"
 
@@ -47,6 +62,7 @@ _LAZY = {
     "Batch": ".runtime",
     "Bundle": ".bundle",
     "CalibrationSettings": ".calibration",
+    "Constraint": ".runtime",
     "EngineOptions": ".export",
     "Hierarchy": ".hierarchy",
     "Model": ".runtime",
@@ -54,6 +70,7 @@ _LAZY = {
     "Quality": ".calibration",
     "SamplingParams": ".runtime",
     "Sequence": ".runtime",
+    "Service": ".runtime",
     "Session": ".runtime",
     "SessionStore": ".runtime",
     "Snapshot": ".runtime",
@@ -79,6 +96,7 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ConfigError",
+    "Constraint",
     "EngineMismatchError",
     "EngineOptions",
     "EquivalenceError",
@@ -90,10 +108,14 @@ __all__ = [
     "Model",
     "Plan",
     "Quality",
+    "QueueFullError",
     "SamplingParams",
     "Sequence",
+    "Service",
+    "ServiceClosedError",
     "Session",
     "SessionBusyError",
+    "SessionLostError",
     "SessionStore",
     "Snapshot",
     "StorageError",

@@ -7,7 +7,10 @@
     ├── BundleError            a bundle that is not whole, not ours, or altered
     ├── InputError             ids or sampling settings the model can't take
     │   └── CapacityError      a sequence longer than its caches or position table
-    ├── SessionBusyError       a session that two threads use at once
+    ├── SessionBusyError       a session that two threads, or two requests, use at once
+    ├── SessionLostError       a session that is not where a request expects it
+    ├── QueueFullError         more requests than a service holds
+    ├── ServiceClosedError     a service that is shutting down, or whose engines failed
     ├── CalibrationError       text that covers too little, or activations that are not finite
     ├── EquivalenceError       two computations that should agree do not        (exit code 2)
     ├── EngineMismatchError    an engine made for something else                (exit code 3)
@@ -62,7 +65,35 @@ class CapacityError(InputError):
 
 
 class SessionBusyError(FovealError, RuntimeError):
-    """A session was called while another call of it, from another thread, was going on; that call is not disturbed."""
+    """A session was used while another call or request was at it, which is not disturbed."""
+
+
+class SessionLostError(FovealError, LookupError):
+    """A stored session is not where a request expects it.
+
+    Attributes:
+        position: the tokens that it holds; None: there is no such session, or no longer.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class QueueFullError(FovealError, RuntimeError):
+    """A service has as many requests as it holds.
+
+    Attributes:
+        retry_after: seconds after which there is likely to be room.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ServiceClosedError(FovealError, RuntimeError):
+    """A service takes no requests: it is shutting down, or its engines failed."""
 
 
 class CalibrationError(FovealError, ValueError):

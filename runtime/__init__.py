@@ -3,8 +3,10 @@
 from .batches.batch import Batch
 from .batches.sequence import Sequence
 from .engines.onnxruntime_library import share_threads
+from .guides.constraint import Constraint
 from .model import Model, load
 from .sampling import SamplingParams
+from .service.service import Service
 from .session import Session
 from .snapshots import Snapshot
 from .store.session_store import SessionStore
@@ -12,9 +14,11 @@ from .store.store_statistics import StoreStatistics
 
 __all__ = [
     "Batch",
+    "Constraint",
     "Model",
     "SamplingParams",
     "Sequence",
+    "Service",
     "Session",
     "SessionStore",
     "Snapshot",

@@ -94,7 +94,11 @@ class _Prompt:
             return batch.join(self.request.ids, watch=watch)
         sequence = batch.restore(self.snapshot)
         try:
-            batch.extend(sequence, self.request.ids, watch=watch)
+            ids = self.request.ids
+            if not len(ids):  # go on from what is there: its last token gives the logits again
+                ids = batch.tokens(sequence)[-1:].tolist()
+                batch.rewind(sequence, 1)
+            batch.extend(sequence, ids, watch=watch)
         except BaseException:
             batch.leave(sequence)
             raise

@@ -1,0 +1,269 @@
+"""An application's engine: requests of any number of threads and event loops, decoded together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy.typing as npt
+
+from ...contract import StageSpec
+from ...errors import CapacityError, ConfigError, InputError, QueueFullError, ServiceClosedError
+from ..batches.batch import PREFILL_SECONDS, Batch
+from ..batches.phases import Policy
+from ..capacity import whole
+from ..generation.request import Request
+from ..store.session_store import SessionStore
+from .job import Job
+from .observer import ServiceObserver
+from .statistics import ServiceStatistics
+from .stored_sessions import StoredSessions
+from .stream import AsyncStream, Stream, ThreadStream
+from .worker import Worker
+
+AnyStream = TypeVar("AnyStream", bound=Stream)
+
+
+class ServedModel(Protocol):
+    """What a service needs of a model."""
+
+    @property
+    def specs(self) -> Sequence[StageSpec]:
+        """Of its stages."""
+        ...
+
+    def batch(self, slots: int, capacity: int | None, policy: Policy, prefill_seconds: float) -> Batch:
+        """A fresh one."""
+        ...
+
+    def request(self, prompt: str | npt.ArrayLike, settings: Mapping[str, Any], as_text: bool) -> Request:
+        """What to continue, and how, checked."""
+        ...
+
+
+class Service:
+    """Serves requests from one batch, stepped by a thread of its own: they come and go at any time.
+
+        with foveal.Service(model, slots=16) as service:
+            for event in service.submit("It was", max_new_tokens=32, seed=1):
+                print(event.text, end="")
+
+    A request that finds no slot waits; one that finds no place in the queue either is refused. Texts are those of
+    `Model.generate` with the same settings and seed, up to how the engine's kernels round for several rows.
+
+    Args:
+        model: whose batch it is.
+        slots: texts that decode at once.
+        capacity: the most tokens of a sequence; None: as many as the engines hold of the model's context.
+        queue: texts that may wait for a slot.
+        policy, prefill_seconds: as of `Batch`.
+        store: keeps sessions between requests; it stays the caller's to close.
+        keeps_prefixes: whether what any request leaves is kept in the store, so that a prompt that begins in the same way is
+            not read again; its logits are those of a prompt that was read in other chunks (`SessionStore`).
+        observer: is told what happens.
+
+    Raises:
+        ConfigError, CapacityError, EngineMismatchError: as `Model.batch`; ConfigError for a queue below 0, or prefixes that are
+            to be kept without a store.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        slots: int = 16,
+        capacity: int | None = None,
+        queue: int = 64,
+        policy: Policy = "staggered",
+        prefill_seconds: float = PREFILL_SECONDS,
+        store: SessionStore | None = None,
+        keeps_prefixes: bool = False,
+        observer: ServiceObserver | None = None,
+    ) -> None:
+        self.queue = whole("queue", queue, ConfigError)
+        if self.queue < 0:
+            raise ConfigError(f"queue must be at least 0, got {queue}: texts that may wait for a slot")
+        if keeps_prefixes and store is None:
+            raise ConfigError("prefixes are kept in a store, and there is none; give one, or leave keeps_prefixes out")
+        self.model, self.slots = model, slots
+        self.sessions = StoredSessions(store, keeps_prefixes)
+        self._worker = Worker(
+            lambda: model.batch(slots, capacity, policy, prefill_seconds),
+            model.specs,
+            self.sessions,
+            observer or ServiceObserver(),
+        )
+        self.capacity = self._worker.going.batch.capacity
+        self._is_closing = False
+        self._counts = dict.fromkeys(("requests", "refused", "prompt_tokens", "restored_tokens"), 0)
+
+    def submit(
+        self,
+        prompt: str | npt.ArrayLike,
+        *,
+        n: int = 1,
+        session: str | None = None,
+        position: int | None = None,
+        as_text: bool = True,
+        **settings: Any,
+    ) -> ThreadStream:
+        """Continue a prompt; gives an iterator of `Event`.
+
+        Args:
+            prompt: text or ids `[T]`. With a session it comes after what that holds, and may be empty.
+            n: texts after the same prompt, which is read once; text k has a seed that is larger by k, if there is one.
+            session: name of a sequence that goes on where it stood, and is kept at the end of the request, with the first of
+                `n` texts; a new one begins. If the request is cancelled or fails, the session stays where it stood.
+            position: tokens that the session is expected to hold, 0 for a new one; None: any.
+            as_text: whether text is made of the tokens. Without it, stop strings are refused, and no tokenizer is needed.
+            settings: as of `Model.generate`.
+
+        Raises:
+            InputError, ConfigError: as `Model.generate`; InputError for an n below 1, or more texts than slots and queue hold.
+            CapacityError: the prompt, after what the session holds, is longer than the capacity.
+            QueueFullError: there is no room now.
+            ServiceClosedError: it is shutting down, or has failed.
+            SessionBusyError: another request is at the session.
+            SessionLostError: the session is not there, or not at that position.
+            StorageError: the store can't be read.
+        """
+        return self._submit(ThreadStream, prompt, n, session, position, as_text, settings)
+
+    def submit_to(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        prompt: str | npt.ArrayLike,
+        *,
+        n: int = 1,
+        session: str | None = None,
+        position: int | None = None,
+        as_text: bool = True,
+        **settings: Any,
+    ) -> AsyncStream:
+        """As `submit`, for a task of an event loop, whichever thread this is called from: `async for event in stream`.
+
+        The call itself reads the store and splits text into tokens, so that a loop had better not wait for it:
+        `stream = await asyncio.to_thread(service.submit_to, asyncio.get_running_loop(), prompt)`.
+        """
+
+        def open_stream(*arguments: Any) -> AsyncStream:
+            return AsyncStream(loop, *arguments)
+
+        return self._submit(open_stream, prompt, n, session, position, as_text, settings)
+
+    def _submit(
+        self,
+        open_stream: Callable[..., AnyStream],
+        prompt: str | npt.ArrayLike,
+        n: int,
+        session: str | None,
+        position: int | None,
+        as_text: bool,
+        settings: Mapping[str, Any],
+    ) -> AnyStream:
+        self._check(n, session, position)
+        request = self.model.request(prompt, settings, as_text)
+        stream = open_stream(n, len(request.ids), session)
+        job = Job(stream, request, session is not None or self.sessions.keeps_prefixes)
+        stream.on_cancel = lambda: self._worker.cancel(job)
+        if session is None:
+            self._begin_anew(job)
+            self._enter(job)
+            return stream
+        job.snapshot = self.sessions.begin(session, position)
+        try:
+            self._enter(job)
+        except BaseException:
+            self.sessions.end(session)
+            raise
+        return stream
+
+    def _check(self, n: int, session: str | None, position: int | None) -> None:
+        n, most = whole("n", n, InputError), self.slots + self.queue
+        if not 1 <= n <= most:
+            raise InputError(f"n is {n}, expected 1 to {most}, as many texts as slots and queue hold")
+        if position is not None and session is None:
+            raise InputError(f"got position {position} without a session, whose position it would be; name the session")
+        self._check_open()
+        if self._worker.texts + n > most:  # before anything is read or split; entering looks again
+            raise self._full()
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise ServiceClosedError("the service is shutting down and takes no requests; ask another one")
+        if not self._worker.is_alive:
+            raise ServiceClosedError("the service's engines failed; see its log, and start it again")
+
+    def _full(self) -> QueueFullError:
+        self._counts["refused"] += 1
+        seconds = self._worker.seconds_per_text * max(1, self._worker.waiting) / self.slots
+        return QueueFullError(
+            f"the service is full: it holds {self.slots} texts that decode and {self.queue} that wait; ask again later",
+            retry_after=max(1.0, seconds),
+        )
+
+    def _begin_anew(self, job: Job) -> None:
+        """With what the prompt has in common with what is kept, unless all its tokens are to be scored."""
+        ids = list(job.request.ids)
+        if job.request.params.prompt_logprobs is None and (found := self.sessions.prefix(ids)) is not None:
+            job.snapshot, job.request = found, replace(job.request, ids=ids[found.position :])
+
+    def _enter(self, job: Job) -> None:
+        past, new = 0 if job.snapshot is None else job.snapshot.position, len(job.request.ids)
+        if not past + new:
+            raise InputError("the prompt is empty, expected at least one token; these models have no start token")
+        if past + new > self.capacity:
+            after = f" after {past} of its session" if past else ""
+            raise CapacityError(
+                f"the prompt has {new} tokens{after}, a sequence of this service room for {self.capacity}; shorten the prompt, "
+                "or open the service with more capacity"
+            )
+        job.stream.restored_tokens = past
+        self._check_open()
+        if not self._worker.enter(job, self.slots + self.queue):
+            raise self._full()
+        self._counts["requests"] += 1
+        self._counts["prompt_tokens"] += job.stream.prompt_tokens
+        self._counts["restored_tokens"] += past
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its engines work."""
+        return self._worker.is_alive
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests."""
+        return self.is_alive and not self._is_closing
+
+    @property
+    def statistics(self) -> ServiceStatistics:
+        """As of now."""
+        worker = self._worker
+        return ServiceStatistics(
+            slots=self.slots,
+            capacity=self.capacity,
+            running=worker.going.running,
+            reading=worker.going.reading,
+            waiting=worker.waiting,
+            steps=worker.steps,
+            tokens=worker.tokens,
+            fires=worker.fires,
+            **self._counts,
+        )
+
+    def close(self, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, let those that are there go on for so long, and end the rest with what they have.
+
+        Texts that are ended so have the finish reason `cancelled`; their sessions are kept as they stand.
+        """
+        self._is_closing = True
+        self._worker.end(drain_seconds)
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
