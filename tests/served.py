@@ -265,3 +265,32 @@ def check_all_is_free(service: Service) -> None:
     assert not any((worker._jobs, worker._inbox, worker._cancelled, service.sessions._busy))
     if worker._has_batch:
         assert worker.going.batch.free_slots == service.slots
+
+
+class Hold:
+    """A hook that stops the service before it draws one of a request's tokens, until it is released.
+
+    Args:
+        tokens: of the sequence by then.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens, self.is_reached, self._go = tokens, threading.Event(), threading.Event()
+
+    def __call__(self, ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Logits as they are."""
+        if len(ids) == self.tokens:
+            self.is_reached.set()
+            assert self._go.wait(20), "nobody released it"
+        return logits
+
+    def wait(self) -> None:
+        """Until the service stands there."""
+        assert self.is_reached.wait(20), "the service did not come there"
+
+    def release(self, after_seconds: float = 0.0) -> None:
+        """Let it go on, in a while."""
+        if after_seconds:
+            threading.Timer(after_seconds, self._go.set).start()
+        else:
+            self._go.set()

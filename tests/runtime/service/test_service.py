@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from programs import CAPACITY, TOKENS, VOCABULARY, stage
-from served import ServedProgram, check_all_is_free, read, until
+from served import Hold, ServedProgram, check_all_is_free, read, until
 from specimens import Goldens
 
 from foveal import CapacityError, ConfigError, FovealError, InputError, QueueFullError, Service, load
@@ -23,7 +23,7 @@ from foveal.runtime.batches.choice import Choice
 from foveal.runtime.batches.sequence import Sequence
 from foveal.runtime.service.event import Event
 from foveal.runtime.service.job import Job
-from foveal.runtime.service.stream import Stream
+from foveal.runtime.service.stream import ThreadStream
 
 Serve = Callable[..., Service]
 PROMPTS = ["A", "BCD", "EFGHIJKLMNOP", "ABCA", "HH", "ZYX", "AAAAAAAAAAAAAAAAAAAAAAAA", "I"]
@@ -156,18 +156,19 @@ class TestCancelling:
 
     def test_frees_the_slot_before_the_next_step(self, served: ServedProgram, serve: Serve) -> None:
         """So that the next in the queue has its first token in it, or in its phase."""
-        service = serve(slots=1, queue=4)
-        first, second = service.submit("A", max_new_tokens=90, seed=0), service.submit("B", max_new_tokens=3, seed=0)
-        begun = next(first).text
-        served.gate.clear()
+        service, hold = serve(slots=1, queue=4), Hold(4)
+        first = service.submit("A", max_new_tokens=90, seed=0, logits_hook=hold)
+        second = service.submit("B", max_new_tokens=3, seed=0)
+        hold.wait()
         first.cancel()
+        hold.release()
         steps = service.statistics.steps
-        served.gate.set()
         next(second)
         assert service.statistics.steps <= steps + 1 + 2 * 4
         found = read(first)
         assert found.reasons == ["cancelled"]
-        assert served.alone("A", max_new_tokens=90, seed=0).text.startswith(begun + "".join(found.texts))
+        assert len(found.ids[0]) == 4
+        assert found.texts == [served.alone("A", max_new_tokens=4, seed=0).text]
         assert read(second).reasons == ["length"]
 
     def test_wherever_a_request_is(self, served: ServedProgram, serve: Serve) -> None:
@@ -189,16 +190,15 @@ class TestCancelling:
 
     def test_gives_the_text_that_was_held_back(self, served: ServedProgram, serve: Serve) -> None:
         """As it may be the beginning of a stop string."""
-        ids = served.alone("A", seed=3, max_new_tokens=20).ids
-        letters = served.tokenizer.decode(ids)
-        stream = serve().submit("A", seed=3, max_new_tokens=90, stop=letters[4:6] + "no")
-        for _ in range(5):
-            next(stream)
-        served.gate.clear()
+        letters, hold = served.alone("A", seed=3, max_new_tokens=20).text, Hold(6)
+        stream = serve().submit("A", seed=3, max_new_tokens=90, stop=letters[4:6] + "no", logits_hook=hold)
+        hold.wait()
         stream.cancel()
-        served.gate.set()
+        hold.release()
         found = read(stream)
         assert found.reasons == ["cancelled"]
+        assert found.texts == [letters[:6]]
+        assert found.events[-1].text == letters[4:6]
 
     def test_of_a_task_that_ends(self, served: ServedProgram, serve: Serve) -> None:
         """A server cancels the stream then."""
@@ -291,26 +291,24 @@ class TestDeadlines:
 
     def test_while_it_waits(self, served: ServedProgram, serve: Serve) -> None:
         """It ends without a token; the one before it goes on."""
-        service = serve(slots=1, queue=4)
-        first = service.submit("A", max_new_tokens=80, seed=0)
-        next(first)
-        served.gate.clear()
+        service, hold = serve(slots=1, queue=4), Hold(3)
+        first = service.submit("A", max_new_tokens=80, seed=0, logits_hook=hold)
+        hold.wait()
         late = service.submit("B", n=2, max_seconds=0.02)
         time.sleep(0.03)
-        served.gate.set()
+        hold.release()
         found = read(late)
         assert (found.texts, found.reasons) == (["", ""], ["deadline"] * 2)
         assert read(first).reasons == ["length"]
 
     def test_while_it_decodes(self, served: ServedProgram, serve: Serve) -> None:
         """With the text so far."""
-        service = serve(slots=1)
-        stream = service.submit("A", max_new_tokens=90, seed=0, max_seconds=0.05)
-        next(stream)
-        served.gate.clear()
-        time.sleep(0.06)
-        served.gate.set()
-        assert read(stream).reasons == ["deadline"]
+        hold = Hold(3)
+        stream = serve(slots=1).submit("A", max_new_tokens=90, seed=0, max_seconds=1, logits_hook=hold)
+        hold.wait()
+        hold.release(after_seconds=1.1)
+        found = read(stream)
+        assert (found.reasons, len(found.ids[0])) == (["deadline"], 3)
 
 
 @pytest.mark.parametrize(
@@ -347,10 +345,17 @@ def test_services_that_cannot_be(served: ServedProgram) -> None:
     assert served.batches == []
 
 
+def those_alive() -> list[object]:
+    """All that belongs to one request."""
+    kinds = {Job, Choice, ThreadStream, Event, Sequence}
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one) in kinds]
+
+
 def test_memory_is_flat() -> None:
     """Over two thousand requests, some cancelled, some refused, some that nobody reads; nothing of them is there afterwards."""
     served = ServedProgram((stage("1", 1, [TOKENS], output="logits"),))
-    choose = random.Random(1)
+    choose, of_other_tests = random.Random(1), len(those_alive())
 
     def ask(requests: int) -> int:
         streams = []
@@ -377,7 +382,7 @@ def test_memory_is_flat() -> None:
             grown = ask(2000) - before
         finally:
             tracemalloc.stop()
-        until(lambda: not [one for one in gc.get_objects() if isinstance(one, Job | Choice | Stream | Event | Sequence)])
+        until(lambda: len(those_alive()) <= of_other_tests)
     assert grown < 60_000, f"{grown:,} bytes more after 2,000 requests: {grown / 2000} for each"
 
 
