@@ -135,6 +135,7 @@ def install(extra: str) -> str:
 
 
 _EXTRA_OF = {
+    "llguidance": "guided",
     "matplotlib": "report",
     "onnx": "export",
     "onnx_ir": "export",

@@ -144,13 +144,13 @@ def test_each_token_costs_the_same(tokenizers: dict[str, HuggingFaceTokenizer], 
     import foveal.runtime.detokenize as module
 
     seen: list[int] = []
-    real = module._library
+    real = module.library_decoder
 
     def counted(described: Any) -> Any:
         decode = real(described)
         return lambda tokens: (seen.append(sum(map(len, tokens))), decode(tokens))[1]
 
-    monkeypatch.setattr(module, "_library", counted)
+    monkeypatch.setattr(module, "library_decoder", counted)
     ids = random.Random(0).choices(range(len(VOCABULARY)), k=400)
     for name in ("llama", "metaspace", "wordpiece", "ctc", "byte level"):
         pieces(tokenizers[name], ids)
