@@ -1,7 +1,7 @@
 """What each id of a vocabulary writes, in bytes: for constraints, which are about bytes and not about tokens.
 
-Most decoders of a `tokenizer.json` join tokens that each stand for bytes of their own. Some do not: a word's end is a space only
-if another word follows, or repeated tokens count once. Of those no token says what it writes, so they are refused.
+Most decoders of a `tokenizer.json` join tokens that each stand for bytes of their own. Some do not: the end of a word is a
+space only if another word follows, or repeated tokens count once. Of those no token says what it writes, so they are refused.
 """
 
 from __future__ import annotations
@@ -152,14 +152,14 @@ def _encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
 
 def _without_prefix(stage: dict[str, Any] | None) -> dict[str, Any] | None:
     """A normalizer or pre-tokenizer that puts nothing before a text."""
-    match stage:
-        case {"type": "Prepend"}:
-            return None
-        case {"type": "Metaspace"}:
+    if stage is None or stage["type"] == "Prepend":
+        return None
+    match stage["type"]:
+        case "Metaspace":
             return {**stage, "prepend_scheme": "never"}
-        case {"type": "ByteLevel"}:
+        case "ByteLevel":
             return {**stage, "add_prefix_space": False}
-        case {"type": "Sequence"}:
+        case "Sequence":
             key = "normalizers" if "normalizers" in stage else "pretokenizers"
             kept = [inner for inner in map(_without_prefix, stage[key]) if inner is not None]
             return {**stage, key: kept} if kept else None

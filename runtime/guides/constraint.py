@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...errors import FovealWarning, InputError
+from .bounds import bound_let_through
 from .library import MOST_NAMES, brief, limits, load_library, with_stack
 from .schema_errors import failing_place
 
@@ -58,7 +59,9 @@ class Constraint:
         return str(matcher.grammar_from_regex(self.source)) if self.kind == "regex" else self.source
 
 
-def constraint_of(*, json_schema: Schema | None = None, regex: str | None = None, grammar: str | None = None) -> Constraint | None:
+def constraint_of(
+    *, json_schema: Schema | None = None, regex: str | None = None, grammar: str | None = None
+) -> Constraint | None:
     """The constraint among these settings; None if none is given.
 
     Raises:
@@ -78,17 +81,16 @@ def _schema_text(source: object) -> str:
         try:
             source = json.loads(source, parse_constant=_no_number)
         except json.JSONDecodeError as error:
-            raise InputError(
-                f"the JSON schema is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-            ) from error
+            raise InputError(f"the JSON schema is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
         except RecursionError as error:
             raise InputError("the JSON schema is nested too deeply; flatten it with $defs") from error
     if not isinstance(source, Mapping | bool):
         raise InputError(f"the JSON schema is {type(source).__name__}, expected an object, true or false, as JSON or in Python")
     try:
-        return json.dumps(source if isinstance(source, bool) else dict(source), allow_nan=False, ensure_ascii=False)
+        made = json.dumps(source if isinstance(source, bool) else dict(source), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the JSON schema can't be written as JSON: {error}") from error
+    return _text(made, "the JSON schema", "a JSON schema")
 
 
 def _no_number(name: str) -> None:
@@ -103,7 +105,7 @@ def _grammar_text(source: object) -> str:
     """Refuses what would be followed otherwise than it says."""
     text = _text(source, "grammar", "a grammar")
     if text.lstrip().startswith("{"):
-        raise InputError("the grammar begins with {, expected Lark, as in 'start: \"yes\" | \"no\"'; for JSON give json_schema")
+        raise InputError('the grammar begins with {, expected Lark, as in \'start: "yes" | "no"\'; for JSON give json_schema')
     if "allow_invalid_utf8" in text:
         raise InputError("the grammar allows invalid UTF-8, which is no text; leave allow_invalid_utf8 out")
     for options in _OPTIONS.findall(text):
@@ -133,14 +135,24 @@ def _text(source: object, name: str, what: str) -> str:
 def _check(constraint: Constraint) -> None:
     names = len(_NAMES[constraint.kind].findall(constraint.source))
     if names > MOST_NAMES:
-        raise InputError(f"the {constraint.kind} has {names:,} rules or references, expected at most {MOST_NAMES:,}; make it smaller")
+        raise InputError(
+            f"{_TITLES[constraint.kind]} has {names:,} rules or references, expected at most {MOST_NAMES:,}; make it smaller"
+        )
     failed, messages = validate(constraint.grammar())
     if failed:
         raise InputError(f"{_TITLES[constraint.kind]} can't be followed: {_explained(constraint, messages[0])}")
+    if constraint.kind == "json_schema" and (place := bound_let_through(json.loads(constraint.source))) is not None:
+        raise InputError(
+            f"the JSON schema can't be followed: llguidance would let the bound itself through (at {place}); "
+            "give minimum or maximum, with the nearest number that may come"
+        )
     for message in messages:
+        if message.startswith(_SEEN_LATER):
+            continue
         warnings.warn(f"{_TITLES[constraint.kind]}: {brief(message)}", FovealWarning, stacklevel=5)
 
 
+_SEEN_LATER = "no tokenizer"  # so it could not look whether a token that is named is there; where a guide is made, it does
 _NAMES = {
     "json_schema": re.compile(r'"\$(?:dynamic|recursive)?[Rr]ef"'),
     "grammar": re.compile(r"^\s*[?!]?[\w-]+[^:\n]*:", re.MULTILINE),
@@ -162,15 +174,17 @@ def validate(grammar: str) -> tuple[bool, list[str]]:
 def _explained(constraint: Constraint, message: str) -> str:
     """What is wrong, and where."""
     if constraint.kind == "json_schema":
-        place = failing_place(json.loads(constraint.source), message, _why_refused)
-        return f"{brief(message)} (at {place})"
-    found = _REGEX_ERROR.search(message)
-    if found is not None:
-        why = f"{found['why']} at character {len(found['before'])} of {brief(found['regex'])}"
-    else:
-        why = brief(_PLACE.sub("", message, count=1))
+        return f"{_plain(message)} (at {failing_place(json.loads(constraint.source), message, _why_refused)})"
     line = _PLACE.match(message)
-    return f"line {line[1]}, column {line[2]}: {why}" if constraint.kind == "grammar" and line else why
+    return f"line {line[1]}, column {line[2]}: {_plain(message)}" if constraint.kind == "grammar" and line else _plain(message)
+
+
+def _plain(message: str) -> str:
+    """Its reason; of a regular expression, which character of it."""
+    found = _REGEX_ERROR.search(message)
+    if found is None:
+        return brief(_PLACE.sub("", message, count=1))
+    return f"{found['why']}, at character {len(found['before'])} of {brief(found['regex'])}"
 
 
 _PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")

@@ -11,8 +11,8 @@ import numpy.typing as npt
 class Guide(Protocol):
     """Which tokens may come next, token by token, so that the text follows a constraint.
 
-    For one thread at a time. All but `close` raise InputError where the constraint can't be followed on: its library's limits, or
-    a tokenizer that can't write what has to come.
+    For one thread at a time. `allowed`, `take`, `is_whole` raise InputError where the constraint can't be followed on (a limit
+    of its library, or a tokenizer that can't write what has to come), and once it is closed.
     """
 
     def allowed(self) -> npt.NDArray[np.bool_]:

@@ -34,7 +34,8 @@ class Guides:
 
         Args:
             constraint: what the text has to follow.
-            end_ids: tokens that end it. They are allowed where it may end, and nowhere else. None: it ends where nothing may follow.
+            end_ids: tokens that end it: allowed where it may end, and nowhere else. Without any, nothing is allowed where
+                only the end may follow.
 
         Raises:
             InputError: a constraint that llguidance refuses for this vocabulary, as one that names a token which is not there.

@@ -1,7 +1,8 @@
 """llguidance, loaded when a constraint is first made, and its failures as errors of one line.
 
-It is asked in a thread with much stack: it descends once per rule or `$ref` that one leads to, and where the stack ends the whole
-process does. Its parser also panics here and there, which Python gets as an exception that `except Exception` does not catch.
+It reads constraints in a thread with much stack: it descends with each rule or `$ref` that leads to another, and where the
+stack ends the whole process does. It also panics here and there, which Python gets as an exception that is no
+Exception.
 """
 
 from __future__ import annotations

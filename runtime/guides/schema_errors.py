@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter
 from typing import Any
 
 _OF_ONE = ("items", "additionalProperties", "additionalItems")
 _OF_MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
-_MOST_TRIES = 300
+_MOST_SECONDS = 0.2  # of looking; a large schema takes long each time
 
 
 def failing_place(schema: object, message: str, why_refused: Callable[[object], str | None]) -> str:
@@ -20,11 +21,10 @@ def failing_place(schema: object, message: str, why_refused: Callable[[object], 
         why_refused: why a schema is refused by itself; None: it is not.
     """
     shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema} if isinstance(schema, Mapping) else {}
-    place, tries = "#", 0
+    place, until = "#", perf_counter() + _MOST_SECONDS
     while True:
-        for step, part in _parts(schema):
-            tries += 1
-            if tries > _MOST_TRIES:
+        for step, part in schema_parts(schema):
+            if perf_counter() > until:
                 return place
             if why_refused({**part, **shared} if isinstance(part, Mapping) and _points(part) else part) == message:
                 place, schema = f"{place}/{step}", part
@@ -33,7 +33,7 @@ def failing_place(schema: object, message: str, why_refused: Callable[[object], 
             return place
 
 
-def _parts(schema: object) -> Iterator[tuple[str, Any]]:
+def schema_parts(schema: object) -> Iterator[tuple[str, Any]]:
     """The schemas right below one, each with the way to it."""
     if not isinstance(schema, Mapping):
         return

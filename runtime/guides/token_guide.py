@@ -24,11 +24,12 @@ class TokenGuide:
     """
 
     def __init__(self, vocabulary: Vocabulary, matcher: Matcher, end_ids: frozenset[int]) -> None:
-        self._vocabulary, self._matcher = vocabulary, matcher
+        self._vocabulary = vocabulary
+        self._matcher: Matcher | None = matcher  # None once it is closed
         self._end_ids = np.array(sorted(end_ids), np.int64)
-        self._is_first, self._has_ended, self._is_closed = True, False, False
+        self._is_first, self._has_ended = True, False
         self._seconds = self._waited = 0.0  # of places behind this one; of all
-        self._job = self._begin()
+        self._job: Job | None = self._begin(matcher)
 
     def allowed(self) -> npt.NDArray[np.bool_]:
         """As `Guide.allowed`."""
@@ -44,16 +45,17 @@ class TokenGuide:
         if token in self._end_ids:
             self._has_ended = True
             return
-        self._seconds += self._job.seconds
-        self._matcher.take(self._vocabulary.first_taken(token) if self._is_first else [token])
+        matcher, _ = self._open()
+        self._seconds = self.seconds
+        matcher.take(self._vocabulary.first_taken(token) if self._is_first else [token])
         self._is_first = False
-        self._job = self._begin()
+        self._job = self._begin(matcher)
 
     def fork(self) -> TokenGuide:
         """As `Guide.fork`; what is being computed serves both."""
-        self._check_open()
+        matcher, _ = self._open()
         made = copy.copy(self)
-        made._matcher = self._matcher.at_same_place()
+        made._matcher = matcher.at_same_place()
         made._seconds = made._waited = 0.0
         return made
 
@@ -65,7 +67,7 @@ class TokenGuide:
     @property
     def seconds(self) -> float:
         """As `Guide.seconds`."""
-        return self._seconds + self._job.seconds
+        return self._seconds + (0.0 if self._job is None else self._job.seconds)
 
     @property
     def waited_seconds(self) -> float:
@@ -74,23 +76,24 @@ class TokenGuide:
 
     def close(self) -> None:
         """As `Guide.close`."""
-        self._is_closed = True
-        del self._matcher, self._job
+        self._seconds = self.seconds
+        self._job = self._matcher = None
 
-    def _check_open(self) -> None:
-        if self._is_closed:
+    def _open(self) -> tuple[Matcher, Job]:
+        if self._matcher is None or self._job is None:
             raise InputError("this guide is closed; make another")
+        return self._matcher, self._job
 
     def _place(self) -> Place:
-        self._check_open()
+        _, job = self._open()
         began = perf_counter()
-        place = self._job.place()
+        place = job.place()
         self._waited += perf_counter() - began
         return place._replace(mask=_read_only(np.zeros_like(place.mask))) if self._has_ended else place
 
-    def _begin(self) -> Job:
+    def _begin(self, matcher: Matcher) -> Job:
         """Compute what may follow."""
-        matcher, is_first = self._matcher, self._is_first
+        is_first = self._is_first
         job = Job(lambda: self._found(matcher, is_first))
         job.start()
         return job

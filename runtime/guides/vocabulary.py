@@ -17,7 +17,7 @@ _AT_FIRST_NONE, _AT_FIRST_EMPTY = -1, -2
 
 
 class Vocabulary:
-    """A model's ids for llguidance, and two more that no model draws: that the text may end, and that no token writes what must.
+    """A model's ids for llguidance, and two that no model draws: that the text ends, and that no token writes what must come.
 
     Attributes:
         size: of the model's vocabulary, V.
@@ -47,14 +47,16 @@ class Vocabulary:
 
     def of_model(self, ids: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Of ids that may follow, those that the model has and that are tokens, `[V]`."""
-        return ids[: self.size] & self._exists
+        found: npt.NDArray[np.bool_] = ids[: self.size] & self._exists
+        return found
 
     def first_allowed(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Tokens `[V]` that may come first, of those that may come anywhere at this place."""
         if self._at_first is None:
             return mask
         allowed: npt.NDArray[np.bool_] = mask[np.maximum(self._at_first, 0)] & (self._at_first != _AT_FIRST_NONE)
-        return allowed | ((self._at_first == _AT_FIRST_EMPTY) & mask.any())
+        allowed |= (self._at_first == _AT_FIRST_EMPTY) & mask.any()
+        return allowed
 
     def first_taken(self, token: int) -> list[int]:
         """The ids that stand for a token that comes first: itself, another that writes the same, or none."""
