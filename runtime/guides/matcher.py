@@ -59,7 +59,7 @@ class Matcher:
         ids, self._to_consume = self._to_consume, []
         if ids:
             self._made.consume_tokens(ids)
-        packed = self._made.compute_bitmask()  # that the text may end, if it failed
+        packed = self._made.compute_bitmask()  # if it failed, that the text ends (findings/)
         if self._made.is_error():
             raise InputError(f"the constraint can't be followed on: {_reason(self._made.get_error())}")
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little", count=count)
