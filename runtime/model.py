@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .guides.guide import Guide
     from .guides.guides import Guides
 
+_NO_STOP = "stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text"
+
 
 class Model:
     """Engines of one bundle. Immutable; its sessions may run in different threads (on a GPU their calls take turns: they share
@@ -170,6 +172,8 @@ class Model:
         Raises: as `generate`, but for the length of the prompt.
         """
         params = params_of(settings)
+        if params.stop and not as_text:
+            raise InputError(_NO_STOP)
         if params.logit_bias and max(params.logit_bias) >= self.manifest.model.vocab_size:
             raise InputError(f"logit_bias has id {max(params.logit_bias)}, expected ids below {self.manifest.model.vocab_size}")
         tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(settings.get("end", ())))
@@ -211,7 +215,7 @@ class Model:
         """
         params = params or SamplingParams()
         if params.stop:
-            raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
+            raise InputError(_NO_STOP)
         ends = frozenset(self.end_ids(end))
         request = Request(self.prompt_ids(prompt), params, ends, None, self._guide(params.constraint, ends))
         return GeneratedIds(*begin(self.session(), request))
