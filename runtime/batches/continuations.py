@@ -33,6 +33,7 @@ class Choice:
         restored: tokens of its prompt that were not computed, but taken from a snapshot.
         keeps_state: whether its state is wanted at the end; its last token is appended then.
         snapshot: of its state, after such an end; None if no memory was left for it.
+        start: position of its first new token, once there is one.
     """
 
     def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool, restored: int) -> None:
@@ -41,6 +42,7 @@ class Choice:
         self.scorer: PromptScorer | None = None
         self.snapshot: Snapshot | None = None
         self.last: Drawn | None = None
+        self.start: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -207,7 +209,7 @@ class Continuations:
             sequence = self._sequence_of(choice)
             if choice.is_over and sequence is None:
                 continue
-            drawn = choice.last or Drawn(choice, choice.continuation.finish(reason), finish_reason=reason)
+            drawn = choice.last or self._ended(choice, reason)
             if sequence is not None and keep and choice.keeps_state:
                 choice.last = drawn
                 continue
@@ -216,6 +218,12 @@ class Continuations:
             self._found.append(drawn)
         self._drop_dead()
         return self._taken()
+
+    def _ended(self, choice: Choice, reason: FinishReason) -> Drawn:
+        count = len(choice.continuation.ids)
+        *found, last = self._given_out(choice, count, choice.continuation.finish(reason))
+        self._found += found
+        return last
 
     def close(self) -> None:
         """Drop all, and give the batch's memory back."""
@@ -317,36 +325,45 @@ class Continuations:
 
     def _draw(self, sequence: Sequence, logits: Logits) -> None:
         choice = self._running[sequence]
-        going, count, text = choice.continuation, len(choice.continuation.ids), ""
+        going, count = choice.continuation, len(choice.continuation.ids)
+        seen = self.batch.tokens(sequence)
+        if choice.start is None:
+            choice.start = len(seen)
         try:
-            token, text = going.draw(logits, self.batch.tokens(sequence))
+            token, text = going.draw(logits, seen)
         except FovealError as error:
             self._leave(sequence)
             self._fail(choice, error)
             return
-        if token is not None and sequence.position >= self.batch.capacity:
-            text += going.finish("capacity")
-        drawn = Drawn(choice, text, finish_reason=going.finish_reason)
-        if len(going.ids) > count:
-            drawn = replace(drawn, token=going.ids[-1], logprobs=going.last_logprobs, position=sequence.position)
-        self._go_on(sequence, choice, drawn)
-
-    def _go_on(self, sequence: Sequence, choice: Choice, drawn: Drawn) -> None:
-        """Hand out what was drawn, and see what the next step does with the token."""
         has_room = sequence.position < self.batch.capacity
-        if drawn.finish_reason is None:
-            self._found.append(drawn)
-        elif not choice.keeps_state or drawn.token is None or not has_room:
-            self._give_last(sequence, choice, drawn)
+        if not has_room:
+            text += going.finish("capacity")
+        *found, last = self._given_out(choice, count, text)
+        self._found += found
+        if going.finish_reason is None:
+            if last.token is not None or last.text:
+                self._found.append(last)
+        elif not choice.keeps_state or token is None or not has_room:
+            self._give_last(sequence, choice, last)
             return
         else:
-            choice.last = drawn  # once its token is appended, too
-        if drawn.token is not None:
-            self._next[sequence] = drawn.token
+            choice.last = last  # once its token is appended, too
+        if token is not None:
+            self._next[sequence] = token
+
+    def _given_out(self, choice: Choice, count: int, text: str) -> list[Drawn]:
+        """What is new of a choice that had given out so many tokens: one for each, at least one; the last has the text."""
+        going, start = choice.continuation, choice.start or 0
+        new = [Drawn(choice, token=token, position=start + count + place) for place, token in enumerate(going.ids[count:])]
+        if going.sampler.logprobs:
+            new = [replace(one, logprobs=going.sampler.logprobs[one.position - start]) for one in new]
+        *found, last = new or [Drawn(choice)]
+        return [*found, replace(last, text=text, finish_reason=going.finish_reason)]
 
     def _give_last(self, sequence: Sequence, choice: Choice, last: Drawn) -> None:
         if choice.keeps_state:
             try:
+                self.batch.rewind(sequence, choice.continuation.withheld)
                 choice.snapshot = self.batch.snapshot(sequence)
             except FovealError:  # no memory: its text is whole all the same
                 choice.snapshot = None
