@@ -150,7 +150,7 @@ def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
     """The settings of one prompt: a list gives each prompt its own, anything else holds for all.
 
-    `stop` and `end` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
+    `stop`, `end` and `end_rules` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
 
     Raises:
         InputError: a list of another length than there are prompts.
@@ -170,7 +170,7 @@ def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None)
 def _is_by_prompt(name: str, value: object) -> bool:
     if not isinstance(value, list):
         return False
-    return name not in ("stop", "end") or any(isinstance(one, list | tuple) for one in value)
+    return name not in ("stop", "end", "end_rules") or any(isinstance(one, list | tuple) for one in value)
 
 
 def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:
