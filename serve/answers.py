@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -163,4 +163,10 @@ class ModelList(Struct):
     object: str = "list"
 
 
-Json = dict[str, Any]
+class SessionEntry(Struct, omit_defaults=True):
+    """A sequence that is kept between requests."""
+
+    id: str
+    model: str
+    position: int | None
+    deleted: bool = False

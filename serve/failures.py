@@ -61,6 +61,21 @@ class Failure(Exception):
         return Response(self.body, self.status, self.headers, "application/json")
 
 
+class ErrorSaid(msgspec.Struct):
+    """What a client is told."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(msgspec.Struct):
+    """The body of any answer that is an error."""
+
+    error: ErrorSaid
+
+
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Failure:
     """A request that can't be followed."""
     return Failure(400, message, param=param, code=code)

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..errors import ConfigError
-from .app import Server
+from .server import Server
 
 _log = logging.getLogger("foveal.serve")
 _CLOSE_SECONDS = 5
