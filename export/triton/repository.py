@@ -24,13 +24,20 @@ from ...runtime.capacity import capacity_for
 from ...storage import storage_errors
 from .config import FOLLOWED, Sequences, config_text
 from .settings import ServerSettings
+from .tensors import BUNDLE
 
-CONFIG, VERSION, MODEL, BUNDLE = "config.pbtxt", "1", "model.py", "bundle"
+CONFIG, VERSION, MODEL = "config.pbtxt", "1", "model.py"
 _MODEL_PY = '''"""What Triton loads; the bundle lies beside it. The server's Python needs foveal: docs/deployment.md."""
 
-from foveal.export.triton.backend import TritonPythonModel
+import triton_python_backend_utils
 
-__all__ = ["TritonPythonModel"]
+from foveal.export.triton.backend import Backend
+
+
+class TritonPythonModel(Backend):
+    """The name that Triton looks for."""
+
+    utils = triton_python_backend_utils
 '''
 
 

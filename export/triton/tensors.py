@@ -64,3 +64,7 @@ def inputs(has_text: bool) -> tuple[Tensor, ...]:
 def outputs(has_text: bool) -> tuple[Tensor, ...]:
     """What each of its responses holds."""
     return (TEXT_OUT, IDS_OUT, REASON) if has_text else (IDS_OUT, REASON)
+
+
+BUNDLE = "bundle"
+"""The folder of the bundle, beside `model.py`."""
