@@ -167,9 +167,11 @@ class Model:
             settings: as of `generate`.
             as_text: whether text is made of what comes, or ids alone.
 
-        Raises: as `generate`, but for the length of the prompt.
+        Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
         params = params_of(settings)
+        if not as_text:
+            _refuse_stop(params)
         if params.logit_bias and max(params.logit_bias) >= self.manifest.model.vocab_size:
             raise InputError(f"logit_bias has id {max(params.logit_bias)}, expected ids below {self.manifest.model.vocab_size}")
         tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(settings.get("end", ())))
@@ -210,8 +212,7 @@ class Model:
         Raises (at the call): as `generate`; InputError for stop strings, which are of text.
         """
         params = params or SamplingParams()
-        if params.stop:
-            raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
+        _refuse_stop(params)
         ends = frozenset(self.end_ids(end))
         request = Request(self.prompt_ids(prompt), params, ends, None, self._guide(params.constraint, ends))
         return GeneratedIds(*begin(self.session(), request))
@@ -260,6 +261,11 @@ class Model:
             raise InputError(f"got {len(prompt)} prompts, expected one; call generate for each, it is as fast")
         found: list[int] = checked_ids(prompt, self.manifest.model.vocab_size, "the prompt's ids").tolist()
         return found
+
+
+def _refuse_stop(params: SamplingParams) -> None:
+    if params.stop:
+        raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
 
 
 @storage_errors()
