@@ -28,7 +28,7 @@ from ...runtime.store.session_store import SessionStore
 from .lines import Lines
 from .requests import Array, Asked, asked, controls, said
 from .settings import ServerSettings
-from .tensors import BUNDLE, TEXT_OUT, Tensor
+from .tensors import BUNDLE, IDS, TEXT, TEXT_OUT, Tensor
 
 _log = logging.getLogger("foveal.triton")
 _LOOK_SECONDS = 0.1
@@ -38,7 +38,7 @@ _SPARE_WORKERS = 8
 
 
 class Backend:
-    """Triton's Python backend calls `initialize`, `execute` and `finalize`; `model.py` gives it `utils`.
+    """Triton calls `initialize`, `execute` and `finalize`; `utils` comes from `model.py`.
 
     Requests of one sequence continue each other: what was read is kept in this instance's memory, and found by the sequence's
     correlation id. `execute` returns at once, and responses come from threads, an event each.
@@ -55,7 +55,7 @@ class Backend:
 
         Raises:
             ConfigError: parameters of the config that mean nothing.
-            BundleError, BackendUnavailable, EngineMismatchError: as `foveal.load`. Triton logs them, and the model is not ready.
+            BundleError, BackendUnavailable, EngineMismatchError: as `foveal.load`; Triton logs it, and the model is not ready.
         """
         config = json.loads(args["model_config"])
         given = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
@@ -111,19 +111,33 @@ class Backend:
             self._fail(sender, FovealError(f"the request failed: {type(error).__name__}: {error}"))
 
     def _generate(self, found: Asked, sender: Any) -> None:
-        name = None if found.sequence is None else f"sequence {found.sequence}"
-        if name is not None and found.begins:
-            self._service.sessions.forget(name)
-        if found.prompt is None:
-            self._end(found, name, sender)
+        if found.sequence is None:
+            self._stream(found, None, sender)
             return
-        if name is not None and not found.begins and self._service.sessions.position(name) is None:
+        name, sessions = f"sequence {found.sequence}", self._service.sessions
+        if found.begins:  # one of this number may not have ended
+            sessions.forget(name)
+        try:
+            self._continue(found, name, sender)
+        finally:
+            if found.ends:
+                sessions.forget(name)
+
+    def _continue(self, found: Asked, name: str, sender: Any) -> None:
+        if found.prompt is None and found.ends and not found.begins:  # it is over, and that is all
+            self._send(sender, Event(0, "", None, None, -1, (), 0.0, "end"))
+            return
+        if not found.begins and self._service.sessions.position(name) is None:
             raise SessionLostError(
-                f"{name} is not kept here: its first request failed, or it was forgotten for others (state_mb in config.pbtxt); "
-                "begin it again, with all of its text"
+                f"{name} is not kept here: its first request failed, or it was forgotten for others (state_mb in "
+                "config.pbtxt); begin it again, with all of its text"
             )
-        kept = None if found.begins and found.ends else name
-        stream = self._service.submit(found.prompt, session=kept, as_text=self._has_text, **found.settings)
+        self._stream(found, None if found.begins and found.ends else name, sender)
+
+    def _stream(self, found: Asked, session: str | None, sender: Any) -> None:
+        if found.prompt is None:
+            raise InputError(f"the request has no prompt; give {TEXT.name} or {IDS.name}")
+        stream = self._service.submit(found.prompt, session=session, as_text=self._has_text, **found.settings)
         with self._turn:
             self._streams[stream] = sender
         try:
@@ -132,15 +146,6 @@ class Backend:
         finally:
             with self._turn:
                 del self._streams[stream]
-            if name is not None and found.ends and kept is not None:
-                self._service.sessions.forget(name)
-
-    def _end(self, found: Asked, name: str | None, sender: Any) -> None:
-        """A last request without a prompt: its sequence is over, and nothing is generated."""
-        if name is None or not found.ends or found.begins:
-            raise InputError("the request has no prompt; give text_input or input_ids, or end the sequence that it belongs to")
-        self._service.sessions.forget(name)
-        self._send(sender, Event(0, "", None, None, -1, (), 0.0, "end"))
 
     def _send(self, sender: Any, event: Event) -> None:
         tensors = [self._tensor(tensor, array) for tensor, array in said(event, self._has_text).items()]

@@ -90,7 +90,9 @@ def _text(read: Read, tensor: Tensor) -> str | None:
     try:
         return data.decode() if isinstance(data, bytes) else str(data)
     except UnicodeDecodeError as error:
-        raise InputError(f"{tensor.name} is no UTF-8: byte {error.start} is 0x{data[error.start]:02x}; send text in UTF-8") from None
+        raise InputError(
+            f"{tensor.name} is no UTF-8: byte {error.start} is 0x{data[error.start]:02x}; send text in UTF-8"
+        ) from None
 
 
 def _array(read: Read, tensor: Tensor) -> Array | None:
@@ -98,7 +100,9 @@ def _array(read: Read, tensor: Tensor) -> Array | None:
     found = read(tensor.name)
     if found is None:
         return None
-    fits = len(found.shape) == len(tensor.dims) and all(dim in (-1, size) for dim, size in zip(tensor.dims, found.shape, strict=True))
+    fits = len(found.shape) == len(tensor.dims) and all(
+        dim in (-1, size) for dim, size in zip(tensor.dims, found.shape, strict=True)
+    )
     if not fits or found.dtype != NUMPY[tensor.data_type]:
         raise InputError(
             f"{tensor.name} is {found.dtype} of shape {list(found.shape)}, expected {tensor.data_type} of {list(tensor.dims)}"
