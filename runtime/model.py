@@ -171,7 +171,7 @@ class Model:
             settings: as of `generate`.
             as_text: whether text is made of what comes, or ids alone.
 
-        Raises: as `generate`, but for the length of the prompt.
+        Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
         return self._request(prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text)
 
