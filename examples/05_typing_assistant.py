@@ -236,7 +236,9 @@ class TypingAssistant(App[str]):
 
     def compose(self) -> ComposeResult:
         """Text above, what it took below."""
-        yield Editor(self._first_text, placeholder="Write; what may come next stands behind the cursor.")
+        yield Editor(
+            self._first_text, highlight_cursor_line=False, placeholder="Write; what may come next stands behind the cursor."
+        )
         yield Status("")
         yield Footer()
 

@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,9 @@ from common import run
 
 import foveal
 from foveal.runtime.sampling import Sampler
+
+if TYPE_CHECKING:
+    from foveal.models.patch_decoder import PatchDecoder
 
 FILL, BEGIN, END = 0, 1, 2
 BODY = [ord(character) for character in "[r:0/"]
@@ -148,16 +152,16 @@ def text_of(patch: Sequence[int]) -> str:
     return "".join(chr(token) for token in patch[:end] if 32 <= token < 127 or token == 10)
 
 
-def random_bundle(directory: Path, size: int = 16) -> Path:
-    """A tiny model of NotaGen's layout whose weights nobody has trained."""
+def random_model() -> PatchDecoder:
+    """A tiny model of NotaGen's layout that nobody has trained; its weights are so large that what came before matters."""
     import torch
 
-    from foveal.export import convert_model
     from foveal.models.patch_decoder import PatchDecoder, PatchDecoderConfig
 
+    torch.manual_seed(0)
     config = PatchDecoderConfig(
         architecture="notagen",
-        patch_size=size,
+        patch_size=16,
         max_patches=24,
         vocab_size=128,
         dim=64,
@@ -165,8 +169,18 @@ def random_bundle(directory: Path, size: int = 16) -> Path:
         patch_layers=2,
         inner_layers=1,
     )
-    torch.manual_seed(0)
-    convert_model(PatchDecoder(config).eval(), directory / "random.bundle", tokenizer="bytes")
+    model = PatchDecoder(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.12)
+    return model
+
+
+def random_bundle(directory: Path) -> Path:
+    """A bundle of it."""
+    from foveal.export import convert_model
+
+    convert_model(random_model(), directory / "random.bundle", tokenizer="bytes")
     return directory / "random.bundle"
 
 
