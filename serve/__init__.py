@@ -1,1 +1,0 @@
-"""Serving: models over HTTP."""
