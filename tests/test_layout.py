@@ -38,7 +38,8 @@ ALLOWED = {
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench"},
+    "serve": CORE | {"runtime"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "serve"},
 }
 
 
@@ -112,7 +113,20 @@ def test_root_holds_no_stray_module() -> None:
     assert {file.stem for file in ROOT.glob("*.py")} == (CORE - {"contract"}) | {"__init__"}
 
 
-HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "tokenizers", "scipy", "matplotlib", "polygraphy"}
+HEAVY = {
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
+    "torch",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "onnxruntime",
+    "tokenizers",
+    "scipy",
+    "matplotlib",
+    "polygraphy",
+}
 
 
 @pytest.mark.parametrize(("module", "most"), [("foveal", 20), ("foveal.runtime", 350), ("foveal.cli", 500)])
