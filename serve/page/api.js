@@ -26,6 +26,11 @@ export async function getJson(path, token) {
   }
 }
 
+/** Let the server drop something; one that can't be reached drops it in time by itself. */
+export function forget(path, token) {
+  fetch(path, { method: "DELETE", headers: headersFor(token) }).catch(() => {});
+}
+
 /**
  * Chunks of a streamed completion, until it is done.
  * @param {object} body of the request, without what makes it a stream

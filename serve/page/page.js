@@ -1,7 +1,7 @@
 // The page: the form, a generation at a time, and what is shown of it.
 
 import { Announcer } from "./announcer.js";
-import { completionOf, Failure, getJson } from "./api.js";
+import { completionOf, Failure, forget, getJson } from "./api.js";
 import { Gauge } from "./gauge.js";
 import { Output } from "./output.js";
 import { settingsOf } from "./settings.js";
@@ -124,14 +124,15 @@ function showModel() {
 
 // A generation.
 
-async function generate() {
+/** @param {string} before what the prompt comes after; a field would change its line breaks */
+async function generate(before = "") {
   if (running) return;
   const keeps = $("session").checked;
   const goesOn = keeps && session !== null;
   let prompt, settings;
   hush();
   try {
-    prompt = promptIn(form.elements.prompt.value);
+    prompt = promptIn(before + form.elements.prompt.value);
     if (!prompt.length && !goesOn) throw new Failure("The prompt is empty, and these models need at least one token.");
     settings = settingsOf(form);
   } catch (error) {
@@ -178,11 +179,12 @@ function take(chunk, figures) {
   const text = chunk.choices?.[0]?.text ?? "";
   const said = chunk.foveal ?? {};
   const tokens = said.tokens ?? [];
-  const place = output.add(text);
+  let [start] = output.add(text);
   for (const token of tokens) {
     figures.count();
-    places.push(place);
-    timeline.add({ ...token, text: token.text ?? text });
+    places.push([start, start + token.text.length]);
+    start += token.text.length;
+    timeline.add(token);
   }
   const reason = said.finish_reason ?? chunk.choices?.[0]?.finish_reason;
   return { ...(reason && { reason }), ...(said.session && { session: said.session }) };
@@ -196,7 +198,7 @@ function end(body, last) {
     output.drop();
     return fail(new Failure("The server could not keep the session; it stands where it stood before."));
   }
-  session = { id: body.session, position: last.session.position };
+  session = { id: body.session, model: body.model, position: last.session.position };
   form.elements.prompt.value = "";
   showSession();
 }
@@ -272,6 +274,7 @@ function showSession() {
 }
 
 function leaveSession() {
+  if (session) forget(`v1/sessions/${session.id}?model=${encodeURIComponent(session.model)}`, token());
   session = null;
   $("resend").hidden = true;
   showSession();
@@ -279,9 +282,9 @@ function leaveSession() {
 
 /** Where the server has lost the session: begin another one with all that is here. */
 function resend() {
-  form.elements.prompt.value = output.text + form.elements.prompt.value;
+  const before = output.text;
   leaveSession();
-  generate();
+  generate(before);
 }
 
 // Failures.
