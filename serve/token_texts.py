@@ -28,7 +28,7 @@ class TokenTexts:
         """Of a token."""
         return self._of(token)[0]
 
-    def bytes(self, token: int) -> list[int] | None:
+    def utf8(self, token: int) -> list[int] | None:
         """Of a token, in UTF-8; None where it has none."""
         return self._of(token)[1]
 
