@@ -248,6 +248,9 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
 
 def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str, notes: Sequence[str]) -> ModelInfo:
     described: Description = asked(model, "describe")
+    for rule in described.end_rules:
+        if max(rule.ids, default=0) >= described.vocab_size:
+            raise ExportError(f"end rule {rule.name} has ids {list(rule.ids)}, expected ids below {described.vocab_size}")
     return ModelInfo(
         architecture=described.architecture,
         source_format=source_format,
@@ -259,6 +262,7 @@ def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str
         context=described.context,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layer_equivalents=Hierarchy.parse(described.hierarchy).layer_equivalents,
+        end_rules=described.end_rules,
     )
 
 

@@ -15,10 +15,11 @@ _CONSTRAINTS = ("json_schema", "regex", "grammar")
 
 
 class Settings(TypedDict, total=False):
-    """Those of `SamplingParams`, and four that are made into them.
+    """Those of `SamplingParams`, and five more.
 
     `json_schema`, `regex` or `grammar`, of which at most one is given, are the constraint. `end` are tokens that end the text:
-    ids, or as the tokenizer writes them, such as `"</s>"`.
+    ids, or as the tokenizer writes them, such as `"</s>"`. `end_rules` are names of ends that the model's own ids mark, such as
+    `"piece"` (`EndRule`; `foveal inspect` lists them).
     """
 
     temperature: float
@@ -42,6 +43,7 @@ class Settings(TypedDict, total=False):
     max_seconds: float | None
     stop: str | Sequence[str]
     end: int | str | Sequence[int | str]
+    end_rules: str | Sequence[str]
 
 
 NAMES = frozenset(Settings.__annotations__)
@@ -56,7 +58,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
 
 
 def params_of(settings: Mapping[str, Any]) -> SamplingParams:
-    """What settings say of choosing tokens; `end` is not part of it.
+    """What settings say of choosing tokens; `end` and `end_rules` are not part of it.
 
     Raises:
         InputError: an unknown setting, one out of its range, several constraints, or one that can't be followed.
