@@ -38,7 +38,9 @@ ALLOWED = {
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench"},
+    "offline": CORE | {"runtime"},
+    "distributed": CORE | {"runtime", "offline"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "distributed"},
 }
 
 
