@@ -22,6 +22,8 @@ _LEAST_PENALTY, _LARGEST_PENALTY = 1e-100, 1e100
 """Any fp32 logit, divided or multiplied by these, is a float64 of full precision."""
 _LARGEST_SHIFT = 1e30
 """Added to any fp32 logit it stays finite in fp32, so that what a bias or a penalty makes of logits can be drawn from."""
+_FEW = 128
+"""Of the likeliest tokens, which are sorted first; most often the filters keep fewer."""
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 LogitsHook = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.ArrayLike]
@@ -257,8 +259,7 @@ class Sampler:
             return int(logits.argmax())
         if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
             return self._draw(_softmax(logits, params.temperature))  # nothing to filter: no need to sort
-        ids = likeliest(logits, params.top_k or len(logits))
-        probabilities = _softmax(logits[ids], params.temperature)
+        ids, probabilities = _sorted(logits, params)
         return int(ids[self._draw(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)])])
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
@@ -333,6 +334,21 @@ def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> F
     values = penalised[ids]
     penalised[ids] = np.where(values > 0, values / penalty, values * penalty)
     return penalised
+
+
+def _sorted(logits: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Likeliest first, at least all that the filters keep: sorting a whole vocabulary costs more than all the rest."""
+    if params.top_k:
+        ids = likeliest(logits, params.top_k)
+        return ids, _softmax(logits[ids], params.temperature)
+    probabilities, count = _softmax(logits, params.temperature), _FEW
+    while True:
+        ids = likeliest(logits, count)
+        found = probabilities[ids]
+        has_all = count >= len(logits)
+        if has_all or found.sum() > params.top_p or found[-1] < params.min_p * found[0]:
+            return ids, found
+        count *= 8
 
 
 def _softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
