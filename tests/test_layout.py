@@ -39,8 +39,9 @@ ALLOWED = {
     "export": CORE | {"models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
     "offline": CORE | {"runtime"},
-    "distributed": CORE | {"runtime", "offline"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "distributed"},
+    "serve": CORE | {"runtime"},
+    "distributed": CORE | {"runtime", "offline", "serve"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
 }
 
 
@@ -114,7 +115,20 @@ def test_root_holds_no_stray_module() -> None:
     assert {file.stem for file in ROOT.glob("*.py")} == (CORE - {"contract"}) | {"__init__"}
 
 
-HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "tokenizers", "scipy", "matplotlib", "polygraphy"}
+HEAVY = {
+    "fastapi",
+    "uvicorn",
+    "prometheus_client",
+    "torch",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "onnxruntime",
+    "tokenizers",
+    "scipy",
+    "matplotlib",
+    "polygraphy",
+}
 
 
 @pytest.mark.parametrize(("module", "most"), [("foveal", 20), ("foveal.runtime", 350), ("foveal.cli", 500)])
