@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, ConfigError, FovealError, install, reason_of
 
+_log = logging.getLogger("foveal")
 LOOPBACK = "127.0.0.1"
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
-def import_ray() -> Any:
+def import_ray(is_own: bool = False) -> Any:
     """The `ray` package.
+
+    Args:
+        is_own: whether it is for a cluster of this machine alone. Ray's processes listen on all addresses unless the machine's
+            own is 127.0.0.1; told so (`_node_ip_address`), it takes another one. Where it thinks that there are no clusters, as
+            on macOS, it stays with 127.0.0.1; it has to know before it is imported.
 
     Raises:
         BackendUnavailable: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells its makers about each cluster otherwise
+    if is_own:
+        if "ray" in sys.modules and os.environ.get(_CLUSTERS) != "0":
+            _log.warning("ray was imported before: its processes will listen on all addresses of this machine")
+        os.environ.setdefault(_CLUSTERS, "0")
     try:
         import ray
     except ImportError as error:
@@ -41,7 +55,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         BackendUnavailable: Ray is not installed.
         ConfigError: there is no cluster at the address.
     """
-    ray = import_ray()
+    ray = import_ray(_is_own(address))
     if ray.is_initialized():
         yield ray
         return
@@ -52,10 +66,18 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _is_own(address: str | None) -> bool:
+    """Whether a cluster is one's own, or one that was begun as one: it calls this machine 127.0.0.1."""
+    if address == "auto":
+        running = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+        address = os.environ.get("RAY_ADDRESS") or (running.read_text().strip() if running.is_file() else "")
+    return address is None or address.partition(":")[0] in (LOOPBACK, "localhost")
+
+
 def _connect(ray: Any, address: str | None, cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address=LOOPBACK, **quiet)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
         return
     try:
         ray.init(address, **quiet)
