@@ -46,6 +46,15 @@ class Replica:
         app.add_middleware(_Named, name=serve.get_replica_context().replica_id.unique_id)
         return app
 
+    def record_replica_metadata(self) -> dict[str, int]:
+        """Called by Ray once: what its routers know of the replica. A replacement of one that died has the rank of that."""
+        from ray import serve
+
+        from .router import PLACE
+
+        rank = serve.get_replica_context().rank
+        return {} if rank is None else {PLACE: rank.rank}
+
     def check_health(self) -> None:
         """Called by Ray now and then; a replica that raises is replaced.
 
