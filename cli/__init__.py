@@ -24,6 +24,7 @@ from .eval import evaluate
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .score import score
 from .threads import own_process
 from .train import train
 from .verify import verify
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
 benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")

@@ -33,7 +33,9 @@ ALWAYS = {
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens profile json",
-    "generate": "bundle output max_new_tokens temperature repetition_penalty end target",
+    "generate": "bundle output max_new_tokens max_seconds n temperature repetition_penalty frequency_penalty presence_penalty "
+    "logit_bias end end_rule json_schema regex grammar json target",
+    "score": "bundle text file top json target",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
@@ -123,6 +125,11 @@ REFUSED = [
     (f"generate {B} It --ids 1", "PROMPT", TWO_PROMPTS),
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
+    *each_idle(f"generate {B} It", "--logprobs 1, --prompt-logprobs 1", "--json, which prints them"),
+    idle(f"generate {B} It --min-tokens 2", "--min-tokens", "--stop, --end or --end-rule, which it holds off"),
+    (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
+    idle(f"score {B} --ids 1,2 --stride 3", "--stride", "a text longer than the context of 96 tokens"),
+    idle(f"score {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     *each_idle(
         f"plan batch {B} --times {T}",
