@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -17,7 +18,24 @@ from ..runtime.logprobs import TokenLogprobs
 from .conditions import require
 from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
+from .on_ray import Address, OnRay
 from .options import Threads, threads_count
+from .prompt_files import (
+    OF_ACTORS,
+    OF_FILES,
+    ActorCount,
+    Capacity,
+    CpusPerActor,
+    Files,
+    GpusPerActor,
+    Out,
+    PartLines,
+    Scored,
+    Slots,
+    Spread,
+    generate_files,
+    one_prompt,
+)
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -36,7 +54,10 @@ def generate(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
     options: GenerationOptions,
-    prompt: Annotated[Optional[str], typer.Argument(help="Text to continue.")] = None,  # noqa: UP045
+    prompts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[PROMPT | FILE...]", help="Text to continue; with --files or --ray, files of prompts."),
+    ] = None,
     ids: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help='Or ids to continue: "17 4 99", or a file that ends in .npy, .bin or .ids.'),
@@ -48,16 +69,51 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print text, ids, reason and log probabilities as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    files: Files = False,
+    out: Out = None,
+    scored: Scored = False,
+    slots: Slots = 16,
+    capacity: Capacity = None,
+    part_lines: PartLines = 256,
+    on_ray: OnRay = False,
+    actors: ActorCount = 1,
+    cpus_per_actor: CpusPerActor = 0.5,
+    gpus_per_actor: GpusPerActor = 0.0,
+    address: Address = None,
 ) -> None:
-    """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended."""
+    """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended.
+
+    With --files or --ray: continue, or score, every line of files; the outputs are JSON lines in the folder --out.
+    """
     from .. import load
 
-    require(context, {"threads": threads_count(target), **options.conditions(json, "--json, which prints them")})
-    as_ids = _wants_ids(prompt, ids, output)
-    given = prompt if prompt is not None else _ids(ids or "")
+    takes_files = files or on_ray
+    require(context, _conditions(options, target, json, takes_files, on_ray, scored))
+    if output not in (None, "text", "ids"):
+        raise ConfigError(f'--output is "{output}", expected text or ids')
     settings = options.settings()  # before the model is loaded, which takes longer
     if options.n < 1:
         raise InputError(f"--n is {options.n}, expected at least 1: texts to write")
+    if takes_files:
+        generate_files(
+            bundle,
+            prompts,
+            out,
+            settings,
+            n=options.n,
+            scored=scored,
+            output=output,
+            target=target,
+            threads=threads,
+            slots=slots,
+            capacity=capacity,
+            part_lines=part_lines,
+            spread=Spread(on_ray, actors, cpus_per_actor, gpus_per_actor, address),
+        )
+        return
+    prompt = one_prompt(prompts)
+    as_ids = _wants_ids(prompt, ids, output)
+    given = prompt if prompt is not None else _ids(ids or "")
     model = load(bundle, target, pool_threads(bundle, target, threads))
     if model.tokenizer is None and (isinstance(given, str) or not as_ids):
         raise ConfigError(
@@ -99,6 +155,21 @@ class _Generated(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[_Choice]
 
 
+def _conditions(
+    options: GenerationOptions, target: str, json: bool, takes_files: bool, on_ray: bool, scored: bool
+) -> dict[str, tuple[bool, str]]:
+    of_generation = [field.name for field in fields(GenerationOptions)]
+    return {
+        "threads": threads_count(target),
+        "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
+        "json": (not takes_files, "no --files and no --ray, which write JSON lines"),
+        **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
+        **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
+        **options.conditions(json or takes_files, "--json, which prints them, or --files"),
+        **(dict.fromkeys((*of_generation, "output"), (False, "no --eval, which draws nothing")) if scored else {}),
+    }
+
+
 def _why(reason: FinishReason | None, rule: str | None, options: GenerationOptions, model: Model) -> str:
     if rule is not None:
         return f"ended (end rule): {rule}: {' or '.join(map(str, model.end_rules(rule)))}"
@@ -122,8 +193,6 @@ def _wants_ids(prompt: str | None, ids: str | None, output: str | None) -> bool:
     if (prompt is None) == (ids is None):
         got = "both" if ids is not None else "neither"
         raise ConfigError(f'got {got} of a prompt and --ids, expected one of them: the text to continue, or --ids "17 4 99"')
-    if output not in (None, "text", "ids"):
-        raise ConfigError(f'--output is "{output}", expected text or ids')
     return output == "ids" or (output is None and ids is not None)
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .guides.guide import Guide
     from .guides.guides import Guides
 
+_NO_STOP = "stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text"
+
 
 class Model:
     """Engines of one bundle. Immutable; its sessions may run in different threads (on a GPU their calls take turns: they share
@@ -169,7 +171,7 @@ class Model:
             settings: as of `generate`.
             as_text: whether text is made of what comes, or ids alone.
 
-        Raises: as `generate`, but for the length of the prompt.
+        Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
         return self._request(prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text)
 
@@ -183,7 +185,7 @@ class Model:
     ) -> Request:
         self._check_params(params)
         if params.stop and not as_text:
-            raise InputError("stop strings are of text, and ids have none; give end tokens (end=2, or --end 2), or write text")
+            raise InputError(_NO_STOP)
         tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(end))
         guide = self._guide(params.constraint, ends)
         return Request(self.prompt_ids(prompt), params, ends, tokenizer, guide, self.end_rules(end_rules))

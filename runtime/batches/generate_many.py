@@ -16,7 +16,9 @@ from ..generation.request import Request
 from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
 from .batch import Batch
-from .continuations import Choice, Continuations, Drawn
+from .choice import Choice, Drawn
+from .continuations import Continuations
+from .waiting import Prompt
 
 _END = object()
 
@@ -87,11 +89,12 @@ class GeneratedMany(Iterator[tuple[int, str]]):
                 return
             index, self._taken = self._taken, self._taken + 1
             try:
-                request = self._request(index, prompt)
+                waiting = Prompt(self._request(index, prompt), index * self._n, self._n)
             except FovealError as error:
                 raise _of_prompt(index, error) from error
-            for choice in self._going.add(request, index * self._n, self._n):
+            for choice in waiting.choices:
                 self._keep(choice)
+            self._going.add(waiting)
             free -= 1
 
     def _keep(self, choice: Choice) -> None:
