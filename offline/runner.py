@@ -9,7 +9,9 @@ from typing import NamedTuple
 import msgspec
 
 from ..errors import FovealError
-from ..runtime.batches.continuations import Choice, Continuations, Drawn
+from ..runtime.batches.choice import Choice, Drawn
+from ..runtime.batches.continuations import Continuations
+from ..runtime.batches.waiting import Prompt
 from ..runtime.generation.request import Request
 from ..runtime.model import Model
 from .inputs import Part
@@ -122,11 +124,13 @@ class Runner:
         """Let a line begin; False: it can't be taken, and that is what came of it."""
         try:
             request, count = self._task.request(self._model, line)
+            going = _Going(line, progress, request, texts=[""] * count, live=set(range(count)))
+            prompt = Prompt(request, going, count)
         except FovealError as error:
             progress.keep(line, failed(line, error))
             return False
-        going = _Going(line, progress, request, texts=[""] * count, live=set(range(count)))
-        going.choices = self._going.add(request, going, count)
+        going.choices = list(prompt.choices)
+        self._going.add(prompt)
         return True
 
     def _step(self) -> list[_Progress]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import FovealError, InputError
-from ..runtime.batches.continuations import Choice
+from ..runtime.batches.choice import Choice
 from ..runtime.generation.request import Request
 from ..runtime.logprobs import TokenLogprobs
 from ..runtime.model import Model

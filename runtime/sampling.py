@@ -51,7 +51,7 @@ class SamplingParams:
             once if it was drawn at all (OpenAI's; tokens of the prompt do not count).
         logit_bias: what is added to the logits of some ids, `{id: bias}`; minus infinity forbids a token.
         logits_hook: a function of (ids so far `[T]`, logits float32 `[V]`) that gives the logits to go on with.
-        constraint: what the text has to follow: `Constraint.json_schema`, `.regex` or `.grammar`.
+        constraint: what the text has to follow, a `foveal.Constraint`.
         logprobs: how many of the likeliest tokens are kept with each token drawn, beside its own log probability, in the
             model's own distribution; 0 keeps its own alone, None nothing.
         prompt_logprobs: the same for the tokens of the prompt, but the first.
@@ -223,8 +223,8 @@ class Sampler:
             allowed: the tokens to choose from, `[V]`; None: all.
 
         Raises:
-            InputError: no finite logit, one that is NaN or plus infinity, or another shape; seen ids or ids of the bias outside
-                the vocabulary; none allowed; a hook that raised an error or gave no logits.
+            InputError: no finite logit, one that is NaN or plus infinity, or another shape; seen ids, end tokens or ids of the
+                bias outside the vocabulary; none allowed; a hook that raised an error or gave no logits.
         """
         given = _checked(logits)
         token = self._choose(self._adjusted(given, seen, allowed))
@@ -249,8 +249,7 @@ class Sampler:
         if allowed is not None:
             logits = np.where(allowed, logits, -np.inf)
         if self._end_ids and self._count < params.min_tokens:
-            logits = logits.copy()
-            logits[self._end_ids] = -np.inf
+            logits = _without(logits, self._end_ids)
         return logits if logits.max() > -np.inf else _refuse_all(allowed is not None)
 
     def _choose(self, logits: Floats) -> int:
@@ -320,6 +319,14 @@ def _discouraged(logits: Floats, drawn: Mapping[int, int], frequency: float, pre
     """github.com/openai/openai-openapi, "Frequency and presence penalties"."""
     found = logits.astype(np.float64)
     found[list(drawn)] -= np.array(list(drawn.values())) * frequency + presence
+    return found
+
+
+def _without(logits: Floats, ids: list[int]) -> Floats:
+    if min(ids) < 0 or max(ids) >= len(logits):
+        raise InputError(f"the end tokens are {ids}, expected ids below {len(logits)}")
+    found = logits.astype(np.float64)  # a hook may have given integers, which hold no infinity
+    found[ids] = -np.inf
     return found
 
 

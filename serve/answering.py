@@ -154,7 +154,7 @@ class Answering:
         report = Report()
         if self.wanted.reports and not self.wanted.scores_only:
             report.tokens = [
-                TokenReport(event.position, event.token, event.fired, round(event.seconds, 6))
+                TokenReport(event.position, event.token, self._text([event]), event.fired, round(event.seconds, 6))
                 for event in events
                 if event.token is not None
             ]

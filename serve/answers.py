@@ -25,10 +25,11 @@ class Usage(Struct):
 
 
 class TokenReport(Struct):
-    """How a token came: where it stands, which stages fired for it, and how long it took."""
+    """How a token came: where it stands, the text that it made certain, which stages fired for it, and how long it took."""
 
     position: int
     token: int
+    text: str
     fired: tuple[str, ...]
     seconds: float
 

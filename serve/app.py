@@ -17,6 +17,7 @@ from ..errors import FovealError
 from .failures import Failure, failure_of, invalid
 from .gate import Gate, record_of
 from .openapi import schemas
+from .page import add_page
 from .routes import add_generation, add_models, add_sessions, add_state
 from .served import Served
 from .server import Server
@@ -43,6 +44,8 @@ def create_app(served: Mapping[str, Served], settings: ServeSettings | None = No
     app.add_exception_handler(RequestValidationError, _wrong_path)
     for add in (add_generation, add_models, add_sessions, add_state):
         add(app, server)
+    if server.settings.page:
+        add_page(app)
     app.openapi = functools.partial(_described, app)  # type: ignore[method-assign]
     return app
 

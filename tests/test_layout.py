@@ -65,6 +65,7 @@ ROOMS = {  # of export/; what starts from a bundle or a checkpoint stands in fro
     "precision": {"graphs"},
     "cpu": {"graphs"},
     "tensorrt": {"graphs", "precision"},
+    "triton": set(),
 }
 
 
@@ -150,6 +151,7 @@ WITHOUT_TORCH = (
     "precision.write_precision",
     "cpu.lower",
     "tensorrt.compile",
+    "triton.repository",
     "graphs.change_dialect",
     "graphs.saving",
     "graphs.dialect",

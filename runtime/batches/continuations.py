@@ -4,122 +4,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import FovealError
-from ..generation.continuation import Continuation, FinishReason
-from ..generation.request import Request
-from ..logprobs import TokenLogprobs
-from ..scoring import PromptScorer
+from ..generation.continuation import FinishReason
 from ..snapshots import Snapshot
 from .batch import Batch
+from .choice import Choice, Drawn
 from .sequence import Sequence
+from .waiting import Branch, Prompt
 
 Logits = npt.NDArray[np.float32]
 
 
-class Choice:
-    """One text of a request.
-
-    Attributes:
-        owner: whose it is, as told by who added it.
-        index: which of the request's texts.
-        continuation: its tokens.
-        scorer: has the prompt's log probabilities, if the settings ask for them, once a token was drawn.
-        restored: tokens of its prompt that were not computed, but taken from a snapshot.
-        keeps_state: whether its state is wanted at the end; its last token is appended then.
-        snapshot: of its state, after such an end; None if no memory was left for it.
-    """
-
-    def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool, restored: int) -> None:
-        self.owner, self.index, self.keeps_state, self.restored = owner, index, keeps_state, restored
-        self.continuation = Continuation(request.choice(index))
-        self.scorer: PromptScorer | None = None
-        self.snapshot: Snapshot | None = None
-        self.last: Drawn | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it draws no more; its state may still have to be taken."""
-        return self.continuation.finish_reason is not None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What a step brought to a choice.
-
-    Attributes:
-        choice: whose; None: the step failed for all, and what it did not append is there for the next.
-        text: that became certain.
-        token: the id that was drawn, if it is given out.
-        logprobs: of the token, if asked for.
-        position: of the token in its sequence; -1 without one.
-        finish_reason: why it ended; None: it goes on, or ended with an error.
-        error: it ended with.
-    """
-
-    choice: Choice | None
-    text: str = ""
-    token: int | None = None
-    logprobs: TokenLogprobs | None = None
-    position: int = -1
-    finish_reason: FinishReason | None = None
-    error: FovealError | None = None
-
-    @property
-    def is_last(self) -> bool:
-        """Whether nothing comes after it."""
-        return self.choice is not None and (self.finish_reason is not None or self.error is not None)
-
-
-@dataclass(frozen=True, eq=False)
-class _Prompt:
-    """To be read, after a snapshot or by itself, for all texts of a request."""
-
-    request: Request
-    choices: list[Choice]
-    snapshot: Snapshot | None
-
-    @property
-    def live(self) -> list[Choice]:
-        return [choice for choice in self.choices if not choice.is_over]
-
-    def begin(self, batch: Batch) -> Sequence:
-        watch = None if self.choices[0].scorer is None else self.choices[0].scorer.take
-        if self.snapshot is None:
-            return batch.join(self.request.ids, watch=watch)
-        sequence = batch.restore(self.snapshot)
-        try:
-            ids = self.request.ids
-            if not len(ids):  # go on from what is there: its last token gives the logits again
-                ids = batch.tokens(sequence)[-1:].tolist()
-                batch.rewind(sequence, 1)
-            batch.extend(sequence, ids, watch=watch)
-        except BaseException:
-            batch.leave(sequence)
-            raise
-        return sequence
-
-
-@dataclass(frozen=True, eq=False)
-class _Branch:
-    """Another text after a prompt that was read when no slot was free for it."""
-
-    choice: Choice
-    snapshot: Snapshot
-    logits: Logits
-
-    @property
-    def live(self) -> list[Choice]:
-        return [] if self.choice.is_over else [self.choice]
-
-
 class Continuations:
     """Continues requests in the slots of a batch. All calls come from one thread at a time.
+
+    Every choice is told of once with `Drawn.is_last`, and not after that. What an exception that is no FovealError ends, such
+    as an interrupt, loses nothing: the next step goes on where it was.
 
     Args:
         batch: that has nothing else to do.
@@ -127,10 +31,13 @@ class Continuations:
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self._waiting: deque[_Prompt | _Branch] = deque()
-        self._reading: dict[Sequence, _Prompt] = {}
+        self._waiting: deque[Prompt | Branch] = deque()
+        self._reading: dict[Sequence, Prompt] = {}
         self._running: dict[Sequence, Choice] = {}
+        self._logits: dict[Sequence, Logits] = {}
+        """To draw from; some are left here only if drawing was interrupted."""
         self._next: dict[Sequence, int] = {}
+        """Drawn, to be appended."""
         self._found: list[Drawn] = []
 
     @property
@@ -151,33 +58,11 @@ class Continuations:
     @property
     def is_idle(self) -> bool:
         """Whether a step would do nothing."""
-        return not (self._waiting or self._reading or self._running)
+        return not (self._waiting or self._reading or self._running or self._found)
 
-    def add(
-        self,
-        request: Request,
-        owner: Any = None,
-        count: int = 1,
-        snapshot: Snapshot | None = None,
-        keeps_state: bool = False,
-    ) -> list[Choice]:
-        """Let `count` texts of a request begin when there is room; its prompt is read once.
-
-        Args:
-            request: what to continue.
-            owner: handed back with what is drawn.
-            count: how many texts; each has a seed of its own.
-            snapshot: of a sequence that the prompt comes after; None: it begins one.
-            keeps_state: whether the state of the first text is wanted at its end.
-        """
-        restored = 0 if snapshot is None else snapshot.position
-        choices = [Choice(owner, index, request, keeps_state and not index, restored) for index in range(count)]
-        if request.params.prompt_logprobs is not None:
-            scorer = PromptScorer(request.ids, request.params.prompt_logprobs)
-            for choice in choices:
-                choice.scorer = scorer
-        self._waiting.append(_Prompt(request, choices, snapshot))
-        return choices
+    def add(self, prompt: Prompt) -> None:
+        """Let the texts of a prompt begin when there is room; it is read once. First come, first served."""
+        self._waiting.append(prompt)
 
     def step(self) -> list[Drawn]:
         """Let those that wait have free slots, append what was drawn, and draw the next.
@@ -185,6 +70,7 @@ class Continuations:
         What can't be taken, or can't go on, ends with its error; the others go on.
         """
         self._expire()
+        self._draw_all()
         self._admit()
         if self._reading or self._running:
             self._decode()
@@ -203,28 +89,52 @@ class Continuations:
             reason: why.
             keep: whether state that was wanted at the end is still wanted.
         """
+        self._end(choices, reason, keep)
+        return self._taken()
+
+    def _end(self, choices: Iterable[Choice], reason: FinishReason, keep: bool) -> None:
         for choice in choices:
-            sequence = self._sequence_of(choice)
-            if choice.is_over and sequence is None:
-                continue
-            drawn = choice.last or Drawn(choice, choice.continuation.finish(reason), finish_reason=reason)
-            if sequence is not None and keep and choice.keeps_state:
-                choice.last = drawn
-                continue
-            if sequence is not None:
-                self._leave(sequence)
-            self._found.append(drawn)
+            if choice.last is not None:
+                self._drop(choice, choice.last, keep)
+            elif not choice.is_over:
+                count = len(choice.continuation.ids)
+                *found, last = choice.given_out(count, choice.continuation.finish(reason))
+                self._found += found
+                self._drop(choice, last, keep)
+        self._drop_dead()
+
+    def fail(self, choices: Iterable[Choice], error: FovealError) -> list[Drawn]:
+        """End choices with an error, but for those whose text is whole; slots are free at once, and no state is kept."""
+        for choice in choices:
+            if choice.last is not None:
+                self._drop(choice, choice.last, keep=False)
+            elif not choice.is_over:
+                choice.continuation.finish("cancelled")
+                self._drop(choice, Drawn(choice, error=error), keep=False)
         self._drop_dead()
         return self._taken()
 
     def close(self) -> None:
         """Drop all, and give the batch's memory back."""
+        for waiting in (*self._waiting, *self._reading.values()):
+            for choice in waiting.live:
+                choice.continuation.close()
+        for choice in self._running.values():
+            choice.continuation.close()
         self._waiting.clear()
-        self._reading, self._running, self._next = {}, {}, {}
+        self._reading, self._running, self._logits, self._next, self._found = {}, {}, {}, {}, []
         self.batch.close()
 
-    def _sequence_of(self, choice: Choice) -> Sequence | None:
-        return next((sequence for sequence, one in self._running.items() if one is choice), None)
+    def _drop(self, choice: Choice, last: Drawn, keep: bool) -> None:
+        """Out of its slot, if it has one; with its state once what was drawn is appended, if that is to be kept."""
+        sequence = next((sequence for sequence, one in self._running.items() if one is choice), None)
+        if sequence is not None and keep and choice.keeps_state:
+            choice.last = last
+            return
+        choice.last = None
+        if sequence is not None:
+            self._leave(sequence)
+        self._found.append(last)
 
     def _drop_dead(self) -> None:
         """Prompts that nobody waits for any more."""
@@ -235,27 +145,30 @@ class Continuations:
 
     def _expire(self) -> None:
         """End what has had no token when its time is over; what has any is looked at after each."""
-        for waiting in [*self._waiting, *self._reading.values()]:
-            for choice in waiting.live:
-                if choice.continuation.request.is_late:
-                    choice.continuation.finish("deadline")
-                    self._found.append(Drawn(choice, finish_reason="deadline"))
-        self._drop_dead()
+        late = [
+            choice
+            for waiting in (*self._waiting, *self._reading.values())
+            for choice in waiting.live
+            if choice.continuation.request.is_late
+        ]
+        if late:
+            self._end(late, "deadline", keep=False)
 
     def _admit(self) -> None:
-        """In the order in which they came."""
+        """In the order in which they came; each leaves the queue once it has a slot, so that an interrupt loses none."""
         while self._waiting and self.batch.free_slots:
-            waiting = self._waiting.popleft()
+            waiting = self._waiting[0]
             try:
-                if isinstance(waiting, _Prompt):
+                if isinstance(waiting, Prompt):
                     self._reading[waiting.begin(self.batch)] = waiting
                 else:
                     sequence = self.batch.restore(waiting.snapshot)
-                    self._running[sequence] = waiting.choice
-                    self._draw(sequence, waiting.logits)
+                    self._running[sequence], self._logits[sequence] = waiting.choice, waiting.logits
             except FovealError as error:
                 for choice in waiting.live:
                     self._fail(choice, error)
+            self._waiting.popleft()
+            self._draw_all()
 
     def _decode(self) -> None:
         """If a step fails, the tokens that it did not append are there for the next one; who found no room is given up."""
@@ -266,14 +179,14 @@ class Continuations:
         except BaseException as error:  # an interrupt, too: no token may be appended twice by who goes on after it
             found = {one: one.logits for one, position in before if one.position > position and one.logits is not None}
             failure = error
+        self._logits.update(found)
         for sequence in found:
             self._next.pop(sequence, None)
-        for sequence, logits in found.items():
-            self._take(sequence, logits)
         if isinstance(failure, FovealError):
             self._note(failure)
         elif failure is not None:
             raise failure
+        self._draw_all()
 
     def _note(self, failure: FovealError) -> None:
         """Of a step: of those that found no room, if there are any."""
@@ -287,78 +200,89 @@ class Continuations:
         if not paused:
             self._found.append(Drawn(None, error=failure))
 
+    def _draw_all(self) -> None:
+        """From the logits that there are, one after the other, so that an interrupt leaves those that come after it."""
+        while self._logits:
+            sequence, logits = next(iter(self._logits.items()))
+            self._take(sequence, logits)
+            self._logits.pop(sequence, None)
+
     def _take(self, sequence: Sequence, logits: Logits) -> None:
         """Logits of a sequence: those after a prompt, or after the token that it was given."""
-        prompt = self._reading.pop(sequence, None)
+        prompt = self._reading.get(sequence)
         if prompt is not None:
-            first, *others = prompt.live
-            self._running[sequence] = first
-            self._branch(sequence, others, logits)
+            self._part(sequence, prompt, logits)
+            self._running[sequence] = prompt.live[0]
+            del self._reading[sequence]
         choice = self._running[sequence]
         if choice.last is None:
-            self._draw(sequence, logits)
+            self._draw(sequence, choice, logits)
         else:
             self._give_last(sequence, choice, choice.last)
 
-    def _branch(self, sequence: Sequence, others: list[Choice], logits: Logits) -> None:
-        """Let the other texts of a prompt begin: in a free slot, or from a snapshot once there is one."""
+    def _part(self, sequence: Sequence, prompt: Prompt, logits: Logits) -> None:
+        """Let all texts of a prompt but the first begin: in a free slot, or from a snapshot once there is one."""
         snapshot: Snapshot | None = None
-        later: list[_Prompt | _Branch] = []
-        for choice in others:
+        waiting = 0
+        for choice in prompt.live[1:]:
             try:
                 if self.batch.free_slots and not self._waiting:
                     self._running[self.batch.fork(sequence)] = choice
-                    continue
-                snapshot = snapshot or self.batch.snapshot(sequence)
-                later.append(_Branch(choice, snapshot, logits.copy()))
+                else:
+                    snapshot = snapshot or self.batch.snapshot(sequence)
+                    self._waiting.insert(waiting, Branch(choice, snapshot, logits.copy()))
+                    waiting += 1
             except FovealError as error:
                 self._fail(choice, error)
-        self._waiting.extendleft(reversed(later))
+            prompt.choices.remove(choice)
 
-    def _draw(self, sequence: Sequence, logits: Logits) -> None:
-        choice = self._running[sequence]
-        going, count, text = choice.continuation, len(choice.continuation.ids), ""
+    def _draw(self, sequence: Sequence, choice: Choice, logits: Logits) -> None:
+        going, count, seen = choice.continuation, len(choice.continuation.ids), self.batch.tokens(sequence)
+        if choice.start is None:
+            choice.start = len(seen)
         try:
-            token, text = going.draw(logits, self.batch.tokens(sequence))
-        except FovealError as error:
+            token, text = going.draw(logits, seen)
+        except Exception as error:  # whatever its own settings make of it is no matter of the others
             self._leave(sequence)
-            self._fail(choice, error)
+            self._fail(choice, _of_choice(error))
             return
-        if token is not None and sequence.position >= self.batch.capacity:
+        if token is not None and sequence.position < self.batch.capacity:
+            self._next[sequence] = token
+        elif token is not None:
             text += going.finish("capacity")
-        drawn = Drawn(choice, text, finish_reason=going.finish_reason)
-        if len(going.ids) > count:
-            drawn = replace(drawn, token=going.ids[-1], logprobs=going.last_logprobs, position=sequence.position)
-        self._go_on(sequence, choice, drawn)
-
-    def _go_on(self, sequence: Sequence, choice: Choice, drawn: Drawn) -> None:
-        """Hand out what was drawn, and see what the next step does with the token."""
-        has_room = sequence.position < self.batch.capacity
-        if drawn.finish_reason is None:
-            self._found.append(drawn)
-        elif not choice.keeps_state or drawn.token is None or not has_room:
-            self._give_last(sequence, choice, drawn)
+        *found, last = choice.given_out(count, text)
+        self._found += found
+        if last.finish_reason is None:
+            if last.token is not None or last.text:
+                self._found.append(last)
             return
-        else:
-            choice.last = drawn  # once its token is appended, too
-        if drawn.token is not None:
-            self._next[sequence] = drawn.token
+        choice.last = last
+        if not choice.keeps_state or sequence not in self._next:
+            self._give_last(sequence, choice, last)
 
     def _give_last(self, sequence: Sequence, choice: Choice, last: Drawn) -> None:
         if choice.keeps_state:
             try:
+                self.batch.rewind(sequence, choice.continuation.withheld)
                 choice.snapshot = self.batch.snapshot(sequence)
-            except FovealError:  # no memory: its text is whole all the same
+            except FovealError:  # no memory, or rows that were compacted: its text is whole all the same
                 choice.snapshot = None
-        self._leave(sequence)
-        self._found.append(last)
+        self._drop(choice, last, keep=False)
 
     def _fail(self, choice: Choice, error: FovealError) -> None:
         choice.continuation.finish("cancelled")
         self._found.append(Drawn(choice, error=error))
 
     def _leave(self, sequence: Sequence) -> None:
-        self._reading.pop(sequence, None)
-        self._running.pop(sequence, None)
-        self._next.pop(sequence, None)
+        for of_sequence in (self._reading, self._running, self._logits, self._next):
+            of_sequence.pop(sequence, None)
         self.batch.leave(sequence)
+
+
+def _of_choice(error: Exception) -> FovealError:
+    """What is no error of foveal's, as one."""
+    if isinstance(error, FovealError):
+        return error
+    found = FovealError(f"choosing a token failed: {type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found

@@ -16,7 +16,9 @@ from ..generation.request import Request
 from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
 from .batch import Batch
-from .continuations import Choice, Continuations, Drawn
+from .choice import Choice, Drawn
+from .continuations import Continuations
+from .waiting import Prompt
 
 _END = object()
 
@@ -87,11 +89,12 @@ class GeneratedMany(Iterator[tuple[int, str]]):
                 return
             index, self._taken = self._taken, self._taken + 1
             try:
-                request = self._request(index, prompt)
+                waiting = Prompt(self._request(index, prompt), index * self._n, self._n)
             except FovealError as error:
                 raise _of_prompt(index, error) from error
-            for choice in self._going.add(request, index * self._n, self._n):
+            for choice in waiting.choices:
                 self._keep(choice)
+            self._going.add(waiting)
             free -= 1
 
     def _keep(self, choice: Choice) -> None:
@@ -147,7 +150,7 @@ def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
     """The settings of one prompt: a list gives each prompt its own, anything else holds for all.
 
-    `stop` and `end` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
+    `stop`, `end` and `end_rules` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
 
     Raises:
         InputError: a list of another length than there are prompts.
@@ -167,7 +170,7 @@ def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None)
 def _is_by_prompt(name: str, value: object) -> bool:
     if not isinstance(value, list):
         return False
-    return name not in ("stop", "end") or any(isinstance(one, list | tuple) for one in value)
+    return name not in ("stop", "end", "end_rules") or any(isinstance(one, list | tuple) for one in value)
 
 
 def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:

@@ -270,8 +270,8 @@ class HostBatchDecoder:
 
     @property
     def fires(self) -> dict[str, int]:
-        """As `BatchDecoder.fires`."""
-        decoders = self._of_slot.values()
+        """As `BatchDecoder.fires`; while another thread steps, too."""
+        decoders = list(self._of_slot.values())
         return {name: count + sum(decoder.fires[name] for decoder in decoders) for name, count in self._fires.items()}
 
     @property

@@ -1,12 +1,20 @@
-"""What a service tells of itself, for metrics and logs. Calls come from its own thread and should be quick."""
+"""What a service tells of itself, for metrics and logs. Calls come from its own threads and should be quick."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 from ..generation.continuation import FinishReason
+
+_log = logging.getLogger("foveal.service")
+_Args = ParamSpec("_Args")
 
 
 class ServiceObserver:
-    """Does nothing; metrics override what they count."""
+    """Does nothing; metrics override what they count. What a method raises is logged, once, and disturbs nothing."""
 
     def first_token(self, seconds: float) -> None:
         """A text's first token came so long after its request."""
@@ -19,3 +27,26 @@ class ServiceObserver:
 
     def finished(self, reason: FinishReason | None, seconds: float, prompt_tokens: int, new_tokens: int) -> None:
         """A text ended, or failed if there is no reason, so long after its request."""
+
+
+class QuietObserver(ServiceObserver):
+    """Tells another one, and goes on whatever that raises."""
+
+    def __init__(self, observer: ServiceObserver) -> None:
+        self._has_failed = False
+        self.first_token = self._quiet(observer.first_token)  # type: ignore[method-assign]
+        self.token = self._quiet(observer.token)  # type: ignore[method-assign]
+        self.stepped = self._quiet(observer.stepped)  # type: ignore[method-assign]
+        self.finished = self._quiet(observer.finished)  # type: ignore[method-assign]
+
+    def _quiet(self, told: Callable[_Args, None]) -> Callable[_Args, None]:
+        @wraps(told)
+        def tell(*args: _Args.args, **kwargs: _Args.kwargs) -> None:
+            try:
+                told(*args, **kwargs)
+            except Exception:  # whatever metrics may raise
+                if not self._has_failed:
+                    _log.exception("an observer of the service failed; what else it raises is not logged")
+                self._has_failed = True
+
+        return tell

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +18,7 @@ from ..batches.batch import PREFILL_SECONDS, Batch
 from ..batches.phases import Policy
 from ..capacity import whole
 from ..generation.request import Request
+from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 from .job import Job
 from .observer import ServiceObserver
@@ -97,6 +100,7 @@ class Service:
         )
         self.capacity = self._worker.going.batch.capacity
         self._is_closing = False
+        self._counting = threading.Lock()
         self._counts = dict.fromkeys(("requests", "refused", "prompt_tokens", "restored_tokens"), 0)
 
     def submit(
@@ -163,32 +167,32 @@ class Service:
         as_text: bool,
         settings: Mapping[str, Any],
     ) -> AnyStream:
-        self._check(n, session, position)
+        n, position = self._checked(n, session, position)
         request = self.model.request(prompt, settings, as_text)
         stream = open_stream(n, len(request.ids), session)
-        job = Job(stream, request, session is not None or self.sessions.keeps_prefixes)
-        stream.on_cancel = lambda: self._worker.cancel(job)
         if session is None:
-            self._begin_anew(job)
-            self._enter(job)
+            self._enter(stream, *self._begun_anew(request))
             return stream
-        job.snapshot = self.sessions.begin(session, position)
+        snapshot = self.sessions.begin(session, position)
         try:
-            self._enter(job)
+            self._enter(stream, *(self._begun_anew(request) if snapshot is None else (request, snapshot)))
         except BaseException:
             self.sessions.end(session)
             raise
         return stream
 
-    def _check(self, n: int, session: str | None, position: int | None) -> None:
+    def _checked(self, n: int, session: str | None, position: int | None) -> tuple[int, int | None]:
         n, most = whole("n", n, InputError), self.slots + self.queue
         if not 1 <= n <= most:
             raise InputError(f"n is {n}, expected 1 to {most}, as many texts as slots and queue hold")
         if position is not None and session is None:
             raise InputError(f"got position {position} without a session, whose position it would be; name the session")
+        if position is not None and (position := whole("position", position, InputError)) < 0:
+            raise InputError(f"position is {position}, expected at least 0: tokens that the session holds")
         self._check_open()
         if self._worker.texts + n > most:  # before anything is read or split; entering looks again
             raise self._full()
+        return n, position
 
     def _check_open(self) -> None:
         if self._is_closing:
@@ -197,21 +201,21 @@ class Service:
             raise ServiceClosedError("the service's engines failed; see its log, and start it again")
 
     def _full(self) -> QueueFullError:
-        self._counts["refused"] += 1
+        self._count(refused=1)
         seconds = self._worker.seconds_per_text * max(1, self._worker.waiting) / self.slots
         return QueueFullError(
             f"the service is full: it holds {self.slots} texts that decode and {self.queue} that wait; ask again later",
             retry_after=max(1.0, seconds),
         )
 
-    def _begin_anew(self, job: Job) -> None:
-        """With what the prompt has in common with what is kept, unless all its tokens are to be scored."""
-        ids = list(job.request.ids)
-        if job.request.params.prompt_logprobs is None and (found := self.sessions.prefix(ids)) is not None:
-            job.snapshot, job.request = found, replace(job.request, ids=ids[found.position :])
+    def _begun_anew(self, request: Request) -> tuple[Request, Snapshot | None]:
+        """After what the prompt has in common with what is kept, unless all its tokens are to be scored."""
+        if request.params.prompt_logprobs is not None or (found := self.sessions.prefix(request.ids)) is None:
+            return request, None
+        return replace(request, ids=request.ids[found.position :]), found
 
-    def _enter(self, job: Job) -> None:
-        past, new = 0 if job.snapshot is None else job.snapshot.position, len(job.request.ids)
+    def _enter(self, stream: Stream, request: Request, snapshot: Snapshot | None) -> None:
+        past, new = 0 if snapshot is None else snapshot.position, len(request.ids)
         if not past + new:
             raise InputError("the prompt is empty, expected at least one token; these models have no start token")
         if past + new > self.capacity:
@@ -220,13 +224,22 @@ class Service:
                 f"the prompt has {new} tokens{after}, a sequence of this service room for {self.capacity}; shorten the prompt, "
                 "or open the service with more capacity"
             )
-        job.stream.restored_tokens = past
-        self._check_open()
-        if not self._worker.enter(job, self.slots + self.queue):
-            raise self._full()
-        self._counts["requests"] += 1
-        self._counts["prompt_tokens"] += job.stream.prompt_tokens
-        self._counts["restored_tokens"] += past
+        stream.restored_tokens = past
+        job = Job(stream, request, snapshot, stream.session is not None or self.sessions.keeps_prefixes)
+        stream.on_cancel = partial(self._worker.cancel, job)
+        try:
+            self._check_open()
+            if not self._worker.enter(job, self.slots + self.queue):
+                raise self._full()
+        except BaseException:
+            job.close()
+            raise
+        self._count(requests=1, prompt_tokens=stream.prompt_tokens, restored_tokens=past)
+
+    def _count(self, **counts: int) -> None:
+        with self._counting:
+            for name, count in counts.items():
+                self._counts[name] += count
 
     @property
     def is_alive(self) -> bool:

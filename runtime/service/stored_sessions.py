@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ...errors import InputError, SessionBusyError, SessionLostError
+from ...errors import FovealError, InputError, SessionBusyError, SessionLostError
 from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 
+_log = logging.getLogger("foveal.service")
 LEAST_PREFIX = 32
 """Fewer common tokens are read again: a copy of their state takes as long."""
 LONGEST_NAME = 256
@@ -44,12 +46,10 @@ class StoredSessions:
             SessionLostError: it is not there, or holds another number of tokens.
             CapacityError, StorageError: as `SessionStore.get`.
         """
-        store = self._required()
-        if not 0 < len(session) <= LONGEST_NAME:
-            raise InputError(f"a session's name has {len(session)} characters, expected 1 to {LONGEST_NAME}")
+        store, key = self._required(), _key_of(session)
         self._claim(session)
         try:
-            snapshot = store.get(_SESSION_KEY + session)
+            snapshot = store.get(key)
             _check_position(session, position, None if snapshot is None else snapshot.position)
         except BaseException:
             self.end(session)
@@ -61,32 +61,42 @@ class StoredSessions:
         with self._turn:
             self._busy.discard(session)
 
-    def keep(self, session: str | None, snapshot: Snapshot) -> None:
-        """Store the state that a request ended with.
+    def keep(self, session: str | None, snapshot: Snapshot) -> int | None:
+        """Store the state that a request ended with; returns the tokens that its session holds then, None without one.
 
         Raises: as `SessionStore.put`.
         """
-        key = f"{_PREFIX_KEY}{next(self._count)}" if session is None else _SESSION_KEY + session
+        key = f"{_PREFIX_KEY}{next(self._count)}" if session is None else _key_of(session)
         self._required().put(key, snapshot)
+        return None if session is None else snapshot.position
 
     def forget(self, session: str) -> bool:
         """Keep a session no longer; whether there was one.
 
         Raises:
             SessionBusyError: a request is at it.
+            InputError, StorageError: as `SessionStore.discard`.
         """
+        store, key = self._required(), _key_of(session)
         with self._at(session):
-            return self._required().discard(_SESSION_KEY + session)
+            return store.discard(key)
 
     def position(self, session: str) -> int | None:
         """Tokens that a session holds; None: there is none, or no longer."""
-        return self._required().position(_SESSION_KEY + session)
+        return self._required().position(_key_of(session))
 
-    def prefix(self, ids: list[int]) -> Snapshot | None:
-        """State of what a prompt has in common with a sequence that is kept, if it is worth a copy."""
+    def prefix(self, ids: Sequence[int]) -> Snapshot | None:
+        """State of what a prompt has in common with a sequence that is kept, if it is worth a copy.
+
+        A store that can't be read is one that has nothing in common: the prompt is read again.
+        """
         if not self.keeps_prefixes or self.store is None or len(ids) <= LEAST_PREFIX:
             return None
-        found = self.store.longest_prefix(ids[:-1])
+        try:
+            found = self.store.longest_prefix(ids[:-1])
+        except FovealError as error:
+            _log.warning("what a prompt begins with could not be looked for: %s", error)
+            return None
         return None if found is None or found.snapshot.position < LEAST_PREFIX else found.snapshot
 
     @contextmanager
@@ -107,6 +117,14 @@ class StoredSessions:
         if self.store is None:
             raise InputError("this service keeps no sessions; open it with a store (foveal serve --store-memory)")
         return self.store
+
+
+def _key_of(session: str) -> str:
+    if not isinstance(session, str):
+        raise InputError(f"a session's name must be text, got {type(session).__name__}")
+    if not 0 < len(session) <= LONGEST_NAME:
+        raise InputError(f"a session's name has {len(session)} characters, expected 1 to {LONGEST_NAME}")
+    return _SESSION_KEY + session
 
 
 def _check_position(session: str, expected: int | None, found: int | None) -> None:

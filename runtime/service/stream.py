@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..generation.continuation import FinishReason
 from ..logprobs import TokenLogprobs
 from .event import Event
+
+
+def _nothing() -> None:
+    """There is nothing to cancel."""
 
 
 class Stream:
@@ -30,13 +35,12 @@ class Stream:
         self.finish_reasons: dict[int, FinishReason] = {}
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.session_position: int | None = None
-        self.on_cancel: Callable[[], None] = lambda: None
+        self.on_cancel: Callable[[], None] = _nothing
         self._live = n
 
     def cancel(self) -> None:
         """Want no more: its slots are free before the next step. What was stored of its session stays as it was."""
-        if self._live:
-            self.on_cancel()
+        self.on_cancel()
 
     @property
     def is_over(self) -> bool:
@@ -44,14 +48,18 @@ class Stream:
         return not self._live
 
     def _note(self, event: Event) -> Event:
-        """Count an event that is handed on; raises the error that it brings."""
+        """Count an event that is handed on; raises the error that it brings, after which nothing comes."""
         if event.is_last:
             self._live -= 1
         if event.finish_reason is not None:
             self.finish_reasons[event.index] = event.finish_reason
         if event.error is not None:
-            self.cancel()
+            if self._live:
+                self.cancel()
             self._live = 0
+        if not self._live:
+            self.on_cancel = _nothing
+        if event.error is not None:
             raise event.error
         return event
 
@@ -78,27 +86,32 @@ class ThreadStream(Stream, Iterator[Event]):
 
 
 class AsyncStream(Stream, AsyncIterator[Event]):
-    """For the tasks of an event loop: `async for event in stream`. `put` is called in the loop."""
+    """For a task of an event loop: `async for event in stream`. `put` is called in the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.loop = loop
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: deque[Event] = deque()
+        self._has_events = asyncio.Event()
 
     def put(self, event: Event) -> None:
         """Hand over an event, in the loop's thread."""
-        self._events.put_nowait(event)
+        self._events.append(event)
+        self._has_events.set()
 
     async def __anext__(self) -> Event:
         if self.is_over:
             raise StopAsyncIteration
-        return self._note(await self._events.get())
+        while not self._events:
+            self._has_events.clear()
+            await self._has_events.wait()
+        return self._note(self._events.popleft())
 
     def waiting_events(self) -> list[Event]:
-        """Those that are there already, without waiting; raises as reading them one by one."""
-        found = []
-        while not self.is_over and not self._events.empty():
-            found.append(self._note(self._events.get_nowait()))
+        """Those that are there already, without waiting; an error among them is raised once those before it were taken."""
+        found: list[Event] = []
+        while not self.is_over and self._events and not (found and self._events[0].error is not None):
+            found.append(self._note(self._events.popleft()))
         return found
 
 

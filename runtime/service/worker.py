@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ...contract import StageSpec
 from ...errors import FovealError, ServiceClosedError
 from ..batches.batch import Batch
-from ..batches.continuations import Choice, Continuations, Drawn
+from ..batches.choice import Choice, Drawn
+from ..batches.continuations import Continuations
 from ..snapshots import Snapshot
 from .event import Event
 from .fired import FiredStages
 from .job import Job
-from .observer import ServiceObserver
+from .observer import QuietObserver, ServiceObserver
 from .stored_sessions import StoredSessions
 from .stream import AsyncStream, deliver
 
@@ -29,6 +31,8 @@ _MOST_FAILURES = 3
 
 class Worker:
     """Steps a batch in a thread of its own, as long as there is anything to do.
+
+    Whatever happens, each text of a request that was taken is told its end, once.
 
     Args:
         open_batch: opens the batch, and another one if that breaks.
@@ -46,24 +50,34 @@ class Worker:
     ) -> None:
         self.going = Continuations(open_batch())
         self.texts, self.tokens, self.steps, self.seconds_per_text = 0, 0, 0, 1.0
-        self._open, self._sessions, self._observer, self._fired = open_batch, sessions, observer, FiredStages(specs)
+        self._open, self._sessions = open_batch, sessions
+        self._observer, self._fired = QuietObserver(observer), FiredStages(specs)
         self._wake, self._jobs = threading.Condition(), set[Job]()
         self._inbox, self._cancelled = list[Job](), list[Job]()
-        self._is_ending, self._failures, self._fires_before = False, 0, dict[str, int]()
+        self._is_ending = self._is_over = False
+        self._failures, self._fires_before = 0, dict[str, int]()
+        self._changing_batch, self._has_batch = threading.Lock(), True
         self._saver = ThreadPoolExecutor(1, "foveal-store")
         self._thread = threading.Thread(target=self._run, name="foveal-service", daemon=True)
         self._thread.start()
+        atexit.register(self.end, 0.0)  # or the process may end in an engine's call, which libraries in C++ abort at
 
     # Called from any thread.
 
     @property
     def is_alive(self) -> bool:
         """Whether it steps."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._is_over
 
     def enter(self, job: Job, most: int) -> bool:
-        """Take a request, if there are no more than `most` texts with it; whether it was taken."""
+        """Take a request, if there are no more than `most` texts with it; whether it was taken.
+
+        Raises:
+            ServiceClosedError: it takes none any more.
+        """
         with self._wake:
+            if self._is_over:
+                raise ServiceClosedError("the service has ended and takes no requests; ask another one")
             if self.texts + job.stream.n > most:
                 return False
             self.texts += job.stream.n
@@ -75,17 +89,19 @@ class Worker:
     def cancel(self, job: Job) -> None:
         """End a request before the next step."""
         with self._wake:
-            self._cancelled.append(job)
-            self._wake.notify_all()
+            if job in self._jobs:
+                self._cancelled.append(job)
+                self._wake.notify_all()
 
     def end(self, drain_seconds: float) -> None:
         """Wait until all is done, but no longer than this; end the rest with what it has, and stop."""
         with self._wake:
-            self._wake.wait_for(lambda: not self._jobs or not self.is_alive, drain_seconds)
+            self._wake.wait_for(lambda: not self._jobs or self._is_over, min(drain_seconds, threading.TIMEOUT_MAX))
             self._is_ending = True
             self._wake.notify_all()
         self._thread.join()
         self._saver.shutdown()
+        atexit.unregister(self.end)
 
     @property
     def waiting(self) -> int:
@@ -95,23 +111,20 @@ class Worker:
     @property
     def fires(self) -> dict[str, int]:
         """Firings of every stage so far."""
-        now = self.going.batch.fires if self.is_alive else {}
-        return {name: self._fires_before.get(name, 0) + now.get(name, 0) for name in {**self._fires_before, **now}}
+        with self._changing_batch:
+            now = self.going.batch.fires if self._has_batch else {}
+            return {name: self._fires_before.get(name, 0) + now.get(name, 0) for name in {**self._fires_before, **now}}
 
     # In its own thread.
 
     def _run(self) -> None:
         try:
             while self._take_calls():
-                began = time.perf_counter()
-                drawn = self._step()
-                self.steps += 1
-                self._observer.stepped(time.perf_counter() - began, len(drawn))
-                self._hand_out(drawn)
+                self._advance()
+        except Exception:
+            _log.critical("the service failed, and takes no more requests", exc_info=True)
         finally:
-            self._fires_before = self.fires
-            self._give_up(ServiceClosedError("the service stopped; ask another one"))
-            self.going.close()
+            self._stop()
 
     def _take_calls(self) -> bool:
         """Wait until there is something to do, and do what others asked for; False: nothing will come."""
@@ -119,90 +132,117 @@ class Worker:
             self._wake.wait_for(lambda: self._inbox or self._cancelled or not self.going.is_idle or self._is_ending)
             jobs, self._inbox = self._inbox, []
             cancelled, self._cancelled = self._cancelled, []
+            ending = list(self._jobs) if self._is_ending else []
             is_ending = self._is_ending
         for job in jobs:
-            job.choices = self.going.add(job.request, job, job.stream.n, job.snapshot, job.keeps_state)
-            job.snapshot = None
+            self.going.add(job.give_prompt())
         for job in cancelled:
+            job.spoil()
             self._hand_out(self.going.end(job.choices))
-        if is_ending:
-            for job in list(self._jobs):
-                self._hand_out(self.going.end(job.choices, keep=True))
+        for job in ending:
+            self._hand_out(self.going.end(job.choices, keep=True))
         return not (is_ending and self.going.is_idle)
 
-    def _step(self) -> list[Drawn]:
-        """Of the batch; if it breaks, all that it held has failed, and another one begins."""
+    def _advance(self) -> None:
+        """A step of the batch; if it breaks, all that it held has failed, and another one begins."""
+        began = time.perf_counter()
         try:
             drawn = self.going.step()
         except Exception as error:
             _log.exception("a step broke: its requests are given up, and a new batch begins")
             self._give_up(FovealError(f"the engines failed: {type(error).__name__}: {error}"))
-            self._fires_before = self.fires
-            self.going.close()
-            self.going = Continuations(self._open())
-            return []
-        failure = next((one.error for one in drawn if one.choice is None), None)
+            self._close_batch()
+            going = Continuations(self._open())
+            with self._changing_batch:
+                self.going, self._has_batch = going, True
+            return
+        self.steps += 1
+        self._observer.stepped(time.perf_counter() - began, sum(one.token is not None for one in drawn))
+        self._hand_out(drawn)
+        self._count_failures(next((one.error for one in drawn if one.choice is None), None))
+
+    def _count_failures(self, failure: FovealError | None) -> None:
+        """Of a step that failed for all: it is made again, but not for ever."""
         self._failures = 0 if failure is None else self._failures + 1
-        if failure is not None:
-            _log.warning("a step failed for all its requests: %s", failure)
-        if failure is not None and self._failures >= _MOST_FAILURES:
+        if failure is None:
+            return
+        _log.warning("a step failed for all its requests: %s", failure)
+        if self._failures >= _MOST_FAILURES:
             self._failures = 0
             self._give_up(failure)
-        return drawn
 
     def _give_up(self, error: FovealError) -> None:
-        """End all that is there with an error."""
-        for job in list(self._jobs):
-            self.going.end(job.choices)
-            self._tell([(job, _failed(index, error)) for index in sorted(job.live)])
+        """End all that the batch holds with an error."""
+        with self._wake:
+            jobs = self._jobs.difference(self._inbox)
+        for job in jobs:
+            self._hand_out(self.going.fail(job.choices, error))
 
-    def _hand_out(self, drawn: Sequence[Drawn]) -> None:
+    def _close_batch(self) -> None:
+        """And keep what it counted."""
+        with self._changing_batch:
+            for name, count in self.going.batch.fires.items():
+                self._fires_before[name] = self._fires_before.get(name, 0) + count
+            self._has_batch = False
+        try:
+            self.going.close()
+        except Exception:  # of a library that is broken, say
+            _log.exception("the batch did not close")
+
+    def _stop(self) -> None:
+        """Whatever came when it was late is told so."""
+        with self._wake:
+            self._is_over, self._inbox = True, []
+        self._give_up(ServiceClosedError("the service stopped; ask another one"))
+        if self._has_batch:
+            self._close_batch()
+        with self._wake:
+            self._wake.notify_all()
+
+    def _hand_out(self, drawn: Iterable[Drawn]) -> None:
         now = time.monotonic()
-        told = []
+        told: list[tuple[Job, Event]] = []
+        kept: list[tuple[Job, Event, Snapshot]] = []
         for one in drawn:
-            if one.choice is None or one.choice.index not in one.choice.owner.live:
+            if one.choice is None:
                 continue
-            job, event = one.choice.owner, self._event(one, one.choice, now)
-            if one.choice.snapshot is None:
-                told.append((job, event))
+            job: Job = one.choice.owner
+            event = self._event(job, one, one.choice, now)
+            if one.is_last:
+                job.note_last(one, one.choice)
+            if one.is_last and not job.live and job.state is not None:
+                kept.append((job, event, job.state))
             else:
-                job.live.discard(event.index)
-                self._saver.submit(self._keep, job, event, one.choice.snapshot)
+                told.append((job, event))
         self._tell(told)
+        for job, event, state in kept:
+            try:
+                self._saver.submit(self._keep, job, event, state)
+            except RuntimeError:  # the process is ending
+                self._keep(job, event, state)
 
-    def _event(self, drawn: Drawn, choice: Choice, now: float) -> Event:
-        job: Job = choice.owner
+    def _event(self, job: Job, drawn: Drawn, choice: Choice, now: float) -> Event:
+        _, text, token, logprobs, position, finish_reason, error = drawn
         seconds, fired = now - job.last_told.get(choice.index, job.begun), tuple[str, ...]()
-        if drawn.token is not None:
-            fired = self._fired.at(drawn.position - 1)
-            self._count_token(job, choice, fired, seconds)
-            job.last_told[choice.index] = now
-        return Event(
-            choice.index,
-            drawn.text,
-            drawn.token,
-            drawn.logprobs,
-            drawn.position,
-            fired,
-            seconds,
-            drawn.finish_reason,
-            drawn.error,
-        )
-
-    def _count_token(self, job: Job, choice: Choice, fired: tuple[str, ...], seconds: float) -> None:
-        self.tokens += 1
-        if choice.index in job.last_told:
-            self._observer.token(fired, seconds)
-            return
-        self._observer.first_token(seconds)
-        if choice.scorer is not None:
+        if choice.scorer is not None and not job.last_told:
             job.stream.prompt_logprobs = choice.scorer.found
+        if token is not None:
+            fired = self._fired.at(position - 1)
+            self._count_token(choice.index in job.last_told, fired, seconds)
+            job.last_told[choice.index] = now
+        return Event(choice.index, text, token, logprobs, position, fired, seconds, finish_reason, error)
 
-    def _keep(self, job: Job, event: Event, snapshot: Snapshot) -> None:
+    def _count_token(self, is_later: bool, fired: tuple[str, ...], seconds: float) -> None:
+        self.tokens += 1
+        if is_later:
+            self._observer.token(fired, seconds)
+        else:
+            self._observer.first_token(seconds)
+
+    def _keep(self, job: Job, event: Event, state: Snapshot) -> None:
         """In a thread of its own: store what is kept, and tell the end then, so that what follows it finds it."""
         try:
-            self._sessions.keep(job.stream.session, snapshot)
-            job.stream.session_position = None if job.stream.session is None else snapshot.position
+            job.stream.session_position = self._sessions.keep(job.stream.session, state)
         except Exception as error:  # its text is whole all the same
             _log.warning("the state of a request could not be kept: %s", error)
         self._tell([(job, event)])
@@ -226,20 +266,16 @@ class Worker:
 
     def _count_end(self, job: Job, event: Event) -> None:
         seconds = time.monotonic() - job.begun
-        tokens = len(job.choices[event.index].continuation.ids) if job.choices else 0
+        tokens = len(job.choices[event.index].continuation.ids)
         self._observer.finished(event.finish_reason, seconds, job.stream.prompt_tokens, tokens)
         with self._wake:
             self.seconds_per_text += 0.1 * (seconds - self.seconds_per_text)
             self.texts -= 1
-            job.live.discard(event.index)
             job.untold -= 1
             if job.untold:
                 return
             self._jobs.discard(job)
+            job.close()
             if job.stream.session is not None:
                 self._sessions.end(job.stream.session)
             self._wake.notify_all()
-
-
-def _failed(index: int, error: FovealError) -> Event:
-    return Event(index, "", None, None, -1, (), 0.0, None, error)

@@ -34,6 +34,7 @@ ALWAYS = {
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens profile json",
     "generate": "bundle output max_new_tokens temperature repetition_penalty end target",
+    "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
@@ -124,6 +125,12 @@ REFUSED = [
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
+    idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),
+    *each_idle(
+        f"export-triton {B} --out OUT --no-sequences",
+        "--most-sequences 2, --idle-seconds 2, --state-mb 2",
+        "--sequences",
+    ),
     *each_idle(
         f"plan batch {B} --times {T}",
         "--up-to 4, --rounds 2, --threads 1, --save-times t.json, --measure",
