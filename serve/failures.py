@@ -129,7 +129,7 @@ _NAMES = {"max_new_tokens": "max_tokens", "prompt_logprobs": "logprobs"}
 
 def _field_of(message: str) -> str | None:
     """Messages on settings begin with their name."""
-    first = message.split(" ", 1)[0]
+    first = message.removeprefix("the ").split(" ", 1)[0]
     found = _NAMES.get(first, first)
     return found if found in _FIELDS else None
 
@@ -138,6 +138,6 @@ _FIELDS = frozenset(
     (
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"),
         *("logit_bias", "logprobs", "seed", "max_tokens", "min_tokens", "max_seconds", "stop", "n", "position", "session"),
-        *("json_schema", "regex", "grammar"),
+        *("prompt", "json_schema", "regex", "grammar"),
     )
 )

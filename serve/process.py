@@ -86,7 +86,7 @@ def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None
     Raises:
         ConfigError: it can't listen there.
     """
-    sockets = [_bound(listening)]
+    sockets = [bind(listening.host, listening.port)]
     host, port = sockets[0].getsockname()[:2]
     config = uvicorn.Config(
         app,
@@ -103,16 +103,28 @@ def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None
     server.run(sockets)
 
 
-def _bound(listening: Listening) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: it can't.
+    """
     try:
-        found = socket.getaddrinfo(listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise _no_place(host, port, error) from error
+    try:
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(2048)
-    except (OSError, OverflowError, UnicodeError) as error:
-        where = f"{listening.host}:{listening.port}"
-        raise ConfigError(f"can't listen on {where}: {error}; choose another --host or --port") from error
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise _no_place(host, port, error) from error
     return bound
+
+
+def _no_place(host: str, port: int, error: Exception) -> ConfigError:
+    return ConfigError(f"can't listen on {host}:{port}: {error}; choose another --host or --port")
