@@ -5,6 +5,7 @@
       stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
       engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
       tokenizer.json           Hugging Face tokenizers format (absent: "bytes", or ids only)
+      tokenizer_config.json, chat_template.jinja    how a chat becomes a prompt, where the checkpoint says it
       reports/                 what was verified or measured; not part of the manifest
 
 Reading checks everything before anything is used. Engines are native code: a hash says that a file is the one that was built,
@@ -36,7 +37,9 @@ from .storage import storage_errors
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-OWN = (MANIFEST, "tokenizer.json", "stages", "engines", "reports")
+CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja")
+"""Beside a tokenizer, what says how a chat becomes a prompt; a bundle has those that its checkpoint has."""
+OWN = (MANIFEST, "tokenizer.json", *CHAT_FILES, "stages", "engines", "reports")
 """What is a bundle's in its directory; what else lies there is left alone. The manifest makes it whole."""
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"

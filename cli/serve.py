@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Optional, cast
@@ -125,6 +124,8 @@ def _say(address: str) -> None:
 
 def _is_own(host: str) -> bool:
     """Whether only this machine reaches an address."""
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -34,7 +34,7 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from ..runtime.tokenizer import check_tokenizer
 from ..storage import storage_errors
-from .building import check_stages, check_text_counts, plan_of, write_in_precision
+from .building import check_stages, check_text_counts, copy_chat_files, plan_of, write_in_precision
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
 from .compile import compile_sampler, compile_stage, version
@@ -243,6 +243,7 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
     if tokenizer == "bytes":
         return "bytes"
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
+    copy_chat_files(Path(tokenizer).parent, directory)
     return "tokenizer.json"
 
 

@@ -13,12 +13,13 @@ from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from ..bundle import CHAT_FILES
 from ..errors import ConfigError
 from ..storage import storage_errors
 from .failures import invalid
 from .requests import Message
 
-CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+CONFIG, TEMPLATE = CHAT_FILES
 
 
 class ChatTemplate:

@@ -126,5 +126,5 @@ class ChatForm:
 
     def _one(self, one: TokenLogprobs) -> ChatLogprob:
         texts = self._texts
-        top = [TopLogprob(texts.text(token), logprob, texts.bytes(token)) for token, logprob in one.top]
-        return ChatLogprob(texts.text(one.token), one.logprob, texts.bytes(one.token), top)
+        top = [TopLogprob(texts.text(token), logprob, texts.utf8(token)) for token, logprob in one.top]
+        return ChatLogprob(texts.text(one.token), one.logprob, texts.utf8(one.token), top)

@@ -124,17 +124,19 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: it can't.
     """
     try:
+        if not 0 <= port <= 65_535:  # getaddrinfo would take it modulo 65,536
+            raise OverflowError("ports are 0 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise _no_place(host, port, error) from error
     try:
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise _no_place(host, port, error) from error
     return bound

@@ -73,6 +73,7 @@ class Generation(Struct, kw_only=True, forbid_unknown_fields=True):
     min_tokens: int | None = None
     stop_token_ids: list[int] | None = None
     end: int | str | list[int | str] | None = None
+    end_rules: str | list[str] | None = None
     json_schema: dict[str, Any] | str | bool | None = None
     regex: str | None = None
     grammar: str | None = None

@@ -19,6 +19,7 @@ PLAIN = (
     "presence_penalty",
     "frequency_penalty",
     "min_tokens",
+    "end_rules",
     "json_schema",
     "regex",
     "grammar",
