@@ -47,12 +47,14 @@ if TYPE_CHECKING:
         Constraint,
         Model,
         SamplingParams,
+        Score,
         Sequence,
         Service,
         Session,
         SessionStore,
         Snapshot,
         load,
+        score,
         share_threads,
     )
 
@@ -69,6 +71,7 @@ _LAZY = {
     "Plan": ".precision",
     "Quality": ".calibration",
     "SamplingParams": ".runtime",
+    "Score": ".runtime",
     "Sequence": ".runtime",
     "Service": ".runtime",
     "Session": ".runtime",
@@ -82,6 +85,7 @@ _LAZY = {
     "open_bundle": ".bundle",
     "plan_precision": ".export",
     "probe": ".calibration",
+    "score": ".runtime",
     "share_threads": ".runtime",
 }
 
@@ -110,6 +114,7 @@ __all__ = [
     "Quality",
     "QueueFullError",
     "SamplingParams",
+    "Score",
     "Sequence",
     "Service",
     "ServiceClosedError",
@@ -128,6 +133,7 @@ __all__ = [
     "open_bundle",
     "plan_precision",
     "probe",
+    "score",
     "share_threads",
 ]
 

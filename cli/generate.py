@@ -13,7 +13,24 @@ from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.sampling import SamplingParams
 from .conditions import require
 from .console import err, write
+from .on_ray import Address, OnRay
 from .options import Threads, threads_count
+from .prompt_files import (
+    OF_ACTORS,
+    OF_FILES,
+    ActorCount,
+    Capacity,
+    CpusPerActor,
+    Files,
+    GpusPerActor,
+    Out,
+    PartLines,
+    Scored,
+    Slots,
+    Spread,
+    generate_files,
+    one_prompt,
+)
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -28,7 +45,10 @@ if TYPE_CHECKING:
 def generate(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
-    prompt: Annotated[Optional[str], typer.Argument(help="Text to continue.")] = None,  # noqa: UP045
+    prompts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[PROMPT | FILE...]", help="Text to continue; with --files or --ray, files of prompts."),
+    ] = None,
     ids: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help='Or ids to continue: "17 4 99", or a file that ends in .npy, .bin or .ids.'),
@@ -59,13 +79,36 @@ def generate(
     ] = None,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    files: Files = False,
+    out: Out = None,
+    scored: Scored = False,
+    slots: Slots = 16,
+    capacity: Capacity = None,
+    part_lines: PartLines = 256,
+    on_ray: OnRay = False,
+    actors: ActorCount = 1,
+    cpus_per_actor: CpusPerActor = 0.5,
+    gpus_per_actor: GpusPerActor = 0.0,
+    address: Address = None,
 ) -> None:
-    """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended."""
+    """Continue a text or ids: the prompt and what comes are printed as they come; stderr says why it ended.
+
+    With --files or --ray: continue, or score, every line of files; the outputs are JSON lines in the folder --out.
+    """
     from .. import load
 
-    require(context, {"threads": threads_count(target)})
-    as_ids = _wants_ids(prompt, ids, output)
-    given = prompt if prompt is not None else _ids(ids or "")
+    takes_files = files or on_ray
+    require(
+        context,
+        {
+            "threads": threads_count(target),
+            "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
+            **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
+            **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
+            **dict.fromkeys((*_SETTINGS, "output"), (not scored, "no --eval, which draws nothing")),
+        },
+    )
+    _check_output(output)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -78,6 +121,25 @@ def generate(
     }
     params = SamplingParams(**settings)  # before the model is loaded, which takes longer
     ends = [int(token) if token.isdecimal() else token for token in end or ()]
+    if takes_files:
+        generate_files(
+            bundle,
+            prompts,
+            out,
+            {**settings, "end": ends},
+            scored=scored,
+            output=output,
+            target=target,
+            threads=threads,
+            slots=slots,
+            capacity=capacity,
+            part_lines=part_lines,
+            spread=Spread(on_ray, actors, cpus_per_actor, gpus_per_actor, address),
+        )
+        return
+    prompt = one_prompt(prompts)
+    as_ids = _wants_ids(prompt, ids, output)
+    given = prompt if prompt is not None else _ids(ids or "")
     model = load(bundle, target, pool_threads(bundle, target, threads))
     if model.tokenizer is None and (isinstance(given, str) or not as_ids):
         raise ConfigError(
@@ -88,6 +150,7 @@ def generate(
     err.print(_REASONS[found].format(tokens=max_new_tokens, context=model.manifest.model.context))
 
 
+_SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "end")
 _REASONS: Mapping[FinishReason | None, str] = {
     "length": "ended (length): {tokens} new tokens, as --max-new-tokens says",
     "stop": "ended (stop): a text of --stop came",
@@ -100,9 +163,12 @@ def _wants_ids(prompt: str | None, ids: str | None, output: str | None) -> bool:
     if (prompt is None) == (ids is None):
         got = "both" if ids is not None else "neither"
         raise ConfigError(f'got {got} of a prompt and --ids, expected one of them: the text to continue, or --ids "17 4 99"')
+    return output == "ids" or (output is None and ids is not None)
+
+
+def _check_output(output: str | None) -> None:
     if output not in (None, "text", "ids"):
         raise ConfigError(f'--output is "{output}", expected text or ids')
-    return output == "ids" or (output is None and ids is not None)
 
 
 def _ids(given: str) -> npt.NDArray[Any]:

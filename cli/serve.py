@@ -11,6 +11,20 @@ import typer
 from ..errors import ConfigError
 from .conditions import require
 from .console import err
+from .on_ray import (
+    OF_SERVE,
+    Address,
+    AppName,
+    CpusPerReplica,
+    GpusPerReplica,
+    MaxQueued,
+    MaxReplicas,
+    MinReplicas,
+    OnRay,
+    Replicas,
+    scale_of,
+    serve_on_ray,
+)
 from .options import Threads, threads_count
 from .threads import pool_threads
 
@@ -63,6 +77,15 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     no_page: Annotated[bool, typer.Option("--no-page", help="No page at /.")] = False,
     private_metrics: Annotated[bool, typer.Option("--private-metrics", help="/metrics needs a token, too.")] = False,
+    on_ray: OnRay = False,
+    replicas: Replicas = None,
+    min_replicas: MinReplicas = None,
+    max_replicas: MaxReplicas = None,
+    cpus_per_replica: CpusPerReplica = 1.0,
+    gpus_per_replica: GpusPerReplica = 0.0,
+    max_queued: MaxQueued = 64,
+    address: Address = None,
+    app_name: AppName = "foveal",
 ) -> None:
     """Serve models over HTTP, as OpenAI's clients expect them, with a log of JSON lines on stderr."""
     from ..runtime.batches.phases import Policy, check_policy
@@ -82,6 +105,8 @@ def serve(
         context,
         {
             "threads": threads_count(target),
+            "store": (not on_ray, "no --ray: each replica keeps its sessions in memory"),
+            **dict.fromkeys(OF_SERVE, (on_ray, "--ray")),
             "store_disk": (store is not None, "--store"),
             "keep_prefixes": (bool(store_memory) or store is not None, "a store: --store-memory, or --store"),
             "private_metrics": (bool(tokens), f"tokens: --token-file, or {VARIABLE}"),
@@ -102,7 +127,7 @@ def serve(
         capacity=capacity,
         policy=cast(Policy, policy),
         target=target,
-        threads=pool_threads(next(iter(models.values())), target, threads),
+        threads=threads if on_ray else pool_threads(next(iter(models.values())), target, threads),
         store_memory=store_memory * _MB,
         store_directory=store,
         store_disk=None if store_disk is None else store_disk * _MB,
@@ -112,6 +137,10 @@ def serve(
     )
     if not tokens and not _is_own(host):
         err.print(f"foveal: warning: {host} is not this machine alone, and there are no tokens: whoever reaches it may ask")
+    if on_ray:
+        scale = scale_of(replicas, min_replicas, max_replicas, cpus_per_replica, gpus_per_replica, max_queued, drain)
+        serve_on_ray(models, options, settings, scale, log_level, (app_name, host, port, address), _say)
+        return
     with ExitStack() as stack:
         served = {name: stack.enter_context(opened(name, path, options)) for name, path in models.items()}
         log_to(level=log_level)

@@ -77,9 +77,16 @@ class Assistant:
     Args:
         model: of text.
         tokens: of a suggestion, and then as many as end the word.
+
+    Raises:
+        InputError: no tokens, or more than the model has room for beside a text.
+        ConfigError: the model has no tokenizer.
     """
 
     def __init__(self, model: foveal.Model, tokens: int = 8) -> None:
+        most = model.manifest.model.context // 8
+        if not 1 <= tokens <= most:
+            raise foveal.InputError(f"suggestions of {tokens} tokens, expected 1 to {most} with this model")
         self.tokens, self.tokenizer, self.session = tokens, model.required_tokenizer(), model.session()
         self._pieces = [self.tokenizer.decode([token]) for token in range(model.manifest.model.vocab_size)]
         self._turn = threading.Lock()
@@ -131,7 +138,7 @@ class Assistant:
 
     def _window(self, ids: list[int]) -> list[int]:
         """The end of a text that is longer than the context; it moves in large steps, as all after it is read anew then."""
-        room, step = self.session.capacity - 2 * self.tokens, self.session.capacity // 4
+        room, step = self.session.capacity - 3 * self.tokens, self.session.capacity // 4
         return ids[max(0, -(-(len(ids) - room) // step) * step) :]
 
     def _follow(self, ids: list[int]) -> tuple[npt.NDArray[np.float32], int]:
@@ -178,11 +185,15 @@ class Editor(TextArea):
             self.suggestion, self._expected = text, before + text
 
     def update_suggestion(self) -> None:
-        """Keep what is left of a suggestion that is being typed, and nothing of another; `TextArea` calls it after an edit."""
+        """Keep what is left of a suggestion that is being typed, and nothing of another; `TextArea` calls it after edits."""
         before = self.before
         if self.suggestion and not (before and self._expected == before + self.suggestion):
             self.suggestion = ""
         self.post_message(self.Moved())
+
+    def on_text_area_selection_changed(self) -> None:
+        """Wherever the cursor goes."""
+        self.update_suggestion()
 
     def action_take_word(self) -> None:
         """Insert the suggestion up to the end of its first word."""
@@ -307,8 +318,6 @@ def main(given: Sequence[str] | None = None) -> None:
             text = wanted.file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise foveal.InputError(f"{wanted.file} can't be read: {error}") from error
-    if not 1 <= wanted.tokens <= 64:
-        raise foveal.InputError(f"--tokens is {wanted.tokens}, expected 1 to 64")
     model: foveal.Model = model_at(wanted.bundle, wanted.threads)
     print(TypingAssistant(Assistant(model, wanted.tokens), text, wanted.file).run() or "")
 

@@ -16,12 +16,13 @@ NotaGen (arXiv 2502.18008; github.com/ElectricAlexis/NotaGen, `inference/inferen
   both towers anew for each character.
 - The body of a piece begins with `[r:0/`: when the first patch that begins with `[r:` has been drawn, it is rewound, `[r:0/` is
   put there, and the rest of it is drawn again.
-- A piece ends with a patch that begins with 1, 2.
+- A piece ends with a patch that begins with 1, 2: the model's end rule "piece".
 - Of the model's own distribution the 9 likeliest characters are kept, then the likeliest that make up 0.9 of these, and only
   then comes the temperature, 1.2. foveal's own order is that of transformers, temperature first; so the filters are a
   `logits_hook`.
 
 What is left out: when all patches are full, the original begins again with the second half of the music; here the piece ends.
+It adds 1e-12 to every probability after each filter, so that one in some 1e8 draws is of a character that was filtered out.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import numpy.typing as npt
 from common import run
 
 import foveal
+from foveal.contract import EndRule
 from foveal.runtime.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -56,14 +58,14 @@ class Writer:
     Args:
         session: fresh, of a NotaGen model.
         sampler: draws ids.
-        size: ids of a patch.
+        end: of a piece, the model's rule: which ids, where in a patch of which size.
 
     Attributes:
         ending: why there is no more: "end of the piece", "all patches are full", "as many patches as were asked for".
     """
 
-    def __init__(self, session: foveal.Session, sampler: Sampler, size: int) -> None:
-        self.session, self.sampler, self.size = session, sampler, size
+    def __init__(self, session: foveal.Session, sampler: Sampler, end: EndRule) -> None:
+        self.session, self.sampler, self.end, self.size = session, sampler, end, end.period
         self.ending = ""
         self._has_body = False
 
@@ -85,7 +87,7 @@ class Writer:
                 if self.size > len(BODY):
                     self.session.rewind(self.size - 1)
                     drawn = BODY + self._drawn(self._append(BODY), self.size - len(BODY))
-            if drawn[:2] == [BEGIN, END]:
+            if tuple(drawn[: len(self.end.ids)]) == self.end.ids:
                 self.ending = "end of the piece"
                 return
             patch = filled(drawn)
@@ -168,6 +170,7 @@ def random_model() -> PatchDecoder:
         heads=1,
         patch_layers=2,
         inner_layers=1,
+        end_rules=(EndRule(name="piece", period=16, ids=(BEGIN, END), place=0),),  # as the reader of checkpoints has it
     )
     model = PatchDecoder(config).eval()
     with torch.no_grad():
@@ -190,19 +193,19 @@ def write(bundle: Path, wanted: argparse.Namespace) -> None:
     about = model.manifest.model
     if about.architecture != "notagen":
         raise foveal.InputError(f'{bundle} is a "{about.architecture}", expected a bundle of a NotaGen checkpoint')
-    size = max(spec.stride for spec in model.specs)
-    prompt, session = prompt_patches(wanted.prompt, size), model.session()
+    (end,) = model.end_rules("piece")
+    prompt, session = prompt_patches(wanted.prompt, end.period), model.session()
     settings = foveal.SamplingParams(
         temperature=wanted.temperature, seed=wanted.seed, logits_hook=nucleus(wanted.top_k, wanted.top_p)
     )
-    writer, began, count = Writer(session, Sampler(settings), size), time.perf_counter(), 0
+    writer, began, count = Writer(session, Sampler(settings), end), time.perf_counter(), 0
     print("".join(map(text_of, prompt[1:])), end="")
     for patch in writer.patches(prompt, wanted.patches or about.context):
         print(text_of(patch), end="", flush=True)
         count += 1
     seconds = time.perf_counter() - began
     fires = ", ".join(f"{name}: {fired}" for name, fired in session.fires.items())
-    print(f"\n{count} patches of {size} in {seconds:.2f} s; fired {fires}; {writer.ending}", file=sys.stderr)
+    print(f"\n{count} patches of {end.period} in {seconds:.2f} s; fired {fires}; {writer.ending}", file=sys.stderr)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

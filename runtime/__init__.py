@@ -6,6 +6,7 @@ from .engines.onnxruntime_library import share_threads
 from .guides.constraint import Constraint
 from .model import Model, load
 from .sampling import SamplingParams
+from .score import Score, score
 from .service.service import Service
 from .session import Session
 from .snapshots import Snapshot
@@ -17,6 +18,7 @@ __all__ = [
     "Constraint",
     "Model",
     "SamplingParams",
+    "Score",
     "Sequence",
     "Service",
     "Session",
@@ -24,5 +26,6 @@ __all__ = [
     "Snapshot",
     "StoreStatistics",
     "load",
+    "score",
     "share_threads",
 ]

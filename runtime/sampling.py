@@ -51,7 +51,7 @@ class SamplingParams:
             once if it was drawn at all (OpenAI's; tokens of the prompt do not count).
         logit_bias: what is added to the logits of some ids, `{id: bias}`; minus infinity forbids a token.
         logits_hook: a function of (ids so far `[T]`, logits float32 `[V]`) that gives the logits to go on with.
-        constraint: what the text has to follow: `Constraint.json_schema`, `.regex` or `.grammar`.
+        constraint: what the text has to follow, a `foveal.Constraint`.
         logprobs: how many of the likeliest tokens are kept with each token drawn, beside its own log probability, in the
             model's own distribution; 0 keeps its own alone, None nothing.
         prompt_logprobs: the same for the tokens of the prompt, but the first.

@@ -57,6 +57,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         "/v1/sessions/{session}", summary="Where a session stands", responses=answers_of("SessionEntry", "400 401 404 500 503")
     )
     async def session(request: Request, session: str, model: str | None = None) -> Response:
+        server.check_affinity(request, session)
         return _json(await server.session(record_of(request.scope), session, model))
 
     @app.delete(
@@ -65,6 +66,7 @@ def add_sessions(app: FastAPI, server: Server) -> None:
         responses=answers_of("SessionEntry", "400 401 404 409 500 503"),
     )
     async def forget(request: Request, session: str, model: str | None = None) -> Response:
+        server.check_affinity(request, session)
         return _json(await server.forget(record_of(request.scope), session, model))
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from ..errors import SessionBusyError
+from .affinity import check_affinity, check_expectation
 from .answering import Answering
 from .answers import SessionEntry
 from .bodies import read_body
@@ -109,6 +110,14 @@ class Server:
         wanted = wanted_chat(asked, served, self.settings)
         return await self.answer(request, served, wanted, ChatForm(self._texts[served.name]))
 
+    def check_affinity(self, request: Request, session: str) -> None:
+        """See that a request was routed by its session.
+
+        Raises:
+            Failure: 400 if not.
+        """
+        check_affinity(self.settings.session_header, request.headers, session)
+
     async def session(self, record: Record, session: str, model: str | None) -> SessionEntry:
         """Where a session stands.
 
@@ -150,6 +159,9 @@ class Server:
     async def answer(self, request: Request, served: Served, wanted: Wanted, form: Form) -> Response:
         """Generate; errors before the first token are a status, also of streams."""
         record, found = record_of(request.scope), list[Source]()
+        if wanted.session is not None:
+            self.check_affinity(request, wanted.session)
+            check_expectation(self.settings.session_header, wanted.position)
         key = None if wanted.session is None else key_of(record.owner, wanted.session)
         record.model = served.name
         record.session = None if key is None else hashlib.sha256(key.encode()).hexdigest()[:12]

@@ -4,7 +4,8 @@ what each request gives alone."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from foveal.runtime.generation.request import Request
 from foveal.runtime.generation.settings import params_of
 from foveal.runtime.ids import checked_ids
 from foveal.runtime.logprobs import TokenLogprobs
+from foveal.runtime.service.event import Event
+from foveal.runtime.service.service import Service
 from foveal.runtime.session import Session
 from foveal.runtime.snapshots import Snapshot
 
@@ -119,6 +122,7 @@ class ServedProgram:
     """As `ServedModel`; remembers its batches.
 
     Attributes:
+        engines: of the last batch.
         gate: a step of a batch waits until it is set.
         opens: called before a batch is opened.
     """
@@ -127,6 +131,7 @@ class ServedProgram:
         self.program, self.specs, self.identity = program, program, IDENTITY
         self.tokenizer, self.faults = Letters(), Faults()
         self.batches: list[Batch] = []
+        self.engines: list[Any] = []
         self.gate = threading.Event()
         self.gate.set()
         self.opens: Callable[[], None] = lambda: None
@@ -134,7 +139,8 @@ class ServedProgram:
     def batch(self, slots: int, capacity: int | None = None, policy: Any = "staggered", prefill_seconds: float = 0.02) -> Batch:
         """As `Model.batch`, on engines of its own."""
         self.opens()
-        batch = Batch(host_engines(self.program), info(), slots, capacity, policy, prefill_seconds, IDENTITY)
+        self.engines = host_engines(self.program)
+        batch = Batch(self.engines, info(), slots, capacity, policy, prefill_seconds, IDENTITY)
         batch.decoder = FaultyDecoder(batch.decoder, self.faults)  # type: ignore[assignment]
         step = batch.step
 
@@ -184,3 +190,107 @@ def alone(program: Program, request: Request) -> Alone:
     tokens, going, scored = begin(Session(host_engines(program), info()), request)
     text = GeneratedText(tokens, going, scored)
     return Alone("".join(text), text.ids, text.finish_reason, text.logprobs, text.prompt_logprobs)
+
+
+class Read(NamedTuple):
+    """What came of a stream.
+
+    Attributes:
+        events: all that came; `texts`, `ids` and `reasons` of these, by index.
+        error: that ended it.
+    """
+
+    events: list[Event]
+    error: BaseException | None
+
+    @property
+    def texts(self) -> list[str]:
+        """By index."""
+        found: dict[int, str] = {}
+        for event in self.events:
+            found[event.index] = found.get(event.index, "") + event.text
+        return [found[index] for index in sorted(found)]
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """By index."""
+        found: dict[int, list[int]] = {}
+        for event in self.events:
+            found.setdefault(event.index, []).extend([] if event.token is None else [event.token])
+        return [found[index] for index in sorted(found)]
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """By index, of those that ended."""
+        found = {event.index: event.finish_reason for event in self.events if event.finish_reason}
+        return [found[index] for index in sorted(found)]
+
+
+def read(stream: Iterator[Event], seconds: float = 20.0) -> Read:
+    """All events of a stream, which must end within a time."""
+    found = Read([], None)
+
+    def work() -> None:
+        nonlocal found
+        try:
+            found.events.extend(stream)
+        except BaseException as error:
+            found = Read(found.events, error)
+
+    within(seconds, work)
+    return found
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Call it in a thread, which must end within a time."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"it did not end within {seconds} seconds"
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for what another thread does."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.001)
+
+
+def check_all_is_free(service: Service) -> None:
+    """Nothing runs, waits, or is counted as if it did."""
+    until(lambda: service._worker.texts == 0 and service._worker.going.is_idle)
+    worker, said = service._worker, service.statistics
+    assert (said.running, said.reading, said.waiting) == (0, 0, 0)
+    assert not any((worker._jobs, worker._inbox, worker._cancelled, service.sessions._busy))
+    if worker._has_batch:
+        assert worker.going.batch.free_slots == service.slots
+
+
+class Hold:
+    """A hook that stops the service before it draws one of a request's tokens, until it is released.
+
+    Args:
+        tokens: of the sequence by then.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens, self.is_reached, self._go = tokens, threading.Event(), threading.Event()
+
+    def __call__(self, ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Logits as they are."""
+        if len(ids) == self.tokens:
+            self.is_reached.set()
+            assert self._go.wait(20), "nobody released it"
+        return logits
+
+    def wait(self) -> None:
+        """Until the service stands there."""
+        assert self.is_reached.wait(20), "the service did not come there"
+
+    def release(self, after_seconds: float = 0.0) -> None:
+        """Let it go on, in a while."""
+        if after_seconds:
+            threading.Timer(after_seconds, self._go.set).start()
+        else:
+            self._go.set()

@@ -38,8 +38,10 @@ ALLOWED = {
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
+    "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "serve"},
+    "distributed": CORE | {"runtime", "offline", "serve"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
 }
 
 

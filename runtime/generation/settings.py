@@ -7,11 +7,11 @@ from dataclasses import fields
 from typing import Any, TypedDict
 
 from ...errors import InputError
-from ..guides.constraint import Constraint
+from ..guides.constraint import Constraint, Kind
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
 
-_CONSTRAINTS = ("json_schema", "regex", "grammar")
+_KINDS: tuple[Kind, ...] = ("json_schema", "regex", "grammar")
 
 
 class Settings(TypedDict, total=False):
@@ -65,11 +65,12 @@ def params_of(settings: Mapping[str, Any]) -> SamplingParams:
     """
     check_names(settings)
     given = {name: value for name, value in settings.items() if name in _OF_PARAMS}
-    wanted = [name for name in ("constraint", *_CONSTRAINTS) if settings.get(name) is not None]
+    wanted = [name for name in ("constraint", *_KINDS) if settings.get(name) is not None]
     if len(wanted) > 1:
         raise InputError(f"got {' and '.join(wanted)}, expected at most one of them: a text follows one constraint")
-    if wanted and wanted[0] in _CONSTRAINTS:
-        given["constraint"] = getattr(Constraint, wanted[0])(settings[wanted[0]])
+    for kind in _KINDS:
+        if kind in wanted:
+            given["constraint"] = Constraint(kind, settings[kind])
     params = SamplingParams(**given)
     for text in params.stop:
         check_text(text, "the stop string")

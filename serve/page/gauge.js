@@ -2,6 +2,7 @@
 
 import { Failure } from "./api.js";
 
+const SOON = 300;
 const BUSY_EVERY = 1_000;
 const IDLE_EVERY = 3_000;
 const RAREST = 30_000;
@@ -12,6 +13,7 @@ export class Gauge {
   #timer = 0;
   #failures = 0;
   #isAsking = false;
+  #isNew = false;
 
   /**
    * @param {{cells: HTMLElement, text: HTMLElement}} parts
@@ -27,9 +29,10 @@ export class Gauge {
     document.addEventListener("visibilitychange", () => this.now());
   }
 
-  /** Ask at once, and from then on, unless nobody looks. */
+  /** Ask at once, soon again, and from then on, unless nobody looks. */
   now() {
     this.#failures = 0;
+    this.#isNew = true; // what was begun or ended just now may not show yet
     clearTimeout(this.#timer);
     if (!document.hidden) this.#poll();
   }
@@ -53,7 +56,8 @@ export class Gauge {
   }
 
   #pause() {
-    const usual = this.isBusy ? BUSY_EVERY : IDLE_EVERY;
+    const usual = this.#isNew ? SOON : this.isBusy ? BUSY_EVERY : IDLE_EVERY;
+    this.#isNew = false;
     return Math.min(RAREST, usual * 2 ** this.#failures);
   }
 

@@ -56,6 +56,7 @@ function token() {
 function keepToken() {
   if (token()) sessionStorage.setItem(TOKEN_KEY, token());
   else sessionStorage.removeItem(TOKEN_KEY);
+  hush();
   loadModels();
   gauge.now();
 }
@@ -350,6 +351,11 @@ $("session-new").addEventListener("click", () => {
   form.elements.prompt.focus();
 });
 $("token").addEventListener("change", keepToken);
+$("token").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
+  event.preventDefault(); // it is no wish to generate
+  keepToken();
+});
 $("token-forget").addEventListener("click", () => {
   $("token").value = "";
   keepToken();

@@ -166,9 +166,16 @@ def test_nothing_is_suggested_in_the_middle_of_a_line(module: ModuleType, assist
 
     async def steps(app: Any, pilot: Any) -> None:
         editor = await typed(app, pilot, " man")
-        await pilot.press("escape", "left", "left", "x")
+        assert editor.suggestion
+        await pilot.press("left", "left")
+        assert editor.suggestion == ""
+        await pilot.press("x")
         await pilot.pause(0.2)
         assert editor.suggestion == ""
+        before = app.made
+        await pilot.press("end")
+        await suggested(app, pilot, before)
+        assert editor.suggestion
         assert editor.text == f"{TEXT} mxan"
 
     piloted(module, assistant, steps, text=TEXT)
@@ -185,10 +192,11 @@ def test_the_text_is_saved_and_given_back(module: ModuleType, assistant: Any, tm
     assert app.return_value == f"{TEXT}xy"
 
 
-def test_what_can_t_be_is_refused(module: ModuleType, tmp_path: Path) -> None:
-    """Before anything is loaded."""
+def test_what_can_t_be_is_refused(module: ModuleType, model: foveal.Model, tmp_path: Path) -> None:
+    """In a line."""
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
     with pytest.raises(foveal.InputError, match="image.png can't be read"):
         module.main(["--file", str(tmp_path / "image.png")])
-    with pytest.raises(foveal.InputError, match="--tokens is 0"):
-        module.main(["--tokens", "0"])
+    for tokens in (0, 65):
+        with pytest.raises(foveal.InputError, match=f"suggestions of {tokens} tokens, expected 1 to 64"):
+            module.Assistant(model, tokens)

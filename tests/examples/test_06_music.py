@@ -85,7 +85,8 @@ def both(
     """What example and original write with the same numbers, which must be the same."""
     settings = foveal.SamplingParams(temperature=1.2, seed=seed, logits_hook=hook)
     prompt = module.prompt_patches(lines, SIZE)
-    writer = module.Writer(foveal.load(bundle, threads=1).session(capacity=ROOM), Sampler(settings), SIZE)
+    model = foveal.load(bundle, threads=1)
+    writer = module.Writer(model.session(capacity=ROOM), Sampler(settings), *model.end_rules("piece"))
     found = list(writer.patches(prompt, most)), writer.ending
     assert found == by_whole_forwards(module.random_model(), SIZE, ROOM, prompt, Sampler(settings), most)
     return found

@@ -517,6 +517,7 @@ def test_a_token_is_asked_for_and_kept_for_the_tab_alone(site: Site, browser: Ch
         until(lambda: page.text("gauge-text") == "Needs an access token", "the gauge says so")
         page.find("token").send_keys("right\n")
         until(lambda: page.find("model").is_enabled(), "the models are there")
+        assert (page.text("alert"), page.text("output")) == ("", "")
         page.fill(prompt=PROMPT, max_tokens=4)
         page.generate()
         assert (page.text("alert"), page.text("figure-tokens")) == ("", "4")
