@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims gpu-check clean
+.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims gpu-check deploy-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -62,6 +62,12 @@ claims: .venv/.dev
 # make gpu-check ARGUMENTS="--on cuda:cpu -k hourglass": only that; cuda:cpu runs without a GPU.
 gpu-check:
 	PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh tests/gpu/check.sh $(ARGUMENTS)
+
+# deploy/Dockerfile.cpu's instructions in a clean Debian, without a container engine, and what comes out of them, served: about four
+# minutes, as root on Linux, with debootstrap. make deploy-check DEPLOY="--share /path/of/a/local/index"
+deploy-check: .venv/.demo
+	test -d build/demo/hourglass.bundle || $(BIN)/foveal convert models/checkpoints/hourglass build/demo/hourglass.bundle
+	$(BIN)/python tests/deploy/clean_build.py build/deploy-base build/demo/hourglass.bundle $(DEPLOY)
 
 clean:
 	rm -rf .venv .venv-gpu .link build dist *.egg-info

@@ -47,14 +47,16 @@ if TYPE_CHECKING:
         Constraint,
         Model,
         SamplingParams,
+        Score,
         Sequence,
-        Service,
         Session,
         SessionStore,
         Snapshot,
         load,
+        score,
         share_threads,
     )
+    from .runtime.service.service import Service
 
 __version__ = "0.1.0"
 
@@ -69,8 +71,9 @@ _LAZY = {
     "Plan": ".precision",
     "Quality": ".calibration",
     "SamplingParams": ".runtime",
+    "Score": ".runtime",
     "Sequence": ".runtime",
-    "Service": ".runtime",
+    "Service": ".runtime.service.service",
     "Session": ".runtime",
     "SessionStore": ".runtime",
     "Snapshot": ".runtime",
@@ -82,6 +85,7 @@ _LAZY = {
     "open_bundle": ".bundle",
     "plan_precision": ".export",
     "probe": ".calibration",
+    "score": ".runtime",
     "share_threads": ".runtime",
 }
 
@@ -110,6 +114,7 @@ __all__ = [
     "Quality",
     "QueueFullError",
     "SamplingParams",
+    "Score",
     "Sequence",
     "Service",
     "ServiceClosedError",
@@ -128,6 +133,7 @@ __all__ = [
     "open_bundle",
     "plan_precision",
     "probe",
+    "score",
     "share_threads",
 ]
 

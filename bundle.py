@@ -5,6 +5,7 @@
       stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
       engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
       tokenizer.json           Hugging Face tokenizers format (absent: "bytes", or ids only)
+      tokenizer_config.json, chat_template.jinja    how a chat becomes a prompt, where the checkpoint says it
       reports/                 what was verified or measured; not part of the manifest
 
 Reading checks everything before anything is used. Engines are native code: a hash says that a file is the one that was built,
@@ -24,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from .contract import StageSpec
+from .contract import EndRule, StageSpec
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
 from .json_files import decode
@@ -36,7 +37,9 @@ from .storage import storage_errors
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-OWN = (MANIFEST, "tokenizer.json", "stages", "engines", "reports")
+CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja")
+"""Beside a tokenizer, what says how a chat becomes a prompt; a bundle has those that its checkpoint has."""
+OWN = (MANIFEST, "tokenizer.json", *CHAT_FILES, "stages", "engines", "reports")
 """What is a bundle's in its directory; what else lies there is left alone. The manifest makes it whole."""
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"
@@ -54,7 +57,8 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was converted. `max_positions` is a hard limit, or None where positions are relative.
 
-    `notes` say what was assumed, taken off or widened when its checkpoint was read.
+    `notes` say what was assumed, taken off or widened when its checkpoint was read. `end_rules` are where its sequences end by
+    their own ids; bundles of before there were any have none.
     """
 
     architecture: str
@@ -67,6 +71,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parameters: int
     layer_equivalents: float
     notes: tuple[str, ...] = ()
+    end_rules: tuple[EndRule, ...] = ()
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +305,12 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
                     "which has no such cache; convert the checkpoint again"
                 )
     _check_logits(directory, manifest)
+    for rule in manifest.model.end_rules:
+        if max(rule.ids, default=0) >= manifest.model.vocab_size:
+            raise BundleError(
+                f"end rule {rule.name} of {directory} has ids {list(rule.ids)}, expected ids below "
+                f"{manifest.model.vocab_size}; convert the checkpoint again"
+            )
     for target, engines in manifest.engines.items():
         if set(engines) - {SAMPLER} != set(names):
             raise BundleError(f"{directory} has {target} engines for {sorted(engines)}, expected {sorted(names)}")

@@ -166,6 +166,7 @@ def install(extra: str) -> str:
 
 
 _EXTRA_OF = {
+    "llguidance": "guided",
     "matplotlib": "report",
     "onnx": "export",
     "onnx_ir": "export",

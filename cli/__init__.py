@@ -21,9 +21,12 @@ from .default_group import DEFAULT, DefaultGroup
 from .demo import demo
 from .doctor import doctor
 from .eval import evaluate
+from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .score import score
+from .serve import serve
 from .threads import own_process
 from .train import train
 from .verify import verify
@@ -34,9 +37,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
+app.command("export-triton")(export_triton)
 benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")
 benches.command(DEFAULT, epilog="The article's claims: foveal bench claims --help")(bench)
 benches.command()(claims)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..bench.roofline import StageReads, reads_per_token
 from ..bundle import Bundle, check_target, open_bundle
-from ..contract import InputSpec, StageSpec
+from ..contract import InputSpec, StageSpec, rules_by_name
 from ..errors import ConfigError
 from .conditions import require
 from .console import out, print_json
@@ -131,6 +131,8 @@ def show_bundle(opened: Bundle, tokens: int = 33) -> None:
         f"dialect {manifest.dialect}, {manifest.precision}, engines: {', '.join(manifest.engines) or 'none'}, "
         f"tokenizer: {manifest.tokenizer or 'none'}, {opened.total_bytes() / 1e6:.1f} MB on disk"
     )
+    for name, rules in rules_by_name(model.end_rules).items():
+        out.print(f"end rule {name}: {' or '.join(map(str, rules))}")
     out.print(_stage_table(opened))
     if manifest.precision != "fp32":
         for target in manifest.engines:

@@ -14,6 +14,7 @@ from .derived import (
     sizes_of,
     vocab_size_of,
 )
+from .end_rules import EndRule, patch_rule, rules_by_name
 from .schema import BEGINNING, TENSOR_NAMES, BorrowSpec, CacheSpec, Fires, InputSpec, Kind, Limits, StageSpec, layer_caches
 from .tensors import (
     CANDIDATES,
@@ -34,6 +35,7 @@ __all__ = [
     "BorrowSpec",
     "CacheSpec",
     "Contract",
+    "EndRule",
     "Fires",
     "InputSpec",
     "Kind",
@@ -46,11 +48,13 @@ __all__ = [
     "layer_caches",
     "leads_of",
     "page_of",
+    "patch_rule",
     "period_of",
     "resident_contract_of",
     "rewinds_of",
     "room_of",
     "rows_within",
+    "rules_by_name",
     "sampler_contract",
     "size_of",
     "sizes_of",

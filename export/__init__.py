@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .conversion import convert, convert_model
     from .planning import PlanReport, plan_precision
     from .tensorrt.options import EngineOptions
+    from .triton.repository import export_triton
 
 _LAZY = {
     "BisectReport": ".comparison.bisection",
@@ -34,6 +35,7 @@ _LAZY = {
     "compare_cuts": ".comparison.compare_layers",
     "convert": ".conversion",
     "convert_model": ".conversion",
+    "export_triton": ".triton.repository",
     "plan_precision": ".planning",
     "verify": ".comparison.verification",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "compare_cuts",
     "convert",
     "convert_model",
+    "export_triton",
     "plan_precision",
     "verify",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..bundle import Bundle, StageEntry, check_target, list_files, new_bundle, open_bundle, write_manifest
+from ..bundle import CHAT_FILES, Bundle, StageEntry, check_target, list_files, new_bundle, open_bundle, write_manifest
 from ..calibration.calibrate import Calibration, calibrate
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Texts, as_texts
@@ -90,6 +90,13 @@ def build(
     return open_bundle(path)
 
 
+def copy_chat_files(source: Path, directory: Path) -> None:
+    """Copy what lies beside a tokenizer and says how a chat becomes a prompt."""
+    for name in CHAT_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+
+
 def write_in_precision(
     opened: Bundle,
     directory: Path,
@@ -110,6 +117,7 @@ def write_in_precision(
     stages, steps = opened.manifest.stages, 2 * len(opened.manifest.stages) + 1
     if opened.manifest.tokenizer == "tokenizer.json":
         shutil.copyfile(opened.file("tokenizer.json"), directory / "tokenizer.json")
+        copy_chat_files(opened.path, directory)
     entries, engines, known = [], {}, set()
     for index, entry in enumerate(stages):
         name = entry.spec.name

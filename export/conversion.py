@@ -34,7 +34,7 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from ..runtime.tokenizer import check_tokenizer
 from ..storage import storage_errors
-from .building import check_stages, check_text_counts, plan_of, write_in_precision
+from .building import check_stages, check_text_counts, copy_chat_files, plan_of, write_in_precision
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
 from .compile import compile_sampler, compile_stage, version
@@ -243,11 +243,15 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["
     if tokenizer == "bytes":
         return "bytes"
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
+    copy_chat_files(Path(tokenizer).parent, directory)
     return "tokenizer.json"
 
 
 def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str, notes: Sequence[str]) -> ModelInfo:
     described: Description = asked(model, "describe")
+    for rule in described.end_rules:
+        if max(rule.ids, default=0) >= described.vocab_size:
+            raise ExportError(f"end rule {rule.name} has ids {list(rule.ids)}, expected ids below {described.vocab_size}")
     return ModelInfo(
         architecture=described.architecture,
         source_format=source_format,
@@ -259,6 +263,7 @@ def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str
         context=described.context,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layer_equivalents=Hierarchy.parse(described.hierarchy).layer_equivalents,
+        end_rules=described.end_rules,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..contract import StageSpec
+from ..contract import EndRule, StageSpec
 from .cache import State
 
 
@@ -28,6 +28,7 @@ class Description:
         dim: width at token scale.
         max_positions: the most tokens it can see; None where positions are relative.
         context: tokens that a session has room for, unless asked otherwise: those it was trained on.
+        end_rules: where its sequences end by their own ids, for who asks for these ends by name.
     """
 
     architecture: str
@@ -36,6 +37,7 @@ class Description:
     dim: int
     max_positions: int | None
     context: int
+    end_rules: tuple[EndRule, ...] = ()
 
 
 class StageModule(Protocol):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contract import CacheSpec, InputSpec, StageSpec
+from ..contract import CacheSpec, InputSpec, StageSpec, patch_rule
 from ..errors import ConfigError
 from .architecture import Description, Stage, count_parameters
 from .cache import State
@@ -158,6 +158,7 @@ class BlockTransformer(nn.Module):
             dim=config.token.dim,
             max_positions=None,
             context=config.context,
+            end_rules=(patch_rule(config.block_length),),
         )
 
     def stages(self) -> list[Stage]:

@@ -12,7 +12,8 @@ What the originals do to ids, and not to logits, is up to who gives the ids:
 - NotaGen's patches are bars or lines of text cut into pieces of P: one that is not full ends with 2 (end of patch), if
   another line follows, and zeros. Its sampler goes on drawing after a 2, to the end of the patch, and then puts zeros there
   before the patch tower sees it. Zeros inside a patch are not masked in its `generate`, nor here; in training they were.
-- A NotaGen piece ends with a patch that begins with 1, 2; a bGPT file with a patch that contains 256.
+- A NotaGen piece ends with a patch that begins with 1, 2; a bGPT file with a patch that contains 256. Their readers declare
+  these as the end rule "piece"; "patch" is the end of a patch, in NotaGen the 2 too (`contract.EndRule`).
 - When NotaGen has filled all its patches, it begins again with the second half of the music.
 """
 
@@ -26,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contract import InputSpec
+from ..contract import EndRule, InputSpec, patch_rule
 from ..errors import ConfigError
 from .architecture import Description, Stage
 from .cache import State
@@ -50,6 +51,7 @@ class PatchDecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         patch_layers: of the patch tower, and `inner_layers`: of the one inside a patch.
         tie_embeddings: the inner tower's ids and its logits share a matrix.
         norm_eps, activation: of every layer, GPT-2's unless said otherwise.
+        end_rules: beside the one that all have, "patch".
 
     Raises:
         ConfigError: a size below 1, patches of less than 2 ids, or heads that do not divide the width.
@@ -66,6 +68,7 @@ class PatchDecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     tie_embeddings: bool = True
     norm_eps: float = NORM_EPS
     activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"
+    end_rules: tuple[EndRule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.patch_size < 2:
@@ -174,6 +177,7 @@ class PatchDecoder(nn.Module):
             dim=config.dim,
             max_positions=tokens,
             context=tokens,
+            end_rules=(patch_rule(config.patch_size), *config.end_rules),
         )
 
     def stages(self) -> list[Stage]:

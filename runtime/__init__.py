@@ -6,7 +6,7 @@ from .engines.onnxruntime_library import share_threads
 from .guides.constraint import Constraint
 from .model import Model, load
 from .sampling import SamplingParams
-from .service.service import Service
+from .score import Score, score
 from .session import Session
 from .snapshots import Snapshot
 from .store.session_store import SessionStore
@@ -17,12 +17,13 @@ __all__ = [
     "Constraint",
     "Model",
     "SamplingParams",
+    "Score",
     "Sequence",
-    "Service",
     "Session",
     "SessionStore",
     "Snapshot",
     "StoreStatistics",
     "load",
+    "score",
     "share_threads",
 ]

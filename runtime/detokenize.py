@@ -91,7 +91,7 @@ def stages_of(decoder: Mapping[str, Any] | None) -> list[_Stage]:
     if decoder is None:
         return [_Spaced()]
     stages: list[_Stage] = []
-    is_fused, described = False, _flat(decoder)
+    is_fused, described = False, flat_stages(decoder)
     for index, stage in enumerate(described):
         is_last = index == len(described) - 1
         stages.append(_fused_stage(stage) if is_fused else _stage(stage, is_last))
@@ -99,10 +99,11 @@ def stages_of(decoder: Mapping[str, Any] | None) -> list[_Stage]:
     return stages
 
 
-def _flat(decoder: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def flat_stages(decoder: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The descriptions of a decoder's stages, those within others too."""
     if decoder["type"] != "Sequence":
         return [decoder]
-    return [stage for inner in decoder["decoders"] for stage in _flat(inner)]
+    return [stage for inner in decoder["decoders"] for stage in flat_stages(inner)]
 
 
 def _stage(described: Mapping[str, Any], is_last: bool) -> _Stage:
@@ -116,12 +117,12 @@ def _stage(described: Mapping[str, Any], is_last: bool) -> _Stage:
         case "BPEDecoder":
             return _WordEnds(described["suffix"], is_last)
         case "CTC":
-            return _Distinct(_library(described))
+            return _Distinct(library_decoder(described))
         case "WordPiece" | "Metaspace":
-            return _Later(_library(described))
+            return _Later(library_decoder(described))
         case "Replace" | "Strip":
-            return _Each(_library(described))
-    return _AtEnd(_library(described), is_fused=False)
+            return _Each(library_decoder(described))
+    return _AtEnd(library_decoder(described), is_fused=False)
 
 
 def _fused_stage(described: Mapping[str, Any]) -> _Stage:
@@ -129,18 +130,18 @@ def _fused_stage(described: Mapping[str, Any]) -> _Stage:
         case {"type": "Fuse"}:
             return _AsIs()
         case {"type": "Metaspace"}:
-            return _Each(_library(described))
+            return _Each(library_decoder(described))
         case {"type": "Strip"}:
             return _Ends(described["content"], described["start"], described["stop"])
         case {"type": "Replace", "pattern": {"String": str(pattern)}} if pattern:
             return _Replaced(pattern, described["content"])
-    return _AtEnd(_library(described), is_fused=True)
+    return _AtEnd(library_decoder(described), is_fused=True)
 
 
 _Decode = Callable[[list[str]], str]
 
 
-def _library(described: Mapping[str, Any]) -> _Decode:
+def library_decoder(described: Mapping[str, Any]) -> _Decode:
     """The library's own decoder of this description."""
     from tokenizers import Tokenizer
 
@@ -230,7 +231,7 @@ class _ByteFallback(_Stage):
         self._decoder: codecs.IncrementalDecoder | None = _strict()  # None behind a byte that broke the run
 
     def push(self, token: str) -> list[str]:
-        byte = _byte_of(token)
+        byte = fallback_byte(token)
         if byte is None:
             return [*self.finish(), token]
         if self._decoder is None:
@@ -258,7 +259,8 @@ def _strict() -> codecs.IncrementalDecoder:
 _BYTE = re.compile(r"<0x(\+[0-9A-Fa-f]|[0-9A-Fa-f]{2})>")  # with a sign too, as the library reads it
 
 
-def _byte_of(token: str) -> int | None:
+def fallback_byte(token: str) -> int | None:
+    """The byte that a token as `<0xE6>` is; None for others."""
     found = _BYTE.fullmatch(token)
     return None if found is None else int(found[1], 16)
 
@@ -270,11 +272,7 @@ class _ByteLevel(_Stage):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: str) -> list[str]:
-        try:
-            data = bytes(_BYTE_OF[character] for character in token)
-        except KeyError:
-            data = token.encode()
-        return [self._decoder.decode(data)]
+        return [self._decoder.decode(byte_level(token))]
 
     def finish(self) -> list[str]:
         return [self._decoder.decode(b"", final=True)]
@@ -288,6 +286,14 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_level_alphabet()
+
+
+def byte_level(token: str) -> bytes:
+    """The bytes of a token whose characters stand for bytes; its own UTF-8 if any does not."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:
+        return token.encode()
 
 
 class _Ends(_Stage):

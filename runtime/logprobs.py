@@ -27,9 +27,10 @@ class TokenLogprobs:
 
 
 def token_logprobs(logits: npt.NDArray[np.floating[Any]], token: int, count: int) -> TokenLogprobs:
-    """Of a token by the logits before it, float `[V]`, and of the `count` likeliest."""
+    """Of a token by the logits before it, float `[V]`, and of the `count` likeliest; NaN if the largest logit is no number."""
     shift = float(logits.max())
-    below = logits.astype(np.float64) - shift
+    with np.errstate(invalid="ignore"):
+        below = logits.astype(np.float64) - shift
     normaliser = float(np.log(np.exp(below).sum()))
     top = likeliest(logits, count)
     rank = int(np.count_nonzero(logits > logits[token])) + 1

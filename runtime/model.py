@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..bundle import Bundle, Manifest, check_target, open_bundle
-from ..contract import StageSpec, late_stages
+from ..contract import EndRule, StageSpec, late_stages, rules_by_name
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
 from .backends import open_engines
@@ -98,16 +98,18 @@ class Model:
 
         The same seed gives the same text. At temperature 0, or with a `top_k` of 1, the likeliest token is always taken: then
         `top_k`, `top_p`, `min_p` and `seed` change nothing. Ends at `max_new_tokens`, before a stop string or one of the tokens
-        `end` (ids, or as the tokenizer writes them, such as `"</s>"`), when the context is full, when a constraint allows
-        nothing more, or after `max_seconds`: `finish_reason` of the result says which. `for` and `async for` go through it.
+        `end` (ids, or as the tokenizer writes them, such as `"</s>"`), by one of the model's own `end_rules`, when the context
+        is full, when a constraint allows nothing more, or after `max_seconds`: `finish_reason` of the result says which. `for`
+        and `async for` go through it.
 
         Args:
             prompt: text or ids.
-            settings: those of `SamplingParams`; `json_schema`, `regex` or `grammar`, of which the text follows one; and `end`.
+            settings: those of `SamplingParams`; `json_schema`, `regex` or `grammar`, of which the text follows one; `end` and
+                `end_rules`.
 
         Raises (at the call):
             InputError: an unknown setting, settings out of range, an empty prompt, one that is no text, several prompts, or an
-                unknown end token.
+                unknown end token or end rule.
             CapacityError: the prompt is longer than the context.
             ConfigError: the bundle has no tokenizer.
         """
@@ -137,7 +139,7 @@ class Model:
                 one waits for single tokens.
             n: texts of each prompt, which is read once for all of them; text k of prompt i has index `i * n + k`, and a seed
                 that is larger by k, if there is one.
-            settings: as of `generate`. A list gives each prompt its own; of `stop` and `end` a list of lists does.
+            settings: as of `generate`. A list gives each prompt its own; of `stop`, `end` and `end_rules` a list of lists does.
 
         Raises (at the call):
             InputError: an unknown setting or end token, one out of range, a list of another length than there are prompts, or
@@ -169,15 +171,30 @@ class Model:
             settings: as of `generate`.
             as_text: whether text is made of what comes, or ids alone.
 
-        Raises: as `generate`, but for the length of the prompt.
+        Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
-        params = params_of(settings)
+        return self._request(prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text)
+
+    def _request(
+        self,
+        prompt: str | npt.ArrayLike,
+        params: SamplingParams,
+        end: int | str | Sequence[int | str],
+        end_rules: str | Sequence[str],
+        as_text: bool,
+    ) -> Request:
+        self._check_params(params)
         if params.stop and not as_text:
             raise InputError(_NO_STOP)
-        if params.logit_bias and max(params.logit_bias) >= self.manifest.model.vocab_size:
-            raise InputError(f"logit_bias has id {max(params.logit_bias)}, expected ids below {self.manifest.model.vocab_size}")
-        tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(settings.get("end", ())))
-        return Request(self.prompt_ids(prompt), params, ends, tokenizer, self._guide(params.constraint, ends))
+        tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(end))
+        guide = self._guide(params.constraint, ends)
+        return Request(self.prompt_ids(prompt), params, ends, tokenizer, guide, self.end_rules(end_rules))
+
+    def _check_params(self, params: SamplingParams) -> None:
+        """What depends on the model."""
+        size = self.manifest.model.vocab_size
+        if params.logit_bias and max(params.logit_bias) >= size:
+            raise InputError(f"logit_bias has id {max(params.logit_bias)}, expected ids below {size}")
 
     def _guide(self, constraint: Constraint | None, end_ids: frozenset[int]) -> Callable[[], Guide] | None:
         if constraint is None:
@@ -199,8 +216,9 @@ class Model:
         return Guides(self.required_tokenizer(), self.manifest.model.vocab_size)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        params_of(settings)
+        self._check_params(params_of(settings))
         self.end_ids(settings.get("end", ()))
+        self.end_rules(settings.get("end_rules", ()))
 
     def generate_ids(
         self,
@@ -208,17 +226,28 @@ class Model:
         params: SamplingParams | None = None,
         *,
         end: int | str | Sequence[int | str] = (),
+        end_rules: str | Sequence[str] = (),
     ) -> GeneratedIds:
-        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; `end` and `finish_reason` as of `generate`.
+        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; ends and `finish_reason` as of `generate`.
 
         Raises (at the call): as `generate`; InputError for stop strings, which are of text.
         """
-        params = params or SamplingParams()
-        if params.stop:
-            raise InputError(_NO_STOP)
-        ends = frozenset(self.end_ids(end))
-        request = Request(self.prompt_ids(prompt), params, ends, None, self._guide(params.constraint, ends))
+        request = self._request(prompt, params or SamplingParams(), end, end_rules, as_text=False)
         return GeneratedIds(*begin(self.session(), request))
+
+    def end_rules(self, names: str | Sequence[str]) -> tuple[EndRule, ...]:
+        """The model's own ends, by name.
+
+        Raises:
+            InputError: a name that the model has no rule of.
+        """
+        there = rules_by_name(self.manifest.model.end_rules)
+        given = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+        for name in given:
+            if not isinstance(name, str) or name not in there:
+                listed = "; ".join(f"{one}: {' or '.join(map(str, rules))}" for one, rules in there.items())
+                raise InputError(f"the model has no end rule {name!r}; it has {listed or 'none: name end tokens'}")
+        return tuple(rule for name in dict.fromkeys(given) for rule in there[name])
 
     def end_ids(self, end: int | str | Sequence[int | str]) -> tuple[int, ...]:
         """Ids of tokens given as ids, or as the tokenizer writes them.

@@ -22,6 +22,8 @@ _LEAST_PENALTY, _LARGEST_PENALTY = 1e-100, 1e100
 """Any fp32 logit, divided or multiplied by these, is a float64 of full precision."""
 _LARGEST_SHIFT = 1e30
 """Added to any fp32 logit it stays finite in fp32, so that what a bias or a penalty makes of logits can be drawn from."""
+_FEW = 128
+"""Of the likeliest tokens, which are sorted first; most often the filters keep fewer."""
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 LogitsHook = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.ArrayLike]
@@ -49,7 +51,7 @@ class SamplingParams:
             once if it was drawn at all (OpenAI's; tokens of the prompt do not count).
         logit_bias: what is added to the logits of some ids, `{id: bias}`; minus infinity forbids a token.
         logits_hook: a function of (ids so far `[T]`, logits float32 `[V]`) that gives the logits to go on with.
-        constraint: what the text has to follow: `Constraint.json_schema`, `.regex` or `.grammar`.
+        constraint: what the text has to follow, a `foveal.Constraint`.
         logprobs: how many of the likeliest tokens are kept with each token drawn, beside its own log probability, in the
             model's own distribution; 0 keeps its own alone, None nothing.
         prompt_logprobs: the same for the tokens of the prompt, but the first.
@@ -221,8 +223,8 @@ class Sampler:
             allowed: the tokens to choose from, `[V]`; None: all.
 
         Raises:
-            InputError: no finite logit, one that is NaN or plus infinity, or another shape; seen ids or ids of the bias outside
-                the vocabulary; none allowed; a hook that raised an error or gave no logits.
+            InputError: no finite logit, one that is NaN or plus infinity, or another shape; seen ids, end tokens or ids of the
+                bias outside the vocabulary; none allowed; a hook that raised an error or gave no logits.
         """
         given = _checked(logits)
         token = self._choose(self._adjusted(given, seen, allowed))
@@ -247,8 +249,7 @@ class Sampler:
         if allowed is not None:
             logits = np.where(allowed, logits, -np.inf)
         if self._end_ids and self._count < params.min_tokens:
-            logits = logits.copy()
-            logits[self._end_ids] = -np.inf
+            logits = _without(logits, self._end_ids)
         return logits if logits.max() > -np.inf else _refuse_all(allowed is not None)
 
     def _choose(self, logits: Floats) -> int:
@@ -257,8 +258,7 @@ class Sampler:
             return int(logits.argmax())
         if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
             return self._draw(_softmax(logits, params.temperature))  # nothing to filter: no need to sort
-        ids = likeliest(logits, params.top_k or len(logits))
-        probabilities = _softmax(logits[ids], params.temperature)
+        ids, probabilities = _sorted(logits, params)
         return int(ids[self._draw(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)])])
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
@@ -322,6 +322,14 @@ def _discouraged(logits: Floats, drawn: Mapping[int, int], frequency: float, pre
     return found
 
 
+def _without(logits: Floats, ids: list[int]) -> Floats:
+    if min(ids) < 0 or max(ids) >= len(logits):
+        raise InputError(f"the end tokens are {ids}, expected ids below {len(logits)}")
+    found = logits.astype(np.float64)  # a hook may have given integers, which hold no infinity
+    found[ids] = -np.inf
+    return found
+
+
 def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> Floats:
     """In float64, as fp32 would overflow."""
     if not seen.size:
@@ -333,6 +341,21 @@ def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> F
     values = penalised[ids]
     penalised[ids] = np.where(values > 0, values / penalty, values * penalty)
     return penalised
+
+
+def _sorted(logits: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Likeliest first, at least all that the filters keep: sorting a whole vocabulary costs more than all the rest."""
+    if params.top_k:
+        ids = likeliest(logits, params.top_k)
+        return ids, _softmax(logits[ids], params.temperature)
+    probabilities, count = _softmax(logits, params.temperature), _FEW
+    while True:
+        ids = likeliest(logits, count)
+        found = probabilities[ids]
+        has_all = count >= len(logits)
+        if has_all or found.sum() > params.top_p or found[-1] < params.min_p * found[0]:
+            return ids, found
+        count *= 8
 
 
 def _softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from .logprobs import TokenLogprobs, token_logprobs
 from .session import Session
 
@@ -20,38 +21,48 @@ class PromptScorer:
     Args:
         ids: of the prompt, `[T]`. Nothing says how likely the first is.
         count: of the likeliest tokens at each place.
+        first: of the ids, the first to score, at least 1.
 
     Attributes:
-        found: of `ids[1:]`, as far as logits came.
+        found: of `ids[first:]`, as far as logits came.
     """
 
-    def __init__(self, ids: Sequence[int], count: int) -> None:
+    def __init__(self, ids: Sequence[int], count: int, first: int = 1) -> None:
         self.found: list[TokenLogprobs] = []
-        self._ids, self._count, self._rows = [int(token) for token in ids], count, 0
+        self._ids, self._count, self._first, self._place = [int(token) for token in ids], count, first, 0
 
     def take(self, logits: npt.NDArray[np.float32]) -> None:
         """The next rows, `[N, V]`."""
-        following = self._ids[self._rows + 1 : self._rows + 1 + len(logits)]
-        self._rows += len(logits)
-        self.found += [token_logprobs(row, token, self._count) for row, token in zip(logits, following, strict=False)]
+        for row in logits:
+            self._place += 1
+            if self._first <= self._place < len(self._ids):
+                self.found.append(token_logprobs(row, self._ids[self._place], self._count))
 
 
-def append_scored(session: Session, ids: Sequence[int], count: int) -> tuple[list[TokenLogprobs], npt.NDArray[np.float32]]:
+def append_scored(
+    session: Session, ids: Sequence[int], count: int, first: int = 1
+) -> tuple[list[TokenLogprobs], npt.NDArray[np.float32]]:
     """Append ids to a session of one sequence, and say how likely each was.
 
     Args:
         session: that the ids are appended to.
         ids: `[T]`, T at least 1.
         count: of the likeliest tokens at each place.
+        first: of the ids, the first to score.
 
     Returns:
-        Of `ids[1:]`, and the logits after the last, float32 `[V]`.
+        Of `ids[first:]`, and the logits after the last, float32 `[V]`.
 
-    Raises: as `Session.advance`.
+    Raises: as `Session.advance`; InputError for logits that are not finite.
     """
-    scorer, given = PromptScorer(ids, count), np.asarray(ids)
+    scorer, given = PromptScorer(ids, count, first), np.asarray(ids)
     logits = np.empty(0, np.float32)
     for start in range(0, len(given), SCORED_ROWS):
         logits = session.advance(given[None, start : start + SCORED_ROWS])[0]
+        if not np.isfinite(logits.max(axis=-1)).all():
+            raise InputError(
+                f"can't say how likely ids {start} to {start + len(logits)} are: the largest logit of some is no finite "
+                "number; the model's output is broken"
+            )
         scorer.take(logits)
     return scorer.found, logits[-1].copy()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..errors import BundleError, ConfigError, FovealWarning, InputError
 from .detokenize import ByteDetokenizer, Detokenizer, StagedDetokenizer
+from .spelling import Spelling, spelling_of
 
 
 class TextTokenizer(Protocol):
@@ -28,6 +29,10 @@ class TextTokenizer(Protocol):
 
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
+        ...
+
+    def spelling(self) -> Spelling:
+        """The bytes that each id writes. Raises InputError where ids have none of their own."""
         ...
 
 
@@ -50,6 +55,10 @@ class ByteTokenizer:
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
         return ByteDetokenizer()
+
+    def spelling(self) -> Spelling:
+        """Each id below 256 is its byte; larger ones write nothing."""
+        return Spelling([bytes([byte]) for byte in range(256)], self.encode)
 
 
 class HuggingFaceTokenizer:
@@ -95,6 +104,10 @@ class HuggingFaceTokenizer:
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
         return StagedDetokenizer(self._tokenizer)
+
+    def spelling(self) -> Spelling:
+        """The bytes that each id writes. Raises InputError where ids have none of their own, as in WordPiece."""
+        return spelling_of(self._tokenizer)
 
 
 def check_text(text: str, name: str) -> None:

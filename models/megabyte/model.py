@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...contract import patch_rule
 from ..architecture import Description, Stage
 from .config import MegabyteConfig
 from .scale import CoarseScale, FineScale
@@ -37,6 +38,7 @@ class Megabyte(nn.Module):
             dim=config.dims[-1],
             max_positions=config.trained_tokens if config.learned_positions else None,
             context=config.trained_tokens,
+            end_rules=() if config.strides[0] == 1 else (patch_rule(config.strides[0]),),
         )
 
     def stages(self) -> list[Stage]:

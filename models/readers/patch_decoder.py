@@ -15,6 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from ...contract import EndRule
 from ...errors import CheckpointError
 from ..patch_decoder import NORM_EPS, PatchDecoder, PatchDecoderConfig
 from ..weights import Reading, names_in, read_weights
@@ -153,7 +154,20 @@ def _sizes(tensors: Mapping[str, Tensor], inner: str, patch: Tower, inside: Towe
         tie_embeddings=head is None or torch.equal(head, tokens),
         norm_eps=NORM_EPS if patch.norm_eps is None else patch.norm_eps,
         activation=patch.gelu("gelu_tanh", "config.json"),
+        end_rules=_end_rules(INNER_TOWERS[inner], columns // vocab_size, vocab_size),
     )
+
+
+def _end_rules(architecture: str, period: int, vocab_size: int) -> tuple[EndRule, ...]:
+    """What marks ends in the ids of a project; `inference/utils.py` of NotaGen, `inference.py` of bGPT."""
+    rules = {
+        "notagen": (
+            EndRule(name="patch", period=period, ids=(2,), gives_out=True),
+            EndRule(name="piece", period=period, ids=(1, 2), place=0),
+        ),
+        "bgpt": (EndRule(name="piece", period=period, ids=(256,)),),
+    }
+    return tuple(rule for rule in rules[architecture] if max(rule.ids) < vocab_size)
 
 
 def _matrix(tensors: Mapping[str, Tensor], name: str, where: Path) -> Tensor:

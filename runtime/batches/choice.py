@@ -22,6 +22,7 @@ class Choice:
         scorer: has the prompt's log probabilities, if the settings ask for them, once a token was drawn.
         keeps_state: whether its state is wanted at the end; its last token is appended then, if there is room.
         snapshot: of its state, after such an end; None if no memory was left for it.
+        start: position of its first new token, once there are logits for it.
         last: what its end is told with, once its state is taken; None: it goes on, or needs no state.
     """
 
@@ -30,12 +31,24 @@ class Choice:
         self.continuation = Continuation(request.choice(index))
         self.scorer: PromptScorer | None = None
         self.snapshot: Snapshot | None = None
+        self.start: int | None = None
         self.last: Drawn | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether it draws no more; its state may still have to be taken."""
         return self.continuation.finish_reason is not None
+
+    def given_out(self, count: int, text: str) -> list[Drawn]:
+        """What is new of it after so many tokens: one for each token, but at least one; the last has the text and the end."""
+        going, start = self.continuation, self.start or 0
+        scores = going.logprobs
+        new = [
+            Drawn(self, token=token, logprobs=scores[place] if scores else None, position=start + place)
+            for place, token in enumerate(going.ids[count:], count)
+        ]
+        *found, last = new or [Drawn(self)]
+        return [*found, last._replace(text=text, finish_reason=going.finish_reason)]
 
 
 class Drawn(NamedTuple):

@@ -97,8 +97,10 @@ class Continuations:
             if choice.last is not None:
                 self._drop(choice, choice.last, keep)
             elif not choice.is_over:
-                text = choice.continuation.finish(reason)
-                self._drop(choice, Drawn(choice, text, finish_reason=choice.continuation.finish_reason), keep)
+                count = len(choice.continuation.ids)
+                *found, last = choice.given_out(count, choice.continuation.finish(reason))
+                self._found += found
+                self._drop(choice, last, keep)
         self._drop_dead()
 
     def fail(self, choices: Iterable[Choice], error: FovealError) -> list[Drawn]:
@@ -235,35 +237,35 @@ class Continuations:
             prompt.choices.remove(choice)
 
     def _draw(self, sequence: Sequence, choice: Choice, logits: Logits) -> None:
-        going, count = choice.continuation, len(choice.continuation.ids)
+        going, count, seen = choice.continuation, len(choice.continuation.ids), self.batch.tokens(sequence)
+        if choice.start is None:
+            choice.start = len(seen)
         try:
-            next_token, text = going.draw(logits, self.batch.tokens(sequence))
+            token, text = going.draw(logits, seen)
         except Exception as error:  # whatever its own settings make of it is no matter of the others
             self._leave(sequence)
             self._fail(choice, _of_choice(error))
             return
-        has_room = sequence.position < self.batch.capacity
-        if next_token is not None and not has_room:
+        if token is not None and sequence.position < self.batch.capacity:
+            self._next[sequence] = token
+        elif token is not None:
             text += going.finish("capacity")
-        if len(going.ids) > count:
-            token = going.ids[-1]
-            drawn = Drawn(choice, text, token, going.last_logprobs, sequence.position, going.finish_reason)
-            if has_room:
-                self._next[sequence] = token
-        else:
-            drawn = Drawn(choice, text, finish_reason=going.finish_reason)
-        if drawn.finish_reason is None:
-            self._found.append(drawn)
+        *found, last = choice.given_out(count, text)
+        self._found += found
+        if last.finish_reason is None:
+            if last.token is not None or last.text:
+                self._found.append(last)
             return
-        choice.last = drawn
+        choice.last = last
         if not choice.keeps_state or sequence not in self._next:
-            self._give_last(sequence, choice, drawn)
+            self._give_last(sequence, choice, last)
 
     def _give_last(self, sequence: Sequence, choice: Choice, last: Drawn) -> None:
         if choice.keeps_state:
             try:
+                self.batch.rewind(sequence, choice.continuation.withheld)
                 choice.snapshot = self.batch.snapshot(sequence)
-            except FovealError:  # no memory: its text is whole all the same
+            except FovealError:  # no memory, or rows that were compacted: its text is whole all the same
                 choice.snapshot = None
         self._drop(choice, last, keep=False)
 

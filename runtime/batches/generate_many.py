@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,6 +73,8 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         return self
 
     async def __anext__(self) -> tuple[int, str]:
+        import asyncio  # here, so that importing the runtime stays quick
+
         found = await asyncio.to_thread(next, self, _END)
         if found is _END:
             raise StopAsyncIteration
@@ -150,7 +151,7 @@ def settings_of_all(settings: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None) -> dict[str, Any]:
     """The settings of one prompt: a list gives each prompt its own, anything else holds for all.
 
-    `stop` and `end` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
+    `stop`, `end` and `end_rules` may be sequences by themselves: of these, a list of lists or tuples gives each its own.
 
     Raises:
         InputError: a list of another length than there are prompts.
@@ -170,7 +171,7 @@ def settings_of_each(settings: Mapping[str, Any], index: int, count: int | None)
 def _is_by_prompt(name: str, value: object) -> bool:
     if not isinstance(value, list):
         return False
-    return name not in ("stop", "end") or any(isinstance(one, list | tuple) for one in value)
+    return name not in ("stop", "end", "end_rules") or any(isinstance(one, list | tuple) for one in value)
 
 
 def counted(prompts: Iterable[Any]) -> tuple[Iterator[Any], int | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -59,21 +58,25 @@ class Generated(Iterator[Piece], Generic[Piece]):
         return len(self._continuation.ids)
 
     @property
+    def end_rule(self) -> str | None:
+        """The name of the end rule that ended it."""
+        return None if self.finish_reason is None else self._continuation.end_rule
+
+    @property
     def logprobs(self) -> list[TokenLogprobs]:
         """Of those drawn so far, if the settings ask for them."""
         return self._continuation.logprobs
 
-    def _advance(self) -> tuple[int | None, str]:
-        """The next token, None if there is none, and the text that is certain by then."""
+    def _advance(self) -> str:
+        """Draw the next token, if there is one; the text that is certain by then."""
         going = self._continuation
         token = next(self._tokens, None)
         if token is None:
-            return None, going.finish("complete" if going.is_complete else "capacity")
-        before = len(going.ids)
+            return going.finish("complete" if going.is_complete else "capacity")
         text = going.take(token)
         if going.finish_reason is not None:
             self._tokens.close()
-        return token if len(going.ids) > before else None, text
+        return text
 
     @property
     def _is_over(self) -> bool:
@@ -94,6 +97,8 @@ class Generated(Iterator[Piece], Generic[Piece]):
         return self
 
     async def __anext__(self) -> Piece:
+        import asyncio  # here, so that importing the runtime stays quick
+
         piece = await asyncio.to_thread(next, self, _END)
         if piece is _END:
             raise StopAsyncIteration
@@ -103,12 +108,15 @@ class Generated(Iterator[Piece], Generic[Piece]):
 class GeneratedIds(Generated[int]):
     """New ids, one by one."""
 
+    _given = 0
+
     @one_at_a_time
     def __next__(self) -> int:
-        if not self._is_over:
-            token, _ = self._advance()
-            if token is not None:
-                return token
+        while len(self.ids) == self._given and not self._is_over:
+            self._advance()
+        if len(self.ids) > self._given and not self._is_closed:
+            self._given += 1
+            return self.ids[self._given - 1]
         self._end()
         raise StopIteration
 
@@ -119,7 +127,7 @@ class GeneratedText(Generated[str]):
     @one_at_a_time
     def __next__(self) -> str:
         while not self._is_over:
-            _, piece = self._advance()
+            piece = self._advance()
             if self._continuation.finish_reason is not None:
                 self._end()
             if piece:
@@ -163,14 +171,19 @@ def begin(session: Session, request: Request) -> tuple[Generator[int, None, None
     else:
         scored, logits = append_scored(session, prompt, params.prompt_logprobs)
     if session.draws and can_draw(params):
-        drawn = continuation.sampler.sample(logits, session.tokens[0])
+        drawn = continuation.choose(logits, session.tokens[0])
+        assert drawn is not None, "a device draws under no constraint"
         return _continue_on_device(session, drawn, continuation), continuation, scored
     return _continue(session, logits, continuation), continuation, scored
 
 
 def _continue_on_device(session: Session, token: int, continuation: Continuation) -> Generator[int, None, None]:
     """As `_continue`, a block of tokens at a time; the session stays where it would be without blocks."""
-    yield token
+    try:
+        yield token
+    except GeneratorExit:
+        session.rewind(continuation.withheld)
+        raise
     sampler = continuation.sampler
     left = sampler.params.max_new_tokens - 1
     while left > 0 and session.position < session.capacity:
@@ -180,7 +193,7 @@ def _continue_on_device(session: Session, token: int, continuation: Continuation
             try:
                 yield token
             except GeneratorExit:
-                session.rewind(count - 1 - index)
+                session.rewind(count - 1 - index + continuation.withheld)
                 raise
         left -= count
 
@@ -190,7 +203,11 @@ def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: C
         token = continuation.choose(logits, session.tokens[0])
         if token is None:
             return
-        yield token
+        try:
+            yield token
+        except GeneratorExit:
+            session.rewind(continuation.withheld)
+            raise
         if session.position == session.capacity:
             return
         logits = session.advance([[token]], last_only=True)[0, 0]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...contract import EndRule
 from ..guides.guide import Guide
 from ..sampling import SamplingParams
 from ..tokenizer import TextTokenizer
@@ -19,6 +20,7 @@ class Request:
         ids: of the prompt.
         params: how tokens are chosen, and when to stop.
         end_ids: tokens that end the text, and are not given out.
+        end_rules: marks of ids that end it.
         tokenizer: None: the continuation has no text.
         guide: opens what follows `params.constraint`; None without one.
         begun: when it came, of `time.monotonic`; `params.max_seconds` counts from there.
@@ -29,6 +31,7 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     tokenizer: TextTokenizer | None = None
     guide: Callable[[], Guide] | None = None
+    end_rules: tuple[EndRule, ...] = ()
     begun: float = field(default_factory=time.monotonic)
 
     @property

@@ -7,18 +7,19 @@ from dataclasses import fields
 from typing import Any, TypedDict
 
 from ...errors import InputError
-from ..guides.constraint import Constraint
+from ..guides.constraint import Constraint, Kind
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
 
-_CONSTRAINTS = ("json_schema", "regex", "grammar")
+_KINDS: tuple[Kind, ...] = ("json_schema", "regex", "grammar")
 
 
 class Settings(TypedDict, total=False):
-    """Those of `SamplingParams`, and four that are made into them.
+    """Those of `SamplingParams`, and five more.
 
     `json_schema`, `regex` or `grammar`, of which at most one is given, are the constraint. `end` are tokens that end the text:
-    ids, or as the tokenizer writes them, such as `"</s>"`.
+    ids, or as the tokenizer writes them, such as `"</s>"`. `end_rules` are names of ends that the model's own ids mark, such as
+    `"piece"` (`EndRule`; `foveal inspect` lists them).
     """
 
     temperature: float
@@ -42,6 +43,7 @@ class Settings(TypedDict, total=False):
     max_seconds: float | None
     stop: str | Sequence[str]
     end: int | str | Sequence[int | str]
+    end_rules: str | Sequence[str]
 
 
 NAMES = frozenset(Settings.__annotations__)
@@ -56,18 +58,19 @@ def check_names(settings: Mapping[str, Any]) -> None:
 
 
 def params_of(settings: Mapping[str, Any]) -> SamplingParams:
-    """What settings say of choosing tokens; `end` is not part of it.
+    """What settings say of choosing tokens; `end` and `end_rules` are not part of it.
 
     Raises:
         InputError: an unknown setting, one out of its range, several constraints, or one that can't be followed.
     """
     check_names(settings)
     given = {name: value for name, value in settings.items() if name in _OF_PARAMS}
-    wanted = [name for name in ("constraint", *_CONSTRAINTS) if settings.get(name) is not None]
+    wanted = [name for name in ("constraint", *_KINDS) if settings.get(name) is not None]
     if len(wanted) > 1:
         raise InputError(f"got {' and '.join(wanted)}, expected at most one of them: a text follows one constraint")
-    if wanted and wanted[0] in _CONSTRAINTS:
-        given["constraint"] = getattr(Constraint, wanted[0])(settings[wanted[0]])
+    for kind in _KINDS:
+        if kind in wanted:
+            given["constraint"] = Constraint(kind, settings[kind])
     params = SamplingParams(**given)
     for text in params.stop:
         check_text(text, "the stop string")

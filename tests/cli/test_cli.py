@@ -26,6 +26,7 @@ def test_every_verb_explains_itself() -> None:
         "build",
         "check",
         "eval",
+        "export-triton",
         "verify",
         "compare",
         "bisect",

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/checkpoints/*/*.md")])
-SOURCES = r"`((?:bench|calibration|cli|contract|export|models|runtime|tests)/[\w/]+\.(?:py|sh|safetensors))`"
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("models/checkpoints/*/*.md")]
+)
+SOURCES = r"`((?:bench|calibration|cli|contract|examples|export|models|runtime|tests)/[\w/]+\.(?:py|sh|safetensors))`"
 
 
 def name(page: Path) -> str:

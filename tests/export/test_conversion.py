@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 from contracts import check_graphs_are_their_contracts
 from precisions import bytes_model, classic_engines, classic_graphs, cpu_engines, logits, write_text
 from specimens import GOLDEN, GOLDENS, ZOO, Goldens, Zoo, random_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
-from foveal import BundleError, CheckpointError, ConfigError, ExportError, FovealError, convert
+from foveal import BundleError, CheckpointError, ConfigError, ExportError, FovealError, FovealWarning, convert
 from foveal.bench.random_models import RandomModels
+from foveal.bundle import CHAT_FILES
 from foveal.export import build, conversion, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.export_stage import export_stage
@@ -195,3 +199,20 @@ def test_a_stage_that_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(type(model.head), "forward", fail)
     with pytest.raises(ExportError, match='stage "1" could not be exported: '):
         export_stage(stage, tmp_path / "1.onnx", DIALECTS["modern"])
+
+
+def test_what_makes_prompts_of_chats_travels_with_the_tokenizer(tmp_path: Path) -> None:
+    """Into the bundle and into those that are built of it, with hashes, as everything else."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="b")).save(str(checkpoint / "tokenizer.json"))
+    (checkpoint / "tokenizer_config.json").write_text('{"eos_token": "b"}')
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FovealWarning)  # two words are not every text
+        full = convert_model(bytes_model("1@1 1@2 1@1"), tmp_path / "full", tokenizer=checkpoint / "tokenizer.json")
+    small = build(full, tmp_path / "small", "w8")
+    for bundle in (full, small):
+        for name in CHAT_FILES:
+            assert bundle.file(name).read_bytes() == (checkpoint / name).read_bytes()
+            assert name in bundle.manifest.files

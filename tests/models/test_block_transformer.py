@@ -94,6 +94,7 @@ def test_what_it_says_of_itself() -> None:
     described = random_model().describe()
     assert (described.architecture, described.hierarchy, described.vocab_size) == ("block-transformer", "2@4 2@1", 41)
     assert (described.dim, described.max_positions, described.context) == (16, None, 96)
+    assert list(map(str, described.end_rules)) == ["a patch of 4 is complete"]
 
 
 @pytest.mark.parametrize(

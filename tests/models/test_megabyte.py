@@ -167,6 +167,7 @@ def test_what_it_says_of_itself() -> None:
     assert (described.architecture, described.hierarchy) == ("megabyte", "2@15 1@5 2@1")
     assert (described.vocab_size, described.dim) == (41, 17)
     assert (described.max_positions, described.context) == (None, 60)
+    assert list(map(str, described.end_rules)) == ["a patch of 15 is complete"]
     assert random_model(4, 3, 5, learned_positions=True).describe().max_positions == 60
 
 

@@ -10,10 +10,12 @@ from fake_cuda import FakeGpu
 from resident_engines import ort_engines, session_of, tensorrt_engines
 from specimens import Zoo, random_ids
 
-from foveal import CapacityError, ConfigError, InputError, SamplingParams
+from foveal import CapacityError, ConfigError, Constraint, InputError, SamplingParams
+from foveal.contract import EndRule
 from foveal.runtime.backends import cpu_engines
 from foveal.runtime.drawing import can_draw
-from foveal.runtime.generation.generate import generate_ids
+from foveal.runtime.generation.generate import GeneratedIds, begin, generate_ids
+from foveal.runtime.generation.request import Request
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.session import Session
 
@@ -110,6 +112,16 @@ def test_whoever_stops_early_finds_the_session_there(zoo: Zoo, gpu: FakeGpu) -> 
         ({"top_k": 65}, False),
         ({}, False),
         ({"temperature": 0, "repetition_penalty": 1.1}, False),
+        ({"temperature": 0, "frequency_penalty": 0.1}, False),
+        ({"temperature": 0, "presence_penalty": -0.1}, False),
+        ({"temperature": 0, "logit_bias": {1: 1.0}}, False),
+        ({"temperature": 0, "logit_bias": {}}, True),
+        ({"temperature": 0, "logits_hook": lambda ids, logits: logits}, False),
+        ({"temperature": 0, "constraint": Constraint("regex", "a")}, False),
+        ({"temperature": 0, "logprobs": 0}, False),
+        ({"temperature": 0, "prompt_logprobs": 3}, True),
+        ({"temperature": 0, "min_tokens": 1}, False),
+        ({"temperature": 0, "max_seconds": 1.0}, True),
         ({"top_k": 1, "temperature": 1e-308}, True),
         ({"top_k": 9, "temperature": 1e-30}, True),
         ({"top_k": 9, "temperature": 1e-38}, False),
@@ -169,6 +181,49 @@ def test_extreme_settings_give_the_hosts_text(zoo: Zoo, gpu: FakeGpu) -> None:
         host.reset()
         device.reset()
         assert list(generate_ids(device, PROMPT, params)) == list(generate_ids(host, PROMPT, params))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"logprobs": 2},
+        {"prompt_logprobs": 1},
+        {"frequency_penalty": 0.5, "presence_penalty": 0.5},
+        {"logit_bias": {3: 2.0}},
+        {"min_tokens": 3},
+        {"logits_hook": lambda ids, logits: -logits},
+    ],
+    ids=str,
+)
+def test_what_a_device_does_not_do_the_host_does(chosen: dict[str, Any], zoo: Zoo, gpu: FakeGpu) -> None:
+    """From the device's logits: the same tokens and log probabilities."""
+    host = Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model)
+    device = opened("nested", "onnxruntime", zoo, gpu)
+    params = SamplingParams(top_k=9, seed=5, max_new_tokens=20, **chosen)
+    found = [generate_ids(session, PROMPT, params, end_ids=[7]) for session in (device, host)]
+    assert list(found[0]) == list(found[1])
+    for kind in ("logprobs", "prompt_logprobs"):
+        values = [[one.logprob for one in getattr(one_of, kind)] for one_of in found]
+        assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_a_rule_that_ends_within_a_block(zoo: Zoo, gpu: FakeGpu) -> None:
+    """The session stands at what came out, though the device had drawn ahead."""
+    device, host = (
+        opened("nested", "onnxruntime", zoo, gpu),
+        Session(cpu_engines(zoo["nested"].bundle), zoo["nested"].bundle.manifest.model),
+    )
+    params = SamplingParams(temperature=0, max_new_tokens=30)
+    ids = list(generate_ids(host, PROMPT, params))
+    first = len(PROMPT) + 5
+    rule = EndRule(name="piece", period=2, ids=(ids[5], ids[6]), place=first % 2)
+    expected = next(
+        place for place in range(30) if tuple(ids[place : place + 2]) == rule.ids and (len(PROMPT) + place) % 2 == rule.place
+    )
+    found = GeneratedIds(*begin(device, Request(PROMPT, params, end_rules=(rule,))))
+    assert list(found) == ids[:expected]
+    assert (found.finish_reason, found.end_rule) == ("end", "piece")
+    assert device.tokens[0].tolist() == [*PROMPT, *ids[:expected]]
 
 
 def test_engines_without_a_sampler(zoo: Zoo) -> None:

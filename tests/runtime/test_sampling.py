@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling_reference import is_drawn_right, shares_of
@@ -233,3 +235,170 @@ def test_seen_ids_outside_the_vocabulary(seen: Any) -> None:
     with pytest.raises(InputError, match="seen ids are .*, expected integers below 3"):
         sampler.sample(np.zeros(3, np.float32), np.array(seen))
     assert sampler.sample(np.array([0, 1000, 0], np.float32), np.zeros(0)) == 1  # type: ignore[arg-type]
+
+
+some_shift = st.integers(-2560, 2560).map(lambda count: count / 64)
+"""Of which float64 holds sums, multiples and halves as they are, so that no tie is broken by rounding."""
+changes = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 0.7, 1.0]),
+        "top_k": st.sampled_from([0, 3]),
+        "repetition_penalty": st.sampled_from([0.5, 1.0, 2.0]),
+        "frequency_penalty": some_shift,
+        "presence_penalty": some_shift,
+        "logit_bias": st.dictionaries(st.integers(0, 4), some_shift | st.just(-np.inf), max_size=4),
+        "min_tokens": st.integers(0, 4),
+    }
+)
+few_logits = st.lists(some_shift, min_size=5, max_size=5)
+
+
+five_uniforms = st.lists(any_uniform, min_size=5, max_size=5)
+
+
+@settings(max_examples=60)
+@given(changes, few_logits, five_uniforms, st.lists(st.integers(0, 4), max_size=3), st.data())
+def test_what_changes_logits_does_so_by_its_definition(
+    chosen: Any, values: list[float], uniforms: list[float], prompt: list[int], data: st.DataObject
+) -> None:
+    """Token after token: bias, repetition, frequency and presence in this order, then what may not come."""
+    ends = data.draw(st.sets(st.integers(0, 4), max_size=2))
+    params, logits = SamplingParams(**chosen, seed=0), np.array(values, np.float32)
+    sampler, drawn = Sampler(params, ends), list[int]()
+    for place, uniform in enumerate(uniforms):
+        allowed = data.draw(st.none() | st.lists(st.booleans(), min_size=5, max_size=5))
+        forbidden = {i for i in range(5) if allowed is not None and not allowed[i]}
+        forbidden |= ends if place < params.min_tokens else set()
+        seen = np.array([*prompt, *drawn], np.int64)
+        ids, shares = shares_of(logits, params, seen.tolist(), drawn, forbidden)
+        mask = None if allowed is None else np.array(allowed)
+        sampler._rng = stub(uniform)
+        if not ids:
+            with pytest.raises(InputError, match="together allow no token; loosen one of them$"):
+                sampler.sample(logits, seen, mask)
+            return
+        token = sampler.sample(logits, seen, mask)
+        if params.is_greedy:
+            best = shares_of(logits, replace(params, temperature=0), seen.tolist(), drawn, forbidden)[0][0]
+            assert token == best
+        else:
+            assert is_drawn_right(token, uniform, ids, shares, 1e-9)
+        drawn.append(token)
+
+
+def test_the_penalties_of_openai_are_those_of_torch() -> None:
+    """`logits - counts * frequency - (counts > 0) * presence`, of the tokens drawn and not of the prompt's."""
+    logits, prompt = torch.from_numpy(logits_of(5)), np.array([1, 2, 3])
+    params = SamplingParams(temperature=0, frequency_penalty=0.7, presence_penalty=-0.3)
+    sampler, counts = Sampler(params), torch.zeros(50)
+    for _ in range(60):
+        expected = int((logits - counts * 0.7 - (counts > 0) * -0.3).argmax())
+        assert sampler.sample(logits.numpy(), prompt) == expected
+        counts[expected] += 1
+    assert counts.max() > 1
+
+
+def test_a_bias_adds_to_the_logits() -> None:
+    """By id; minus infinity forbids a token; what it was called with is not changed."""
+    logits = np.array([2.0, 1.0, 0.0], np.float32)
+    assert set(draw(logits, 20, temperature=0, logit_bias={1: 1.5})) == {1}
+    assert set(draw(logits, 20, logit_bias={0: -math.inf, 1: -1e30})) == {2}
+    assert logits.tolist() == [2.0, 1.0, 0.0]
+    given = {1: 1.5}
+    params = SamplingParams(logit_bias=given)
+    given[1] = 7
+    assert dict(params.logit_bias) == {1: 1.5}
+    with pytest.raises(TypeError):
+        params.logit_bias[1] = 7  # type: ignore[index]
+
+
+def test_a_hook_comes_first_and_has_a_copy() -> None:
+    """It sees the ids so far and the model's own logits; bias and penalties work on what it gives."""
+    told: list[tuple[list[int], list[float]]] = []
+
+    def hook(ids: np.ndarray, logits: np.ndarray) -> list[int]:
+        told.append((ids.tolist(), logits.tolist()))
+        logits[:] = np.nan
+        return [0, 0, 1]
+
+    logits = np.array([3.0, 2.0, 1.0], np.float32)
+    params = SamplingParams(temperature=0, logits_hook=hook, logit_bias={1: 5}, presence_penalty=10, logprobs=1, min_tokens=1)
+    sampler = Sampler(params, end_ids=[0])
+    assert [sampler.sample(logits, np.array([7, 8])) for _ in range(3)] == [1, 2, 0]
+    assert told == [([7, 8], [3.0, 2.0, 1.0])] * 3
+    assert [one.top[0][0] for one in sampler.logprobs] == [0, 0, 0], "log probabilities are the model's own"
+
+
+def raising(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """A hook with a mistake."""
+    raise KeyError("tone")
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        (raising, "the logits_hook raised KeyError: 'tone'"),
+        (lambda ids: ids, "the logits_hook raised TypeError"),
+        (lambda ids, logits: None, r"the logits_hook gave object of shape \[\], expected floats \[3\]"),
+        (lambda ids, logits: logits[:2], r"the logits_hook gave float32 of shape \[2\], expected floats \[3\]"),
+        (lambda ids, logits: logits[None], r"gave float32 of shape \[1, 3\], expected floats \[3\]"),
+        (lambda ids, logits: logits > 0, r"gave bool of shape \[3\], expected floats"),
+        (lambda ids, logits: [[1], [1, 2]], "the logits_hook raised ValueError"),
+        (lambda ids, logits: logits * np.nan, "the logits_hook gave nan, expected finite numbers"),
+        (lambda ids, logits: np.array([0, np.inf, 0]), "the logits_hook gave inf, expected finite numbers"),
+        (lambda ids, logits: logits - np.inf, "together allow no token; loosen one of them"),
+    ],
+)
+def test_hooks_that_go_wrong(hook: Any, reason: str) -> None:
+    """One line says what came; the error of the hook itself is its cause."""
+    with pytest.raises(InputError, match=reason) as caught:
+        draw(np.ones(3, np.float32), 1, logits_hook=hook)
+    assert hook is not raising or isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        ({"logit_bias": {3: 1}}, "logit_bias has id 3, expected ids below 3"),
+        (
+            {"logit_bias": {0: -math.inf, 1: -math.inf, 2: -math.inf}},
+            "can't sample: the bias, the hook and min_tokens together",
+        ),
+        ({"min_tokens": 1}, r"the end tokens are \[5\], expected ids below 3"),
+    ],
+)
+def test_what_a_sampler_finds_out_late(chosen: Any, reason: str) -> None:
+    """When it knows how many tokens there are."""
+    with pytest.raises(InputError, match=reason):
+        Sampler(SamplingParams(**chosen), end_ids=[5]).sample(np.ones(3, np.float32), NONE)
+
+
+NUMBERS = [np.nan, np.inf, -np.inf, True, "1", None, 1j, [0.5], 10**400]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("frequency_penalty", "presence_penalty") for value in [*NUMBERS, 2e30, -2e30]),
+        *(("max_seconds", value) for value in NUMBERS if value is not None and value != np.inf),
+        *(("max_seconds", value) for value in (0, -1.0)),
+        *((name, value) for name in ("logprobs", "prompt_logprobs") for value in (-1, 1.0, True, "1", [1], np.nan)),
+        *(("min_tokens", value) for value in (-1, 1.0, True, None, 129)),
+        *(("logit_bias", value) for value in (None, 5, [1], {1}, {True: 1}, {"1": 1}, {1.0: 1}, {-1: 1}, {1: "1"})),
+        *(("logit_bias", {1: value}) for value in (np.nan, np.inf, True, None, 2e30, 10**400)),
+        *(("logits_hook", value) for value in (1, "x", [])),
+        *(("constraint", value) for value in (1, "x", lambda: None)),
+    ],
+    ids=str,
+)
+def test_every_wrong_value_is_said_with_its_setting(name: str, value: Any) -> None:
+    """NaN, truth values, texts, what is out of range or no function: one line that names the setting."""
+    with pytest.raises(InputError, match=f"^(an id of )?{name}( of 1)? is .*, expected .*$"):
+        SamplingParams(**{name: value})
+
+
+def test_no_more_tokens_can_be_asked_for_than_there_may_be() -> None:
+    """`min_tokens` beyond `max_new_tokens`."""
+    with pytest.raises(InputError, match="min_tokens is 6, expected at least 0 and at most max_new_tokens, 5"):
+        SamplingParams(min_tokens=6, max_new_tokens=5)
+    assert SamplingParams(min_tokens=5, max_new_tokens=5).min_tokens == 5

@@ -66,6 +66,21 @@ def test_sizes_are_read_from_the_tensors() -> None:
     assert (config.dim, config.heads, config.patch_layers, config.inner_layers, config.tie_embeddings) == (48, 3, 2, 1, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("notagen_tiny", ["a patch of 4 is complete", "a patch contains 2", "a patch begins with 1, 2"]),
+        ("bgpt_tiny", ["a patch of 4 is complete", "a patch contains 256"]),
+    ],
+)
+def test_their_ids_mark_ends(name: str, expected: list[str]) -> None:
+    """As the projects' own sampling scripts look for them."""
+    model = load_patch_decoder(GOLDENS / name, config_of(name))
+    rules = model.describe().end_rules
+    assert [str(rule).replace(f"of {model.config.patch_size} ", "of 4 ") for rule in rules] == expected
+    assert [rule.name for rule in rules] == ["patch"] * (len(rules) - 1) + ["piece"]
+
+
 def training_checkpoint(directory: Path, tensors: dict[str, Tensor], name: str = PUBLISHED) -> Path:
     """A file as both projects' training scripts save it, and published it."""
     path = directory / name

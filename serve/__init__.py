@@ -1,0 +1,1 @@
+"""Models behind HTTP, as OpenAI's clients expect them: `foveal serve`."""
