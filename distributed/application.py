@@ -90,7 +90,7 @@ def application(
         raise ConfigError("--store does nothing with --ray: each replica keeps its sessions in memory; leave --store out")
     settings = _routed(settings)
     at_once = len(bundles) * (options.slots + options.queue) + _BESIDE
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name="foveal",
         num_replicas=scale.replicas,
@@ -100,7 +100,8 @@ def application(
         max_queued_requests=scale.queued,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_SECONDS),
         request_router_config=RequestRouterConfig(
-            request_router_class=ROUTER, request_router_kwargs={"num_fallback_replicas": 0}
+            request_router_class=ROUTER,  # type: ignore[arg-type]  # a path, or a class
+            request_router_kwargs={"num_fallback_replicas": 0},
         ),
         graceful_shutdown_timeout_s=scale.drain_seconds + _MARGIN_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,
