@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from foveal.cli.on_ray import scale_of
 from foveal.distributed.actors import Actors
 from foveal.distributed.application import Scale, _autoscaling
 from foveal.distributed.cluster import foveal_error, require_room
@@ -15,19 +15,19 @@ from foveal.errors import ConfigError, InputError
 
 def test_a_number_of_replicas_or_a_range() -> None:
     """As they are asked for; one if not."""
-    assert scale_of(None, None, None, 1, 0, 64, 30) == Scale(replicas=1)
-    assert scale_of(3, None, None, 0.5, 0, 8, 5) == Scale(replicas=3, cpus=0.5, queued=8, drain_seconds=5)
-    between = scale_of(None, 2, 5, 1, 0, 64, 30)
+    assert Scale.of(None, None, None) == Scale(replicas=1)
+    assert Scale.of(3, None, None, cpus=0.5, queued=8) == Scale(replicas=3, cpus=0.5, queued=8)
+    between = Scale.of(None, 2, 5)
     assert between == Scale(replicas=None, least=2, most=5)
     assert _autoscaling(between, 16) == {"min_replicas": 2, "max_replicas": 5, "target_ongoing_requests": 16}
-    assert scale_of(None, None, 4, 1, 0, 64, 30).least == 1
+    assert Scale.of(None, None, 4).least == 1
 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ((2, 1, 3), "got --replicas beside --min-replicas"),
-        ((None, 2, None), "--min-replicas takes --max-replicas"),
+        ((2, 1, 3), "got a number of replicas beside a least or a most"),
+        ((None, 2, None), "without the most"),
         ((0, None, None), "got 0 replicas"),
         ((None, 3, 2), "got between 3 and 2 replicas"),
     ],
@@ -35,7 +35,28 @@ def test_a_number_of_replicas_or_a_range() -> None:
 def test_numbers_of_replicas_that_can_not_be(asked: tuple[int | None, ...], reason: str) -> None:
     """Each in a line."""
     with pytest.raises(ConfigError, match=reason):
-        scale_of(*asked, 1, 0, 64, 30)
+        Scale.of(*asked)
+
+
+def test_an_application_of_a_config_file(tmp_path: Path) -> None:
+    """As KubeRay makes it; what it does not know is refused, and so is what can't be."""
+    pytest.importorskip("ray")
+    from foveal.distributed.deploy import build
+
+    made = build({"bundles": ["m=/models/m.bundle"], "slots": 4, "min_replicas": 1, "max_replicas": 3, "cpus": 0.5})
+    deployment = made._bound_deployment
+    bundles, options, settings, _ = deployment.init_args
+    assert bundles == {"m": Path("/models/m.bundle")}
+    assert (options.slots, settings.session_header) == (4, "x-session-id")
+    assert deployment.ray_actor_options["num_cpus"] == 0.5
+    assert deployment._deployment_config.autoscaling_config.max_replicas == 3
+    for args, reason in (
+        ({"bundles": ["m"], "slot": 4}, "unknown field `slot`"),
+        ({"bundles": "m"}, "Expected `array`"),
+        ({"bundles": ["m"], "replicas": 1, "max_replicas": 2}, "beside a least or a most"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            build(args)
 
 
 @pytest.mark.parametrize("wrong", [{"cpus": -1}, {"gpus": -0.5}, {"count": 0}])
