@@ -11,12 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from .. import __version__
 from ..errors import FovealError
 from .failures import Failure, failure_of, invalid
 from .gate import Gate, record_of
-from .openapi import schemas
+from .openapi import parameters, schemas
 from .page import add_page
 from .routes import add_generation, add_models, add_sessions, add_state
 from .served import Served
@@ -61,7 +62,16 @@ async def _http_failure(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "there is nothing at this path", 405: "this path takes other methods"}.get(error.status_code, error.detail)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    return await _failure(request, Failure(error.status_code, said, code=code, headers=error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return await _failure(request, Failure(error.status_code, said, code=code, headers=headers))
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Of all routes at a path; the router itself names those of the first alone."""
+    found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in found for method in getattr(route, "methods", None) or ()})
 
 
 async def _wrong_path(request: Request, error: Exception) -> Response:
@@ -75,9 +85,13 @@ def _described(app: FastAPI) -> dict[str, Any]:
     """The description of all routes, made once."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        found["components"] = {"schemas": schemas()}
+        models = list(app.state.server.served)
+        found["components"] = {"schemas": schemas(models)}
+        known = parameters(models)
         for path in found["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)  # what FastAPI would say; it is a 400 here
+                for parameter in operation.get("parameters", ()):
+                    parameter["schema"] = known[parameter["name"]]
         app.openapi_schema = found
     return app.openapi_schema

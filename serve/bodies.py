@@ -18,11 +18,14 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         seconds: within which it has to arrive.
 
     Raises:
-        Failure: 413 for a longer one, before all of it came; 408 for one that takes longer; 415 for what is not JSON.
+        Failure: 413 for a longer one, before all of it came; 408 for one that takes longer; 415 for what is not JSON, or compressed.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Failure(415, f'the content type is "{kind[:80]}", expected application/json', code="unsupported_media_type")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Failure(415, f'the body is encoded as "{coding[:80]}"; send it as it is', code="unsupported_media_type")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise _too_large(most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -49,12 +50,13 @@ _STATUSES = {
 }
 
 
-def schemas() -> dict[str, Any]:
-    """All that bodies refer to."""
+def schemas(models: Sequence[str]) -> dict[str, Any]:
+    """All that bodies refer to, of a server of so many models."""
     kinds = (CompletionRequest, ChatRequest, ModelEntry, ModelList, SessionEntry, ErrorAnswer)
     _, found = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     for name in ("CompletionRequest", "ChatRequest"):
         fields = found[name]["properties"]
+        fields["model"]["enum"] = list(models)
         for field, limits in _RANGES.items():
             for kind in fields.get(field, {}).get("anyOf", ()):
                 if kind.get("type") != "null":
@@ -63,6 +65,11 @@ def schemas() -> dict[str, Any]:
     found["CompletionRequest"]["properties"]["logprobs"]["anyOf"][0] |= {"minimum": 0, "maximum": 5}
     found["ChatRequest"]["properties"]["messages"]["minItems"] = 1
     return {**found, **_MORE}
+
+
+def parameters(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Schemas of what stands in paths and queries, by its name, of a server of so many models."""
+    return {"session": {"type": "string", "pattern": PATTERN}, "model": {"type": "string", "enum": list(models)}}
 
 
 def body_of(kind: type[Struct]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import sys
@@ -14,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..errors import ConfigError
+from .connections import Connection, ConnectionLimits
 from .server import Server
 
 _log = logging.getLogger("foveal.serve")
@@ -88,19 +90,31 @@ def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None
     """
     sockets = [bind(listening.host, listening.port)]
     host, port = sockets[0].getsockname()[:2]
-    config = uvicorn.Config(
+    server = GracefulServer(config_of(app), app.state.server, listening.drain_seconds)
+    on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    server.run(sockets)
+
+
+def config_of(app: FastAPI, close_seconds: int = _CLOSE_SECONDS) -> uvicorn.Config:
+    """How an application is served.
+
+    Args:
+        app: as `create_app` makes it, of whose settings connections have their limits.
+        close_seconds: within which answers that are done have to be read.
+    """
+    settings = app.state.server.settings
+    limits = ConnectionLimits(settings.body_timeout, settings.stall_timeout)
+    return uvicorn.Config(
         app,
+        http=functools.partial(Connection, limits),  # type: ignore[arg-type] # anything that makes a protocol will do
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
         ws="none",
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        timeout_graceful_shutdown=close_seconds,
     )
-    server = GracefulServer(config, app.state.server, listening.drain_seconds)
-    on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    server.run(sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:

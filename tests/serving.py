@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -20,7 +19,7 @@ from foveal.runtime.model import Model
 from foveal.serve.app import create_app
 from foveal.serve.chat_template import ChatTemplate
 from foveal.serve.measurements import Measurements
-from foveal.serve.process import GracefulServer, bind
+from foveal.serve.process import GracefulServer, bind, config_of
 from foveal.serve.served import Served
 from foveal.serve.server import Server
 from foveal.serve.settings import ServeSettings
@@ -100,8 +99,7 @@ def opened_site(
 def listening(app: FastAPI, drain_seconds: float = 5.0) -> Iterator[tuple[str, GracefulServer]]:
     """A real server on a port of this machine, in a thread; its address."""
     sockets = [bind("127.0.0.1", 0)]
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=2)
-    server = GracefulServer(config, app.state.server, drain_seconds)
+    server = GracefulServer(config_of(app, 2), app.state.server, drain_seconds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     try:
