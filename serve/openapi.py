@@ -57,6 +57,7 @@ def schemas(models: Sequence[str]) -> dict[str, Any]:
     for name in ("CompletionRequest", "ChatRequest"):
         fields = found[name]["properties"]
         fields["model"]["enum"] = list(models)
+        fields["stop"]["anyOf"] = [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}, {"type": "null"}]
         for field, limits in _RANGES.items():
             for kind in fields.get(field, {}).get("anyOf", ()):
                 if kind.get("type") != "null":
