@@ -47,8 +47,10 @@ class TestEnginesThatFail:
     def test_three_steps_in_a_row(self, served: ServedProgram, serve: Serve) -> None:
         """What the batch held ends with the error, what waits in the batch too; the next request is served."""
         service = serve(slots=2)
+        served.gate.clear()
         served.faults.next(None, *[DeviceError("gone")] * 3)
         streams = [service.submit("ABC", seed=0, max_new_tokens=80) for _ in range(4)]
+        served.gate.set()
         assert [type(read(one).error) for one in streams] == [DeviceError] * 4
         assert service.is_alive
         assert read(service.submit("A", max_new_tokens=2)).reasons == ["length"]
@@ -76,13 +78,15 @@ class TestEnginesThatFail:
         service = serve(slots=2)
         read(service.submit("AB", max_new_tokens=3))
         before = service.statistics.fires["1.pre"]
+        served.gate.clear()
         served.faults.next(None, ZeroDivisionError("a bug"))
         streams = [service.submit("ABC", seed=0, max_new_tokens=80) for _ in range(4)]
+        served.gate.set()
         errors = [read(one).error for one in streams]
         assert [str(error) for error in errors] == ["the engines failed: ZeroDivisionError: a bug"] * 4
         assert all(isinstance(error, FovealError) for error in errors)
+        until(lambda: len(served.batches) == 2)
         assert service.is_alive
-        assert len(served.batches) == 2
         assert read(service.submit("A", max_new_tokens=2)).reasons == ["length"]
         assert service.statistics.fires["1.pre"] > before
 
@@ -111,8 +115,10 @@ class TestEnginesThatFail:
 
         late: list[Any] = []
         served.opens = refuse
+        served.gate.clear()
         served.faults.next(None, ZeroDivisionError("a bug"))
         streams = [service.submit("AB", max_new_tokens=80) for _ in range(3)]
+        served.gate.set()
         assert all(isinstance(read(one).error, FovealError) for one in streams)
         until(lambda: not service.is_alive)
         assert isinstance(read(late[0]).error, ServiceClosedError)
@@ -134,11 +140,13 @@ class TestEnginesThatFail:
 
     def test_no_memory_for_a_prompt(self, served: ServedProgram, serve: Serve) -> None:
         """It ends with the error; those that decode go on."""
-        service = serve(slots=2)
-        first = service.submit("AB", seed=0, max_new_tokens=40)
-        next(first)
+        service, hold = serve(slots=2), Hold(3)
+        first = service.submit("AB", seed=0, max_new_tokens=40, logits_hook=hold)
+        hold.wait()
         served.faults.next(MemoryError("no more"), name="prefill")
-        assert isinstance(read(service.submit("ABCDEF")).error, CapacityError)
+        second = service.submit("ABCDEF")
+        hold.release()
+        assert isinstance(read(second).error, CapacityError)
         assert read(first).reasons == ["length"]
 
     def test_a_request_whose_settings_fail_costs_no_other(self, served: ServedProgram, serve: Serve) -> None:
