@@ -158,8 +158,8 @@ class SessionStore:
 
         Raises:
             InputError: a key that is no text.
-            DamagedStateError: files that were cut short, altered or removed: the sequence is dropped, and with it those in files
-                that share these very rows.
+            DamagedStateError: files that were cut short, altered or removed: the sequence is dropped, and with it those in
+                files that share these very rows.
             CapacityError: the copy finds no room in the machine's memory.
             StorageError: the disk refuses to be read, or to be written by what makes room; all that is kept stays.
         """
