@@ -58,7 +58,7 @@ class TestEnginesThatFail:
     def test_failures_with_successes_between_do_not_count_together(self, served: ServedProgram, serve: Serve) -> None:
         """Two, and two more."""
         service, gone = serve(slots=1), DeviceError("gone")
-        served.faults.next(gone, gone, None, gone, gone, None, gone, name="prefill")
+        served.faults.next(gone, gone, None, gone, gone, None, gone)
         assert read(service.submit("ABC", seed=0, max_new_tokens=8)).texts == [
             served.alone("ABC", seed=0, max_new_tokens=8).text
         ]
@@ -237,6 +237,15 @@ class TestClosing:
             for found in outcomes:
                 assert found.reasons in (["length"], ["cancelled"]) or isinstance(found.error, ServiceClosedError)
             check_all_is_free(service)
+
+    def test_after_a_request_was_looked_at(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was open then, and is closed when the request is to be taken."""
+        service = serve(slots=1)
+        monkeypatch.setattr(service, "_check_open", lambda: None)
+        service.close()
+        with pytest.raises(ServiceClosedError, match="has ended and takes no requests"):
+            service.submit("A")
+        check_all_is_free(service)
 
     def test_at_the_end_of_a_block(self, served: ServedProgram) -> None:
         """At once."""
