@@ -49,7 +49,6 @@ if TYPE_CHECKING:
         SamplingParams,
         Score,
         Sequence,
-        Service,
         Session,
         SessionStore,
         Snapshot,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         score,
         share_threads,
     )
+    from .runtime.service.service import Service
 
 __version__ = "0.1.0"
 
@@ -73,7 +73,7 @@ _LAZY = {
     "SamplingParams": ".runtime",
     "Score": ".runtime",
     "Sequence": ".runtime",
-    "Service": ".runtime",
+    "Service": ".runtime.service.service",
     "Session": ".runtime",
     "SessionStore": ".runtime",
     "Snapshot": ".runtime",

@@ -25,6 +25,7 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .score import score
 from .serve import serve
 from .threads import own_process
 from .train import train
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, serve, train, doctor, demo):
+for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)

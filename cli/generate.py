@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+import msgspec
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
+from ..runtime.generation.settings import params_of
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
-from ..runtime.sampling import SamplingParams
+from ..runtime.logprobs import TokenLogprobs
 from .conditions import require
-from .console import err, write
+from .console import err, print_json, write
+from .generation_options import GenerationOptions, takes_generation_options
 from .on_ray import Address, OnRay
 from .options import Threads, threads_count
 from .prompt_files import (
@@ -37,14 +42,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ..runtime.generation.continuation import FinishReason
+    from ..runtime.generation.generate import GeneratedIds, GeneratedText
     from ..runtime.model import Model
 
-    Ends = list[int | str]
+_MOST_SLOTS = 16
+"""Texts of one prompt that decode at once."""
 
 
+@takes_generation_options
 def generate(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
+    options: GenerationOptions,
     prompts: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[PROMPT | FILE...]", help="Text to continue; with --files or --ray, files of prompts."),
@@ -57,26 +66,7 @@ def generate(
         Optional[str],  # noqa: UP045
         typer.Option(help='"text" or "ids"; if not given, text where the model has a tokenizer and the prompt is text.'),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Stop after so many tokens.")] = SamplingParams.max_new_tokens,
-    temperature: Annotated[
-        float, typer.Option(help="0: always the likeliest token, whatever --top-k, --top-p, --min-p and --seed say.")
-    ] = SamplingParams.temperature,
-    top_k: Annotated[
-        int, typer.Option(help="Keep the k likeliest tokens; 0: all, 1: as --temperature 0.")
-    ] = SamplingParams.top_k,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this total probability.")] = SamplingParams.top_p,
-    min_p: Annotated[
-        float, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")
-    ] = SamplingParams.min_p,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: make seen tokens less likely.")
-    ] = SamplingParams.repetition_penalty,
-    seed: Annotated[Optional[int], typer.Option(help="The same seed gives the same text.")] = None,  # noqa: UP045
-    stop: Annotated[Optional[list[str]], typer.Option(help="End before this text; may be repeated.")] = None,  # noqa: UP045
-    end: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="End before this token, an id or as the tokenizer writes it, such as </s>; may be repeated."),
-    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print text, ids, reason and log probabilities as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
     files: Files = False,
@@ -98,35 +88,19 @@ def generate(
     from .. import load
 
     takes_files = files or on_ray
-    require(
-        context,
-        {
-            "threads": threads_count(target),
-            "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
-            **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
-            **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
-            **dict.fromkeys((*_SETTINGS, "output"), (not scored, "no --eval, which draws nothing")),
-        },
-    )
-    _check_output(output)
-    settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": tuple(stop or ()),
-    }
-    params = SamplingParams(**settings)  # before the model is loaded, which takes longer
-    ends = [int(token) if token.isdecimal() else token for token in end or ()]
+    require(context, _conditions(options, target, json, takes_files, on_ray, scored))
+    if output not in (None, "text", "ids"):
+        raise ConfigError(f'--output is "{output}", expected text or ids')
+    settings = options.settings()  # before the model is loaded, which takes longer
+    if options.n < 1:
+        raise InputError(f"--n is {options.n}, expected at least 1: texts to write")
     if takes_files:
         generate_files(
             bundle,
             prompts,
             out,
-            {**settings, "end": ends},
+            settings,
+            n=options.n,
             scored=scored,
             output=output,
             target=target,
@@ -146,16 +120,72 @@ def generate(
             f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
             "again with --tokenizer FILE, or --tokenizer bytes if its ids are bytes"
         )
-    found = _write_ids(model, given, params, ends) if as_ids else _write_text(model, given, settings, ends)
-    err.print(_REASONS[found].format(tokens=max_new_tokens, context=model.manifest.model.context))
+    if json:
+        print_json(msgspec.json.encode(_gather(model, given, settings, options.n, as_ids)))
+    elif options.n == 1:
+        new = _begin(model, given, settings, as_ids)
+        write(_shown(model, given, as_ids))
+        for piece in new:
+            write(piece if isinstance(piece, str) else f" {piece}")
+        write("\n")
+        err.print(_why(new.finish_reason, new.end_rule, options, model))
+    else:
+        for choice in _gather(model, given, settings, options.n, as_ids).choices:
+            new_text = "".join(f" {token}" for token in choice.ids) if choice.text is None else choice.text
+            write(f"=== {choice.index + 1} of {options.n} ===\n{_shown(model, given, as_ids)}{new_text}\n")
+            err.print(f"{choice.index + 1} of {options.n}: {_why(choice.finish_reason, None, options, model)}")
 
 
-_SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "end")
+class _Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One text; `text` is None where ids were asked for, `logprobs` where none were."""
+
+    index: int
+    text: str | None
+    ids: list[int]
+    finish_reason: FinishReason | None
+    logprobs: list[TokenLogprobs] | None
+
+
+class _Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints; `prompt` is None where ids were asked for, `prompt_logprobs` where none were."""
+
+    prompt: str | None
+    prompt_ids: list[int]
+    prompt_logprobs: list[TokenLogprobs] | None
+    choices: list[_Choice]
+
+
+def _conditions(
+    options: GenerationOptions, target: str, json: bool, takes_files: bool, on_ray: bool, scored: bool
+) -> dict[str, tuple[bool, str]]:
+    of_generation = [field.name for field in fields(GenerationOptions)]
+    return {
+        "threads": threads_count(target),
+        "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
+        "json": (not takes_files, "no --files and no --ray, which write JSON lines"),
+        **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
+        **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
+        **options.conditions(json or takes_files, "--json, which prints them, or --files"),
+        **(dict.fromkeys((*of_generation, "output"), (False, "no --eval, which draws nothing")) if scored else {}),
+    }
+
+
+def _why(reason: FinishReason | None, rule: str | None, options: GenerationOptions, model: Model) -> str:
+    if rule is not None:
+        return f"ended (end rule): {rule}: {' or '.join(map(str, model.end_rules(rule)))}"
+    if reason == "end" and options.end_rule:
+        return "ended (end): an end of --end-rule, or a token of --end, came"
+    seconds, tokens, room = options.max_seconds, options.max_new_tokens, model.manifest.model.context
+    return _REASONS[reason].format(tokens=tokens, seconds=seconds, context=room)
+
+
 _REASONS: Mapping[FinishReason | None, str] = {
     "length": "ended (length): {tokens} new tokens, as --max-new-tokens says",
     "stop": "ended (stop): a text of --stop came",
     "end": "ended (end token): a token of --end came",
     "capacity": "ended (capacity): the context of {context} tokens is full",
+    "complete": "ended (complete): nothing may follow by --json-schema, --regex or --grammar",
+    "deadline": "ended (deadline): the {seconds:g} seconds of --max-seconds are over",
 }
 
 
@@ -166,30 +196,66 @@ def _wants_ids(prompt: str | None, ids: str | None, output: str | None) -> bool:
     return output == "ids" or (output is None and ids is not None)
 
 
-def _check_output(output: str | None) -> None:
-    if output not in (None, "text", "ids"):
-        raise ConfigError(f'--output is "{output}", expected text or ids')
-
-
 def _ids(given: str) -> npt.NDArray[Any]:
     """Of a file, if its name says so, or as they are given."""
     return read_id_file(Path(given)) if given.endswith(ID_FILES) else parse_ids(given, "--ids")
 
 
-def _write_text(model: Model, given: str | npt.NDArray[Any], settings: dict[str, Any], ends: Ends) -> FinishReason | None:
-    pieces = model.generate(given, **settings, end=ends)
-    write(given if isinstance(given, str) else model.required_tokenizer().decode(given.tolist()))
-    for piece in pieces:
-        write(piece)
-    write("\n")
-    return pieces.finish_reason
+def _shown(model: Model, given: str | npt.ArrayLike, as_ids: bool) -> str:
+    """The prompt, as what comes is written."""
+    if as_ids:
+        return " ".join(map(str, model.prompt_ids(given)))
+    return given if isinstance(given, str) else model.required_tokenizer().decode(model.prompt_ids(given))
 
 
-def _write_ids(model: Model, given: str | npt.NDArray[Any], params: SamplingParams, ends: Ends) -> FinishReason | None:
-    new = model.generate_ids(given, params, end=ends)
-    shown = model.required_tokenizer().encode(given) if isinstance(given, str) else given.tolist()
-    write(" ".join(map(str, shown)))
-    for token in new:
-        write(f" {token}")
-    write("\n")
-    return new.finish_reason
+def _begin(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], as_ids: bool) -> GeneratedIds | GeneratedText:
+    if as_ids:
+        return model.generate_ids(given, params_of(settings), end=settings["end"], end_rules=settings["end_rules"])
+    return model.generate(given, **settings)
+
+
+def _gather(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], n: int, as_ids: bool) -> _Generated:
+    """All of it, once it has ended; one prompt is read once for all its texts."""
+    if n > 1:
+        choices, scored = _several(model, given, settings, n, as_ids)
+    else:
+        new = _begin(model, given, settings, as_ids)
+        text = "".join(map(str, new))
+        found = None if settings["logprobs"] is None else new.logprobs
+        choice = _Choice(index=0, text=None if as_ids else text, ids=new.ids, finish_reason=new.finish_reason, logprobs=found)
+        choices, scored = [choice], new.prompt_logprobs
+    return _Generated(
+        prompt=None if as_ids else _shown(model, given, as_ids),
+        prompt_ids=model.prompt_ids(given),
+        prompt_logprobs=None if settings["prompt_logprobs"] is None else scored,
+        choices=choices,
+    )
+
+
+def _several(
+    model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], n: int, as_ids: bool
+) -> tuple[list[_Choice], list[TokenLogprobs]]:
+    from .. import Service
+
+    texts: defaultdict[int, str] = defaultdict(str)
+    ids: defaultdict[int, list[int]] = defaultdict(list)
+    logprobs: defaultdict[int, list[TokenLogprobs]] = defaultdict(list)
+    with Service(model, slots=min(n, _MOST_SLOTS), queue=n) as service:
+        stream = service.submit(given, n=n, as_text=not as_ids, **settings)
+        for event in stream:
+            texts[event.index] += event.text
+            if event.token is not None:
+                ids[event.index].append(event.token)
+            if event.logprobs is not None:
+                logprobs[event.index].append(event.logprobs)
+    choices = [
+        _Choice(
+            index=index,
+            text=None if as_ids else texts[index],
+            ids=ids[index],
+            finish_reason=stream.finish_reasons[index],
+            logprobs=None if settings["logprobs"] is None else logprobs[index],
+        )
+        for index in range(n)
+    ]
+    return choices, stream.prompt_logprobs

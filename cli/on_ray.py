@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..errors import ConfigError
+from .console import err
 
 if TYPE_CHECKING:
     from ..distributed.application import Scale
@@ -32,7 +33,9 @@ MinReplicas = Annotated[
 MaxReplicas = Annotated[Optional[int], typer.Option(help="See --min-replicas.")]  # noqa: UP045
 CpusPerReplica = Annotated[float, typer.Option(help="CPUs that Ray reserves for each; 0.5 is two on one.")]
 GpusPerReplica = Annotated[float, typer.Option(help="GPUs that Ray reserves for each.")]
-MaxQueued = Annotated[int, typer.Option(help="Requests that wait in front of full replicas; beyond, they are refused (503).")]
+MaxQueued = Annotated[
+    int, typer.Option(min=1, help="Requests that wait in front of full replicas; beyond, they are refused (503).")
+]
 AppName = Annotated[str, typer.Option(help="Of the application in the cluster; one that is there is updated.")]
 
 
@@ -69,7 +72,6 @@ def serve_on_ray(
     scale: Scale,
     log_level: str,
     place: tuple[str, str, int, str | None],
-    say: Callable[[str], None],
 ) -> None:
     """Serve on Ray; `place` is the application's name, host, port, and the cluster's address.
 
@@ -78,6 +80,10 @@ def serve_on_ray(
     from ..bundle import open_bundle
     from ..distributed.application import application
     from ..distributed.serving import Place, run
+
+    def say(address: str, cluster: str) -> None:
+        ends = "; Ctrl+C ends it" if place[3] is None else ", and goes on by itself"
+        err.print(f"foveal serves at {address}, on the Ray cluster {cluster}{ends}")
 
     for path in models.values():
         open_bundle(path)  # before a cluster is started

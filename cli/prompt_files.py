@@ -69,6 +69,7 @@ def generate_files(
     folder: Path | None,
     settings: dict[str, Any],
     *,
+    n: int,
     scored: bool,
     output: str | None,
     target: str,
@@ -90,7 +91,7 @@ def generate_files(
         raise ConfigError("files of prompts take --out, the folder of their outputs; give it")
     opened = open_bundle(bundle)
     as_ids = not scored and (output == "ids" or (output is None and opened.manifest.tokenizer is None))
-    task = Task("score", {}) if scored else Task("generate", settings, as_ids=as_ids)
+    task = Task("score", {}) if scored else Task("generate", settings, n, as_ids)
     job = Job(opened, [Path(file) for file in given or ()], folder, task, target, capacity, part_lines)
     with progress("eval" if scored else "generate") as report:
         found = job.run(_execute(job, threads, slots, spread), report)

@@ -139,7 +139,7 @@ def serve(
         err.print(f"foveal: warning: {host} is not this machine alone, and there are no tokens: whoever reaches it may ask")
     if on_ray:
         scale = scale_of(replicas, min_replicas, max_replicas, cpus_per_replica, gpus_per_replica, max_queued, drain)
-        serve_on_ray(models, options, settings, scale, log_level, (app_name, host, port, address), _say)
+        serve_on_ray(models, options, settings, scale, log_level, (app_name, host, port, address))
         return
     bind(host, port).close()  # before models are loaded, which may take minutes
     with ExitStack() as stack:

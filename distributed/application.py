@@ -50,8 +50,10 @@ class Scale:
             )
         if self.cpus < 0 or self.gpus < 0:
             raise ConfigError(f"a replica can't reserve {self.cpus:g} CPUs and {self.gpus:g} GPUs; expected at least 0 of each")
-        if self.queued < 0:
-            raise ConfigError(f"got room for {self.queued} requests that wait, expected at least 0")
+        if self.queued < 1:
+            raise ConfigError(
+                f"got room for {self.queued} requests that wait, expected at least 1: each waits until it is routed"
+            )
 
     @property
     def first(self) -> int:

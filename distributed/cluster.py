@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ def import_ray(is_own: bool = False) -> Any:
         if "ray" in sys.modules and os.environ.get(_CLUSTERS) != "0":
             _log.warning("ray was imported before: its processes will listen on all addresses of this machine")
         os.environ.setdefault(_CLUSTERS, "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray has it where it starts such a cluster, but not where it joins
     try:
         import ray
     except ImportError as error:
@@ -67,11 +67,20 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[Any]:
 
 
 def _is_own(address: str | None) -> bool:
-    """Whether a cluster is one's own, or one that was begun as one: it calls this machine 127.0.0.1."""
+    """Whether a cluster is one's own, or was begun as one: it calls this machine 127.0.0.1, and others must do so, too."""
     if address == "auto":
-        running = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-        address = os.environ.get("RAY_ADDRESS") or (running.read_text().strip() if running.is_file() else "")
+        address = os.environ.get("RAY_ADDRESS") or _running()
     return address is None or address.partition(":")[0] in (LOOPBACK, "localhost")
+
+
+def _running() -> str:
+    """The address of a cluster of this machine alone that runs here, as Ray finds it, too; "" if there is none."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            for argument in path.read_bytes().split(b"\0"):
+                if argument.startswith(b"--gcs-address=" + LOOPBACK.encode()):
+                    return argument.partition(b"=")[2].decode()
+    return ""
 
 
 def _connect(ray: Any, address: str | None, cpus: int | None) -> None:

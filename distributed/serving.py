@@ -39,14 +39,14 @@ class Place:
     address: str | None = None
 
 
-def run(make: Callable[[], Any], scale: Scale, place: Place, on_listening: Callable[[str], None]) -> None:
+def run(make: Callable[[], Any], scale: Scale, place: Place, on_listening: Callable[[str, str], None]) -> None:
     """Serve until SIGTERM or SIGINT; on a cluster that was there already, return as soon as it serves.
 
     Args:
         make: makes the application (`application`), once there is a cluster.
         scale: how many replicas.
         place: where.
-        on_listening: told the address once requests are taken.
+        on_listening: told the address, and that of the cluster, once requests are taken.
 
     Raises:
         ConfigError: no cluster at the address, no room for the replicas, or it can't listen there.
@@ -61,7 +61,7 @@ def run(make: Callable[[], Any], scale: Scale, place: Place, on_listening: Calla
         with _ending() as ended:
             try:
                 _deploy(serve, make(), place.name)
-                on_listening(address)
+                on_listening(address, ray.get_runtime_context().gcs_address)
                 if place.address is None:
                     _watch(serve, place.name, ended)
             finally:

@@ -7,7 +7,6 @@ from .guides.constraint import Constraint
 from .model import Model, load
 from .sampling import SamplingParams
 from .score import Score, score
-from .service.service import Service
 from .session import Session
 from .snapshots import Snapshot
 from .store.session_store import SessionStore
@@ -20,7 +19,6 @@ __all__ = [
     "SamplingParams",
     "Score",
     "Sequence",
-    "Service",
     "Session",
     "SessionStore",
     "Snapshot",

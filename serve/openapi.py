@@ -61,6 +61,7 @@ def schemas(models: Sequence[str], chats: Sequence[str]) -> dict[str, Any]:
     for name, asked in (("CompletionRequest", models), ("ChatRequest", chats)):
         fields = found[name]["properties"]
         fields["model"]["enum"] = list(asked)
+        fields["stop"]["anyOf"] = [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}, {"type": "null"}]
         for field, limits in _RANGES.items():
             for kind in fields.get(field, {}).get("anyOf", ()):
                 if kind.get("type") != "null":

@@ -23,7 +23,8 @@ class RayCommand:
     """`foveal ARGUMENTS`, begun.
 
     Args:
-        folder: for Ray's sockets, whose paths are short, and its logs.
+        folder: for Ray's sockets, whose paths are short, and its logs. Its name is the cluster's token, which Ray would keep
+            in the user's home.
         output: where it writes.
         arguments: of the command.
     """
@@ -35,7 +36,7 @@ class RayCommand:
                 [sys.executable, "-m", "foveal.cli", *map(str, arguments)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "RAY_TMPDIR": str(folder)},
+                env={**os.environ, "RAY_TMPDIR": str(folder), "RAY_AUTH_TOKEN": folder.name * 8},
                 start_new_session=True,
             )
 
@@ -58,7 +59,11 @@ class RayCommand:
 
     def finished(self) -> int:
         """Its exit code, once it has ended by itself."""
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"it did not end: {self.said}") from None
 
     def end(self, everything: set[int] | None = None) -> None:
         """Tell it to end, as one would; what is still there then is killed."""

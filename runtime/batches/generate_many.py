@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,6 +73,8 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         return self
 
     async def __anext__(self) -> tuple[int, str]:
+        import asyncio  # here, so that importing the runtime stays quick
+
         found = await asyncio.to_thread(next, self, _END)
         if found is _END:
             raise StopAsyncIteration

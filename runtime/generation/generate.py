@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -98,6 +97,8 @@ class Generated(Iterator[Piece], Generic[Piece]):
         return self
 
     async def __anext__(self) -> Piece:
+        import asyncio  # here, so that importing the runtime stays quick
+
         piece = await asyncio.to_thread(next, self, _END)
         if piece is _END:
             raise StopAsyncIteration

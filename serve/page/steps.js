@@ -32,7 +32,7 @@ export class Steps {
   /** Milliseconds at the top of a chart that shows what is usual, and cuts off what is not. */
   top() {
     if (!this.#all.length) return 1;
-    const usual = this.byStride().map(([, , median]) => 1.6 * median);
+    const usual = this.byStride().map(([, , median]) => 1.3 * median);
     return round(1000 * Math.max(1.25 * this.quantile(0.95), ...usual));
   }
 }
