@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -101,9 +101,10 @@ class CompletionRequest(Generation, kw_only=True, forbid_unknown_fields=True):
     suffix: str | None = None
 
 
-class TextPart(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
+class TextPart(Struct, forbid_unknown_fields=True):
     """A part of a message."""
 
+    type: Literal["text"]  # a tag would not be required, where there is one kind alone
     text: str
 
 
