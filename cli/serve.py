@@ -92,7 +92,7 @@ def serve(
     from ..serve.bearers import VARIABLE, read_tokens
     from ..serve.loading import ServiceOptions, named, opened
     from ..serve.logs import LEVELS, log_to
-    from ..serve.process import Listening
+    from ..serve.process import Listening, bind
     from ..serve.process import serve as listen
     from ..serve.settings import ServeSettings
 
@@ -143,6 +143,7 @@ def serve(
         scale = Scale.of(replicas, min_replicas, max_replicas, **shares)
         serve_on_ray(models, options, settings, scale, log_level, (app_name, host, port, address))
         return
+    bind(host, port).close()  # before models are loaded, which may take minutes
     with ExitStack() as stack:
         served = {name: stack.enter_context(opened(name, path, options)) for name, path in models.items()}
         log_to(level=log_level)
