@@ -79,6 +79,10 @@ class Client:
         self._client.stop_stream(cancel_requests=True)
         self._client.start_stream(self._came)
 
+    def close(self) -> None:
+        """End the stream: its thread would keep this program from ending."""
+        self._client.stop_stream()
+
     def answer(self, *request: Any) -> tuple[str, list[int], str]:
         """All of a request's text and ids, and why it ended."""
         self.send("only", *request)
@@ -177,6 +181,7 @@ def main() -> None:
     check_ends(client)
     check_refusals(client)
     check_cancelling(client)
+    client.close()
 
 
 if __name__ == "__main__":

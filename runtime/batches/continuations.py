@@ -263,7 +263,8 @@ class Continuations:
     def _give_last(self, sequence: Sequence, choice: Choice, last: Drawn) -> None:
         if choice.keeps_state:
             try:
-                self.batch.rewind(sequence, choice.continuation.withheld)
+                given_out = (choice.start or 0) + len(choice.continuation.ids)
+                self.batch.rewind(sequence, max(sequence.position - given_out, 0))
                 choice.snapshot = self.batch.snapshot(sequence)
             except FovealError:  # no memory, or rows that were compacted: its text is whole all the same
                 choice.snapshot = None

@@ -15,6 +15,7 @@ from programs import CAPACITY, VOCABULARY, Program, ahead, borrowing, forgetful,
 from served import Alone, Letters, ServedProgram, alone
 
 from foveal import CapacityError, FovealError, InputError, SamplingParams, Snapshot
+from foveal.contract import EndRule
 from foveal.errors import DeviceError
 from foveal.runtime.batches.choice import Choice, Drawn
 from foveal.runtime.batches.continuations import Continuations
@@ -135,13 +136,23 @@ class Walk:
                 return EvenGuide(most, fails_at, error)
 
         ends = frozenset(choose.choices(range(VOCABULARY), k=choose.choice([0, 0, 3])))
+        rules = ()
+        if choose.random() < 0.3:
+            settings["logit_bias"] = {0: 1e4, 1: 1e4}  # so that marks come
+            rules = (self.rule(),)
         tokenizer: Any = Letters()
-        request = Request(ids, SamplingParams(**settings), ends, tokenizer, guide, begun=self.clock.now)
+        request = Request(ids, SamplingParams(**settings), ends, tokenizer, guide, rules, begun=self.clock.now)
         prompt = NotedPrompt(request, len(self.prompts), choose.randint(1, 5), snapshot, choose.random() < 0.5)
         prompt.order, prompt.past = self.begun, [] if snapshot is None else snapshot.tokens[0].tolist()
         self.prompts.append(prompt)
         self.texts.update({choice: [] for choice in prompt.choices})
         self.going.add(prompt)
+
+    def rule(self) -> EndRule:
+        """Of a mark that is given out, or not; it may have begun in the prompt."""
+        period = self.choose.randint(1, 4)
+        ids = tuple(self.choose.choices([0, 1], k=self.choose.randint(1, period)))
+        return EndRule(name="mark", period=period, ids=ids, gives_out=self.choose.random() < 0.3)
 
     def end(self) -> None:
         choices = [choice for choice, drawn in self.texts.items() if not (drawn and drawn[-1].is_last)]
@@ -221,13 +232,14 @@ class Walk:
         if isinstance(expected, FovealError):
             assert last.error is not None or last.finish_reason in ("cancelled", "deadline")
             return
+        common = min(len(ids), len(expected.ids)) if choice.continuation.request.end_rules else len(ids)  # a mark's beginning
         if last.error is not None:
             assert self.may_fail, last.error
-            assert expected.ids[: len(ids)] == ids
+            assert expected.ids[:common] == ids[:common]
         elif last.finish_reason in ("cancelled", "deadline"):
             assert choice in self.ended or choice.continuation.request.params.max_seconds is not None
-            assert expected.ids[: len(ids)] == ids
-            assert expected.text.startswith(text) or expected.finish_reason == "stop"
+            assert expected.ids[:common] == ids[:common]
+            assert expected.text[:common].startswith(text[:common]) or expected.finish_reason == "stop"
         else:
             assert (ids, text, last.finish_reason) == (expected.ids, expected.text, expected.finish_reason)
             assert [one.logprobs.token for one in tokens if one.logprobs] == [one.token for one in expected.logprobs]
@@ -612,6 +624,28 @@ def test_a_sequence_that_is_full_keeps_what_it_holds(served: ServedProgram) -> N
     found = until_idle(going)
     assert (found[-1].finish_reason, len(choice.continuation.ids)) == ("capacity", 5)
     served.check_goes_on(choice.snapshot, [1] * 8 + choice.continuation.ids[:4])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_mark_that_is_not_given_out_is_not_kept_either(served: ServedProgram, fails: bool) -> None:
+    """Though most of it was appended before it was known to be one; an interrupt while it is taken back changes nothing."""
+    ids = served.alone([1], seed=7, max_new_tokens=9).ids
+    rule = EndRule(name="mark", period=100, ids=tuple(ids[3:6]))
+    request = dataclasses.replace(served.request([1], {"seed": 7, "max_new_tokens": 30}), end_rules=(rule,))
+    going = Continuations(served.batch(1))
+    prompt = Prompt(request, None, keeps_state=True)
+    (choice,) = prompt.choices
+    going.add(prompt)
+    if fails:
+        served.faults.next(KeyboardInterrupt(), name="read")
+    found: list[Drawn] = []
+    while not going.is_idle:
+        try:
+            found += going.step()
+        except KeyboardInterrupt:
+            continue
+    assert (choice.continuation.ids, found[-1].finish_reason) == (ids[:3], "end")
+    served.check_goes_on(choice.snapshot, [1, *ids[:3]])
 
 
 @pytest.mark.parametrize("reason", ["stop", "end", "complete"])

@@ -47,8 +47,10 @@ class TestEnginesThatFail:
     def test_three_steps_in_a_row(self, served: ServedProgram, serve: Serve) -> None:
         """What the batch held ends with the error, what waits in the batch too; the next request is served."""
         service = serve(slots=2)
+        served.gate.clear()
         served.faults.next(None, *[DeviceError("gone")] * 3)
         streams = [service.submit("ABC", seed=0, max_new_tokens=80) for _ in range(4)]
+        served.gate.set()
         assert [type(read(one).error) for one in streams] == [DeviceError] * 4
         assert service.is_alive
         assert read(service.submit("A", max_new_tokens=2)).reasons == ["length"]
@@ -56,7 +58,7 @@ class TestEnginesThatFail:
     def test_failures_with_successes_between_do_not_count_together(self, served: ServedProgram, serve: Serve) -> None:
         """Two, and two more."""
         service, gone = serve(slots=1), DeviceError("gone")
-        served.faults.next(gone, gone, None, gone, gone, None, gone, name="prefill")
+        served.faults.next(gone, gone, None, gone, gone, None, gone)
         assert read(service.submit("ABC", seed=0, max_new_tokens=8)).texts == [
             served.alone("ABC", seed=0, max_new_tokens=8).text
         ]
@@ -76,13 +78,15 @@ class TestEnginesThatFail:
         service = serve(slots=2)
         read(service.submit("AB", max_new_tokens=3))
         before = service.statistics.fires["1.pre"]
+        served.gate.clear()
         served.faults.next(None, ZeroDivisionError("a bug"))
         streams = [service.submit("ABC", seed=0, max_new_tokens=80) for _ in range(4)]
+        served.gate.set()
         errors = [read(one).error for one in streams]
         assert [str(error) for error in errors] == ["the engines failed: ZeroDivisionError: a bug"] * 4
         assert all(isinstance(error, FovealError) for error in errors)
+        until(lambda: len(served.batches) == 2)
         assert service.is_alive
-        assert len(served.batches) == 2
         assert read(service.submit("A", max_new_tokens=2)).reasons == ["length"]
         assert service.statistics.fires["1.pre"] > before
 
@@ -111,8 +115,10 @@ class TestEnginesThatFail:
 
         late: list[Any] = []
         served.opens = refuse
+        served.gate.clear()
         served.faults.next(None, ZeroDivisionError("a bug"))
         streams = [service.submit("AB", max_new_tokens=80) for _ in range(3)]
+        served.gate.set()
         assert all(isinstance(read(one).error, FovealError) for one in streams)
         until(lambda: not service.is_alive)
         assert isinstance(read(late[0]).error, ServiceClosedError)
@@ -134,11 +140,13 @@ class TestEnginesThatFail:
 
     def test_no_memory_for_a_prompt(self, served: ServedProgram, serve: Serve) -> None:
         """It ends with the error; those that decode go on."""
-        service = serve(slots=2)
-        first = service.submit("AB", seed=0, max_new_tokens=40)
-        next(first)
+        service, hold = serve(slots=2), Hold(3)
+        first = service.submit("AB", seed=0, max_new_tokens=40, logits_hook=hold)
+        hold.wait()
         served.faults.next(MemoryError("no more"), name="prefill")
-        assert isinstance(read(service.submit("ABCDEF")).error, CapacityError)
+        second = service.submit("ABCDEF")
+        hold.release()
+        assert isinstance(read(second).error, CapacityError)
         assert read(first).reasons == ["length"]
 
     def test_a_request_whose_settings_fail_costs_no_other(self, served: ServedProgram, serve: Serve) -> None:
@@ -229,6 +237,15 @@ class TestClosing:
             for found in outcomes:
                 assert found.reasons in (["length"], ["cancelled"]) or isinstance(found.error, ServiceClosedError)
             check_all_is_free(service)
+
+    def test_after_a_request_was_looked_at(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was open then, and is closed when the request is to be taken."""
+        service = serve(slots=1)
+        monkeypatch.setattr(service, "_check_open", lambda: None)
+        service.close()
+        with pytest.raises(ServiceClosedError, match="has ended and takes no requests"):
+            service.submit("A")
+        check_all_is_free(service)
 
     def test_at_the_end_of_a_block(self, served: ServedProgram) -> None:
         """At once."""
