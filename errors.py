@@ -60,6 +60,10 @@ class InputError(FovealError, ValueError):
     """The caller's token ids or sampling settings can't be used."""
 
 
+class DamagedStateError(InputError):
+    """What was stored of a session was cut short, altered or removed; it is kept no longer."""
+
+
 class CapacityError(InputError):
     """The sequence would outgrow the session's caches or the model's position table."""
 

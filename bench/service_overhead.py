@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..runtime import Model, Service, load
+from ..runtime import Model, load
 from ..runtime.batches.batch import Batch
 from ..runtime.batches.phases import Policy
 from ..runtime.rows import Ids
+from ..runtime.service.service import Service
 from .batch_rounds import greedy
 from .script import run_script
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..errors import ConfigError
 from .console import err
 
 if TYPE_CHECKING:
@@ -44,25 +43,6 @@ OF_SERVE = (
     *("max_queued", "address", "app_name"),
 )
 """Options of `foveal serve` that do nothing without --ray."""
-
-
-def scale_of(
-    fixed: int | None, least: int | None, most: int | None, cpus: float, gpus: float, queued: int, drain: float
-) -> Scale:
-    """How many replicas, of what `foveal serve` was told.
-
-    Raises:
-        ConfigError: a number and a range of replicas, half a range, or numbers that can't be.
-    """
-    from ..distributed.application import Scale
-
-    if fixed is not None and (least is not None or most is not None):
-        raise ConfigError("got --replicas beside --min-replicas or --max-replicas, expected either; leave one out")
-    if least is not None and most is None:
-        raise ConfigError("--min-replicas takes --max-replicas; give it, too")
-    if most is not None:
-        return Scale(replicas=None, least=least or 1, most=most, cpus=cpus, gpus=gpus, queued=queued, drain_seconds=drain)
-    return Scale(replicas=1 if fixed is None else fixed, cpus=cpus, gpus=gpus, queued=queued, drain_seconds=drain)
 
 
 def serve_on_ray(

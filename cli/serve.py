@@ -22,7 +22,6 @@ from .on_ray import (
     MinReplicas,
     OnRay,
     Replicas,
-    scale_of,
     serve_on_ray,
 )
 from .options import Threads, threads_count
@@ -93,7 +92,7 @@ def serve(
     from ..serve.bearers import VARIABLE, read_tokens
     from ..serve.loading import ServiceOptions, named, opened
     from ..serve.logs import LEVELS, log_to
-    from ..serve.process import Listening
+    from ..serve.process import Listening, bind
     from ..serve.process import serve as listen
     from ..serve.settings import ServeSettings
 
@@ -138,9 +137,13 @@ def serve(
     if not tokens and not _is_own(host):
         err.print(f"foveal: warning: {host} is not this machine alone, and there are no tokens: whoever reaches it may ask")
     if on_ray:
-        scale = scale_of(replicas, min_replicas, max_replicas, cpus_per_replica, gpus_per_replica, max_queued, drain)
+        from ..distributed.application import Scale
+
+        shares = {"cpus": cpus_per_replica, "gpus": gpus_per_replica, "queued": max_queued, "drain_seconds": drain}
+        scale = Scale.of(replicas, min_replicas, max_replicas, **shares)
         serve_on_ray(models, options, settings, scale, log_level, (app_name, host, port, address))
         return
+    bind(host, port).close()  # before models are loaded, which may take minutes
     with ExitStack() as stack:
         served = {name: stack.enter_context(opened(name, path, options)) for name, path in models.items()}
         log_to(level=log_level)

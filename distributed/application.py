@@ -55,6 +55,26 @@ class Scale:
                 f"got room for {self.queued} requests that wait, expected at least 1: each waits until it is routed"
             )
 
+    @classmethod
+    def of(cls, fixed: int | None, least: int | None, most: int | None, **shares: Any) -> Scale:
+        """A number of replicas, or a range of it; one replica if nothing is said.
+
+        Args:
+            fixed: always so many.
+            least, most: or between these.
+            shares: what else there is to say.
+
+        Raises:
+            ConfigError: both, half a range, or numbers that can't be.
+        """
+        if fixed is not None and (least is not None or most is not None):
+            raise ConfigError("got a number of replicas beside a least or a most, expected either; leave one out")
+        if least is not None and most is None:
+            raise ConfigError("got the least number of replicas without the most; give it, too (--max-replicas)")
+        if most is not None:
+            return cls(replicas=None, least=1 if least is None else least, most=most, **shares)
+        return cls(replicas=1 if fixed is None else fixed, **shares)
+
     @property
     def first(self) -> int:
         """Replicas at the beginning."""
@@ -90,7 +110,7 @@ def application(
         raise ConfigError("--store does nothing with --ray: each replica keeps its sessions in memory; leave --store out")
     settings = _routed(settings)
     at_once = len(bundles) * (options.slots + options.queue) + _BESIDE
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name="foveal",
         num_replicas=scale.replicas,
@@ -100,7 +120,8 @@ def application(
         max_queued_requests=scale.queued,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_SECONDS),
         request_router_config=RequestRouterConfig(
-            request_router_class=ROUTER, request_router_kwargs={"num_fallback_replicas": 0}
+            request_router_class=ROUTER,  # type: ignore[arg-type]  # a path, or a class
+            request_router_kwargs={"num_fallback_replicas": 0},
         ),
         graceful_shutdown_timeout_s=scale.drain_seconds + _MARGIN_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,

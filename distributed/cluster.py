@@ -33,6 +33,7 @@ def import_ray(is_own: bool = False) -> Any:
         if "ray" in sys.modules and os.environ.get(_CLUSTERS) != "0":
             _log.warning("ray was imported before: its processes will listen on all addresses of this machine")
         os.environ.setdefault(_CLUSTERS, "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 otherwise: replicas and actors would stand behind anything else
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray has it where it starts such a cluster, but not where it joins
     try:
         import ray

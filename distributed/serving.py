@@ -78,7 +78,8 @@ def _listen(serve: Any, place: Place) -> str:
         raise ConfigError(f"can't listen on {place.host}:{port}: {said}; choose another --host or --port") from error
     from ray.serve.context import _get_global_client
 
-    listening = _get_global_client().http_config  # of whoever started it first
+    client: Any = _get_global_client()
+    listening = client.http_config  # of whoever started it first
     return f"http://{listening.host}:{listening.port}"
 
 

@@ -16,10 +16,10 @@ from starlette.routing import Match
 from .. import __version__
 from ..errors import FovealError
 from .failures import Failure, failure_of, invalid
-from .gate import Gate, record_of
-from .openapi import parameters, schemas
+from .gate import Gate, open_paths, record_of
+from .openapi import SECURITY, parameters, schemas, secure
 from .page import add_page
-from .routes import add_generation, add_models, add_sessions, add_state
+from .routes import CHATS, add_generation, add_models, add_sessions, add_state
 from .served import Served
 from .server import Server
 from .settings import ServeSettings
@@ -82,16 +82,23 @@ async def _wrong_path(request: Request, error: Exception) -> Response:
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """The description of all routes, made once."""
+    """The description of all routes, made once: with the names of the models, and without what none of them can do."""
     if app.openapi_schema is None:
+        server: Server = app.state.server
+        models, chats = list(server.served), [name for name, one in server.served.items() if one.takes_chats]
         found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        models = list(app.state.server.served)
-        found["components"] = {"schemas": schemas(models)}
-        known = parameters(models)
-        for path in found["paths"].values():
-            for operation in path.values():
+        found["components"] = {"schemas": schemas(models, chats)}
+        if not chats:
+            del found["paths"][CHATS]
+        known, is_open = parameters(models), open_paths(server.settings)
+        if server.settings.tokens:
+            found["components"]["securitySchemes"] = SECURITY
+        for path, operations in found["paths"].items():
+            for operation in operations.values():
                 operation["responses"].pop("422", None)  # what FastAPI would say; it is a 400 here
                 for parameter in operation.get("parameters", ()):
                     parameter["schema"] = known[parameter["name"]]
+                if server.settings.tokens and path not in is_open:
+                    secure(operation)
         app.openapi_schema = found
     return app.openapi_schema

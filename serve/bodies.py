@@ -18,7 +18,8 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
         seconds: within which it has to arrive.
 
     Raises:
-        Failure: 413 for a longer one, before all of it came; 408 for one that takes longer; 415 for what is not JSON, or compressed.
+        Failure: 413 for a longer one, before all of it came; 408 for one that takes longer; 415 for what is not JSON, or is
+            compressed.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":

@@ -58,15 +58,23 @@ def wanted_completion(request: CompletionRequest, limits: ServeSettings) -> Want
 
 def _prompts(given: str | list[Any], limits: ServeSettings) -> list[str | list[int]]:
     """A text, texts, ids, or lists of ids."""
-    if isinstance(given, str) or _are_ids(given):
+    if isinstance(given, str):
         return [given]
+    if _are_ids(given):
+        return [_ids(given)]
     if len(given) > limits.max_prompts:
         raise invalid(f"got {len(given)} prompts, expected at most {limits.max_prompts}", "prompt")
-    if all(isinstance(one, str) for one in given) or all(isinstance(one, list) and _are_ids(one) for one in given):
+    if all(isinstance(one, str) for one in given):
         return given
+    if all(isinstance(one, list) and _are_ids(one) for one in given):
+        return [_ids(one) for one in given]
     raise invalid("the prompt is a text, a list of texts, a list of ids or a list of such lists; got a mixture", "prompt")
 
 
 def _are_ids(given: list[Any]) -> bool:
     """Whether all are whole numbers, as are those of an empty list."""
-    return all(type(one) is int for one in given)
+    return all(type(one) is int or (type(one) is float and one.is_integer()) for one in given)
+
+
+def _ids(given: list[Any]) -> list[int]:
+    return [int(one) for one in given]

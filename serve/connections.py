@@ -1,4 +1,4 @@
-"""Connections, held to limits that uvicorn has not: on what comes before a body, on how long it takes, and on who reads nothing."""
+"""Connections, held to limits that uvicorn has not: on what comes before a body and how long that takes, and on who reads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .failures import Failure, invalid
 
 MOST_HEAD = 64 << 10
 """Bytes of a request's line and headers."""
+_LINGER_SECONDS = 2.0
 _HEAD = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
@@ -22,8 +23,8 @@ class ConnectionLimits:
     """What one connection may take.
 
     Attributes:
-        head_seconds: within which the line and the headers of a request have to arrive, from when the connection is there or from
-            their first byte.
+        head_seconds: within which the line and the headers of a request have to arrive, counted from when the connection is
+            there, or from their first byte.
         stall_seconds: after which a client that reads nothing is cut off.
         head_bytes: of line and headers.
     """
@@ -149,7 +150,8 @@ class Connection(HttpToolsProtocol):
             return
         body = failure.body
         self.transport.write(_HEAD % (failure.status, _PHRASES[failure.status], len(body)) + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)  # a client that still sends would not see the answer before
 
     def _unsupported_upgrade_warning(self) -> None:
         """Clients may ask for other protocols; they are answered in this one."""

@@ -28,6 +28,12 @@ def record_of(scope: Scope) -> Record:
     return record
 
 
+def open_paths(settings: ServeSettings) -> frozenset[str]:
+    """Those that need no token."""
+    page, metrics = ("/",) if settings.page else (), ("/metrics",) if settings.opens_metrics else ()
+    return frozenset((*_OPEN, *page, *metrics))
+
+
 class State:
     """Of a server.
 
@@ -52,8 +58,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, state: State, answered: Answered) -> None:
         self._app, self._bearers, self._state, self._answered = app, Bearers(settings.tokens), state, answered
-        page = ("/",) if settings.page else ()
-        self._open = frozenset((*_OPEN, *page, *(("/metrics",) if settings.opens_metrics else ())))
+        self._open = open_paths(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or not."""
@@ -108,4 +113,4 @@ class _Answer:
         await self._send(message)
 
 
-__all__ = ["Failure", "Gate", "State", "record_of"]
+__all__ = ["Failure", "Gate", "State", "open_paths", "record_of"]

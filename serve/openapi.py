@@ -18,6 +18,10 @@ _REFERENCE = "#/components/schemas/{name}"
 _OBJECT: dict[str, Any] = {"type": "object"}
 _MORE: dict[str, Any] = {"Answer": _OBJECT, "State": _OBJECT, "Status": _OBJECT}
 """Of answers that OpenAI's own reference describes, or that say more with every version."""
+_SCHEME = "token"
+SECURITY = {_SCHEME: {"type": "http", "scheme": "bearer"}}
+"""How a request bears a token."""
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _TEXT, _IDS = {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _PROMPT = {"anyOf": [_TEXT, _IDS, {"type": "array", "items": _TEXT, "minItems": 1}, {"type": "array", "items": _IDS}]}
 _RANGES: dict[str, dict[str, Any]] = {
@@ -50,13 +54,14 @@ _STATUSES = {
 }
 
 
-def schemas(models: Sequence[str]) -> dict[str, Any]:
-    """All that bodies refer to, of a server of so many models."""
+def schemas(models: Sequence[str], chats: Sequence[str]) -> dict[str, Any]:
+    """All that bodies refer to, of a server of these models, some of which take chats."""
     kinds = (CompletionRequest, ChatRequest, ModelEntry, ModelList, SessionEntry, ErrorAnswer)
     _, found = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
-    for name in ("CompletionRequest", "ChatRequest"):
+    for name, asked in (("CompletionRequest", models), ("ChatRequest", chats)):
         fields = found[name]["properties"]
-        fields["model"]["enum"] = list(models)
+        fields["model"]["enum"] = list(asked)
+        fields["stop"]["anyOf"] = [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 16}, {"type": "null"}]
         for field, limits in _RANGES.items():
             for kind in fields.get(field, {}).get("anyOf", ()):
                 if kind.get("type") != "null":
@@ -72,6 +77,12 @@ def parameters(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {"session": {"type": "string", "pattern": PATTERN}, "model": {"type": "string", "enum": list(models)}}
 
 
+def secure(operation: dict[str, Any]) -> None:
+    """Say of a route that it takes a token."""
+    operation["security"] = [{_SCHEME: []}]
+    operation["responses"] |= {str(status): said for status, said in _failures("401").items()}
+
+
 def body_of(kind: type[Struct]) -> dict[str, Any]:
     """Of a request."""
     schema = {"$ref": _REFERENCE.format(name=kind.__name__)}
@@ -82,7 +93,11 @@ def answers_of(name: str, failures: str, streams: bool = False) -> dict[int | st
     """Of a route: what it answers, and its errors by their statuses, between spaces."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFERENCE.format(name=name)}}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"itemSchema": _EVENT}
     found: dict[int | str, dict[str, Any]] = {200: {"description": re.sub("(?!^)([A-Z])", r" \1", name), "content": content}}
+    return found | _failures(failures)
+
+
+def _failures(statuses: str) -> dict[int | str, dict[str, Any]]:
     error = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="ErrorAnswer")}}}
-    return found | {int(one): {"description": _STATUSES[one], "content": error} for one in failures.split()}
+    return {int(one): {"description": _STATUSES[one], "content": error} for one in statuses.split()}

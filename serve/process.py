@@ -21,6 +21,8 @@ from .server import Server
 _log = logging.getLogger("foveal.serve")
 _CLOSE_SECONDS = 5
 """Within which answers that are done have to be read."""
+_CUT_SECONDS = 1
+"""Before that time is over connections are cut off, so that their requests end as those of any client that goes."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +41,66 @@ class Listening:
 
 
 class GracefulServer(uvicorn.Server):
-    """The first SIGTERM or SIGINT drains it: it still answers, but takes nothing new. The second ends it at once.
+    """The first SIGTERM or SIGINT drains it: it still answers, but takes nothing new. The second ends all requests at once with
+    what they have; the third cuts connections off.
 
     Args:
         config: of uvicorn.
         server: what is drained.
         drain_seconds: that it may take.
+        on_listening: called once requests are taken, and signals heard.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server: Server, drain_seconds: float, on_listening: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(config)
-        self._server, self._drain_seconds = server, drain_seconds
+        self._server, self._drain_seconds, self._on_listening = server, drain_seconds, on_listening
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._drainings: list[asyncio.Task[None]] = []
+        self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.started:
+            self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close connections; one whose client does not read is cut off after some time."""
+        seconds = self.config.timeout_graceful_shutdown or 0
+        timer = asyncio.get_running_loop().call_later(max(0.0, seconds - _CUT_SECONDS), self._cut_off)
+        await super().shutdown(sockets)
+        timer.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for signals, in the main thread between any two instructions."""
-        if self._server.state.is_draining or self._loop is None:
-            self.should_exit = self.force_exit = True
+        self._signals += 1
+        if self._loop is None:
+            self.should_exit = True
             return
         self._server.state.is_draining = True
-        self._loop.call_soon_threadsafe(self._begin_draining)
+        if self._signals <= 2:
+            self._loop.call_soon_threadsafe(self._begin_draining, self._drain_seconds if self._signals == 1 else 0.0)
+        else:
+            self._loop.call_soon_threadsafe(self._cut_off)
 
-    def _begin_draining(self) -> None:
-        self._draining = asyncio.ensure_future(self._drain())
+    def _begin_draining(self, seconds: float) -> None:
+        self._drainings.append(asyncio.ensure_future(self._drain(seconds)))
 
-    async def _drain(self) -> None:
-        _log.info("draining: %d requests, for at most %g s", self._server.state.running, self._drain_seconds)
+    async def _drain(self, seconds: float) -> None:
+        _log.info("draining: %d requests, for at most %g s", self._server.state.running, seconds)
         try:
-            await self._server.drain(self._drain_seconds)
+            await self._server.drain(seconds)
         finally:
             self.should_exit = True
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
 
 
 def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None]) -> None:
@@ -90,9 +116,8 @@ def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None
     """
     sockets = [bind(listening.host, listening.port)]
     host, port = sockets[0].getsockname()[:2]
-    server = GracefulServer(config_of(app), app.state.server, listening.drain_seconds)
-    on_listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    server.run(sockets)
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    GracefulServer(config_of(app), app.state.server, listening.drain_seconds, lambda: on_listening(address)).run(sockets)
 
 
 def config_of(app: FastAPI, close_seconds: int = _CLOSE_SECONDS) -> uvicorn.Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -83,6 +83,13 @@ class Generation(Struct, kw_only=True, forbid_unknown_fields=True):
     foveal: bool | None = None
 
 
+WHOLE = (
+    *("n", "seed", "top_k", "min_tokens", "position", "max_tokens", "logprobs", "best_of", "max_completion_tokens"),
+    *("top_logprobs", "stop_token_ids", "end"),
+)
+"""Fields of whole numbers."""
+
+
 class CompletionRequest(Generation, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/completions`."""
 
@@ -94,9 +101,10 @@ class CompletionRequest(Generation, kw_only=True, forbid_unknown_fields=True):
     suffix: str | None = None
 
 
-class TextPart(Struct, forbid_unknown_fields=True, tag_field="type", tag="text"):
+class TextPart(Struct, forbid_unknown_fields=True):
     """A part of a message."""
 
+    type: Literal["text"]  # a tag would not be required, where there is one kind alone
     text: str
 
 
@@ -130,7 +138,10 @@ def parse(body: bytes, kind: type[Body]) -> Body:
         Failure: 400 for what is no JSON, has unknown fields, or fields of other types.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError:
+            return msgspec.convert(_with_ints(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
     except msgspec.DecodeError as error:
@@ -139,6 +150,19 @@ def parse(body: bytes, kind: type[Body]) -> Body:
         raise invalid(f"the body is not UTF-8: {error.reason} at a text's byte {error.start}", code="invalid_json") from None
     except RecursionError:
         raise invalid("the body nests too deep; flatten it", code="invalid_json") from None
+
+
+def _with_ints(given: Any) -> Any:
+    """JSON has one kind of number: 5.0 is a whole one, and becomes an int."""
+    if not isinstance(given, dict):
+        return given
+    return {name: _whole(value) if name in WHOLE else value for name, value in given.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _misfit(said: str) -> Failure:

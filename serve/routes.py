@@ -14,6 +14,8 @@ from .requests import ChatRequest, CompletionRequest
 from .server import Server
 from .status import status_of
 
+CHATS = "/v1/chat/completions"
+
 
 def add_generation(app: FastAPI, server: Server) -> None:
     """What generates."""
@@ -28,7 +30,7 @@ def add_generation(app: FastAPI, server: Server) -> None:
         return await server.complete(request)
 
     @app.post(
-        "/v1/chat/completions",
+        CHATS,
         summary="Answer a chat",
         openapi_extra=body_of(ChatRequest),
         responses=answers_of("Answer", "400 401 404 408 409 413 415 429 500 501 503", streams=True),

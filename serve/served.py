@@ -41,3 +41,8 @@ class Served:
     def is_text(self) -> bool:
         """Whether it has a tokenizer; without one, prompts and answers are ids."""
         return self.model.tokenizer is not None
+
+    @property
+    def takes_chats(self) -> bool:
+        """Whether it is known how a chat becomes a prompt."""
+        return self.template is not None and self.is_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -166,25 +166,43 @@ class Server:
         record.model = served.name
         record.session = None if key is None else hashlib.sha256(key.encode()).hexdigest()[:12]
         watch = Disconnects(request.receive, lambda: _give_up(found))
+
+        def end() -> None:
+            watch.close()
+            if watch.is_gone:
+                record.status = 499
+
         try:
-            opening = functools.partial(open_source, served, wanted, key, self.settings, asyncio.get_running_loop())
-            source = await asyncio.get_running_loop().run_in_executor(self._pool, opening)
+            source = await self._open(functools.partial(open_source, served, wanted, key, self.settings))
             found.append(source)
             if watch.is_gone:
                 source.cancel()
             first = await source.next()
             answering = Answering(served, wanted, form, source, record)
             if wanted.streams:
-                return EventStream(answering, first, self.settings.stall_timeout, watch.close)
+                return EventStream(answering, first, self.settings.stall_timeout, end)
             body = await answering.whole(first)
         except BaseException:
-            watch.close()
+            end()
             _give_up(found)
             raise
-        watch.close()
-        if watch.is_gone:
-            record.status = 499
+        end()
         return Response(body, media_type="application/json")
+
+    async def _open(self, opening: Callable[[asyncio.AbstractEventLoop], Source]) -> Source:
+        """In a thread; if nobody waits for it any more when it is there, it is given up."""
+        loop = asyncio.get_running_loop()
+        opened = loop.run_in_executor(self._pool, opening, loop)
+        try:
+            return await asyncio.shield(opened)
+        except asyncio.CancelledError:
+            opened.add_done_callback(_give_up_late)
+            raise
+
+
+def _give_up_late(opened: asyncio.Future[Source]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().cancel()
 
 
 def _no_session(session: str) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -80,13 +81,13 @@ def chunks_of(text: str) -> list[dict[str, Any]]:
 def opened_site(
     model: Model,
     settings: ServeSettings | None = None,
-    store: bool = False,
+    store: bool | SessionStore = False,
     template: ChatTemplate | None = None,
     **options: Any,
 ) -> Iterator[Site]:
     """A site as long as it is needed; `options` as of `Service`."""
     with ExitStack() as stack:
-        kept = SessionStore(model, 64 << 20) if store else None
+        kept = SessionStore(model, 64 << 20) if store is True else store if isinstance(store, SessionStore) else None
         measurements = Measurements(model.specs)
         options = {"slots": 4, "queue": 8, "observer": measurements, **options}
         service = stack.enter_context(Service(model, store=kept, **options))
@@ -96,15 +97,18 @@ def opened_site(
 
 
 @contextmanager
-def listening(app: FastAPI, drain_seconds: float = 5.0) -> Iterator[tuple[str, GracefulServer]]:
-    """A real server on a port of this machine, in a thread; its address."""
+def listening(app: FastAPI, drain_seconds: float = 5.0, send_buffer: int | None = None) -> Iterator[tuple[str, GracefulServer]]:
+    """A real server on a port of this machine, in a thread; its address. Of what clients do not read, the system takes in as
+    much as it likes, or `send_buffer` bytes."""
     sockets = [bind("127.0.0.1", 0)]
+    if send_buffer is not None:
+        sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server = GracefulServer(config_of(app, 2), app.state.server, drain_seconds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     try:
         yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}", server
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ...errors import FovealError, InputError, SessionBusyError, SessionLostError
+from ...errors import DamagedStateError, FovealError, InputError, SessionBusyError, SessionLostError
 from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 
@@ -41,15 +41,16 @@ class StoredSessions:
             position: tokens that it is expected to hold, 0 for one that is not there; None: whatever it holds.
 
         Raises:
-            InputError: nothing is kept, a name that can't be, or files that were cut short or altered: the session is dropped.
+            InputError: nothing is kept, or a name that can't be.
             SessionBusyError: another request is at it.
-            SessionLostError: it is not there, or holds another number of tokens.
+            SessionLostError: it is not there, or holds another number of tokens; or it was expected to be there, and its files
+                were cut short or altered, so that it is dropped.
             CapacityError, StorageError: as `SessionStore.get`.
         """
         store, key = self._required(), _key_of(session)
         self._claim(session)
         try:
-            snapshot = store.get(key)
+            snapshot = _state_of(store, key, session, position)
             _check_position(session, position, None if snapshot is None else snapshot.position)
         except BaseException:
             self.end(session)
@@ -125,6 +126,19 @@ def _key_of(session: str) -> str:
     if not 0 < len(session) <= LONGEST_NAME:
         raise InputError(f"a session's name has {len(session)} characters, expected 1 to {LONGEST_NAME}")
     return _SESSION_KEY + session
+
+
+def _state_of(store: SessionStore, key: str, session: str, expected: int | None) -> Snapshot | None:
+    """Of a session that is expected at a position."""
+    try:
+        return store.get(key)
+    except DamagedStateError as error:
+        _log.warning("a session is lost: %s", error)
+        if expected == 0:
+            return None
+        raise SessionLostError(
+            f'what was kept of session "{session}" can\'t be read, and is dropped; send its whole text, under position 0', None
+        ) from None
 
 
 def _check_position(session: str, expected: int | None, found: int | None) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy.typing as npt
 
 from ...contract import StageSpec, vocab_size_of
-from ...errors import CapacityError, ConfigError, InputError
+from ...errors import CapacityError, ConfigError, DamagedStateError, InputError
 from ..decoder import Written
 from ..host import check_same_shapes
 from ..ids import checked_ids
@@ -157,8 +157,9 @@ class SessionStore:
         """A copy of what is kept; None: there is nothing, or no longer.
 
         Raises:
-            InputError: a key that is no text, or files that were cut short, altered or removed: the sequence is dropped, and
-                with it those in files that share these very rows.
+            InputError: a key that is no text.
+            DamagedStateError: files that were cut short, altered or removed: the sequence is dropped, and with it those in
+                files that share these very rows.
             CapacityError: the copy finds no room in the machine's memory.
             StorageError: the disk refuses to be read, or to be written by what makes room; all that is kept stays.
         """
@@ -172,7 +173,7 @@ class SessionStore:
                 parts = self._brought_back(sequence)
             except _DamagedError as error:
                 lost = self._sequences.lose(error.block)
-                raise InputError(
+                raise DamagedStateError(
                     f'what was stored of "{key}" can\'t be read: {error}; append its tokens again '
                     f"(sequences that are lost with it: {lost - 1})"
                 ) from None

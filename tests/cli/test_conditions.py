@@ -35,6 +35,8 @@ ALWAYS = {
     "inspect": "bundle tokens profile json",
     "generate": "bundle prompts files target",
     "score": "bundle text file top json target",
+    "serve": "bundles host port slots queue capacity policy target store_memory token_file max_prompt max_output max_body "
+    "timeout drain chat_template chat_end log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
@@ -141,6 +143,17 @@ REFUSED = [
     (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
     idle(f"score {B} --ids 1,2 --stride 3", "--stride", "a text longer than the context of 96 tokens"),
     idle(f"score {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
+    idle(f"serve {B} --target cuda --threads 1", "--threads", CPU_ONLY),
+    idle(f"serve {B} --ray --store s", "--store", "no --ray: each replica keeps its sessions in memory"),
+    *each_idle(
+        f"serve {B}",
+        "--replicas 2, --min-replicas 1, --max-replicas 2, --cpus-per-replica 1, --gpus-per-replica 1, --max-queued 3, "
+        "--address auto, --app-name a",
+        "--ray",
+    ),
+    idle(f"serve {B} --store-disk 5", "--store-disk", "--store"),
+    idle(f"serve {B} --store-memory 0 --keep-prefixes", "--keep-prefixes", "a store: --store-memory, or --store"),
+    idle(f"serve {B} --private-metrics", "--private-metrics", "tokens: --token-file, or FOVEAL_TOKENS"),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),
     *each_idle(

@@ -193,7 +193,7 @@ def test_extreme_settings_give_the_hosts_text(zoo: Zoo, gpu: FakeGpu) -> None:
         {"min_tokens": 3},
         {"logits_hook": lambda ids, logits: -logits},
     ],
-    ids=str,
+    ids=lambda settings: " ".join(settings),
 )
 def test_what_a_device_does_not_do_the_host_does(chosen: dict[str, Any], zoo: Zoo, gpu: FakeGpu) -> None:
     """From the device's logits: the same tokens and log probabilities."""

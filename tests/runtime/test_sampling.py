@@ -389,7 +389,7 @@ NUMBERS = [np.nan, np.inf, -np.inf, True, "1", None, 1j, [0.5], 10**400]
         *(("logits_hook", value) for value in (1, "x", [])),
         *(("constraint", value) for value in (1, "x", lambda: None)),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_every_wrong_value_is_said_with_its_setting(name: str, value: Any) -> None:
     """NaN, truth values, texts, what is out of range or no function: one line that names the setting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -78,10 +79,35 @@ def test_a_client_that_goes_frees_its_slot(model: Model, streams: bool) -> None:
         await until(lambda: service.statistics.running == 0)
         assert service.statistics.tokens < 126  # it did not go on to the end
         await answer
+        assert site.server.answered.counts["/v1/completions", 499] == 1
         assert service.sessions.position("open:kept") is None
         assert site.complete(prompt="a", session="kept", position=0).status_code == 200
 
     with opened_site(model, store=True, slots=1) as site:
+        asyncio.run(go(site))
+
+
+def test_a_request_that_is_given_up_while_it_is_opened_keeps_no_slot(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As whoever runs the application may do when it ends."""
+
+    async def go(site: Site) -> None:
+        service, connection, is_open = site.served.service, Connection(stream=True), threading.Event()
+        submit = service.submit_to
+
+        def slowly(*given: Any, **settings: Any) -> Any:
+            is_open.wait(10)
+            return submit(*given, **settings)
+
+        monkeypatch.setattr(service, "submit_to", slowly)
+        answer = asyncio.ensure_future(site.app(connection.scope, connection.receive, connection.send))
+        await asyncio.sleep(0.05)
+        answer.cancel()
+        await asyncio.wait([answer])
+        is_open.set()
+        await until(lambda: service.statistics.requests == 1)
+        await until(lambda: site.served.measurements.ends["cancelled"] == 1)
+
+    with opened_site(model) as site:
         asyncio.run(go(site))
 
 

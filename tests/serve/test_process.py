@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -84,9 +85,9 @@ def test_one_connection_takes_many_requests(model: Model) -> None:
                 assert answer.status_code == (413 if index % 50 == 7 else 200)
 
 
-def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(model: Model) -> None:
+def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """It still answers, and takes nothing new; what takes too long ends with what it has."""
-    with opened_site(model, slots=2) as site, listening(site.app, drain_seconds=0.3) as (address, server):
+    with opened_site(model, slots=2) as site, listening(site.app, drain_seconds=0.05) as (address, server):
         found: list[str] = []
 
         def read() -> None:
@@ -94,12 +95,14 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(model: Model) -
             with httpx.stream("POST", f"{address}/v1/completions", json=body) as answer:
                 found.extend(answer.iter_lines())
 
-        batch = site.served.service._worker.going.batch
-        real = batch.step
-        batch.step = lambda *given: (time.sleep(0.02), real(*given))[1]  # type: ignore[method-assign]
-        readers = [threading.Thread(target=read)]
-        readers[0].start()
-        while not site.served.service.statistics.tokens:
+        service, was_asked = site.served.service, threading.Event()
+        batch = service._worker.going.batch
+        step, close = batch.step, service.close
+        monkeypatch.setattr(batch, "step", lambda *given: (time.sleep(0.02), step(*given))[1])
+        monkeypatch.setattr(service, "close", lambda seconds=0.0: (was_asked.wait(10), close(seconds)))
+        reader = threading.Thread(target=read)
+        reader.start()
+        while not service.statistics.tokens:
             time.sleep(0.005)
         server.handle_exit(signal.SIGTERM, None)
         assert httpx.get(f"{address}/ready").status_code == 503
@@ -107,11 +110,30 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(model: Model) -
         refused = httpx.post(f"{address}/v1/completions", json={"model": "m", "prompt": "a"})
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
-        readers[0].join(10)
-        assert found[-2:] == ["data: [DONE]", ""] or found[-1] == "data: [DONE]"
-        last = json.loads([line for line in found if line.startswith("data: {")][-1].removeprefix("data: "))
+        was_asked.set()
+        reader.join(10)
+        events = [line for line in found if line]
+        assert events[-1] == "data: [DONE]"
+        last = json.loads(events[-2].removeprefix("data: "))
         assert last["choices"][0]["finish_reason"] == "length"
         assert last["foveal"]["finish_reason"] == "cancelled"
+
+
+def test_a_second_signal_ends_a_server_at_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what they have; clients are told so if there is time for it."""
+    with opened_site(model, slots=2) as site, listening(site.app, drain_seconds=60) as (address, server):
+        batch = site.served.service._worker.going.batch
+        step = batch.step
+        monkeypatch.setattr(batch, "step", lambda *given: (time.sleep(0.05), step(*given))[1])
+        body = {"model": "m", "prompt": "a", "max_tokens": 1000, "stream": True}
+        with suppress(httpx.TransportError), httpx.stream("POST", f"{address}/v1/completions", json=body) as answer:
+            for _ in answer.iter_raw():
+                server.handle_exit(signal.SIGTERM, None)
+                server.handle_exit(signal.SIGTERM, None)
+        end = time.monotonic() + 3
+        while site.served.service.is_alive:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -171,3 +193,15 @@ def test_a_place_that_cannot_be_listened_at_is_named() -> None:
         ):
             with pytest.raises(Exception, match="can't listen on"):
                 bind(host, port)
+
+
+@pytest.mark.deep
+def test_schemathesis_finds_nothing(model: Model, tmp_path: Path) -> None:
+    """In requests that it makes up from the description; it is a command of its own."""
+    command = shutil.which("schemathesis")
+    if command is None:
+        pytest.skip("schemathesis is not installed")
+    with opened_site(model, ServeSettings(max_output=8), store=True) as site, listening(site.app) as (address, _):
+        line = [command, "--config-file", str(Path(__file__).with_name("schemathesis.toml")), "run", f"{address}/openapi.json"]
+        done = subprocess.run([*line, "--max-examples", "50"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

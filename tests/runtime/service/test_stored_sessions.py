@@ -352,7 +352,7 @@ class TestStoresThatFail:
                 if path.is_file() and path.name != "lock":
                     data = path.read_bytes()
                     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-            with pytest.raises(InputError, match="can't be read"):
+            with pytest.raises(SessionLostError, match="can't be read"):
                 service.submit([], session="a")
             check_all_is_free(service)
             with pytest.raises(SessionLostError):
