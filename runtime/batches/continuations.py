@@ -230,7 +230,7 @@ class Continuations:
                     self._running[self.batch.fork(sequence)] = choice
                 else:
                     snapshot = snapshot or self.batch.snapshot(sequence)
-                    self._waiting.insert(waiting, Branch(choice, snapshot, logits.copy()))
+                    self._waiting.insert(waiting, Branch(choice, snapshot, logits))
                     waiting += 1
             except FovealError as error:
                 self._fail(choice, error)

@@ -509,6 +509,19 @@ class TestWhatFails:
         assert len(failed.continuation.ids) == 5
         assert texts_of(found)[choice] == served.alone([1, 2], seed=7, max_new_tokens=10).text
 
+    def test_a_prompt_for_which_there_is_no_room_after_its_snapshot(self, served: ServedProgram) -> None:
+        """It ends with the error, and takes no slot."""
+        session = served.session()
+        session.advance([[1] * 90])
+        going = Continuations(served.batch(1))
+        going.add(Prompt(served.request([2] * 7, {}), snapshot=session.snapshot()))
+        good = prompt_of(served, [1, 2], max_new_tokens=3)
+        (choice,) = good.choices
+        going.add(good)
+        found = until_idle(going)
+        assert [type(drawn.error) for drawn in found if drawn.error] == [CapacityError]
+        assert texts_of(found)[choice] == served.alone([1, 2], seed=7, max_new_tokens=3).text
+
     def test_no_memory_for_a_prompt(self, served: ServedProgram) -> None:
         """All its texts end with the error; those that decode and those that wait do not notice."""
         going = Continuations(served.batch(2))
