@@ -21,6 +21,11 @@ _NEEDS = (
     ("convert, verify", "onnxscript", "export"),
     ("building for tensorrt-rtx", "tensorrt-rtx", "rtx"),
     ("building for tensorrt", "tensorrt", "tensorrt"),
+    ("serve", "fastapi", "serve"),
+    ("serve", "uvicorn", "serve"),
+    ("serve", "prometheus-client", "serve"),
+    ("serve --ray, generate --ray", "ray", "ray"),
+    ("JSON schemas, regular expressions, grammars", "llguidance", "guided"),
 )
 
 

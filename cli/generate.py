@@ -184,7 +184,7 @@ _REASONS: Mapping[FinishReason | None, str] = {
     "stop": "ended (stop): a text of --stop came",
     "end": "ended (end token): a token of --end came",
     "capacity": "ended (capacity): the context of {context} tokens is full",
-    "complete": "ended (complete): nothing may follow by --json-schema, --regex or --grammar",
+    "complete": "ended (complete): the constraint allows nothing more",
     "deadline": "ended (deadline): the {seconds:g} seconds of --max-seconds are over",
 }
 

@@ -25,7 +25,9 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         slots, queue, capacity, policy, target, threads, keep_prefixes: of each replica's services.
         store_memory: megabytes for sessions in each replica.
         token_file: of bearer tokens.
-        max_prompt, max_output, timeout: what a request may ask for.
+        max_prompt, max_output, max_body, timeout: what a request may ask for.
+        page: whether there is a page at `/`; private_metrics: whether `/metrics` needs a token.
+        chat_template: a Jinja file in the place of the bundle's own; chat_ends: tokens that end a message of a chat.
         replicas: so many; or `min_replicas` and `max_replicas`.
         cpus, gpus: that each replica reserves.
         max_queued: requests that wait at each proxy.
@@ -45,7 +47,12 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     token_file: str | None = None
     max_prompt: int | None = None
     max_output: int | None = None
+    max_body: int = 4 * _MB
     timeout: float = 600.0
+    page: bool = True
+    private_metrics: bool = False
+    chat_template: str | None = None
+    chat_ends: list[str] = []
     replicas: int | None = None
     min_replicas: int | None = None
     max_replicas: int | None = None
@@ -67,13 +74,25 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             threads=self.threads,
             store_memory=self.store_memory * _MB,
             keeps_prefixes=self.keep_prefixes,
+            chat_template=None if self.chat_template is None else Path(self.chat_template),
+            chat_ends=self.chat_ends,
         )
 
     @property
     def settings(self) -> ServeSettings:
         """Of the servers."""
         tokens = read_tokens(None if self.token_file is None else Path(self.token_file))
-        return ServeSettings(tokens=tokens, max_prompt=self.max_prompt, max_output=self.max_output, timeout=self.timeout)
+        if self.private_metrics and not tokens:
+            raise ConfigError("private_metrics does nothing without tokens; give a token_file, or leave it out")
+        return ServeSettings(
+            tokens=tokens,
+            opens_metrics=not self.private_metrics,
+            page=self.page,
+            max_prompt=self.max_prompt,
+            max_output=self.max_output,
+            max_body=self.max_body,
+            timeout=self.timeout,
+        )
 
     @property
     def scale(self) -> Scale:

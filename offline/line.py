@@ -55,7 +55,7 @@ def read_line(path: str, number: int, data: bytes) -> Line:
     try:
         given = decode(text, dict[str, Any])
     except msgspec.MsgspecError as error:
-        return Line(number, number, error=InputError(f'expected an object such as {{"prompt": "It was"}}, got other: {error}'))
+        return Line(number, number, error=InputError(f'expected an object such as {{"prompt": "It was"}}: {error}'))
     return _of_object(number, given)
 
 

@@ -11,12 +11,12 @@ import { Timeline } from "./timeline.js";
 const REFRESH_EVERY = 250;
 const TOKEN_KEY = "foveal-token";
 const ENDINGS = {
-  length: "it has as many tokens as asked for",
-  stop: "a stop text came",
+  length: "token limit reached",
+  stop: "stop text reached",
   end: "the model ended it",
-  complete: "it follows its rule to the end",
+  complete: "the constraint is complete",
   capacity: "the model's context is full",
-  deadline: "its time is over",
+  deadline: "time limit reached",
   cancelled: "the server ended it",
 };
 

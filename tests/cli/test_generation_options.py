@@ -145,7 +145,7 @@ def test_several_texts(foveal, bundle: Bundle) -> None:
 def test_every_reason_has_its_words(foveal, bundle: Bundle, tmp_path: Path) -> None:
     """On stderr."""
     for options, reason in (
-        (("--regex", "[a-z]{2}"), "ended (complete): nothing may follow by --json-schema, --regex or --grammar"),
+        (("--regex", "[a-z]{2}"), "ended (complete): the constraint allows nothing more"),
         (("--max-seconds", "1e-9"), "ended (deadline): the 1e-09 seconds of --max-seconds are over"),
         (("--stop", "e", "--stop", "a", "--regex", "[ea]+"), "ended (stop): a text of --stop came"),
         (("--end", "97", "--logit-bias", "97=1000"), "ended (end token): a token of --end came"),

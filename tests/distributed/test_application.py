@@ -43,16 +43,20 @@ def test_an_application_of_a_config_file(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from foveal.distributed.deploy import build
 
-    made = build({"bundles": ["m=/models/m.bundle"], "slots": 4, "min_replicas": 1, "max_replicas": 3, "cpus": 0.5})
+    more = {"max_body": 1000, "page": False, "chat_template": "/models/chat.jinja", "chat_ends": ["</s>"]}
+    made = build({"bundles": ["m=/models/m.bundle"], "slots": 4, "min_replicas": 1, "max_replicas": 3, "cpus": 0.5, **more})
     deployment = made._bound_deployment
     bundles, options, settings, _ = deployment.init_args
     assert bundles == {"m": Path("/models/m.bundle")}
     assert (options.slots, settings.session_header) == (4, "x-session-id")
+    assert (settings.max_body, settings.page) == (1000, False)
+    assert (options.chat_template, options.chat_ends) == (Path("/models/chat.jinja"), ["</s>"])
     assert deployment.ray_actor_options["num_cpus"] == 0.5
     assert deployment._deployment_config.autoscaling_config.max_replicas == 3
     for args, reason in (
         ({"bundles": ["m"], "slot": 4}, "unknown field `slot`"),
         ({"bundles": "m"}, "Expected `array`"),
+        ({"bundles": ["m"], "private_metrics": True}, "does nothing without tokens"),
         ({"bundles": ["m"], "replicas": 1, "max_replicas": 2}, "beside a least or a most"),
     ):
         with pytest.raises(ConfigError, match=reason):

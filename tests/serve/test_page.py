@@ -345,7 +345,7 @@ def test_a_text_streams_and_is_the_one_of_its_seed(site: Site, page: Page) -> No
     page.generate()
     assert page.given == site.text(PROMPT, max_new_tokens=40, **values)
     assert page.run("return document.querySelector('.prompt').textContent") == PROMPT
-    assert page.text("phase") == "Done: it has as many tokens as asked for."
+    assert page.text("phase") == "Done: token limit reached."
     assert page.text("figure-tokens") == "40"
     for name in ("figure-rate", "figure-first", "figure-median", "figure-tail"):
         assert re.match(r"[\d.]+( ms)?$", page.text(name)), name
@@ -622,3 +622,22 @@ def test_a_long_text_costs_no_more_to_draw_than_a_short_one(page: Page) -> None:
         });"""
     )
     assert 0 < drawn[1] <= 1.1 * drawn[0]
+
+
+def test_a_session_behind_several_servers_says_where_it_is(site: Site, browser: Chrome) -> None:
+    """Its requests have the header by which they are routed, as `/status` names it."""
+    with site.serve(session_header="x-session-id") as address:
+        browser.get(address)
+        page = Page(browser)
+        until(lambda: page.find("model").is_enabled(), "the models are there")
+        store = site.service.sessions.store
+        assert store is not None
+        store.clear()
+        page.find("session").click()
+        for prompt in (PROMPT, " and"):
+            page.fill(prompt=prompt, max_tokens=4)
+            page.generate()
+            assert page.text("alert") == ""
+        assert len(store) == 1
+        page.find("session-new").click()
+        until(lambda: not len(store), "the session is dropped")
