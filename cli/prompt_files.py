@@ -97,7 +97,8 @@ def generate_files(
         found = job.run(_execute(job, threads, slots, spread), report)
     _say(found["total"], folder, scored)
     if found["total"]["errors"]:
-        err.print(f"{found['total']['errors']} lines failed; their outputs say why")
+        count = found["total"]["errors"]
+        err.print(f"{count} line{'s' if count > 1 else ''} failed; their outputs say why")
 
 
 def _execute(job: Job, threads: int | None, slots: int, spread: Spread) -> Execute:

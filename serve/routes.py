@@ -85,7 +85,12 @@ def add_state(app: FastAPI, server: Server) -> None:
 
     @app.get("/status", summary="What the models have to do", responses=answers_of("Status", "401"))
     async def status() -> Response:
-        return _json({"models": [status_of(one) for one in server.served.values()]})
+        return _json(
+            {
+                "models": [status_of(one) for one in server.served.values()],
+                "session_header": server.settings.session_header,  # null: requests of sessions need none
+            }
+        )
 
     @app.get("/metrics", summary="For Prometheus", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:

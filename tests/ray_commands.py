@@ -79,7 +79,7 @@ class RayCommand:
 
 def vanish(started: set[int]) -> None:
     """Wait a little until processes are gone, and kill the rest."""
-    last = time.monotonic() + 10
+    last = time.monotonic() + 3
     while any(map(is_there, started)) and time.monotonic() < last:
         time.sleep(0.05)
     for one in filter(is_there, started):

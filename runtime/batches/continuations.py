@@ -226,11 +226,11 @@ class Continuations:
         waiting = 0
         for choice in prompt.live[1:]:
             try:
-                if self.batch.free_slots and not self._waiting:
+                if self.batch.free_slots:  # it came before all that wait
                     self._running[self.batch.fork(sequence)] = choice
                 else:
                     snapshot = snapshot or self.batch.snapshot(sequence)
-                    self._waiting.insert(waiting, Branch(choice, snapshot, logits.copy()))
+                    self._waiting.insert(waiting, Branch(choice, snapshot, logits))
                     waiting += 1
             except FovealError as error:
                 self._fail(choice, error)

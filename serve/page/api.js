@@ -27,18 +27,19 @@ export async function getJson(path, token) {
 }
 
 /** Let the server drop something; one that can't be reached drops it in time by itself. */
-export function forget(path, token) {
-  fetch(path, { method: "DELETE", headers: headersFor(token) }).catch(() => {});
+export function forget(path, token, headers = {}) {
+  fetch(path, { method: "DELETE", headers: { ...headersFor(token), ...headers } }).catch(() => {});
 }
 
 /**
  * Chunks of a streamed completion, until it is done.
  * @param {object} body of the request, without what makes it a stream
+ * @param {object} headers beside those that every request has
  */
-export async function* completionOf(body, token, signal) {
+export async function* completionOf(body, token, signal, headers = {}) {
   const response = await ask("v1/completions", {
     method: "POST",
-    headers: { ...headersFor(token), "Content-Type": "application/json" },
+    headers: { ...headersFor(token), ...headers, "Content-Type": "application/json" },
     body: JSON.stringify({ ...body, stream: true, foveal: true }),
     signal,
   });

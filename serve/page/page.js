@@ -11,7 +11,7 @@ import { Timeline } from "./timeline.js";
 const REFRESH_EVERY = 250;
 const TOKEN_KEY = "foveal-token";
 const ENDINGS = {
-  length: "it has as many tokens as asked for",
+  length: "all tokens that were asked for",
   stop: "a stop text came",
   end: "the model ended it",
   complete: "it follows its rule to the end",
@@ -44,6 +44,7 @@ const timeline = new Timeline(
 const gauge = new Gauge({ cells: $("gauge-cells"), text: $("gauge-text") }, () => getJson("status", token()), onStatus);
 
 let models = []; // of the last status
+let sessionHeader = null; // by which requests of a session are routed, where there are several servers
 let running = null; // the AbortController of the generation that is going on
 let session = null; // {id, position} once one was begun
 
@@ -90,6 +91,7 @@ function onModel() {
 
 function onStatus(status) {
   models = status.models ?? [];
+  sessionHeader = status.session_header ?? null;
   if (!$("model").options.length) loadModels();
   showModel();
   if (!running && !timeline.length && !$("rows").children.length) timeline.begin(stages());
@@ -158,7 +160,7 @@ async function run(body, goesOn) {
   showText();
   let last = {};
   try {
-    for await (const chunk of completionOf(body, token(), running.signal)) last = { ...last, ...take(chunk, figures) };
+    for await (const chunk of completionOf(body, token(), running.signal, routing(body.session))) last = { ...last, ...take(chunk, figures) };
     end(body, last);
   } catch (error) {
     if (body.session) output.drop(); // the session stands where it stood
@@ -268,14 +270,19 @@ function newName() {
   return `page-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
+/** Headers that bring a request to the server that has its session. */
+function routing(name) {
+  return name && sessionHeader ? { [sessionHeader]: name } : {};
+}
+
 function showSession() {
   $("session-state").hidden = !session;
   $("session-text").textContent = session ? `It stands at ${session.position} tokens.` : "";
-  form.elements.prompt.placeholder = session ? "What comes next; empty: it just goes on" : "";
+  form.elements.prompt.placeholder = session ? "What comes next; leave empty to continue" : "";
 }
 
 function leaveSession() {
-  if (session) forget(`v1/sessions/${session.id}?model=${encodeURIComponent(session.model)}`, token());
+  if (session) forget(`v1/sessions/${session.id}?model=${encodeURIComponent(session.model)}`, token(), routing(session.id));
   session = null;
   $("resend").hidden = true;
   showSession();

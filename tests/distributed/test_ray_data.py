@@ -13,7 +13,7 @@ from ray_commands import RayCommand, descendants, is_there
 from foveal import load
 from foveal.bundle import Bundle
 
-LINES, TOKENS = 240, 90
+LINES, TOKENS = 160, 90
 
 
 def test_a_job_whose_driver_and_an_actor_are_killed(turn: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_job_whose_driver_and_an_actor_are_killed(turn: Path, bundle: Bundle, 
         found = records(out / f"{file.name}.jsonl")
         assert [one["line"] for one in found] == list(range(1, LINES // 2 + 1))
         assert not any("error" in one for one in found)
-        for one in found[::40]:
+        for one in found[::20]:
             assert one["text"] == "".join(model.generate(f"{file.stem} {one['line']}", max_new_tokens=TOKENS, temperature=0))
     total = json.loads((out / "summary.json").read_bytes())["total"]
     assert (total["lines"], total["errors"], total["texts"]) == (LINES, 0, LINES)

@@ -373,6 +373,17 @@ class TestTextsOfOnePrompt:
         begun = list(dict.fromkeys(drawn.choice for drawn in until_idle(going)))
         assert begun == order
 
+    def test_one_that_waited_decodes_in_the_step_in_which_it_gets_a_slot(self, served: ServedProgram) -> None:
+        """Its logits are there: its first token is drawn before that step and appended in it, so that it stays in phase."""
+        going = Continuations(served.batch(1))
+        prompt = prompt_of(served, [1, 2], 2, max_new_tokens=3)
+        _, second = list(prompt.choices)
+        going.add(prompt)
+        found = going.step()
+        while second not in [drawn.choice for drawn in found]:
+            found = going.step()
+        assert [drawn.choice for drawn in found] == [second, second]
+
     def test_the_first_may_be_ended_while_the_prompt_is_read(self, served: ServedProgram) -> None:
         """The others go on."""
         going = Continuations(served.batch(2, prefill_seconds=0))
@@ -411,6 +422,17 @@ class TestEnding:
         if keep:
             served.check_goes_on(choice.snapshot, [1, 2, 3, *choice.continuation.ids])
         assert (choice.snapshot is None) == (not keep)
+
+    def test_what_keeps_no_state_frees_its_slot_at_once(self, served: ServedProgram) -> None:
+        """Also when what others keep is kept."""
+        going = Continuations(served.batch(1))
+        prompt = prompt_of(served, [1], max_new_tokens=50)
+        (choice,) = prompt.choices
+        going.add(prompt)
+        while not choice.continuation.ids:
+            going.step()
+        assert [drawn.finish_reason for drawn in going.end([choice], keep=True)] == ["cancelled"]
+        assert (going.batch.free_slots, going.is_idle) == (1, True)
 
     def test_a_prompt_that_nobody_waits_for_is_not_read_on(self, served: ServedProgram) -> None:
         """Its slot is free at once, or its place in the queue."""
@@ -486,6 +508,19 @@ class TestWhatFails:
         ]
         assert len(failed.continuation.ids) == 5
         assert texts_of(found)[choice] == served.alone([1, 2], seed=7, max_new_tokens=10).text
+
+    def test_a_prompt_for_which_there_is_no_room_after_its_snapshot(self, served: ServedProgram) -> None:
+        """It ends with the error, and takes no slot."""
+        session = served.session()
+        session.advance([[1] * 90])
+        going = Continuations(served.batch(1))
+        going.add(Prompt(served.request([2] * 7, {}), snapshot=session.snapshot()))
+        good = prompt_of(served, [1, 2], max_new_tokens=3)
+        (choice,) = good.choices
+        going.add(good)
+        found = until_idle(going)
+        assert [type(drawn.error) for drawn in found if drawn.error] == [CapacityError]
+        assert texts_of(found)[choice] == served.alone([1, 2], seed=7, max_new_tokens=3).text
 
     def test_no_memory_for_a_prompt(self, served: ServedProgram) -> None:
         """All its texts end with the error; those that decode and those that wait do not notice."""

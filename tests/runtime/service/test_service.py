@@ -278,6 +278,26 @@ class TestFull:
         assert read(streams[0]).reasons == ["length"]
         check_all_is_free(service)
 
+    def test_when_to_come_again_follows_what_texts_took(self, served: ServedProgram, serve: Serve) -> None:
+        """And how many wait."""
+        service = serve(slots=1, queue=2)
+        for seconds in (2.0, 1.0):
+            hold = Hold(2)
+            streams = [service.submit([1], max_new_tokens=2, logits_hook=hold)]
+            hold.wait()
+            streams.append(service.submit([1], n=2, max_new_tokens=1))
+            until(lambda: service.statistics.waiting >= 1)
+            with pytest.raises(QueueFullError) as caught:
+                service.submit([1])
+            assert 1 <= caught.value.retry_after <= seconds
+            assert seconds == 1 or service._worker.seconds_per_text == 1
+            hold.release()
+            for stream in streams:
+                read(stream)
+            for _ in range(30):
+                read(service.submit([1], max_new_tokens=1))
+            assert service._worker.seconds_per_text < 0.5
+
     def test_without_a_queue(self, served: ServedProgram, serve: Serve) -> None:
         """As many as there are slots."""
         service = serve(slots=2, queue=0)

@@ -27,7 +27,7 @@ from foveal import (
 )
 from foveal.errors import DeviceError
 
-SECONDS = float(os.environ.get("FOVEAL_STRESS_SECONDS", "3"))
+SECONDS = float(os.environ.get("FOVEAL_STRESS_SECONDS", "2"))
 PROMPTS = ["A", "BCD", "EFGHIJKL", "A" * 40, "A" * 40 + "BC"]
 
 

@@ -77,7 +77,6 @@ class TestEnginesThatFail:
         """All that the batch held ends with what was raised, and a new batch begins; firings are counted on."""
         service = serve(slots=2)
         read(service.submit("AB", max_new_tokens=3))
-        before = service.statistics.fires["1.pre"]
         served.gate.clear()
         served.faults.next(None, ZeroDivisionError("a bug"))
         streams = [service.submit("ABC", seed=0, max_new_tokens=80) for _ in range(4)]
@@ -87,8 +86,13 @@ class TestEnginesThatFail:
         assert all(isinstance(error, FovealError) for error in errors)
         until(lambda: len(served.batches) == 2)
         assert service.is_alive
+        served.faults.next(ZeroDivisionError("another"))
+        assert read(service.submit("A", max_new_tokens=2)).error is not None
+        until(lambda: len(served.batches) == 3)
+        fires = service.statistics.fires["1.pre"]
+        assert fires >= 4 + 2 * 3 + 1  # of the first request, the prompts of two, and the prompt of another
         assert read(service.submit("A", max_new_tokens=2)).reasons == ["length"]
-        assert service.statistics.fires["1.pre"] > before
+        assert service.statistics.fires["1.pre"] == fires + 2
 
     def test_a_request_that_comes_while_a_batch_breaks_is_served_by_the_next(self, served: ServedProgram, serve: Serve) -> None:
         """It has lost nothing."""
@@ -260,21 +264,29 @@ class TestClosing:
             served.batches[0].step({})
 
     def test_a_process_that_forgets_to(self) -> None:
-        """Ends all the same, with what was to be kept."""
+        """Ends all the same, and keeps what was to be kept: its end is the service's."""
         code = """
-            import sys, time; sys.path.insert(0, "tests")
-            from served import ServedProgram
+            import atexit, sys; sys.path.insert(0, "tests")
+            from served import Hold, ServedProgram
             from foveal import Service, SessionStore
             served = ServedProgram()
             store = SessionStore(served, 1 << 24)
+            atexit.register(lambda: print(store.position("session:0"), store.position("session:1")))
             service = Service(served, slots=2, store=store)
-            streams = [service.submit("AB", session=str(n), max_new_tokens=90) for n in range(2)]
-            for stream in streams: next(stream)
+            holds = [Hold(8), Hold(9)]
+            served.gate.clear()
+            streams = [service.submit("AB", session=str(n), max_new_tokens=90, logits_hook=holds[n]) for n in range(2)]
+            served.gate.set()
+            holds[0].wait()
+            for hold in holds: hold.release(after_seconds=0.3)
             print("ends")
         """
         lines = "\n".join(line.strip() for line in code.splitlines())
         done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")
+        assert (done.returncode, done.stderr) == (0, "")
+        said, positions = done.stdout.splitlines()
+        assert said == "ends"
+        assert [3 <= int(position) <= 92 for position in positions.split()] == [True, True]
 
 
 def test_a_step_that_works_on_a_closed_loop_and_an_open_one(served: ServedProgram, serve: Serve) -> None:
