@@ -34,7 +34,7 @@ def serve(
     context: typer.Context,
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Bundles, or NAME=BUNDLE: as clients call them.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; for others than this machine's own, set tokens.")
+        str, typer.Option(help="Address to listen on; set tokens for others than this machine's own.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     slots: Annotated[int, typer.Option(help="Texts that decode at once, of each bundle.")] = 16,

@@ -103,6 +103,11 @@ class GracefulServer(uvicorn.Server):
                 transport.abort()
 
 
+_SWITCH_SECONDS = 1e-4
+"""After which a Python thread lets another one go on, 5 ms if nothing is said: the thread that steps the batch would wait so
+long for the event loop, and the next step with it (docs/serving.md)."""
+
+
 def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None]) -> None:
     """Serve until a signal comes; then what has begun is finished, or ended with what it has.
 
@@ -114,6 +119,7 @@ def serve(app: FastAPI, listening: Listening, on_listening: Callable[[str], None
     Raises:
         ConfigError: it can't listen there.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     sockets = [bind(listening.host, listening.port)]
     host, port = sockets[0].getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -11,7 +11,7 @@ import { Timeline } from "./timeline.js";
 const REFRESH_EVERY = 250;
 const TOKEN_KEY = "foveal-token";
 const ENDINGS = {
-  length: "all tokens that were asked for",
+  length: "it has as many tokens as asked for",
   stop: "a stop text came",
   end: "the model ended it",
   complete: "it follows its rule to the end",

@@ -32,6 +32,8 @@ def test_every_verb_explains_itself() -> None:
         "bisect",
         "inspect",
         "generate",
+        "score",
+        "serve",
         "bench",
         "plan",
         "train",

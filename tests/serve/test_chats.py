@@ -120,7 +120,7 @@ def test_parts_of_a_message_are_joined_and_what_the_template_refuses_is_told() -
     template = ChatTemplate(
         "{% if messages|length > 1 %}{{ raise_exception('one at a time') }}{% endif %}{{ messages[0].content }}"
     )
-    assert template.prompt([Message("user", [TextPart("a"), TextPart("b")])]) == "ab"
+    assert template.prompt([Message("user", [TextPart("text", "a"), TextPart("text", "b")])]) == "ab"
     with pytest.raises(Exception, match="one at a time"):
         template.prompt([Message("user", "a")] * 2)
 
