@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
+
+from ..errors import ConfigError
 
 _MOST = 200
 """Characters of a value; a longer one would hide what the error says."""
@@ -26,3 +30,14 @@ def shown(value: object) -> str:
     except Exception:  # an int of thousands of digits, which Python does not write, or a class of the caller's own
         return f"a value of {type(value).__name__} that can't be written"
     return text if len(text) <= _MOST else f"{text[:_MOST]} [...]"
+
+
+def seconds(name: str, value: Any) -> float:
+    """Any number that is at least 0; one beyond all floats is for ever. Raises ConfigError for anything else."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and value >= 0):
+        raise ConfigError(f"{name} must be a number of seconds of at least 0, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # an int may be that large
+        return math.inf

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
 from types import TracebackType
 from typing import NoReturn, cast
 
@@ -21,6 +19,7 @@ from ..capacity import whole
 from ..clocks import Clocks
 from ..decoder import Observer
 from ..decoder_factory import Engines
+from ..given import seconds
 from ..ids import checked_ids
 from ..one_at_a_time import one_at_a_time
 from ..rewinding import check_rewind
@@ -89,7 +88,7 @@ class Batch:
         self.model, self.bundle, self.policy = model, bundle, policy
         self.slots = slots = whole("slots", slots, ConfigError)
         self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity, clocks)
-        self._pace = Pace(_checked_seconds(prefill_seconds))
+        self._pace = Pace(seconds("prefill_seconds", prefill_seconds))
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
 
@@ -460,13 +459,3 @@ class _Closed:
 
     def __getattr__(self, name: str) -> NoReturn:
         self.refuse()
-
-
-def _checked_seconds(seconds: float) -> float:
-    """Any number that is at least 0; one beyond all floats is forever."""
-    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not seconds >= 0:
-        raise ConfigError(f"prefill_seconds must be a number of seconds of at least 0, got {seconds!r}")
-    try:
-        return float(seconds)
-    except OverflowError:  # an int may be that large
-        return math.inf

@@ -27,10 +27,12 @@ class Continuations:
 
     Args:
         batch: that has nothing else to do.
+        of_choice: what ends only the choice whose own settings raised it, and nothing else. In a thread where no interrupt
+            comes that may be anything.
     """
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, batch: Batch, of_choice: type[BaseException] = Exception) -> None:
+        self.batch, self._of_choice = batch, of_choice
         self._waiting: deque[Prompt | Branch] = deque()
         self._reading: dict[Sequence, Prompt] = {}
         self._running: dict[Sequence, Choice] = {}
@@ -242,9 +244,9 @@ class Continuations:
             choice.start = len(seen)
         try:
             token, text = going.draw(logits, seen)
-        except Exception as error:  # whatever its own settings make of it is no matter of the others
+        except self._of_choice as error:  # whatever its own settings make of it is no matter of the others
             self._leave(sequence)
-            self._fail(choice, _of_choice(error))
+            self._fail(choice, _as_foveals(error))
             return
         if token is not None and sequence.position < self.batch.capacity:
             self._next[sequence] = token
@@ -280,7 +282,7 @@ class Continuations:
         self.batch.leave(sequence)
 
 
-def _of_choice(error: Exception) -> FovealError:
+def _as_foveals(error: BaseException) -> FovealError:
     """What is no error of foveal's, as one."""
     if isinstance(error, FovealError):
         return error

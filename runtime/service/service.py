@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy.typing as npt
 
@@ -18,7 +18,7 @@ from ..batches.batch import PREFILL_SECONDS, Batch
 from ..batches.phases import Policy
 from ..capacity import whole
 from ..generation.request import Request
-from ..given import shown
+from ..given import seconds, shown
 from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 from .job import Job
@@ -29,14 +29,21 @@ from .stream import AsyncStream, Stream, ThreadStream
 from .worker import Worker
 
 AnyStream = TypeVar("AnyStream", bound=Stream)
+_OBSERVED = ("first_token", "token", "stepped", "finished")
 
 
+@runtime_checkable
 class ServedModel(Protocol):
     """What a service needs of a model."""
 
     @property
     def specs(self) -> Sequence[StageSpec]:
         """Of its stages."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """By which its snapshots are told from those of others."""
         ...
 
     def batch(self, slots: int, capacity: int | None, policy: Policy, prefill_seconds: float) -> Batch:
@@ -70,8 +77,8 @@ class Service:
         observer: is told what happens.
 
     Raises:
-        ConfigError, CapacityError, EngineMismatchError: as `Model.batch`; ConfigError for a queue below 0, or prefixes that are
-            to be kept without a store.
+        ConfigError, CapacityError, EngineMismatchError: as `Model.batch`; ConfigError for a queue below 0, prefixes that are to
+            be kept without a store, a store of another bundle or target, or what is no model, store or observer.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Service:
             raise ConfigError(f"queue must be at least 0, got {queue}: texts that may wait for a slot")
         if keeps_prefixes and store is None:
             raise ConfigError("prefixes are kept in a store, and there is none; give one, or leave keeps_prefixes out")
+        _check_parts(model, store, observer)
         self.model, self.slots = model, slots
         self.sessions = StoredSessions(store, keeps_prefixes)
         self._worker = Worker(
@@ -196,6 +204,8 @@ class Service:
         return n, position
 
     def _check_open(self) -> None:
+        if self._worker.is_of_another_process:
+            raise ServiceClosedError("the service is of the process that this one was forked from; open one in this process")
         if self._is_closing:
             raise ServiceClosedError("the service is shutting down and takes no requests; ask another one")
         if not self._worker.is_alive:
@@ -272,7 +282,11 @@ class Service:
         """Take no more requests, let those that are there go on for so long, and end the rest with what they have.
 
         Texts that are ended so have the finish reason `cancelled`; their sessions are kept as they stand.
+
+        Raises:
+            ConfigError: no number of seconds, or one below 0; the service stays open.
         """
+        drain_seconds = seconds("drain_seconds", drain_seconds)
         self._is_closing = True
         self._worker.end(drain_seconds)
 
@@ -281,3 +295,16 @@ class Service:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _check_parts(model: object, store: object, observer: object) -> None:
+    """Raise ConfigError for what is none, and for a store in which nothing of the model could be kept."""
+    if not isinstance(model, ServedModel):
+        raise ConfigError(f"a service takes a model that is loaded, got {shown(model)}; foveal.load gives one")
+    if store is not None and not isinstance(store, SessionStore):
+        raise ConfigError(f"the store must be a foveal.SessionStore, got {shown(store)}")
+    if isinstance(store, SessionStore) and store.identity != model.identity:
+        raise ConfigError("the store keeps sequences of another bundle or target; open it with the model that the service has")
+    missing = [] if observer is None else [name for name in _OBSERVED if not callable(getattr(observer, name, None))]
+    if missing:
+        raise ConfigError(f"the observer must be a ServiceObserver, got {shown(observer)}; derive a class from it")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from ...errors import InputError
 from ..generation.continuation import FinishReason
 from ..logprobs import TokenLogprobs
 from .event import Event
@@ -41,6 +42,10 @@ class Stream:
     def cancel(self) -> None:
         """Want no more: its slots are free before the next step. What was stored of its session stays as it was."""
         self.on_cancel()
+
+    def close(self) -> None:
+        """As `cancel`, for `contextlib.closing`."""
+        self.cancel()
 
     @property
     def is_over(self) -> bool:
@@ -103,9 +108,15 @@ class AsyncStream(Stream, AsyncIterator[Event]):
         if self.is_over:
             raise StopAsyncIteration
         while not self._events:
+            if asyncio.get_running_loop() is not self.loop:
+                raise InputError("this stream was opened for another event loop, where its events come; submit_to this one")
             self._has_events.clear()
             await self._has_events.wait()
         return self._note(self._events.popleft())
+
+    async def aclose(self) -> None:
+        """As `cancel`, for `contextlib.aclosing`."""
+        self.cancel()
 
     def waiting_events(self) -> list[Event]:
         """Those that are there already, without waiting; an error among them is raised once those before it were taken."""

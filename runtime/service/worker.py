@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections import defaultdict
@@ -48,7 +49,7 @@ class Worker:
         sessions: StoredSessions,
         observer: ServiceObserver,
     ) -> None:
-        self.going = Continuations(open_batch())
+        self.going = Continuations(open_batch(), BaseException)
         self.texts, self.tokens, self.steps, self.seconds_per_text = 0, 0, 0, 1.0
         self._open, self._sessions = open_batch, sessions
         self._observer, self._fired = QuietObserver(observer), FiredStages(specs)
@@ -57,6 +58,7 @@ class Worker:
         self._is_ending = self._is_over = False
         self._failures, self._fires_before = 0, dict[str, int]()
         self._changing_batch, self._has_batch = threading.Lock(), True
+        self._process = os.getpid()
         self._saver = ThreadPoolExecutor(1, "foveal-store")
         self._thread = threading.Thread(target=self._run, name="foveal-service", daemon=True)
         self._thread.start()
@@ -68,6 +70,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether it steps."""
         return self._thread.is_alive() and not self._is_over
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether this process was forked from the one whose thread steps, which is not here."""
+        return os.getpid() != self._process
 
     def enter(self, job: Job, most: int) -> bool:
         """Take a request, if there are no more than `most` texts with it; whether it was taken.
@@ -95,6 +102,8 @@ class Worker:
 
     def end(self, drain_seconds: float) -> None:
         """Wait until all is done, but no longer than this; end the rest with what it has, and stop."""
+        if self.is_of_another_process:  # where a lock may be held by a thread that is not there
+            return
         with self._wake:
             self._wake.wait_for(lambda: not self._jobs or self._is_over, min(drain_seconds, threading.TIMEOUT_MAX))
             self._is_ending = True
@@ -152,7 +161,7 @@ class Worker:
             _log.exception("a step broke: its requests are given up, and a new batch begins")
             self._give_up(FovealError(f"the engines failed: {type(error).__name__}: {error}"))
             self._close_batch()
-            going = Continuations(self._open())
+            going = Continuations(self._open(), BaseException)
             with self._changing_batch:
                 self.going, self._has_batch = going, True
             return

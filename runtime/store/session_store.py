@@ -128,6 +128,11 @@ class SessionStore:
                 folder.close()
             raise
 
+    @property
+    def identity(self) -> str:
+        """Of the bundle and target whose sequences it keeps; empty: of no bundle."""
+        return self._identity
+
     def put(self, key: str, state: Snapshot | HasSnapshot) -> None:
         """Keep a copy of a session, or what a session's `snapshot` gave, in the place of what was kept under the key.
 

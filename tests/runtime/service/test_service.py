@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
+import signal
 import threading
 import time
 import tracemalloc
@@ -18,7 +20,17 @@ from programs import CAPACITY, TOKENS, VOCABULARY, stage
 from served import Hold, ServedProgram, check_all_is_free, read, until
 from specimens import Goldens
 
-from foveal import CapacityError, ConfigError, FovealError, InputError, QueueFullError, Service, load
+from foveal import (
+    CapacityError,
+    ConfigError,
+    FovealError,
+    InputError,
+    QueueFullError,
+    Service,
+    ServiceClosedError,
+    SessionStore,
+    load,
+)
 from foveal.runtime.batches.choice import Choice
 from foveal.runtime.batches.sequence import Sequence
 from foveal.runtime.service.event import Event
@@ -173,15 +185,16 @@ class TestCancelling:
 
     def test_wherever_a_request_is(self, served: ServedProgram, serve: Serve) -> None:
         """Just come, waiting, being read, decoding, or done; and however often."""
-        service = serve(slots=1, queue=8, prefill_seconds=0)
+        service, hold = serve(slots=1, queue=8, prefill_seconds=0), Hold(35)
         served.gate.clear()
-        streams = [service.submit([1] * 30, n=n, max_new_tokens=50, seed=0) for n in (1, 2, 3)]
+        streams = [service.submit([1] * 30, n=n, max_new_tokens=50, seed=0, logits_hook=hold) for n in (1, 2, 3)]
         streams[1].cancel()
         served.gate.set()
         next(streams[0])
         for stream in streams:
             stream.cancel()
             stream.cancel()
+        hold.release()
         assert [read(stream).reasons for stream in streams] == [["cancelled"] * n for n in (1, 2, 3)]
         for stream in streams:
             stream.cancel()
@@ -362,7 +375,69 @@ def test_services_that_cannot_be(served: ServedProgram) -> None:
         Service(served, keeps_prefixes=True)
     with pytest.raises(ConfigError, match="slots must be at least 1"):
         Service(served, slots=0)
+    given: list[tuple[Any, dict[str, Any], str]] = [
+        ("model.bundle", {}, "a service takes a model that is loaded, got 'model.bundle'; foveal.load gives one"),
+        (served, {"store": "sessions"}, "the store must be a foveal.SessionStore, got 'sessions'"),
+        (served, {"observer": print}, "the observer must be a ServiceObserver, got <built-in function print>"),
+    ]
+    for model, settings, words in given:
+        with pytest.raises(ConfigError, match=words):
+            Service(model, **settings)
     assert served.batches == []
+
+
+def test_a_store_of_another_model(served: ServedProgram) -> None:
+    """Nothing could be kept there, which nobody would be told."""
+    with SessionStore(served, 1 << 20) as store:
+        served.identity = "another"
+        with pytest.raises(ConfigError, match="the store keeps sequences of another bundle or target"):
+            Service(served, store=store)
+    assert served.batches == []
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "5", None, True])
+def test_it_is_not_closed_by_what_is_no_time(seconds: Any, serve: Serve) -> None:
+    """It goes on as if nothing had been said."""
+    service = serve()
+    with pytest.raises(ConfigError, match="drain_seconds must be a number of seconds of at least 0"):
+        service.close(seconds)
+    assert service.is_ready
+    read(service.submit("A", max_new_tokens=2))
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), StopIteration(), MemoryError()])
+def test_whatever_a_hook_raises_ends_its_own_text_alone(error: BaseException, served: ServedProgram, serve: Serve) -> None:
+    """The service and the others go on, also if it is to end the process: that is a thread's of the service."""
+    service = serve(slots=3)
+
+    def hook(ids: Any, logits: Any) -> Any:
+        raise error
+
+    other = service.submit("BCD", seed=1, max_new_tokens=20)
+    failed = read(service.submit("A", max_new_tokens=9, logits_hook=hook)).error
+    assert isinstance(failed, FovealError)
+    assert type(error).__name__ in str(failed)
+    assert read(other).texts == [served.alone("BCD", seed=1, max_new_tokens=20).text]
+    assert service.is_ready
+    check_all_is_free(service)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_no_service(serve: Serve) -> None:
+    """Its thread is not there: requests are refused at once, and closing waits for nobody."""
+    service = serve()
+    with service._worker._wake:  # as if a thread that is not there held it
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            try:
+                service.submit("A")
+            except ServiceClosedError as error:
+                said = str(error)
+            service.close()
+            os._exit(0 if "forked" in said and not service.is_ready else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    read(service.submit("A", max_new_tokens=2))
 
 
 def those_alive() -> list[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -112,3 +113,34 @@ def test_a_stream_by_itself_takes_no_events() -> None:
     """Those for threads and loops do."""
     with pytest.raises(NotImplementedError):
         Stream(1, 1, None).put(event())
+
+
+def test_a_stream_of_another_loop() -> None:
+    """Its events do not come to this one, which would wait for ever; those that are there are given."""
+
+    async def opened() -> AsyncStream:
+        stream = AsyncStream(asyncio.get_running_loop(), 1, 1, None)
+        deliver([(stream, event(text="a"))])
+        return stream
+
+    async def go_on(stream: AsyncStream) -> str:
+        text = (await anext(stream)).text
+        with pytest.raises(InputError, match="opened for another event loop"):
+            await anext(stream)
+        return text
+
+    assert asyncio.run(go_on(asyncio.run(opened()))) == "a"
+
+
+def test_closing_cancels() -> None:
+    """As `contextlib.closing` and `aclosing` do it."""
+    cancelled = []
+
+    async def work() -> None:
+        async with contextlib.aclosing(AsyncStream(asyncio.get_running_loop(), 1, 1, None)) as stream:
+            stream.on_cancel = lambda: cancelled.append("async")
+
+    asyncio.run(work())
+    with contextlib.closing(ThreadStream(1, 1, None)) as stream:
+        stream.on_cancel = lambda: cancelled.append("thread")
+    assert cancelled == ["async", "thread"]
