@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._arriving: asyncio.TimerHandle | None = None
         self._stalling: asyncio.TimerHandle | None = None
         self._head_bytes, self._in_head, self._has_turned, self._is_refused = 0, True, False, False
+        self._data, self._is_put_off = b"", False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, but not for ever."""
@@ -71,7 +74,7 @@ class Connection(HttpToolsProtocol):
         """Parse it, as far as it is taken."""
         if self._is_refused:
             return
-        self._has_turned = False
+        self._has_turned, self._data = False, data
         super().data_received(data)
         if self._in_head and not self._has_turned and not self._is_refused:
             self._head_bytes += len(data)
@@ -93,6 +96,9 @@ class Connection(HttpToolsProtocol):
         if size > self._limits.head_bytes:
             self._head_bytes = size
             raise httptools.HttpParserError("the head is too large")
+        self._is_put_off = any(name == b"upgrade" for name, _ in self.headers) and self.parser.should_upgrade()
+        if self._is_put_off:  # the parser takes no body now: what comes is of the other protocol
+            return
         if self._arriving is not None:
             self._arriving.cancel()
             self._arriving = None
@@ -100,6 +106,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is there; another may follow."""
+        if self._is_put_off:
+            return
         super().on_message_complete()
         self._in_head, self._has_turned, self._head_bytes = True, True, 0
 
@@ -154,7 +162,29 @@ class Connection(HttpToolsProtocol):
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)  # a client that still sends would not see the answer before
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Clients may ask for other protocols; they are answered in this one."""
+        """Clients may ask for another protocol: curl --http2 and Java's do, with a body. They are answered as if they had not.
+
+        Called where the parser's exception is handled, which says how far it came.
+        """
+        if not self._is_put_off:
+            return
+        came = sys.exc_info()[1]
+        assert isinstance(came, httptools.HttpParserUpgrade)
+        version, method, rest = self.parser.get_http_version(), self.parser.get_method(), self._data[came.args[0] :]
+        head = b"%b %b HTTP/%b\r\n" % (method, self.url, version.encode())
+        head += b"".join(b"%b: %b\r\n" % header for header in _without_upgrade(self.headers))
+        self._is_put_off, self.parser = False, httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.data_received(head + b"\r\n" + rest)
+
+
+def _without_upgrade(headers: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if name == b"connection":
+            kept = [word.strip() for word in value.split(b",") if word.strip().lower() not in (b"upgrade", b"http2-settings")]
+            yield name, b", ".join(kept)
+        elif name not in (b"upgrade", b"http2-settings"):
+            yield name, value
 
 
 def _too_large(most: int) -> Failure:

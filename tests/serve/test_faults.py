@@ -343,6 +343,26 @@ def test_other_methods_and_versions(place: tuple[Site, str]) -> None:
     )
 
 
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_clients_that_ask_for_http_2_have_their_body_read(is_slow: bool, place: tuple[Site, str]) -> None:
+    """As curl --http2 and Java's client ask, with every request: it is answered as HTTP/1.1, and so is what comes behind it."""
+    asks = ("connection: upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA")
+    chunked = post(*asks, "transfer-encoding: chunked")
+    head, body = chunked.split(b"\r\n\r\n", 1)
+    head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length"))
+    sent = [
+        post(*asks),
+        b"%b\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body),
+        post(),
+        post("connection: close, upgrade", "upgrade: websocket"),
+    ]
+    with Wire(place[1]) as wire:
+        for data in sent if not is_slow else (bytes([byte]) for byte in b"".join(sent)):
+            wire.send(data)
+        found = wire.read_all()
+    assert found.count(b"HTTP/1.1 200 ") == found.count(b"HTTP/1.1 ") == 4
+
+
 def test_compressed_bodies_are_refused(place: tuple[Site, str]) -> None:
     """415: they might be larger than they look."""
     assert ask(place[1], post("content-encoding: gzip", "connection: close"))[0] == 415
