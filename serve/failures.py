@@ -27,6 +27,8 @@ from ..errors import (
 _log = logging.getLogger("foveal.serve")
 INVALID, SERVER = "invalid_request_error", "server_error"
 DRAIN_RETRY_SECONDS = 5
+_MOST_SAID = 600
+"""Characters of a message: what a client sent may be in it, and be of any length."""
 
 
 @dataclass(eq=False)
@@ -52,7 +54,8 @@ class Failure(Exception):
     @property
     def body(self) -> bytes:
         """As JSON."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code, **self.more}
+        said = self.message if len(self.message) <= _MOST_SAID else f"{self.message[:_MOST_SAID]} [...]"
+        error = {"message": said, "type": self.type, "param": self.param, "code": self.code, **self.more}
         return msgspec.json.encode({"error": error})
 
     @property
@@ -124,11 +127,24 @@ def closed(message: str) -> Failure:
     return Failure(503, message, SERVER, code="shutting_down", headers={"Retry-After": str(DRAIN_RETRY_SECONDS)})
 
 
+_WORDS = {
+    "the end token": "end",
+    "the tokenizer has no token": "end",
+    "the model has no end rule": "end_rules",
+    "the JSON schema": "json_schema",
+    "got position": "position",
+    "the stop string": "stop",
+    "an id of logit_bias": "logit_bias",
+}
+"""How messages on some settings begin."""
 _NAMES = {"max_new_tokens": "max_tokens", "prompt_logprobs": "logprobs"}
 
 
 def _field_of(message: str) -> str | None:
-    """Messages on settings begin with their name."""
+    """Messages on settings begin with their name, or with other words for it."""
+    for words, name in _WORDS.items():
+        if message.startswith(words):
+            return name
     first = message.removeprefix("the ").split(" ", 1)[0]
     found = _NAMES.get(first, first)
     return found if found in _FIELDS else None

@@ -140,8 +140,8 @@ def parse(body: bytes, kind: type[Body]) -> Body:
     try:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.ValidationError:
-            return msgspec.convert(_with_ints(msgspec.json.decode(body)), kind)
+        except msgspec.ValidationError as first:
+            return msgspec.convert(_with_ints(_untyped(body, first)), kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
     except msgspec.DecodeError as error:
@@ -150,6 +150,14 @@ def parse(body: bytes, kind: type[Body]) -> Body:
         raise invalid(f"the body is not UTF-8: {error.reason} at a text's byte {error.start}", code="invalid_json") from None
     except RecursionError:
         raise invalid("the body nests too deep; flatten it", code="invalid_json") from None
+
+
+def _untyped(body: bytes, misfit: msgspec.ValidationError) -> Any:
+    """What it says, of whatever types; raises the misfit for numbers that no type holds, as that says where they are."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        raise misfit from None
 
 
 def _with_ints(given: Any) -> Any:

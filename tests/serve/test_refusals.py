@@ -70,15 +70,30 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None]] = {
     "a long stop string": ({"stop": "a" * 1001}, "stop"),
     "a bias for what is no id": ({"logit_bias": {"a": 1}}, "logit_bias"),
     "a bias for an id that there is not": ({"logit_bias": {"300": 1}}, "logit_bias"),
-    "an end token that there is not": ({"end": ["<|nothing|>"]}, None),
+    "an end token that there is not": ({"end": ["<|nothing|>"]}, "end"),
+    "an end token with an id that there is not": ({"stop_token_ids": [300]}, "end"),
+    "an end token of an id beyond all": ({"end": 10**30}, "end"),
+    "an end rule that there is not": ({"end_rules": "piece"}, "end_rules"),
+    "a schema of no type": ({"json_schema": {"type": "foo"}}, "json_schema"),
     "answers that are kept": ({"store": True}, "store"),
     "a service tier": ({"service_tier": "priority"}, "service_tier"),
     "options of a stream that is none": ({"stream_options": {"include_usage": True}}, "stream_options"),
-    "a position of no session": ({"position": 0}, None),
+    "a position of no session": ({"position": 0}, "position"),
     "a session's name that is none": ({"session": "../a"}, "session"),
     "several prompts for a session": ({"session": "a", "prompt": ["a", "b"]}, "prompt"),
     "an unknown format": ({"response_format": {"type": "xml"}}, "response_format.type"),
 }
+
+
+@pytest.mark.parametrize(
+    ("field", "number"), [("temperature", b"1e999"), ("max_tokens", b"9" * 5000), ("seed", b"-1e308"), ("n", b"1e308")]
+)
+def test_numbers_beyond_all_are_refused_with_their_field(site: Site, field: str, number: bytes) -> None:
+    """In a few words, however long they are."""
+    body = b'{"model": "m", "prompt": "a", "%b": %b}' % (field.encode(), number)
+    error = error_of(site.client.post("/v1/completions", content=body, headers=JSON), 400)
+    assert error["param"] == field
+    assert len(error["message"]) < 700
 
 
 @pytest.mark.parametrize("kind", REFUSED)
