@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import msgspec
 import typer
 
-from ..errors import ConfigError, InputError
-from ..runtime.generation.settings import params_of
+from ..errors import ConfigError
+from ..runtime.generation.settings import check_count, params_of
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.logprobs import TokenLogprobs
 from .conditions import require
@@ -92,8 +92,7 @@ def generate(
     if output not in (None, "text", "ids"):
         raise ConfigError(f'--output is "{output}", expected text or ids')
     settings = options.settings()  # before the model is loaded, which takes longer
-    if options.n < 1:
-        raise InputError(f"--n is {options.n}, expected at least 1: texts to write")
+    check_count(options.n)
     if takes_files:
         generate_files(
             bundle,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ..bundle import ModelInfo
 from ..errors import CapacityError, ConfigError, FovealError, InputError
 from .decoder_factory import Engines
+from .given import shown
 
 
 def whole(name: str, value: object, refused: type[ConfigError | InputError]) -> int:
@@ -18,7 +19,7 @@ def whole(name: str, value: object, refused: type[ConfigError | InputError]) -> 
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise refused(f"{name} must be an integer, got {value!r}")
+    raise refused(f"{name} must be an integer, got {shown(value)}")
 
 
 def capacity_for(engines: Engines, model: ModelInfo, asked: int | None) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .given import shown
 
 Ids = npt.NDArray[np.int64]
 ID_FILES = (".npy", ".bin", ".ids")
@@ -30,6 +31,9 @@ def checked_ids(given: npt.ArrayLike, vocab_size: int, name: str = "the ids") ->
         raise InputError(f"{name} have shape {list(ids.shape)}, expected one sequence, [T]; give one at a time")
     if ids.size == 0:
         return np.empty(0, np.int64)
+    if ids.dtype.kind == "O" and all(type(one) is int for one in ids):
+        largest = shown(max(ids, key=abs))
+        raise InputError(f"{name} hold {largest}, which is outside the vocabulary; expected 0 <= id < {vocab_size}")
     if ids.dtype.kind not in "iu":
         raise InputError(f"{name} have dtype {ids.dtype}, expected integers; convert them, for instance with ids.astype(int)")
     lowest, highest = int(ids.min()), int(ids.max())

@@ -22,7 +22,8 @@ from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generation.generate import GeneratedIds, GeneratedText, begin
 from .generation.request import Request
-from .generation.settings import Settings, check_names, params_of
+from .generation.settings import Settings, check_count, check_names, params_of
+from .given import several, shown
 from .guides.constraint import Constraint
 from .ids import checked_ids
 from .races import remembered
@@ -150,8 +151,7 @@ class Model:
         self.required_tokenizer()
         each, count = counted(prompts)
         n = whole("n", n, InputError)
-        if n < 1:
-            raise InputError(f"n is {n}, expected at least 1: texts of each prompt")
+        check_count(n)
         check_names(settings)
         self._check_settings(settings_of_all(settings))
         for index in range(count or 0):
@@ -242,11 +242,11 @@ class Model:
             InputError: a name that the model has no rule of.
         """
         there = rules_by_name(self.manifest.model.end_rules)
-        given = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+        given = several(names)
         for name in given:
             if not isinstance(name, str) or name not in there:
                 listed = "; ".join(f"{one}: {' or '.join(map(str, rules))}" for one, rules in there.items())
-                raise InputError(f"the model has no end rule {name!r}; it has {listed or 'none: name end tokens'}")
+                raise InputError(f"the model has no end rule {shown(name)}; it has {listed or 'none: name end tokens'}")
         return tuple(rule for name in dict.fromkeys(given) for rule in there[name])
 
     def end_ids(self, end: int | str | Sequence[int | str]) -> tuple[int, ...]:
@@ -255,8 +255,7 @@ class Model:
         Raises:
             InputError: a token that the tokenizer has not, or an id that the model has not.
         """
-        given = tuple(end) if isinstance(end, Iterable) and not isinstance(end, str) else (end,)
-        ids = [self._token_id(one) if isinstance(one, str) else one for one in given]
+        ids = [self._token_id(one) if isinstance(one, str) else one for one in several(end)]
         return tuple(checked_ids(ids, self.manifest.model.vocab_size, "the end tokens").tolist())
 
     def required_tokenizer(self) -> TextTokenizer:
@@ -274,9 +273,10 @@ class Model:
         return self.tokenizer
 
     def _token_id(self, token: str) -> int:
+        check_text(token, "the end token")
         found = self.required_tokenizer().token_id(token)
         if found is None:
-            raise InputError(f'the tokenizer has no token "{token}"; give it as the tokenizer.json writes it, or its id')
+            raise InputError(f"the tokenizer has no token {shown(token)}; give it as the tokenizer.json writes it, or its id")
         return found
 
     def prompt_ids(self, prompt: str | npt.ArrayLike) -> list[int]:

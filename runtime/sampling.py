@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .given import several, shown
 from .guides.constraint import Constraint
 from .logprobs import TokenLogprobs, likeliest, token_logprobs
 
@@ -133,9 +134,9 @@ class SamplingParams:
             "more than 0, or None for no limit",
         )
         hook = self.logits_hook
-        _require(hook is None or callable(hook), "logits_hook", repr(hook), "a function of (ids, logits)")
+        _require(hook is None or callable(hook), "logits_hook", hook, "a function of (ids, logits)")
         limit = self.constraint
-        _require(limit is None or isinstance(limit, Constraint), "constraint", repr(limit), "a foveal.Constraint")
+        _require(limit is None or isinstance(limit, Constraint), "constraint", limit, "a foveal.Constraint")
         _require(all(self.stop), "stop", list(self.stop), "texts of at least one character")
 
     def _put(self, name: str, value: object) -> None:
@@ -160,11 +161,11 @@ class SamplingParams:
 
 def _require(holds: bool, name: str, got: object, expected: str) -> None:
     if not holds:
-        raise InputError(f"{name} is {got}, expected {expected}")
+        raise InputError(f"{name} is {shown(got)}, expected {expected}")
 
 
 def _real(name: str, value: object) -> float:
-    _require(isinstance(value, numbers.Real) and not isinstance(value, bool), name, repr(value), "a number")
+    _require(isinstance(value, numbers.Real) and not isinstance(value, bool), name, value, "a number")
     try:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:  # a whole number beyond every float
@@ -172,18 +173,18 @@ def _real(name: str, value: object) -> float:
 
 
 def _whole(name: str, value: object) -> int:
-    _require(isinstance(value, numbers.Integral) and not isinstance(value, bool), name, repr(value), "a whole number (int)")
+    _require(isinstance(value, numbers.Integral) and not isinstance(value, bool), name, value, "a whole number (int)")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-    _require(all(isinstance(text, str) for text in found), name, repr(value), "a text, or a sequence of texts")
+    found = several(value)
+    _require(all(isinstance(text, str) for text in found), name, value, "a text, or a sequence of texts")
     return found
 
 
 def _biases(name: str, value: object) -> Mapping[int, float]:
-    _require(isinstance(value, Mapping), name, repr(value), "a mapping of ids to numbers, such as {17: -5}")
+    _require(isinstance(value, Mapping), name, value, "a mapping of ids to numbers, such as {17: -5}")
     found = {_whole(f"an id of {name}", token): _real(name, bias) for token, bias in value.items()}  # type: ignore[attr-defined]
     for token, bias in found.items():
         _require(token >= 0, f"an id of {name}", token, "at least 0")

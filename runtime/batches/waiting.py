@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..generation.request import Request
+from ..generation.settings import check_count
 from ..scoring import PromptScorer
 from ..snapshots import Snapshot
 from .batch import Batch
@@ -34,7 +35,7 @@ class Prompt:
         choices: its texts, that have not begun.
 
     Raises:
-        InputError, BackendUnavailable: a constraint that can't be followed.
+        InputError, BackendUnavailable: a constraint that can't be followed; InputError for too many texts.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Prompt:
         snapshot: Snapshot | None = None,
         keeps_state: bool = False,
     ) -> None:
+        check_count(count)
         self.request, self.snapshot = request, snapshot
         self.choices: list[Choice] = []
         try:

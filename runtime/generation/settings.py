@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, TypedDict
 
 from ...errors import InputError
+from ..given import shown
 from ..guides.constraint import Constraint, Kind
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
@@ -55,6 +56,16 @@ def check_names(settings: Mapping[str, Any]) -> None:
     for name in settings:
         if name not in NAMES:
             raise InputError(f'there is no setting "{name}"; there are: {", ".join(sorted(NAMES))}')
+
+
+MOST_TEXTS = 10_000
+"""Of one prompt: all of them are in memory at once, whether they have a slot or not."""
+
+
+def check_count(n: int) -> None:
+    """Raise InputError for so many texts after one prompt, if there can't be."""
+    if not 1 <= n <= MOST_TEXTS:
+        raise InputError(f"n is {shown(n)}, expected 1 to {MOST_TEXTS:,}: texts of each prompt")
 
 
 def params_of(settings: Mapping[str, Any]) -> SamplingParams:

@@ -18,6 +18,7 @@ from ..batches.batch import PREFILL_SECONDS, Batch
 from ..batches.phases import Policy
 from ..capacity import whole
 from ..generation.request import Request
+from ..given import shown
 from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 from .job import Job
@@ -184,11 +185,11 @@ class Service:
     def _checked(self, n: int, session: str | None, position: int | None) -> tuple[int, int | None]:
         n, most = whole("n", n, InputError), self.slots + self.queue
         if not 1 <= n <= most:
-            raise InputError(f"n is {n}, expected 1 to {most}, as many texts as slots and queue hold")
+            raise InputError(f"n is {shown(n)}, expected 1 to {most}, as many texts as slots and queue hold")
         if position is not None and session is None:
-            raise InputError(f"got position {position} without a session, whose position it would be; name the session")
+            raise InputError(f"got position {shown(position)} without a session, whose position it would be; name the session")
         if position is not None and (position := whole("position", position, InputError)) < 0:
-            raise InputError(f"position is {position}, expected at least 0: tokens that the session holds")
+            raise InputError(f"position is {shown(position)}, expected at least 0: tokens that the session holds")
         self._check_open()
         if self._worker.texts + n > most:  # before anything is read or split; entering looks again
             raise self._full()

@@ -139,7 +139,7 @@ def test_several_texts(foveal, bundle: Bundle) -> None:
     assert {choice["text"] for choice in found["choices"]} == {None}
     assert (found["prompt"], found["prompt_logprobs"], found["choices"][0]["logprobs"]) == (None, None, None)
     code, out, err = foveal("generate", bundle.path, "It was", *SHORT, "--n", "0")
-    assert (code, out, err) == (1, "", "foveal: --n is 0, expected at least 1: texts to write\n")
+    assert (code, out, err) == (1, "", "foveal: n is 0, expected 1 to 10,000: texts of each prompt\n")
 
 
 def test_every_reason_has_its_words(foveal, bundle: Bundle, tmp_path: Path) -> None:

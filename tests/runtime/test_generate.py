@@ -102,13 +102,23 @@ def test_what_is_no_prompt(model: Model, prompt: object, reason: str) -> None:
 
 def test_ends_and_stops_that_can_not_be(model: Model, silent: Model) -> None:
     """Tokens that nobody has, and text for a model of ids."""
-    with pytest.raises(InputError, match='the tokenizer has no token "</s>"'):
+    with pytest.raises(InputError, match="the tokenizer has no token '</s>'"):
         model.generate("x", end="</s>")
     with pytest.raises(InputError, match="the end tokens hold 41, which is outside the vocabulary"):
         silent.generate_ids([1], end=41)
     for end in (5.0, None, True):
         with pytest.raises(InputError, match="the end tokens have dtype .*, expected integers"):
             silent.generate_ids([1], end=end)  # type: ignore[arg-type]
+    for bytes_ in (b"x", bytearray(b"x")):
+        with pytest.raises(InputError, match="the end tokens .*, expected"):
+            silent.generate_ids([1], end=bytes_)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the end token is no text: character 0 is U\+D800"):
+        model.generate("x", end="\ud800")
+    with pytest.raises(InputError, match="the end tokens hold 1000.*, which is outside the vocabulary"):
+        silent.generate_ids([1], end=10**30)
+    with pytest.raises(InputError, match=r"the model has no end rule array\(3\)"):
+        silent.generate_ids([1], end_rules=np.array(3))  # type: ignore[arg-type]
+    assert silent.end_ids(np.array(5)) == (5,)  # type: ignore[arg-type]
     assert silent.end_ids(np.int64(5)) == (5,)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="stop strings are of text"):
         silent.generate_ids([1], SamplingParams(stop=("x",)))

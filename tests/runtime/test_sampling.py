@@ -402,3 +402,19 @@ def test_no_more_tokens_can_be_asked_for_than_there_may_be() -> None:
     with pytest.raises(InputError, match="min_tokens is 6, expected at least 0 and at most max_new_tokens, 5"):
         SamplingParams(min_tokens=6, max_new_tokens=5)
     assert SamplingParams(min_tokens=5, max_new_tokens=5).min_tokens == 5
+
+
+@pytest.mark.parametrize("name", sorted({"temperature", "top_k", "seed", "max_seconds", "logprobs", "stop", "logits_hook"}))
+@pytest.mark.parametrize("value", [pytest.param(-(10**5000), id="digits"), np.array([[0.5]]), b"x"])
+def test_values_that_are_hard_to_write_are_refused_in_words(name: str, value: Any) -> None:
+    """Python writes no int of thousands of digits."""
+    with pytest.raises(InputError, match=rf"^{name} is .{{1,300}}, expected") as refused:
+        SamplingParams(**{name: value})
+    assert len(str(refused.value)) < 400
+
+
+def test_a_seed_of_thousands_of_digits_is_a_seed() -> None:
+    """It is nothing wrong; numpy takes it."""
+    logits = np.zeros(50, np.float32)
+    drawn = [Sampler(SamplingParams(seed=10**5000)).sample(logits, np.empty(0, np.int64)) for _ in range(2)]
+    assert drawn[0] == drawn[1]

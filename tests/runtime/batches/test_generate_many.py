@@ -222,7 +222,7 @@ def failing_at(call: int, function: Any, error: type[BaseException] = MemoryErro
         ({"seed": [1, 2]}, "seed has 2 values for 8 prompts"),
         ({"top_p": [1] * 7 + [5]}, "top_p is 5"),
         ({"stop": ""}, "stop is"),
-        ({"end": "<none>"}, 'the tokenizer has no token "<none>"'),
+        ({"end": "<none>"}, "the tokenizer has no token '<none>'"),
         ({"end": [[1]] * 7 + [[999]]}, "the end tokens hold 999"),
     ],
 )

@@ -145,3 +145,12 @@ def test_whoever_leaves_an_async_loop_can_close(model: Model) -> None:
 
     piece, rest, reason = asyncio.run(begun())
     assert (len(piece) > 0, rest, reason) == (True, [], None)
+
+
+def test_more_texts_than_memory_holds(model: Model) -> None:
+    """All of them would be made at once: that many are refused before the first, whatever the queue would hold."""
+    for n in (10_001, 10**12):
+        with pytest.raises(InputError, match=f"n is {n}, expected 1 to 10,000: texts of each prompt"):
+            model.generate_many([PROMPT], n=n)
+        with Service(model, slots=1, queue=n) as service, pytest.raises(InputError, match="expected 1 to 10,000"):
+            service.submit(PROMPT, n=n)
