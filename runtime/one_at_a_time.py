@@ -31,8 +31,8 @@ def one_at_a_time(
         turn = self.turn
         if not turn.acquire(False):
             raise SessionBusyError(
-                f"{method.__name__} was called while another thread is in a call of the same session or batch; let the threads "
-                "take turns under a lock of yours, or open a session for each thread (model.session())"
+                f"{method.__name__.strip('_')} was called while another thread is in a call of the same session or batch; let "
+                "the threads take turns under a lock of yours, or open a session for each thread (model.session())"
             )
         try:
             return method(self, *args, **kwargs)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ...errors import FovealError, InputError
+from ..async_pieces import AsyncPieces
 from ..generation.continuation import FinishReason
 from ..generation.request import Request
 from ..logprobs import TokenLogprobs
@@ -22,8 +23,8 @@ from .waiting import Prompt
 _END = object()
 
 
-class GeneratedMany(Iterator[tuple[int, str]]):
-    """Pieces of new text, each with the index of its text, also with `async for`.
+class GeneratedMany(AsyncPieces[tuple[int, str]]):
+    """Pieces of new text, each with the index of its text, with `for` or `async for`.
 
     Text k of prompt i has index `i * n + k`. A prompt that can't be taken, or can't go on, raises an error which names its
     index, when its turn comes; the others go on: ask for the next. What the iterable of prompts raises comes as it is, and is
@@ -44,6 +45,7 @@ class GeneratedMany(Iterator[tuple[int, str]]):
     """
 
     def __init__(self, batch: Batch, prompts: Iterator[Any], request: Callable[[int, Any], Request], n: int = 1) -> None:
+        super().__init__()
         self.turn = threading.Lock()
         self.finish_reasons: dict[int, FinishReason] = {}
         self.ids: dict[int, list[int]] = {}
@@ -56,7 +58,7 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         """Pieces, and errors among them, to be given out."""
 
     @one_at_a_time
-    def __next__(self) -> tuple[int, str]:
+    def _next(self) -> tuple[int, str]:
         while not self._found:
             self._fill()
             if self._going.is_idle:
@@ -68,17 +70,6 @@ class GeneratedMany(Iterator[tuple[int, str]]):
         if isinstance(found, FovealError):
             raise found
         return found
-
-    def __aiter__(self) -> GeneratedMany:
-        return self
-
-    async def __anext__(self) -> tuple[int, str]:
-        import asyncio  # here, so that importing the runtime stays quick
-
-        found = await asyncio.to_thread(next, self, _END)
-        if found is _END:
-            raise StopAsyncIteration
-        return cast("tuple[int, str]", found)
 
     def _fill(self) -> None:
         """Let prompts join while slots are free."""
@@ -130,9 +121,15 @@ class GeneratedMany(Iterator[tuple[int, str]]):
             for drawn in self._going.end([choice]):
                 self._note(drawn)
 
-    @one_at_a_time
     def close(self) -> None:
-        """Draw no more, and give the batch's memory back."""
+        """Draw no more, and give the batch's memory back.
+
+        If a thread computes a piece for `async for`, then behind that; `aclose` waits for it.
+        """
+        super().close()
+
+    @one_at_a_time
+    def _close(self) -> None:
         self._has_more = False
         self._found.clear()
         self._going.close()

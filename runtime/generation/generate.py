@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Generator, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import CapacityError, InputError
+from ..async_pieces import AsyncPieces
 from ..drawing import can_draw
 from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
@@ -21,13 +22,12 @@ from .request import Request
 
 _BLOCK = 16
 """Tokens that a device draws before they are looked at: the host waits for it once in so many steps."""
-_END: Any = object()
 
 Piece = TypeVar("Piece", int, str)
 
 
-class Generated(Iterator[Piece], Generic[Piece]):
-    """New tokens or pieces of text, one by one, also with `async for`: each is computed in a thread of the loop's pool.
+class Generated(AsyncPieces[Piece], Generic[Piece]):
+    """New tokens or pieces of text, one by one, with `for` or `async for`.
 
     Two threads at once in one of them: SessionBusyError, as in a session.
 
@@ -42,6 +42,7 @@ class Generated(Iterator[Piece], Generic[Piece]):
         continuation: Continuation,
         prompt_logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
+        super().__init__()
         self.turn = threading.Lock()
         self.finish_reason: FinishReason | None = None
         self.prompt_logprobs = list(prompt_logprobs)
@@ -85,24 +86,19 @@ class Generated(Iterator[Piece], Generic[Piece]):
     def _end(self) -> None:
         self.finish_reason = None if self._is_closed else self._continuation.finish_reason
 
-    @one_at_a_time
     def close(self) -> None:
-        """Draw no more; the session is left at the last id that was taken, and `finish_reason` as it is."""
+        """Draw no more; the session is left at the last id that was taken, and `finish_reason` as it is.
+
+        If a thread computes a piece for `async for`, then behind that; `aclose` waits for it.
+        """
+        super().close()
+
+    @one_at_a_time
+    def _close(self) -> None:
         if self.finish_reason is None:
             self._is_closed = True
         self._tokens.close()
         self._continuation.close()
-
-    def __aiter__(self) -> Generated[Piece]:
-        return self
-
-    async def __anext__(self) -> Piece:
-        import asyncio  # here, so that importing the runtime stays quick
-
-        piece = await asyncio.to_thread(next, self, _END)
-        if piece is _END:
-            raise StopAsyncIteration
-        return piece
 
 
 class GeneratedIds(Generated[int]):
@@ -111,7 +107,7 @@ class GeneratedIds(Generated[int]):
     _given = 0
 
     @one_at_a_time
-    def __next__(self) -> int:
+    def _next(self) -> int:
         while len(self.ids) == self._given and not self._is_over:
             self._advance()
         if len(self.ids) > self._given and not self._is_closed:
@@ -125,7 +121,7 @@ class GeneratedText(Generated[str]):
     """Pieces of new text; `ids` are those drawn so far."""
 
     @one_at_a_time
-    def __next__(self) -> str:
+    def _next(self) -> str:
         while not self._is_over:
             piece = self._advance()
             if self._continuation.finish_reason is not None:

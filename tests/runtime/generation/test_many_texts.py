@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -154,3 +155,30 @@ def test_more_texts_than_memory_holds(model: Model) -> None:
             model.generate_many([PROMPT], n=n)
         with Service(model, slots=1, queue=n) as service, pytest.raises(InputError, match="expected 1 to 10,000"):
             service.submit(PROMPT, n=n)
+
+
+@pytest.mark.parametrize("is_many", [False, True])
+def test_texts_are_whole_whenever_tasks_are_cancelled(is_many: bool, model: Model) -> None:
+    """Of one prompt and of many."""
+    settings: dict[str, Any] = {"max_new_tokens": 20, "seed": 3}
+    whole = "".join(model.generate(PROMPT, **settings))
+
+    async def in_parts() -> str:
+        pieces: Any = model.generate_many([PROMPT], **settings) if is_many else model.generate(PROMPT, **settings)
+        found: list[str] = []
+
+        async def collect() -> None:
+            async for piece in pieces:
+                found.append(piece[1] if is_many else piece)
+
+        for hops in range(100):
+            task = asyncio.ensure_future(collect())
+            for _ in range(hops):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await collect()
+        return "".join(found)
+
+    assert asyncio.run(in_parts()) == whole
