@@ -46,7 +46,7 @@ def test_lines_that_fail_are_counted(foveal, given: tuple[Path, Path, Path]) -> 
     file.write_text("It was\n\nShe said\n")
     code, said, err = foveal("generate", bundle, "--files", file, "--out", out, *SHORT)
     assert (code, said) == (0, f"{out}: 3 lines, 8 new tokens (2 length)\n")
-    assert "1 lines failed; their outputs say why" in err
+    assert "1 line failed; their outputs say why" in err
 
 
 def test_advice_is_in_the_words_of_the_command(foveal, given: tuple[Path, Path, Path]) -> None:

@@ -22,6 +22,7 @@ def served() -> ServedProgram:
 def serve(served: ServedProgram) -> Iterator[Callable[..., Service]]:
     """Opens services of the model; at the end all of them are free of work, and their threads end."""
     services: list[Service] = []
+    before = set(threading.enumerate())  # a test elsewhere that failed may have left some
 
     def open_service(**settings: Any) -> Service:
         services.append(Service(served, **{"slots": 3, **settings}))
@@ -35,5 +36,5 @@ def serve(served: ServedProgram) -> Iterator[Callable[..., Service]]:
         within(20, service.close)
         check_all_is_free(service)
         assert not service.is_alive
-    names = [thread.name for thread in threading.enumerate()]
+    names = [thread.name for thread in threading.enumerate() if thread not in before]
     assert not [name for name in names if name.startswith(("foveal-service", "foveal-store"))]
