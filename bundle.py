@@ -198,9 +198,14 @@ def check_out(out: Path) -> None:
             raise BundleError(
                 f"{out} exists and is not a bundle; choose another path or remove it yourself (it holds {found[0].name})"
             )
-        for parent in resolve(out).parents:
-            if (parent / MANIFEST).is_file() and (parent / "stages").is_dir():
-                raise BundleError(f"{out} is inside the bundle {parent}; choose a path outside of it")
+        check_outside(out)
+
+
+def check_outside(out: Path) -> None:
+    """Raise BundleError if what is written at `out` would be inside a bundle."""
+    for parent in resolve(out).parents:
+        if (parent / MANIFEST).is_file() and (parent / "stages").is_dir():
+            raise BundleError(f"{out} is inside the bundle {parent}; choose a path outside of it")
 
 
 @storage_errors()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import update_wrapper
 from pathlib import Path
@@ -87,9 +87,9 @@ class GenerationOptions:
         """By the names of `Model.generate`, checked as far as that needs no model."""
         given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _MADE}
         given["stop"] = tuple(self.stop or ())
-        given["end"] = [int(token) if token.isdecimal() else token for token in self.end or ()]
+        given["end"] = [int(token) if token.isascii() and token.isdecimal() else token for token in self.end or ()]
         given["end_rules"] = tuple(self.end_rule or ())
-        given["logit_bias"] = dict(map(_bias, self.logit_bias or ()))
+        given["logit_bias"] = _biases(self.logit_bias or ())
         given["json_schema"] = None if self.json_schema is None else _schema(self.json_schema)
         given["grammar"] = None if self.grammar is None else _read(self.grammar, "--grammar")
         params_of(given)
@@ -138,6 +138,15 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
+def _biases(given: Sequence[str]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for token, bias in map(_bias, given):
+        if token in found:
+            raise ConfigError(f"--logit-bias names {token} twice, expected one bias for each token")
+        found[token] = bias
+    return found
+
+
 def _bias(given: str) -> tuple[int, float]:
     token, _, bias = given.partition("=")
     try:
@@ -148,7 +157,7 @@ def _bias(given: str) -> tuple[int, float]:
 
 def _schema(given: str) -> str:
     """What begins as JSON does is the schema itself."""
-    is_itself = re.match(r'\s*([{\["]|(true|false)\s*$)', given) is not None
+    is_itself = re.match(r'\s*([{\["]|$|(true|false)\s*$)', given) is not None
     return given if is_itself else _read(Path(given), "--json-schema")
 
 

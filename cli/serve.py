@@ -110,6 +110,7 @@ def serve(
             **dict.fromkeys(OF_SERVE, (on_ray, "--ray")),
             "store_disk": (store is not None, "--store"),
             "keep_prefixes": (bool(store_memory) or store is not None, "a store: --store-memory, or --store"),
+            "chat_end": (_chats(models, chat_template), "a chat template: --chat-template, or that of a bundle"),
             "private_metrics": (bool(tokens), f"tokens: --token-file, or {VARIABLE}"),
         },
     )
@@ -154,6 +155,13 @@ def serve(
 
 def _say(address: str) -> None:
     err.print(f"foveal serves at {address}; Ctrl+C ends it")
+
+
+def _chats(models: dict[str, Path], template: Path | None) -> bool:
+    """Whether there is a template for any of the models."""
+    from ..serve.chat_template import find_template
+
+    return template is not None or any(find_template(path) is not None for path in models.values())
 
 
 def _is_own(host: str) -> bool:

@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ...bundle import MANIFEST, Bundle, open_bundle
+from ...bundle import MANIFEST, Bundle, check_outside, open_bundle
 from ...errors import ConfigError
 from ...places import new_directory, resolve, what_is_in
 from ...progress import Progress, silent
@@ -71,7 +71,7 @@ def export_triton(
         CapacityError: a capacity beyond the model's positions.
         ConfigError: a model of that name is there; a name that Triton or a URL can't hold; a target that the bundle has no
             engines for; settings that can't be; hard links to another disk.
-        BundleError: not a bundle, or not whole.
+        BundleError: not a bundle, or not whole; or the repository is inside a bundle.
         StorageError: a file can't be read or written. Nothing is left of what was begun.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -123,6 +123,7 @@ def _check_sizes(sequences: Sequences | None, instances: int) -> None:
 
 def _check_free(place: Path) -> None:
     with storage_errors(place):
+        check_outside(place)
         if place.is_dir() and (found := what_is_in(place)):
             what = "a model" if (place / CONFIG).is_file() else "something that is no model"
             raise ConfigError(

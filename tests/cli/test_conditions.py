@@ -36,7 +36,7 @@ ALWAYS = {
     "generate": "bundle prompts files target",
     "score": "bundle text file top json target",
     "serve": "bundles host port slots queue capacity policy target store_memory token_file max_prompt max_output max_body "
-    "timeout drain chat_template chat_end log_level no_page on_ray",
+    "timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
@@ -153,6 +153,7 @@ REFUSED = [
     ),
     idle(f"serve {B} --store-disk 5", "--store-disk", "--store"),
     idle(f"serve {B} --store-memory 0 --keep-prefixes", "--keep-prefixes", "a store: --store-memory, or --store"),
+    idle(f"serve {B} --chat-end </s>", "--chat-end", "a chat template: --chat-template, or that of a bundle"),
     idle(f"serve {B} --private-metrics", "--private-metrics", "tokens: --token-file, or FOVEAL_TOKENS"),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),

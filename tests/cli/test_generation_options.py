@@ -86,6 +86,8 @@ def test_what_they_become(tmp_path: Path) -> None:
     [
         ("--logit-bias 17", '--logit-bias is "17", expected ID=BIAS, such as 17=-5, or 17=-inf'),
         ("--logit-bias a=1", '--logit-bias is "a=1", expected ID=BIAS'),
+        ("--logit-bias 17=-inf --logit-bias 17=3", "--logit-bias names 17 twice, expected one bias for each token"),
+        ("--json-schema=", "the JSON schema is no JSON"),
         ("--logit-bias 1=nan", "logit_bias of 1 is nan"),
         ("--frequency-penalty nan", "frequency_penalty is nan"),
         ("--min-tokens 200", "min_tokens is 200, expected at least 0 and at most max_new_tokens, 128"),

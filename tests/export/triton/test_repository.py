@@ -55,6 +55,15 @@ def test_nothing_says_where_it_was_made(bundle: Path, tmp_path: Path) -> None:
     assert open_bundle(moved / "1" / "bundle").manifest.stages
 
 
+def test_no_repository_inside_a_bundle(bundle: Path) -> None:
+    """Its own, least of all: nothing is written there."""
+    before = sorted(bundle.rglob("*"))
+    for repository in (bundle, bundle / "models"):
+        with pytest.raises(BundleError, match=f"is inside the bundle {bundle}; choose a path outside of it"):
+            export_triton(bundle, repository)
+    assert sorted(bundle.rglob("*")) == before
+
+
 def test_a_bundle_of_links_becomes_one_of_files(bundle: Path, tmp_path: Path) -> None:
     """As the caches of model hubs keep them."""
     for path in [path for path in bundle.rglob("*") if path.is_file()]:
