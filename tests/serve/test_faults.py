@@ -39,12 +39,16 @@ class Steps:
     def __init__(self, site: Site) -> None:
         self.service = site.served.service
         self._allowed, self._is_free = threading.Semaphore(0), False
+        self.is_held = False
+        """Whether a step has begun, and waits to be allowed: what comes now comes while it is under way."""
         batch = self.service._worker.going.batch
         real = batch.step
 
         def step(*given: Any) -> Any:
             if not self._is_free:
+                self.is_held = True
                 self._allowed.acquire()
+                self.is_held = False
             return real(*given)
 
         batch.step = step  # type: ignore[method-assign]
@@ -264,6 +268,7 @@ def test_who_goes_frees_the_slot_within_a_step(model: Model, streams: bool, wher
                 second.send(post(max_tokens=5, stream=streams))
                 until(lambda: service._worker.texts == 2)
                 gone = second
+            until(lambda: steps.is_held)
             tokens = service.statistics.tokens
             gone.socket.close()
             until(lambda: steps.is_cancelling)
