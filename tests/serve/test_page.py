@@ -376,6 +376,8 @@ def test_the_timeline_has_a_mark_wherever_a_stage_fired(site: Site, page: Page) 
     said = ", ".join(f"{name} {count}" for name, count in counts.items())
     assert page.text("timeline-summary").startswith(f"40 tokens. Firings: {said}. Median step: ")
     page.unfold("table-details")
+    in_table = "return document.querySelectorAll('#table-body tr').length"
+    until(lambda: page.run(in_table) == len(events), "the table is filled, which is after it was unfolded")
     rows = page.run(
         """const rows = [...document.querySelectorAll("#table-body tr")];
         return rows.map((row) => [row.cells[0].textContent, row.cells[2].textContent]);"""
