@@ -15,6 +15,7 @@ from ..bundle import Bundle
 from ..errors import CalibrationError, ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
+from ..runtime.scoring import bits_per_byte
 from ..runtime.session import Session
 from ..storage import storage_errors
 from .buckets import Bucket, by_frequency
@@ -191,7 +192,7 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         tokens=len(scores.nats),
         nats_per_token=nats,
         nats_half_width=_half_width(scores.nats, scores.window),
-        bits_per_byte=_bits_per_byte(nats, text),
+        bits_per_byte=bits_per_byte(nats, len(text.ids), text.bytes),
         lost=text.lost,
         buckets=by_frequency(text.ids, scores.target, scores.nats, scores.reference_nats, scores.kl, scores.agrees),
     )
@@ -202,7 +203,7 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
     return msgspec.structs.replace(
         quality,
         reference=str(reference.bundle.path),
-        reference_bits_per_byte=_bits_per_byte(reference_nats, text),
+        reference_bits_per_byte=bits_per_byte(reference_nats, len(text.ids), text.bytes),
         bits_per_byte_change=change,
         bits_per_byte_change_half_width=half_width,
         is_difference_shown=abs(change) > half_width,
@@ -211,10 +212,6 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
         top1_agreement=float(scores.agrees.mean()),
         top1_half_width=_half_width(scores.agrees, scores.window),
     )
-
-
-def _bits_per_byte(nats: float, text: EncodedText) -> float | None:
-    return nats * len(text.ids) / (math.log(2) * text.bytes) if text.bytes else None
 
 
 def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:

@@ -14,6 +14,7 @@ import typer
 
 from ..errors import ConfigError
 from ..runtime.generation.settings import params_of
+from ..runtime.ids import written_id
 from ..runtime.sampling import SamplingParams
 
 
@@ -87,7 +88,8 @@ class GenerationOptions:
         """By the names of `Model.generate`, checked as far as that needs no model."""
         given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _MADE}
         given["stop"] = tuple(self.stop or ())
-        given["end"] = [int(token) if token.isascii() and token.isdecimal() else token for token in self.end or ()]
+        ends = [(token, written_id(token)) for token in self.end or ()]
+        given["end"] = [token if id is None else id for token, id in ends]
         given["end_rules"] = tuple(self.end_rule or ())
         given["logit_bias"] = _biases(self.logit_bias or ())
         given["json_schema"] = None if self.json_schema is None else _schema(self.json_schema)

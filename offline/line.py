@@ -11,6 +11,7 @@ import msgspec
 from ..errors import InputError
 from ..json_files import decode
 from ..runtime.generation.settings import NAMES
+from ..runtime.ids import written_id
 
 _PYTHON_ONLY = {"logits_hook", "constraint"}
 SETTINGS = NAMES - _PYTHON_ONLY
@@ -94,6 +95,7 @@ def _value(name: str, value: Any) -> Any:
     """JSON knows no numbers as names: the ids of a bias are text in it."""
     if name != "logit_bias":
         return value
-    if not isinstance(value, dict) or not all(key.isdecimal() for key in value):
+    found = {written_id(key): bias for key, bias in value.items()} if isinstance(value, dict) else {None: value}
+    if None in found:
         raise InputError('"logit_bias" is no object of ids and what is added, such as {"17": -5}')
-    return {int(key): bias for key, bias in value.items()}
+    return found

@@ -21,8 +21,6 @@ from .tasks import Record, Task, failed
 SLOTS = 16
 PREFILL_SECONDS = 0.1
 """As `generate_many`: nobody waits for single tokens."""
-_MOST_FAILURES = 3
-"""Steps in a row that may fail for all before the job is given up."""
 
 
 class Done(NamedTuple):
@@ -85,7 +83,7 @@ class Runner:
         task.check(model)
         self._model, self._task = model, task
         self._batch = model.batch(slots, capacity, "aligned", PREFILL_SECONDS)
-        self._going, self._failures = Continuations(self._batch), 0
+        self._going = Continuations(self._batch)
 
     def run(self, parts: Iterable[Part], on_line: Callable[[], None] = lambda: None) -> Iterator[Done]:
         """What is written of each part, as they become done, which need not be their order.
@@ -137,10 +135,8 @@ class Runner:
         """Of the batch; the part of every line that ended with it."""
         over = list[_Progress]()
         drawn = self._going.step()
-        failure = next((one.error for one in drawn if one.choice is None), None)
-        self._failures = 0 if failure is None else self._failures + 1
-        if failure is not None and self._failures >= _MOST_FAILURES:
-            raise failure
+        if self._going.failure is not None:
+            raise self._going.failure
         for one in drawn:
             if one.choice is not None and one.choice.index in one.choice.owner.live and self._take(one, one.choice):
                 over.append(one.choice.owner.progress)

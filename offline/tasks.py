@@ -10,8 +10,10 @@ from typing import Any, Literal
 from ..errors import FovealError, InputError
 from ..runtime.batches.choice import Choice
 from ..runtime.generation.request import Request
+from ..runtime.guides.constraint import KINDS
 from ..runtime.logprobs import TokenLogprobs
 from ..runtime.model import Model
+from ..runtime.scoring import bits_per_byte
 from .line import Line
 
 Kind = Literal["generate", "score"]
@@ -93,19 +95,8 @@ def scored(line: Line, tokens: int, found: Sequence[TokenLogprobs]) -> Record:
         "scored": len(found),
         "nats": nats,
         "bytes": size,
-        "bits_per_byte": bits_per_byte(nats, len(found), tokens, size),
+        "bits_per_byte": bits_per_byte(nats / len(found), tokens, size) if found else None,
     }
-
-
-def bits_per_byte(nats: float, scored: int, tokens: int, size: int | None) -> float | None:
-    """As `foveal eval` has it: nothing says how likely a first token is, so it counts as the others do on average.
-
-    Args:
-        nats: of all tokens that were scored.
-        scored, tokens: how many were, and how many there are.
-        size: of the text, in bytes; None: of ids, of which nobody knows it.
-    """
-    return nats / scored * tokens / (math.log(2) * size) if scored and size else None
 
 
 def _to_be_scored(model: Model, line: Line) -> Request:
@@ -114,12 +105,9 @@ def _to_be_scored(model: Model, line: Line) -> Request:
     return model.request(line.prompt, {"prompt_logprobs": 0, "max_new_tokens": 1, "temperature": 0}, as_text=False)
 
 
-_CONSTRAINTS = ("json_schema", "regex", "grammar")
-
-
 def _over(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A line's own settings; its constraint takes the place of the job's, of whichever kind that is."""
-    none = dict.fromkeys(_CONSTRAINTS) if any(own.get(name) is not None for name in _CONSTRAINTS) else {}
+    none = dict.fromkeys(KINDS) if any(own.get(name) is not None for name in KINDS) else {}
     return {**{name: value for name, value in none.items() if name in settings}, **own}
 
 

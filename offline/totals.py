@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from ..runtime.scoring import bits_per_byte
 from ..storage import storage_errors
-from .tasks import Kind, Record, bits_per_byte
+from .tasks import Kind, Record
 
 Totals = dict[str, Any]
 """As JSON."""
@@ -70,5 +71,6 @@ class _Counted:
             return found | {name: counts[name] for name in names} | {"finish_reasons": dict(sorted(self._reasons.items()))}
         size = counts["bytes"] if self._knows_bytes else None
         found |= {name: counts[name] for name in ("unscored", "tokens", "scored")} | {"nats": self._nats, "bytes": size}
-        found["nats_per_token"] = self._nats / counts["scored"] if counts["scored"] else None
-        return found | {"bits_per_byte": bits_per_byte(self._nats, counts["scored"], counts["tokens"], size)}
+        nats = self._nats / counts["scored"] if counts["scored"] else None
+        bits = None if nats is None else bits_per_byte(nats, counts["tokens"], size)
+        return found | {"nats_per_token": nats, "bits_per_byte": bits}

@@ -64,6 +64,11 @@ def read_id_file(path: Path) -> npt.NDArray[np.generic]:
         raise InputError(f"{path} can't be read as ids: {error}") from error
 
 
+def written_id(text: str) -> int | None:
+    """The id that some digits are; None for anything else, and for more digits than any model's ids have."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
 def parse_ids(text: str, name: str = "the ids") -> Ids:
     """Whole numbers between spaces, commas or line ends; brackets around them are allowed.
 
@@ -73,7 +78,7 @@ def parse_ids(text: str, name: str = "the ids") -> Ids:
     words = re.split(r"[\s,]+", text.strip().removeprefix("[").removesuffix("]").strip())
     words = [word for word in words if word]
     for word in words:
-        if not re.fullmatch(r"-?[0-9]{1,18}", word):
+        if written_id(word.removeprefix("-")) is None:
             files = ", ".join(f"*{ending}" for ending in ID_FILES)
             raise InputError(f'{name}: "{word[:40]}" is no id; expected whole numbers such as "17 4 99", or a file {files}')
     return np.asarray([int(word) for word in words], np.int64)

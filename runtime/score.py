@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ..errors import ConfigError, InputError
 from .capacity import capacity_for, whole
 from .logprobs import TokenLogprobs
 from .model import Model, load
-from .scoring import append_scored
+from .scoring import append_scored, bits_per_byte
 from .session import Session
 
 
@@ -92,7 +91,7 @@ def score(
         logprobs=tuple(found),
         logprob=-nats,
         perplexity=_exp(nats / len(found)),
-        bits_per_byte=nats / len(found) * len(ids) / (math.log(2) * size) if size else None,
+        bits_per_byte=bits_per_byte(nats / len(found), len(ids), size),
         bytes=size or None,
         window=min(len(ids), context),
         stride=step if len(ids) > context else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,17 @@ from .session import Session
 
 SCORED_ROWS = 256
 """Tokens in a call whose logits are all wanted: so many are in memory at once."""
+
+
+def bits_per_byte(nats: float, tokens: int, size: int | None) -> float | None:
+    """Of a text, as if its first token, which nothing says the likelihood of, cost as much as the others do on average.
+
+    Args:
+        nats: of a token, on average.
+        tokens: how many there are.
+        size: of the text, in bytes; None, or 0, where nobody knows it: then there is no such figure.
+    """
+    return nats * tokens / (math.log(2) * size) if size else None
 
 
 class PromptScorer:

@@ -23,6 +23,7 @@ from ..errors import (
     SessionLostError,
     StorageError,
 )
+from ..runtime.guides.constraint import KINDS
 
 _log = logging.getLogger("foveal.serve")
 INVALID, SERVER = "invalid_request_error", "server_error"
@@ -154,6 +155,6 @@ _FIELDS = frozenset(
     (
         *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"),
         *("logit_bias", "logprobs", "seed", "max_tokens", "min_tokens", "max_seconds", "stop", "n", "position", "session"),
-        *("prompt", "json_schema", "regex", "grammar"),
+        *("prompt", *KINDS),
     )
 )

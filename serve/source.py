@@ -67,12 +67,12 @@ class Source:
     async def _next_of_all(self) -> Batch:
         if not self._pumps:
             self._pumps = [asyncio.ensure_future(self._pump(index)) for index in range(len(self.streams))]
-        while not (self._found.empty() and all(stream.is_over for stream in self.streams)):
-            found = await self._found.get()
-            if isinstance(found, BaseException):
-                raise found
-            return found
-        return []
+        if self._found.empty() and all(stream.is_over for stream in self.streams):
+            return []
+        found = await self._found.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     async def _pump(self, index: int) -> None:
         stream = self.streams[index]

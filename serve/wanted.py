@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..runtime.guides.constraint import KINDS
+from ..runtime.ids import written_id
 from .failures import invalid
 from .requests import Generation, JsonFormat, JsonSchemaFormat
 from .settings import ServeSettings
@@ -20,9 +22,7 @@ PLAIN = (
     "frequency_penalty",
     "min_tokens",
     "end_rules",
-    "json_schema",
-    "regex",
-    "grammar",
+    *KINDS,
 )
 """Settings that have the same name in the runtime."""
 _SEEDS = 1 << 64
@@ -84,7 +84,7 @@ def settings_of(request: Generation, max_tokens: int, limits: ServeSettings) -> 
         found["end"] = ends
     constraint = _format_schema(request)
     if constraint is not None:
-        if any(name in found for name in ("json_schema", "regex", "grammar")):
+        if any(kind in found for kind in KINDS):
             raise invalid("response_format and another constraint; give one of them", "response_format")
         found["json_schema"] = constraint
     return found
@@ -109,7 +109,7 @@ def count_of(request: Generation, prompts: int, limits: ServeSettings) -> int:
     n = 1 if request.n is None else request.n
     if n < 1 or n * prompts > limits.max_texts:
         raise invalid(f"n is {n} for {prompts} prompts, expected 1 to {limits.max_texts} texts of a request", "n")
-    if n * prompts > 1 and request.session is not None and prompts > 1:
+    if prompts > 1 and request.session is not None:
         raise invalid(f"got {prompts} prompts for one session; send one after the other", "prompt")
     return n
 
@@ -130,9 +130,9 @@ def output_tokens(name: str, given: int | None, default: int, least: int, limits
 
 
 def _bias_id(token: str) -> int:
-    if not (token.isascii() and token.isdecimal() and len(token) < 12):
+    if (found := written_id(token)) is None:
         raise invalid(f'logit_bias has the key "{token[:20]}", expected ids, such as "17"', "logit_bias")
-    return int(token)
+    return found
 
 
 def _stops(given: str | list[str], limits: ServeSettings) -> list[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...errors import (
-    CapacityError,
     ConfigError,
     FovealError,
     InputError,
@@ -176,7 +175,7 @@ def _code(error: FovealError) -> str:
         return "UNAVAILABLE"
     if isinstance(error, SessionLostError):
         return "NOT_FOUND"
-    return "INVALID_ARG" if isinstance(error, InputError | ConfigError | CapacityError) else "INTERNAL"
+    return "INVALID_ARG" if isinstance(error, InputError | ConfigError) else "INTERNAL"
 
 
 def _show_only(device: str) -> None:

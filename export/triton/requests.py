@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...runtime.generation.settings import NAMES
+from ...runtime.ids import written_id
 from ...runtime.service.event import Event
 from .tensors import CORRELATION, END, IDS, IDS_OUT, NUMPY, REASON, SETTINGS, START, TEXT, TEXT_OUT, Tensor
 
@@ -135,5 +136,6 @@ _EXAMPLE = '{"max_new_tokens": 32, "temperature": 0.8}'
 
 
 def _id(key: object) -> object:
-    """JSON has no keys but texts; what is no number is refused by who knows the setting."""
-    return int(key) if isinstance(key, str) and key.isdecimal() else key
+    """JSON has no keys but texts; what is no id is refused by who knows the setting."""
+    found = written_id(key) if isinstance(key, str) else None
+    return key if found is None else found

@@ -42,7 +42,7 @@ class Choice:
     def given_out(self, count: int, text: str) -> list[Drawn]:
         """What is new of it after so many tokens: one for each token, but at least one; the last has the text and the end."""
         going, start = self.continuation, self.start or 0
-        scores = going.logprobs
+        scores = going.sampler.logprobs
         new = [
             Drawn(self, token=token, logprobs=scores[place] if scores else None, position=start + place)
             for place, token in enumerate(going.ids[count:], count)

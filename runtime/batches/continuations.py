@@ -17,6 +17,8 @@ from .sequence import Sequence
 from .waiting import Branch, Prompt
 
 Logits = npt.NDArray[np.float32]
+_MOST_FAILURES = 3
+"""Steps in a row that may fail for all before it is of no use to go on."""
 
 
 class Continuations:
@@ -29,6 +31,9 @@ class Continuations:
         batch: that has nothing else to do.
         of_choice: what ends only the choice whose own settings raised it, and nothing else. In a thread where no interrupt
             comes that may be anything.
+
+    Attributes:
+        failure: why steps failed for all, once some in a row did and what is here had better be given up; None after any other.
     """
 
     def __init__(self, batch: Batch, of_choice: type[BaseException] = Exception) -> None:
@@ -41,6 +46,8 @@ class Continuations:
         self._next: dict[Sequence, int] = {}
         """Drawn, to be appended."""
         self._found: list[Drawn] = []
+        self._failures = 0
+        self.failure: FovealError | None = None
 
     @property
     def waiting(self) -> int:
@@ -76,7 +83,16 @@ class Continuations:
         self._admit()
         if self._reading or self._running:
             self._decode()
-        return self._taken()
+        found = self._taken()
+        self._count_failures(next((one.error for one in found if one.choice is None), None))
+        return found
+
+    def _count_failures(self, error: FovealError | None) -> None:
+        """Of a step that failed for all: it is made again, but not for ever."""
+        self._failures = 0 if error is None else self._failures + 1
+        self.failure = error if self._failures >= _MOST_FAILURES else None
+        if self.failure is not None:
+            self._failures = 0
 
     def _taken(self) -> list[Drawn]:
         """What was found, also by a step that an interrupt ended."""

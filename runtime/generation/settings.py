@@ -8,11 +8,9 @@ from typing import Any, TypedDict
 
 from ...errors import InputError
 from ..given import shown
-from ..guides.constraint import Constraint, Kind
+from ..guides.constraint import KINDS, Constraint
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
-
-_KINDS: tuple[Kind, ...] = ("json_schema", "regex", "grammar")
 
 
 class Settings(TypedDict, total=False):
@@ -76,10 +74,10 @@ def params_of(settings: Mapping[str, Any]) -> SamplingParams:
     """
     check_names(settings)
     given = {name: value for name, value in settings.items() if name in _OF_PARAMS}
-    wanted = [name for name in ("constraint", *_KINDS) if settings.get(name) is not None]
+    wanted = [name for name in ("constraint", *KINDS) if settings.get(name) is not None]
     if len(wanted) > 1:
         raise InputError(f"got {' and '.join(wanted)}, expected at most one of them: a text follows one constraint")
-    for kind in _KINDS:
+    for kind in KINDS:
         if kind in wanted:
             given["constraint"] = Constraint(kind, settings[kind])
     params = SamplingParams(**given)

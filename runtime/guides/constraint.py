@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 from ...errors import FovealWarning, InputError
 from .bounds import bound_let_through
@@ -15,8 +15,7 @@ from .library import MOST_NAMES, brief, limits, load_library, with_stack
 from .schema_errors import failing_place
 
 Kind = Literal["json_schema", "regex", "grammar"]
-Schema = str | Mapping[str, Any] | bool
-"""A JSON schema: its JSON, or what that JSON says."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _MOST_CHARACTERS = 4_000_000
 
 
@@ -57,22 +56,6 @@ class Constraint:
         if self.kind == "json_schema":
             return str(matcher.grammar_from_json_schema(self.source))
         return str(matcher.grammar_from_regex(self.source)) if self.kind == "regex" else self.source
-
-
-def constraint_of(
-    *, json_schema: Schema | None = None, regex: str | None = None, grammar: str | None = None
-) -> Constraint | None:
-    """The constraint among these settings; None if none is given.
-
-    Raises:
-        InputError: more than one of them, or as `Constraint`.
-        BackendUnavailable: as `Constraint`.
-    """
-    settings: dict[Kind, Any] = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
-    given: list[tuple[Kind, Any]] = [(kind, source) for kind, source in settings.items() if source is not None]
-    if len(given) > 1:
-        raise InputError(f"got {' and '.join(kind for kind, _ in given)}, expected one of them; a grammar can hold the others")
-    return Constraint(*given[0]) if given else None
 
 
 def _schema_text(source: object) -> str:

@@ -13,6 +13,10 @@ _log = logging.getLogger("foveal.service")
 _Args = ParamSpec("_Args")
 
 
+OBSERVED = ("first_token", "token", "stepped", "finished")
+"""Methods of an observer."""
+
+
 class ServiceObserver:
     """Does nothing; metrics override what they count. What a method raises is logged, once, and disturbs nothing."""
 
@@ -34,10 +38,8 @@ class QuietObserver(ServiceObserver):
 
     def __init__(self, observer: ServiceObserver) -> None:
         self._has_failed = False
-        self.first_token = self._quiet(observer.first_token)  # type: ignore[method-assign]
-        self.token = self._quiet(observer.token)  # type: ignore[method-assign]
-        self.stepped = self._quiet(observer.stepped)  # type: ignore[method-assign]
-        self.finished = self._quiet(observer.finished)  # type: ignore[method-assign]
+        for name in OBSERVED:
+            setattr(self, name, self._quiet(getattr(observer, name)))
 
     def _quiet(self, told: Callable[_Args, None]) -> Callable[_Args, None]:
         @wraps(told)

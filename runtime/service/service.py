@@ -22,14 +22,13 @@ from ..given import seconds, shown
 from ..snapshots import Snapshot
 from ..store.session_store import SessionStore
 from .job import Job
-from .observer import ServiceObserver
+from .observer import OBSERVED, ServiceObserver
 from .statistics import ServiceStatistics
 from .stored_sessions import StoredSessions
 from .stream import AsyncStream, Stream, ThreadStream
 from .worker import Worker
 
 AnyStream = TypeVar("AnyStream", bound=Stream)
-_OBSERVED = ("first_token", "token", "stepped", "finished")
 
 
 @runtime_checkable
@@ -305,6 +304,6 @@ def _check_parts(model: object, store: object, observer: object) -> None:
         raise ConfigError(f"the store must be a foveal.SessionStore, got {shown(store)}")
     if isinstance(store, SessionStore) and store.identity != model.identity:
         raise ConfigError("the store keeps sequences of another bundle or target; open it with the model that the service has")
-    missing = [] if observer is None else [name for name in _OBSERVED if not callable(getattr(observer, name, None))]
+    missing = [] if observer is None else [name for name in OBSERVED if not callable(getattr(observer, name, None))]
     if missing:
         raise ConfigError(f"the observer must be a ServiceObserver, got {shown(observer)}; derive a class from it")

@@ -26,8 +26,6 @@ from .stored_sessions import StoredSessions
 from .stream import AsyncStream, deliver
 
 _log = logging.getLogger("foveal.service")
-_MOST_FAILURES = 3
-"""Steps in a row that may fail for all before their requests are given up."""
 
 
 class Worker:
@@ -56,7 +54,7 @@ class Worker:
         self._wake, self._jobs = threading.Condition(), set[Job]()
         self._inbox, self._cancelled = list[Job](), list[Job]()
         self._is_ending = self._is_over = False
-        self._failures, self._fires_before = 0, dict[str, int]()
+        self._fires_before = dict[str, int]()
         self._changing_batch, self._has_batch = threading.Lock(), True
         self._process = os.getpid()
         self._saver = ThreadPoolExecutor(1, "foveal-store")
@@ -168,17 +166,10 @@ class Worker:
         self.steps += 1
         self._observer.stepped(time.perf_counter() - began, sum(one.token is not None for one in drawn))
         self._hand_out(drawn)
-        self._count_failures(next((one.error for one in drawn if one.choice is None), None))
-
-    def _count_failures(self, failure: FovealError | None) -> None:
-        """Of a step that failed for all: it is made again, but not for ever."""
-        self._failures = 0 if failure is None else self._failures + 1
-        if failure is None:
-            return
-        _log.warning("a step failed for all its requests: %s", failure)
-        if self._failures >= _MOST_FAILURES:
-            self._failures = 0
-            self._give_up(failure)
+        for failed in (one.error for one in drawn if one.choice is None):
+            _log.warning("a step failed for all its requests: %s", failed)
+        if self.going.failure is not None:
+            self._give_up(self.going.failure)
 
     def _give_up(self, error: FovealError) -> None:
         """End all that the batch holds with an error."""

@@ -225,3 +225,8 @@ def test_what_score_refuses(foveal, bundle: Bundle, zoo: Zoo, tmp_path: Path) ->
         code, out, err = foveal("score", bundle.path, *given, "--threads", "1")
         assert (code, out, err.count("\n")) == (1, "", 1), given
         assert reason in err
+
+
+def test_an_end_of_more_digits_than_an_id_has_is_a_token() -> None:
+    """As any text that is no id: the tokenizer says that it has none of this name."""
+    assert settings_of(f"--end {'1' * 5000} --end 17")["end"] == ["1" * 5000, 17]

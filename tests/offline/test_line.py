@@ -48,3 +48,9 @@ def test_what_can_not_be_read_says_why(data: bytes, reason: str) -> None:
     line = read_line("a.jsonl", 7, data)
     assert reason in str(line.error)
     assert line.id == ("x" if b'"x"' in data else 7)
+
+
+def test_a_bias_for_an_id_that_no_model_has() -> None:
+    """Of so many digits that Python makes no number of them: an error of the line, like any other."""
+    line = read_line("a.jsonl", 1, b'{"id": "x", "prompt": "a", "logit_bias": {"%s": 1}}' % (b"1" * 5000))
+    assert (line.id, str(line.error)) == ("x", '"logit_bias" is no object of ids and what is added, such as {"17": -5}')

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from foveal import FovealWarning, InputError
-from foveal.runtime.guides.constraint import Constraint, Kind, constraint_of
+from foveal.runtime.generation.settings import params_of
+from foveal.runtime.guides.constraint import Constraint, Kind
 
 CHAIN = "start: r0\n" + "\n".join(f"r{index}: r{index + 1}" for index in range(4900)) + '\nr4900: "a"'
 
@@ -40,18 +41,18 @@ def test_constraints_are_values(constraint: Constraint) -> None:
 )
 def test_a_schema_is_json_or_what_it_says(schema: Any, source: str) -> None:
     """A text, a mapping or a truth value; an empty one is any JSON."""
-    assert Constraint("json_schema", schema) == constraint_of(json_schema=schema)
+    assert Constraint("json_schema", schema) == params_of({"json_schema": schema}).constraint
     assert Constraint("json_schema", schema).source == source
 
 
 def test_at_most_one_of_them() -> None:
     """None is none; an empty schema is one."""
-    assert constraint_of() is None
-    assert constraint_of(regex="a", json_schema=None) == Constraint("regex", "a")
-    with pytest.raises(InputError, match="got regex and grammar, expected one of them"):
-        constraint_of(regex="a", grammar='start: "a"')
+    assert params_of({}).constraint is None
+    assert params_of({"regex": "a", "json_schema": None}).constraint == Constraint("regex", "a")
+    with pytest.raises(InputError, match="got regex and grammar, expected at most one of them"):
+        params_of({"regex": "a", "grammar": 'start: "a"'})
     with pytest.raises(InputError, match="got json_schema and regex"):
-        constraint_of(json_schema={}, regex="a")
+        params_of({"json_schema": {}, "regex": "a"})
 
 
 REFUSED: list[tuple[str, Any, str]] = [
