@@ -12,7 +12,7 @@ from ..bundle import Bundle, check_target
 from ..errors import ConfigError, InputError
 from ..progress import Progress, silent
 from ..runtime.capacity import whole
-from ..runtime.generation.settings import params_of
+from ..runtime.generation.settings import check_count, params_of
 from .folder import JobFolder
 from .inputs import InputFile, Part, files_of, scan
 from .manifest import VERSION, JobManifest
@@ -52,8 +52,7 @@ class Job:
         check_target(self.target)
         if whole("part_lines", self.part_lines, ConfigError) < 1:
             raise ConfigError(f"part_lines is {self.part_lines}, expected at least 1: lines that are written together")
-        if whole("n", self.task.n, InputError) < 1:
-            raise InputError(f"n is {self.task.n}, expected at least 1: texts after each prompt")
+        check_count(whole("n", self.task.n, InputError))
         if self.task.kind == "generate":
             params_of(self.task.settings)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ...errors import FovealError
 from ..generation.continuation import Continuation, FinishReason
 from ..generation.request import Request
+from ..guides.guide import Guide
 from ..logprobs import TokenLogprobs
 from ..scoring import PromptScorer
 from ..snapshots import Snapshot
@@ -26,9 +27,9 @@ class Choice:
         last: what its end is told with, once its state is taken; None: it goes on, or needs no state.
     """
 
-    def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool) -> None:
+    def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool, guide: Guide | None = None) -> None:
         self.owner, self.index, self.keeps_state = owner, index, keeps_state
-        self.continuation = Continuation(request.choice(index))
+        self.continuation = Continuation(request.choice(index), guide)
         self.scorer: PromptScorer | None = None
         self.snapshot: Snapshot | None = None
         self.start: int | None = None

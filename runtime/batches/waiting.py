@@ -22,7 +22,7 @@ Logits = npt.NDArray[np.float32]
 class Prompt:
     """To be read, after a snapshot or by itself, for all texts of a request.
 
-    Making one opens the guides of its texts, which takes as long as a grammar is large: do so beside the thread that steps.
+    Making one opens a guide for its texts, which takes as long as a grammar is large: do so beside the thread that steps.
 
     Args:
         request: what to continue.
@@ -51,7 +51,8 @@ class Prompt:
         self.choices: list[Choice] = []
         try:
             for index in range(count):
-                self.choices.append(Choice(owner, index, request, keeps_state and not index))
+                guide = self.choices[0].continuation.forked_guide() if index else None
+                self.choices.append(Choice(owner, index, request, keeps_state and not index, guide))
         except BaseException:
             self.close()
             raise

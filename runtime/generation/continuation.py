@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..guides.guide import Guide
 from ..logprobs import TokenLogprobs
 from ..sampling import Sampler
 from ..text import TextStream
@@ -23,6 +24,10 @@ class Continuation:
 
     What may be the beginning of an end that is not given out is held back until it is known: then `ids` grow by several.
 
+    Args:
+        request: what to continue.
+        guide: at the beginning of the text; None: opened, if the request has a constraint.
+
     Attributes:
         ids: of the new tokens so far, of those that are given out.
         finish_reason: None as long as more may come.
@@ -32,7 +37,7 @@ class Continuation:
         withheld: tokens before that one that are not given out either, though they were appended: the mark's that ended it.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, guide: Guide | None = None) -> None:
         self.request = request
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -40,7 +45,7 @@ class Continuation:
         self.is_complete = False
         self.leaves_out_last, self.withheld = False, 0
         self.sampler = Sampler(request.params, request.end_ids)
-        self._guide = None if request.guide is None else request.guide()
+        self._guide = request.guide() if guide is None and request.guide is not None else guide
         self._stream = None if request.tokenizer is None else TextStream(request.tokenizer, request.params.stop)
         self._held: list[int] = []
         self._watch: EndWatch | None = None
@@ -139,6 +144,10 @@ class Continuation:
         """Of the tokens drawn last; all but the very last were to be appended."""
         self.leaves_out_last, self.withheld = count > 0, max(count - 1, 0)
         del self.sampler.logprobs[len(self.ids) :]
+
+    def forked_guide(self) -> Guide | None:
+        """Another guide at the same place, for another text of the prompt; None without a constraint."""
+        return None if self._guide is None else self._guide.fork()
 
     def close(self) -> None:
         """Let go of what computes beside."""

@@ -55,6 +55,9 @@ class EvenGuide:
         assert token % 2 == 0
         self.left -= 1
 
+    def fork(self) -> EvenGuide:
+        return EvenGuide(self.left, self.fails_at, self.error)
+
     def close(self) -> None:
         EvenGuide.open -= self.is_open
         self.is_open = False
@@ -478,14 +481,19 @@ class TestEnding:
 class TestWhatFails:
     """Costs the text that it hits, and no other."""
 
-    def test_a_guide_that_does_not_open(self, served: ServedProgram) -> None:
-        """Raises where the prompt is made; those of its texts that opened are closed."""
-        opened = iter([EvenGuide, EvenGuide])
+    @pytest.mark.parametrize("forks", [0, 1, 2])
+    def test_a_guide_that_does_not_open(self, served: ServedProgram, forks: int) -> None:
+        """Or of which there can't be another, for a further text: raises where the prompt is made, and those there are closed."""
+        left = iter(range(forks))
 
-        def open_guide() -> Any:
-            if (kind := next(opened, None)) is None:
+        class Guide(EvenGuide):
+            def fork(self) -> EvenGuide:
+                return open_guide()
+
+        def open_guide() -> Guide:
+            if next(left, None) is None:
                 raise InputError("the constraint can't be followed")
-            return kind(5)
+            return Guide(5)
 
         request = dataclasses.replace(served.request([1], {"constraint": ANY}), guide=open_guide)
         with pytest.raises(InputError, match="can't be followed"):
