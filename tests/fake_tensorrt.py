@@ -50,7 +50,7 @@ _SINCE_10_3 = {
 
 def plan(stage: LoweredStage, family: Family, activation_bytes: int = 1000) -> bytes:
     """What a build would serialise of a stage: its graph, its profiles and the activation memory that it takes."""
-    bounds = [shapes(stage.contract, stage.sizes, profile) for profile in profiles_of(stage.spec, family.limits)]
+    bounds = [shapes(stage.contract, stage.sizes, profile) for profile in profiles_of(stage.spec, family.limits, stage.sizes)]
     header = {
         "name": stage.spec.name,
         "weights": str(stage.graph.parent),
