@@ -1,178 +1,164 @@
-"""A small model whose own rows decide when its middle fires, with all that such stages may read and remember."""
+"""A small PyTorch model whose middle fires when its first stage says so: to convert, and to hold to its full forward."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from specimens import Specimen
-from store import Store
 from torch import Tensor, nn
 
-from foveal.bundle import open_bundle
 from foveal.contract import CacheSpec, ClockSpec, InputSpec, StageSpec
-from foveal.export import convert_model
-from foveal.models import Description, Spans, Stage, count_parameters
-from foveal.models.architecture import State
+from foveal.models import Description, Spans, Stage, State, count_parameters
 from foveal.models.config import LayerConfig
 from foveal.models.layers.head import Head
 from foveal.models.layers.stack import Stack
 
-DECAY = 0.8
+DIM, VOCABULARY, CONTEXT = 16, 256, 96
+_LAYER = LayerConfig(dim=DIM, heads=2, head_dim=8, ff_dim=32, rotary_base=10_000.0)
 
 
 class Fading(nn.Module):
-    """A sum of rows in which older ones count less: `s[t] = DECAY * s[t - 1] + x[t]`."""
+    """A sum of all rows so far, older ones fading: `s[t] = decay * s[t - 1] + x[t]`; recurrent."""
 
-    def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        """Rows `[B, L, D]` and the sum before them `[B, D]` -> the sums `[B, L, D]`."""
-        places = torch.arange(x.shape[1])
-        apart = places[:, None] - places[None, :]
-        shares = torch.where(apart >= 0, DECAY ** apart.clamp(min=0).to(x.dtype), 0.0)
-        first = DECAY ** (places + 1).to(x.dtype)
-        return shares @ x + first[:, None] * before[:, None, :]
-
-
-class Fine(nn.Module):
-    """Each token with the two before it, layers, a fading sum; the last column says whether a group ends."""
-
-    def __init__(self, dim: int, embed: nn.Embedding, stack: Stack) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.embed, self.stack, self.fading = embed, stack, Fading()
-        self.near, self.ends = nn.Linear(3 * dim, dim), nn.Linear(dim, 1)
+        self.rate = nn.Parameter(torch.linspace(-1.0, 1.0, DIM))
 
-    def forward(self, inputs: list[Tensor], state: State, logit_rows: Tensor | None) -> Tensor:
-        """Ids `[B, 3 * L]` -> rows `[B, L, D + 1]`."""
-        near = self.embed(inputs[0])
-        x = self.stack.step(self.near(near.reshape(near.shape[0], -1, 3 * near.shape[2])), state)
-        sums = self.fading(x, state.read("sum")[:, 0, 0])
-        state.replace("sum", sums[:, None, -1:])
-        return self.rows(x, sums)
+    def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """Sums `[B, L, D]` of rows `[B, L, D]` behind the sum before `[B, D]`, in one product over all pairs of rows."""
+        decay = torch.sigmoid(self.rate)
+        rows = torch.arange(x.shape[1])
+        ages = rows[:, None] - rows[None, :]  # [L, L]
+        weights = torch.where(ages[..., None] >= 0, decay ** ages.clamp(min=0)[..., None], 0.0)  # [L, L, D]
+        sums = (weights[None] * x[:, None]).sum(2)
+        if before is None:
+            return sums
+        first = (before * decay)[:, None]  # the one operation that reads the state
+        found: Tensor = sums + first * decay ** rows[:, None].to(x.dtype)
+        return found
 
-    def rows(self, x: Tensor, sums: Tensor) -> Tensor:
-        """With the column that decides."""
-        y = x + sums
-        return torch.cat([y, self.ends(y)], -1)
 
+class Pre(nn.Module):
+    """Tokens to rows, the last column of which says how much a group ends here."""
 
-class Coarse(nn.Module):
-    """The average of each group and the largest of a projection of it, layers; two rows for each group."""
-
-    def __init__(self, dim: int, stack: Stack) -> None:
+    def __init__(self, model: Deciding) -> None:
         super().__init__()
-        self.dim, self.stack = dim, stack
-        self.null, self.seen, self.two = nn.Parameter(torch.randn(dim)), nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.embed, self.stack, self.ends = model.embed, model.pre, model.ends
 
-    def forward(self, inputs: list[Spans], state: State, logit_rows: Tensor | None) -> Tensor:
-        """Spans of rows `[B, M, D + 1]` -> `[B, 2 * L, D]`; before there is a token a row of its own."""
-        spans = inputs[0]
-        fine = spans.rows[:, :, : self.dim]
-        seen = spans.gather(self.seen(fine))
-        largest = torch.where(spans.mask[..., None], seen, -1e9).amax(2)
-        means = spans.mean()[..., : self.dim]
-        is_first = state.positions(means.shape[1]) == 0
-        return self.rows(torch.where(is_first[..., None], self.null, means + largest), state)
-
-    def rows(self, x: Tensor, state: State | None) -> Tensor:
-        """Of groups `[B, L, D]`."""
-        y = self.stack(x) if state is None else self.stack.step(x, state)
-        return self.two(y).reshape(y.shape[0], -1, self.dim)
+    def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
+        """As `StageModule`."""
+        x = self.stack.step(self.embed(inputs[0]), state)
+        return torch.cat([x, self.ends(x)], -1)
 
 
-class Last(nn.Module):
-    """Each token with the two rows of the newest group -> logits."""
+class Middle(nn.Module):
+    """The mean of each group, and the newest two ids, to a row; the first row, before there is any group, is learned."""
 
-    def __init__(self, dim: int, vocab_size: int, stack: Stack) -> None:
+    def __init__(self, model: Deciding) -> None:
         super().__init__()
-        self.dim, self.stack = dim, stack
-        self.both, self.head = nn.Linear(2 * dim, dim), Head(dim, vocab_size, 1e-5)
+        self.embed, self.stack, self.null = model.embed, model.middle, model.null
 
-    def forward(self, inputs: list[Tensor], state: State, logit_rows: Tensor | None) -> Tensor:
-        """Rows `[B, L, D + 1]` and `[B, 2 * L, D]` -> logits `[B, N, V]`."""
-        fine, coarse = inputs
-        x = self.stack.step(self.merged(fine, coarse), state)
-        return self.head(x if logit_rows is None else x.index_select(1, logit_rows))
+    def forward(self, inputs: Sequence[Spans | Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
+        """As `StageModule`."""
+        spans, ids = inputs
+        mean = spans.mean()[..., :DIM]
+        newest = self.embed(ids.reshape(mean.shape[0], mean.shape[1], 2)).sum(2)
+        is_first = state.positions(mean.shape[1]) == 0
+        return self.stack.step(torch.where(is_first[..., None], self.null, mean + newest), state)
 
-    def merged(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """`[B, L, D]`."""
-        return fine[..., : self.dim] + self.both(coarse.reshape(coarse.shape[0], -1, 2 * self.dim))
+
+class Post(nn.Module):
+    """Rows of the tokens and the newest row of the middle to logits; with a state of its own."""
+
+    def __init__(self, model: Deciding) -> None:
+        super().__init__()
+        self.fading, self.stack, self.head = model.fading, model.post, model.head
+
+    def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
+        """As `StageModule`."""
+        x = inputs[0][..., :DIM] + inputs[1]
+        if self.fading is not None:
+            sums = self.fading(x, state.read("sum")[:, 0, 0])
+            state.replace("sum", sums[:, None, -1:])
+            x = x + sums
+        x = self.stack.step(x, state)
+        y: Tensor = self.head(x if logit_rows is None else x.index_select(1, logit_rows))
+        return y
 
 
 class Deciding(nn.Module):
-    """Three stages; the middle one fires before there is a token, and then for every fine row whose last column is above 0."""
+    """Three towers, of which the second sees groups that the first one ends.
 
-    def __init__(self, dim: int = 32, vocab_size: int = 41) -> None:
+    Args:
+        recurrent: whether the last one has a state that each token replaces.
+        threshold: of the first tower's last column.
+    """
+
+    def __init__(self, recurrent: bool = False, threshold: float = 0.3) -> None:
         super().__init__()
-        self.dim, self.vocab_size = dim, vocab_size
-        layers = LayerConfig(dim=dim, heads=2, head_dim=16, ff_dim=2 * dim, rotary_base=1e4)
-        self.fine = Fine(dim, nn.Embedding(vocab_size, dim), Stack(layers, 1))
-        self.coarse, self.last = Coarse(dim, Stack(layers, 2)), Last(dim, vocab_size, Stack(layers, 1))
+        self.threshold = threshold
+        self.embed = nn.Embedding(VOCABULARY, DIM)
+        self.pre, self.middle, self.post = Stack(_LAYER, 1), Stack(_LAYER, 2), Stack(_LAYER, 1)
+        self.ends, self.null = nn.Linear(DIM, 1), nn.Parameter(torch.randn(DIM))
+        self.fading = Fading() if recurrent else None
+        self.head = Head(DIM, VOCABULARY, 1e-5)
 
     def describe(self) -> Description:
-        """As `Architecture.describe`."""
-        return Description("deciding", "1@1 2@~2 1@1", self.vocab_size, self.dim, None, 96)
+        """What it is."""
+        return Description(
+            architecture="deciding",
+            hierarchy="1@1 2@~3 1@1",
+            vocab_size=VOCABULARY,
+            dim=DIM,
+            max_positions=None,
+            context=CONTEXT,
+        )
 
     def stages(self) -> list[Stage]:
-        """As `Architecture.stages`."""
-        width, clock = self.dim + 1, ClockSpec(stage="fine", most=9, tokens_per_firing=2.0)
-        ids = InputSpec(kind="tokens", count=3, reads="newest")
-        span = InputSpec(kind="window", source="fine", width=width, reads="span")
-        row = InputSpec(kind="stream", source="fine", width=width)
-        newest = InputSpec(kind="context", source="coarse", width=self.dim, count=2, reads="newest")
-        fading = CacheSpec(name="sum", heads=1, width=self.dim, recurrent=True)
+        """`pre`, `middle` and `post`."""
+        clock = ClockSpec(stage="pre", threshold=self.threshold, tokens_per_firing=3)
+        rows = InputSpec(kind="stream", source="pre", width=DIM + 1)
+        groups = InputSpec(kind="window", source="pre", width=DIM + 1, reads="span")
+        ids = InputSpec(kind="tokens", count=2, reads="newest")
+        newest = InputSpec(kind="context", source="middle", width=DIM, reads="newest")
+        state = (CacheSpec(name="sum", heads=1, width=DIM, recurrent=True),) if self.fading is not None else ()
+
+        def stage(name: str, module: nn.Module, stack: Stack, inputs: tuple[InputSpec, ...], **more: object) -> Stage:
+            fields = {"output": "hidden", "width": DIM, "caches": stack.caches(), **more}
+            spec = StageSpec(
+                name=name, stride=1, inputs=inputs, layers=len(stack.layers), parameters=count_parameters(module), **fields
+            )
+            return Stage(spec, module)
+
+        post = {"output": "logits", "width": VOCABULARY, "caches": (*self.post.caches(), *state)}
         return [
-            _stage("fine", self.fine, (ids,), "hidden", width, (fading,)),
-            _stage("coarse", self.coarse, (span,), "hidden", self.dim, clock=clock, fires="ahead", output_rows=2),
-            _stage("last", self.last, (row, newest), "logits", self.vocab_size),
+            stage("pre", Pre(self), self.pre, (InputSpec(kind="tokens"),), width=DIM + 1),
+            stage("middle", Middle(self), self.middle, (groups, ids), clock=clock, fires="ahead"),
+            stage("post", Post(self), self.post, (rows, newest), **post),
         ]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits `[B, L, V]` of ids `[B, L]`, sequence by sequence, from the definitions."""
-        return torch.cat([self._one(each) for each in ids])
+        """Ids `[B, L]` -> logits `[B, L, V]`, sequence by sequence."""
+        return torch.cat([self._one(one) for one in ids])
 
     def _one(self, ids: Tensor) -> Tensor:
-        fine, dim = self.fine, self.dim
-        before = torch.cat([ids.new_zeros(2), ids])
-        near = torch.cat([fine.embed(before[place : place + len(ids)]) for place in range(3)], -1)
-        x = fine.stack(fine.near(near)[None])[0]
-        sums = [x[0]]
-        for row in x[1:]:
-            sums.append(DECAY * sums[-1] + row)
-        rows = fine.rows(x, torch.stack(sums))
-        groups, served, begin = [self.coarse.null], [], 0
-        for token, value in enumerate(rows[:, -1]):
-            if value > 0 or token + 1 - begin == 9:
-                of_group = rows[begin : token + 1, :dim]
-                groups.append(of_group.mean(0) + self.coarse.seen(of_group).amax(0))
-                begin = token + 1
-            served.append(len(groups) - 1)
-        coarse = self.coarse.rows(torch.stack(groups)[None], None)[0].reshape(-1, 2, dim)
-        merged = self.last.merged(rows[None], coarse[served].reshape(1, -1, dim))
-        return self.last.head(self.last.stack(merged))
+        rows = self.pre(self.embed(ids[None]))[0]  # [L, D]
+        ends = torch.nonzero(self.ends(rows)[:, 0] > self.threshold)[:, 0].tolist()
+        groups, start = [self.null], 0
+        padded = torch.cat([ids.new_zeros(1), ids])
+        for end in ends:
+            groups.append(rows[start : end + 1].mean(0) + self.embed(padded[end : end + 2]).sum(0))
+            start = end + 1
+        middle = self.middle(torch.stack(groups)[None])[0]
+        served = torch.tensor([sum(end <= token for end in ends) for token in range(len(ids))])
+        x = (rows + middle[served])[None]
+        if self.fading is not None:
+            x = x + self.fading(x)
+        y: Tensor = self.head(self.post(x))
+        return y
 
 
-def _stage(name: str, module: nn.Module, inputs: tuple[InputSpec, ...], output: str, width: int, caches: tuple[CacheSpec, ...] = (),
-           **fires: object) -> Stage:  # fmt: skip
-    stack = module.stack
-    fields = {
-        "layers": len(stack.layers),
-        "caches": (*stack.caches(), *caches),
-        "parameters": count_parameters(module),
-        **fires,
-    }
-    return Stage(StageSpec(name=name, stride=1, inputs=inputs, output=output, width=width, **fields), module)  # type: ignore[arg-type]
-
-
-def deciding_model(**sizes: int) -> Deciding:
-    """One whose groups have between 1 and 9 tokens."""
-    torch.manual_seed(3)
-    model = Deciding(**sizes).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
-
-
-def deciding(store: Store) -> Specimen:
-    """The model and its bundle, converted once in a run."""
-    model = deciding_model()
-    made = store.once("deciding", lambda directory: convert_model(model, directory / "deciding"))
-    return Specimen(model, open_bundle(made / "deciding"))  # type: ignore[arg-type]
+def deciding(recurrent: bool = False, seed: int = 0) -> Deciding:
+    """One with random weights."""
+    torch.manual_seed(seed)
+    return Deciding(recurrent).eval()

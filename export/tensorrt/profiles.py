@@ -48,11 +48,8 @@ def profiles_of(spec: StageSpec, limits: Limits, sizes: Mapping[str, int]) -> tu
     )
     if not spec.reads_spans:
         return decode, prefill
-    there = max(
-        limits.capacity if given.source is None else sizes[f"R.{given.source}"]
-        for given in spec.inputs
-        if given.reads == "span"
-    )
+    sources = [given.source for given in spec.inputs if given.reads == "span"]
+    there = max(limits.capacity if source is None else sizes[f"R.{source}"] for source in sources)
     room, usual = span_room(limits), 1 if spec.clock is None else math.ceil(spec.clock.tokens_per_firing)
     any_span, bounded = Bounds(1, min(usual, there), there), min(room.longest, there)
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from combinations import but_deep
-from deciding_model import deciding_model
+from grouping_model import grouping_model
 from precisions import CACHE, Precise, write_text
 from store import Store
 from tensorrt_builds import NARROW, Looked, assert_sound, look_at, types_read
@@ -25,8 +25,8 @@ BUILDS = [(dialect, precision) for dialect in ("modern", "classic") for precisio
 @pytest.fixture(scope="session")
 def precise(store: Store) -> Precise:
     """A model of bytes, in every precision."""
-    model, settings = deciding_model(vocab_size=128), CalibrationSettings(max_tokens=600)
-    made = store.once("precise/deciding", lambda directory: convert_model(model, directory / "full", tokenizer="bytes"))
+    model, settings = grouping_model(vocab_size=128), CalibrationSettings(max_tokens=600)
+    made = store.once("precise/grouping", lambda directory: convert_model(model, directory / "full", tokenizer="bytes"))
     text = write_text(made / "text.txt")
     full = open_bundle(made / "full")
     return Precise(model, full, calibrate(full, [text], settings, threads=1), text)  # type: ignore[arg-type]
