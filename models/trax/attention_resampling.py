@@ -13,7 +13,7 @@ from ..config import LayerConfig, ModelConfig
 from ..layers.feed_forward import FeedForward
 from ..layers.lengthen import Lengthen
 from ..layers.shorten import Shorten
-from .relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases
+from ..layers.relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases
 
 DOWN, UP = "down", "up"
 """The names of these caches."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...hierarchy import Hierarchy
 from .attention_resampling import AttentionMerge, AttentionShorten, HandBack
 from .config import TraxConfig
-from .relative_attention import SharedBiases, WholeSequence
+from ..layers.relative_attention import SharedBiases, WholeSequence
 from .relative_stack import RelativeStack
 
 

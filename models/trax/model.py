@@ -13,7 +13,7 @@ from ..architecture import Description, Stage
 from ..layers.initialise import initialise
 from .config import TraxConfig
 from .level import TraxLevel
-from .relative_attention import SharedBiases
+from ..layers.relative_attention import SharedBiases
 from .stages import split
 
 

@@ -17,7 +17,7 @@ from ..cache import State
 from .attention_resampling import DOWN, UP, AttentionMerge, AttentionShorten, HandBack
 from .config import TraxConfig
 from .level import TraxLevel
-from .relative_attention import key_value_caches, with_tables
+from ..layers.relative_attention import key_value_caches, with_tables
 from .relative_stack import RelativeStack
 
 
