@@ -58,7 +58,9 @@ class DynamicPoolingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
                 'tower alone for "none", and of the coarse or the last one for all others'
             )
         if (self.stride is not None) != (self.boundaries == "fixed"):
-            raise ConfigError(f'the boundaries "fixed", and no others, have a stride, got {self.stride} for "{self.boundaries}"')
+            raise ConfigError(
+                f'the boundaries "fixed", and no others, have a stride, got {self.stride} for "{self.boundaries}"'
+            )
         if self.stride is not None and self.stride < 1:
             raise ConfigError(f"the stride of fixed boundaries must be at least 1, got {self.stride}")
         if bool(self.ids) != (self.boundaries == "whitespaces"):

@@ -17,9 +17,9 @@ from torch_sessions import logits_of, shake, torch_session
 
 from foveal import CapacityError, ConfigError
 from foveal.contract import BorrowSpec, CacheSpec, InputSpec
+from foveal.models.layers.relative_attention import Distances, usual_frequencies
 from foveal.models.trax.config import TraxConfig
 from foveal.models.trax.model import TraxHourglass
-from foveal.models.layers.relative_attention import Distances, usual_frequencies
 
 SIZES: dict[str, Any] = {"vocab_size": 41, "dim": 24, "heads": 3, "ff_dim": 32, "context": 96}
 HIERARCHIES = ["1@1 2@3 1@1", "2@1 1@5 0@1", "1@1 1@2 1@6 1@2 1@1", "0@1 1@2 0@4 1@12 0@4 1@2 0@1"]
