@@ -60,11 +60,10 @@ def _attention(config: DynamicPoolingConfig, w: Weights, name: str, x: Tensor) -
     query = _linear(w, f"{name}attention.attend.query", x).unflatten(-1, heads)
     key, value = (part.unflatten(-1, heads) for part in _linear(w, f"{name}key_value.projection", x).chunk(2, -1))
     context, location = (w[f"biases.{kind}"][:, 0] for kind in ("context", "location"))
+    frequencies = 10_000 ** (-torch.arange(0, config.dim, 2, dtype=x.dtype) / config.dim)
     found = torch.zeros(rows, *heads, dtype=x.dtype)
     for i in range(rows):
-        back = (i - torch.arange(i + 1, dtype=x.dtype))[:, None] / 10_000 ** (
-            torch.arange(0, config.dim, 2) / config.dim
-        ).double()
+        back = (i - torch.arange(i + 1, dtype=x.dtype))[:, None] * frequencies
         distance = _linear(w, f"{name}attention.position", torch.cat((back.sin(), back.cos()), -1)).unflatten(-1, heads)
         scores = torch.einsum("hd,jhd->hj", query[i] + context, key[: i + 1])
         scores += torch.einsum("hd,jhd->hj", query[i] + location, distance)

@@ -35,7 +35,8 @@ def boundaries_of(config: DynamicPoolingConfig, predictor: BoundaryPredictor | N
         return (torch.arange(ids.shape[1]) % config.stride == 0).expand(ids.shape)
     if predictor is None:
         return torch.isin(ids, torch.tensor(config.ids))
-    return predictor(rows)[:, :, 0] > THRESHOLD
+    likely: Tensor = predictor(rows)[:, :, 0] > THRESHOLD
+    return likely
 
 
 def pool(rows: Tensor, boundaries: Tensor) -> Tensor:

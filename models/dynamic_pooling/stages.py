@@ -1,9 +1,9 @@
 """How a model with dynamic pooling splits into stages: a tower each, `pre`, `middle` and `post`.
 
-Where the data decides, `middle` has a clock, and firing 0, before there is any token, is the row of no group: firing f + 1 reads
-the span of rows that boundary f closes, and `post` the newest of its rows. Where groups close every k tokens, from token 0 on,
-firing f is that of token k * f, as an Hourglass has it; the row of no group is then a constant that no token ever sees but by
-its keys and values.
+Where the data decides, `middle` has a clock, and firing 0, before there is any token, is the row of no group: firing f + 1
+reads the span of rows that boundary f closes, and `post` the newest of its rows. Where groups close every k tokens, from token
+0 on, firing f is that of token k * f, as an Hourglass has it; the row of no group is then a constant that no token ever sees
+but by its keys and values.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class WindowStage(nn.Module):
         sums = inputs[0].reshape(batch, rows // self.stride, self.stride, dim).sum(2)
         is_first = state.positions(sums.shape[1])[:, :, None] == 0
         x = self.norm(torch.where(is_first, sums, sums / self.stride))
-        x = self.tower(x, self.first_row.before(state))
-        return x[:, :, None].expand(-1, -1, self.stride, -1).reshape(batch, rows, dim)
+        y: Tensor = self.tower(x, self.first_row.before(state))
+        return y[:, :, None].expand(-1, -1, self.stride, -1).reshape(batch, rows, dim)
 
 
 class PostStage(nn.Module):

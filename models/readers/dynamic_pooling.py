@@ -1,8 +1,8 @@
 """Reader of PiotrNawrot/dynamic-pooling's checkpoints (1e6f360, Apache 2.0).
 
-Its trainer's `checkpoint_last.pt` holds the weights under `model_state`, the arguments of `MemTransformerLM` under `model_config`,
-and all options of the training under `args`, where the stride of `fixed` boundaries is; `vocab` has the id of the space, at
-which `whitespaces` are. Weights alone need a `config.json` with the same arguments under `kwargs`.
+Its trainer's `checkpoint_last.pt` holds the weights under `model_state`, the arguments of `MemTransformerLM` under
+`model_config`, and all options of the training under `args`, where the stride of `fixed` boundaries is; `vocab` has the id of
+the space, at which `whitespaces` are. Weights alone need a `config.json` with the same arguments under `kwargs`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _BESIDE = ("context", "fixed_sf", "whitespace_id")
 _NOTES = ("repository", "commit", "boundary")
 _TRAINING = words(
     "work_dir cuda log_interval data dataset init emb_init init_range emb_init_range init_std proj_init_std tokenizer_path "
-    "optim lr scheduler warmup_step clip weight_decay adam_b1 adam_b2 adam_eps max_step batch_size batch_chunk roll shuffle fp16 "
-    "seed nw eval_max_steps eval_interval eval_batch_size ckpt_path local_rank n_all_param autoreg"
+    "optim lr scheduler warmup_step clip weight_decay adam_b1 adam_b2 adam_eps max_step batch_size batch_chunk roll shuffle "
+    "fp16 seed nw eval_max_steps eval_interval eval_batch_size ckpt_path local_rank n_all_param autoreg"
 )
 """Options of its trainer that change no logits."""
 
@@ -93,8 +93,8 @@ def load_dynamic_pooling(path: Path, config: Mapping[str, Any], reading: Reading
     model_config = config_from_kwargs(said.kwargs, said.beside, said.what)
     if model_config.boundaries == "gumbel":
         reading.notes.append(
-            "the original draws noise for gumbel boundaries whenever it runs, so that no two runs of it agree; here a boundary is "
-            "where its probability is above 0.5"
+            "the original draws noise for gumbel boundaries whenever it runs, so that no two runs of it agree; here a boundary "
+            "is where its probability is above 0.5"
         )
     assumed(reading.notes, said.beside, {"context": model_config.context})
     return _from_state_dict(read_weights(path, reading), model_config, path)
@@ -156,8 +156,8 @@ def _said(path: Path, config: Mapping[str, Any]) -> _Said:
     kwargs = _as_mapping(saved.get("model_config")) or {name: args[name] for name in _Kwargs.__struct_fields__ if name in args}
     if not kwargs:
         raise CheckpointError(
-            f"{path} holds the weights of a {CLASS}, but neither model_config nor args, which say its sizes; write a config.json "
-            f"beside it, for instance {EXAMPLE}; {PAGE}"
+            f"{path} holds the weights of a {CLASS}, but neither model_config nor args, which say its sizes; write a "
+            f"config.json beside it, for instance {EXAMPLE}; {PAGE}"
         )
     others = ("fixed_sf", "tgt_len", "eval_tgt_len", "eval_total_len")
     require_known(args, {*_TRAINING, *_Kwargs.__struct_fields__, *others}, f"args of {path}")
