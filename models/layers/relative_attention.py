@@ -149,16 +149,14 @@ class RelativeAttention(nn.Module):
         frequencies: of the sinusoids, fp64 `[dim / 2]`; None: the usual ones.
     """
 
-    frequencies: Tensor
-
     def __init__(
         self, config: LayerConfig, biases: SharedBiases, distances: Distances, frequencies: Tensor | None = None
     ) -> None:
         super().__init__()
         self.attend = RelativeQuery(config, biases, distances)
         self.position = nn.Linear(config.dim, config.heads * config.head_dim)
-        frequencies = usual_frequencies(config.dim) if frequencies is None else frequencies
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        # No buffer, which would follow the weights to a precision that is too low for angles of far distances.
+        self.frequencies = usual_frequencies(config.dim) if frequencies is None else frequencies
 
     def forward(self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from the first L rows `[B, L, D]` there are, as `RelativeQuery`."""
