@@ -39,6 +39,7 @@ SCRIPT = (
 _INERT: list[Any] = [
     argparse.Namespace,
     types.SimpleNamespace,
+    (types.SimpleNamespace, "utils.vocabulary.Vocab"),
     PosixPath,
     PurePosixPath,
     PureWindowsPath,
@@ -51,7 +52,8 @@ _INERT: list[Any] = [
     (np.zeros(1).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
     (np.zeros(1).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
 ]
-"""Types that trainers save beside weights. Making one runs nothing, whatever it is given."""
+"""Types that trainers save beside weights, and stand-ins for classes of theirs that hold data alone (dynamic-pooling's
+vocabulary). Making one runs nothing, whatever it is given."""
 
 
 @dataclass
@@ -102,6 +104,19 @@ def names_in(path: Path) -> set[str]:
         return {name for found in models.values() for name in unwrapped(found.tensors, files[0], [])}
     except (CheckpointError, SafetensorError, OSError):
         return set()
+
+
+def saved_beside(path: Path) -> dict[str, Any]:
+    """What a trainer saved beside the weights, by the names of entries; empty if the format can't hold any.
+
+    Raises:
+        CheckpointError: as `read_weights`, of a file that is not whole or asks for more than containers, numbers and text.
+    """
+    path = require_weights(path)
+    if path.suffix == ".json" or _holds_safetensors(path):
+        return {}
+    saved = _unpickled(path)
+    return {name: value for name, value in saved.items() if isinstance(name, str)} if isinstance(saved, Mapping) else {}
 
 
 def unwrapped(tensors: Mapping[str, Tensor], where: Path, notes: list[str]) -> dict[str, Tensor]:

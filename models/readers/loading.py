@@ -19,6 +19,7 @@ from ..weights import Reading, names_in
 from . import lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
 from .damage import damage_named
+from .dynamic_pooling import is_dynamic_pooling, load_dynamic_pooling
 from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
 from .patch_decoder import is_patch_decoder, load_patch_decoder
@@ -55,6 +56,7 @@ LAYOUTS = (
     Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
     Layout("trax", 'the class "HourglassLM", or kwargs with "vanilla_layers"', is_trax, load_trax),
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
+    Layout("dynamic-pooling", 'the class "MemTransformerLM", or its weights', is_dynamic_pooling, load_dynamic_pooling),
     Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
     Layout("x-transformers", 'the class "TransformerWrapper"', is_x_transformers, load_x_transformers),
