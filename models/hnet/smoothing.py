@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...contract import CacheSpec
 from ..cache import State
+from ..layers.fade import fades
 
 SMOOTH = "smooth"
 """The cache of mixed rows."""
@@ -33,13 +34,10 @@ def smooth_step(z: Tensor, chances: Tensor, state: State) -> Tensor:
     places = (first - 1).clamp(min=0)[:, :, None].expand(-1, -1, z.shape[2])
     before = torch.where(first[:, :, None] == 0, 0.0, state.read(SMOOTH)[:, 0].gather(1, places))  # [B, 1, D]
     weights = _weights(chances)
-    rows = torch.arange(z.shape[1], device=z.device)
-    seen = rows <= rows[:, None]  # [L, L]
-    total = (1 - weights).log() @ seen.to(weights.dtype).transpose(0, 1)  # [B, L]
-    between = torch.where(seen, total[:, :, None] - total[:, None], -torch.inf).exp()  # [B, L, L]
-    mixed = (between * weights[:, None]).to(z.dtype) @ z + total.exp().to(z.dtype)[:, :, None] * before
+    between = fades((1 - weights).log())  # [B, L, L]
+    mixed = (between * weights[:, None]).to(z.dtype) @ z + (between[..., :1] * (1 - weights[:, :1, None])).to(z.dtype) * before
     written = state.write(SMOOTH, mixed[:, None], first[:, 0])[:, 0]
-    return written.gather(1, (first + rows)[:, :, None].expand(-1, -1, z.shape[2]))
+    return written.gather(1, state.positions(z.shape[1])[:, :, None].expand(*z.shape))
 
 
 def smooth_cache(dim: int) -> CacheSpec:

@@ -13,6 +13,7 @@ from ...contract import CacheSpec
 from ...errors import ConfigError
 from ..cache import State
 from ..config import LayerConfig
+from .fade import fades
 from .norm import norm_of
 
 
@@ -132,14 +133,11 @@ class Mamba2(nn.Module):
             rate: `[B, L, H]`.
             memory: before them.
         """
-        places = torch.arange(x.shape[1], device=x.device)
-        seen = places <= places[:, None]  # [L, L]: rows see themselves and those before
         decay = (-rate * self.log_decay.exp()).transpose(1, 2)  # [B, H, L], negative
-        total = decay @ seen.to(x.dtype).transpose(0, 1)  # a cumulative sum, which not every engine has
-        between = torch.where(seen, total[..., None] - total[..., None, :], -torch.inf).exp()  # [B, H, L, L]
+        between = fades(decay)  # [B, H, L, L]
         values = (x * rate[..., None]).transpose(1, 2)  # [B, H, L, P]
-        faded = total[..., :1, None].exp() * memory  # as the first row sees it
-        since = (total - total[..., :1]).exp()[..., None]  # [B, H, L, 1]
+        faded = decay[..., :1, None].exp() * memory  # as the first row sees it
+        since = between[..., :1]  # [B, H, L, 1]
         scores = (read @ write.transpose(1, 2))[:, None] * between
         found = scores @ values + since * (read[:, None] @ faded)  # [B, H, L, P]
         last = between[:, :, -1, :, None] * values
