@@ -25,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from .contract import EndRule, StageSpec
+from .contract import EndRule, StageSpec, problem_of
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
 from .json_files import decode
@@ -291,25 +291,10 @@ def _check_references(directory: Path, manifest: Manifest) -> None:
     for name in sorted(mentioned - manifest.files.keys()):
         raise BundleError(f"the manifest of {directory} mentions {name} but gives no size and hash for it; it was altered")
     names = [entry.spec.name for entry in manifest.stages]
-    by_name = {entry.spec.name: entry.spec for entry in manifest.stages}
-    for index, entry in enumerate(manifest.stages):
-        for given in entry.spec.inputs:
-            if given.source is not None and given.source not in names[:index]:
-                raise BundleError(
-                    f'stage "{entry.spec.name}" of {directory} reads "{given.source}", expected one of the stages before it'
-                )
-            if given.source is not None and given.width != by_name[given.source].width:
-                raise BundleError(
-                    f'stage "{entry.spec.name}" of {directory} reads rows of width {given.width} from "{given.source}", '
-                    f"which gives them {by_name[given.source].width} wide; convert the checkpoint again"
-                )
-        for borrowed in entry.spec.borrows:
-            if borrowed.stage not in by_name or borrowed.cache not in by_name[borrowed.stage].caches:
-                raise BundleError(
-                    f'stage "{entry.spec.name}" of {directory} borrows {borrowed.cache.name} of "{borrowed.stage}", '
-                    "which has no such cache; convert the checkpoint again"
-                )
+    if problem := problem_of([entry.spec for entry in manifest.stages], f" of {directory}"):
+        raise BundleError(f"{problem}; convert the checkpoint again")
     _check_logits(directory, manifest)
+    _check_clocks(directory, manifest)
     for rule in manifest.model.end_rules:
         if max(rule.ids, default=0) >= manifest.model.vocab_size:
             raise BundleError(
@@ -333,6 +318,17 @@ def _check_logits(directory: Path, manifest: Manifest) -> None:
             raise BundleError(
                 f'stage "{spec.name}" of {directory} gives logits of {spec.width} tokens, expected the '
                 f"{manifest.model.vocab_size} of the model; convert the checkpoint again"
+            )
+
+
+def _check_clocks(directory: Path, manifest: Manifest) -> None:
+    """Tokens that fire stages are the model's."""
+    for entry in manifest.stages:
+        ids = () if entry.spec.clock is None else entry.spec.clock.ids
+        if max(ids, default=0) >= manifest.model.vocab_size:
+            raise BundleError(
+                f'stage "{entry.spec.name}" of {directory} is fired by the token id {max(ids)}, expected ids below '
+                f"{manifest.model.vocab_size}; convert the checkpoint again"
             )
 
 

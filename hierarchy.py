@@ -15,7 +15,7 @@ from functools import cached_property
 
 from .errors import ConfigError
 
-_ENTRY = re.compile(r"(\d+)@(\d+)")
+_ENTRY = re.compile(r"(\d+)@(?:(\d+)|~(\d+(?:\.\d+)?))")
 _HOURGLASS, _TOP_DOWN, _BOTTOM_UP = "2@1 8@4 2@1", "4@16 3@4 4@1", "2@1 2@4 2@16 2@1"
 _ONE_SCALE = "6@1"
 MAX_LAYERS = 4096
@@ -24,13 +24,22 @@ MAX_LAYERS = 4096
 
 @dataclass(frozen=True)
 class Level:
-    """`layers` Transformer layers that see one vector per `stride` tokens."""
+    """`layers` layers that see one vector per `stride` tokens.
+
+    Where the data decides when they fire, `stride` is 1, and `expected` says after how many tokens on average: `8@~4.5`.
+    """
 
     layers: int
     stride: int
+    expected: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.layers}@{self.stride}"
+        return f"{self.layers}@{self.stride}" if self.expected is None else f"{self.layers}@~{self.expected:g}"
+
+    @property
+    def tokens_per_vector(self) -> float:
+        """On average."""
+        return self.stride if self.expected is None else self.expected
 
 
 @dataclass(frozen=True)
@@ -92,12 +101,13 @@ class Hierarchy:
         levels = []
         for entry in text.split():
             match = _ENTRY.fullmatch(entry)
-            if match is None or int(match[2]) == 0:
+            if match is None or float(match[2] or match[3]) < 1:
                 raise ConfigError(
                     f'malformed hierarchy "{text}": got the entry "{entry}", expected layers@factor '
-                    f'with factor >= 1; write for instance "{_HOURGLASS}"'
+                    f'with factor >= 1, or layers@~factor where the data decides; write for instance "{_HOURGLASS}"'
                 )
-            levels.append(Level(int(match[1]), int(match[2])))
+            expected = None if match[2] else float(match[3])
+            levels.append(Level(int(match[1]), int(match[2] or 1), expected))
         hierarchy = cls(tuple(levels))
         if hierarchy.depth == 0:
             raise hierarchy._error("there are no layers at all")
@@ -146,4 +156,4 @@ class Hierarchy:
     @property
     def layer_equivalents(self) -> float:
         """Layers' worth of work per token: the sum of layers / stride."""
-        return sum(level.layers / level.stride for level in self.levels)
+        return sum(level.layers / level.tokens_per_vector for level in self.levels)

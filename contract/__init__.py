@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .checks import problem_of
+from .clock import ClockSpec
 from .derived import (
     begins_ahead,
     late_stages,
@@ -15,13 +17,26 @@ from .derived import (
     vocab_size_of,
 )
 from .end_rules import EndRule, patch_rule, rules_by_name
-from .schema import BEGINNING, TENSOR_NAMES, BorrowSpec, CacheSpec, Fires, InputSpec, Kind, Limits, StageSpec, layer_caches
+from .schema import (
+    BEGINNING,
+    TENSOR_NAMES,
+    BorrowSpec,
+    CacheSpec,
+    Fires,
+    InputSpec,
+    Kind,
+    Limits,
+    Reads,
+    StageSpec,
+    layer_caches,
+)
 from .tensors import (
     CANDIDATES,
     DRAWS,
     Contract,
     TensorSpec,
     contract_of,
+    read_tensors,
     resident_contract_of,
     sampler_contract,
     size_of,
@@ -34,12 +49,14 @@ __all__ = [
     "TENSOR_NAMES",
     "BorrowSpec",
     "CacheSpec",
+    "ClockSpec",
     "Contract",
     "EndRule",
     "Fires",
     "InputSpec",
     "Kind",
     "Limits",
+    "Reads",
     "StageSpec",
     "TensorSpec",
     "begins_ahead",
@@ -50,6 +67,8 @@ __all__ = [
     "page_of",
     "patch_rule",
     "period_of",
+    "problem_of",
+    "read_tensors",
     "resident_contract_of",
     "rewinds_of",
     "room_of",

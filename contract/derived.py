@@ -41,8 +41,11 @@ def late_stages(stages: Sequence[StageSpec]) -> frozenset[str]:
     """Those whose rows nobody reads in the decode step that makes them: the others need not wait for them.
 
     Rows are addressed linearly, so what holds for the first few periods of firing holds for ever. It holds of the rows made in
-    the step: a stage that runs again from its last reset writes older ones too, and is waited for.
+    the step: a stage that runs again from its last reset writes older ones too, and is waited for. Where the data decides who
+    fires, the rest of a step reads what fired in it.
     """
+    if any(stage.clock is not None for stage in stages):
+        return frozenset()
     period = period_of(stages)
     waited_for = {stages[-1].name, *(borrowed.stage for stage in stages for borrowed in stage.borrows)}
     for token in range(BEGINNING, 3 * period):
@@ -58,7 +61,7 @@ def late_stages(stages: Sequence[StageSpec]) -> frozenset[str]:
 
 def begins_ahead(stages: Sequence[StageSpec]) -> bool:
     """Whether some stage fires before there is any token."""
-    return any(stage.fires == "ahead" for stage in stages)
+    return any(stage.begins_ahead for stage in stages)
 
 
 def rewinds_of(stages: Sequence[StageSpec]) -> int | None:
@@ -73,7 +76,7 @@ def leads_of(stages: Sequence[StageSpec]) -> dict[str, int]:
     for stage in stages:
         for given in stage.inputs:
             if given.source is not None:
-                shifts[given.source] = max(shifts[given.source], given.shift)
+                shifts[given.source] = max(shifts[given.source], given.reach)
     return shifts
 
 

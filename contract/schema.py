@@ -9,18 +9,28 @@ from typing import Literal
 
 import msgspec
 
+from ..errors import ConfigError
+from .clock import ClockSpec
+
 Fires = Literal["open", "close", "ahead"]
 Kind = Literal["tokens", "window", "stream", "context"]
+Reads = Literal["stride", "newest", "span"]
 TENSOR_NAMES: dict[Kind, str] = {"tokens": "input_ids", "window": "window", "stream": "stream", "context": "context"}
 BEGINNING = -1
 """The position of no token, before the first, which causes the first firing of stages that fire ahead."""
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where one input comes from: firing i reads rows `[i * count - shift, i * count - shift + count)` of its source.
+    """Where one input comes from, and which rows of its source a firing reads.
 
-    Rows before the first are zeros. A `window` of k rows shifted by k-1 ends with the newest row: the causal shift of
-    Hourglass. `tokens` have no source; those before the first are 0. `width` is that of the source's rows.
+    - `stride`: firing i reads rows `[i * count - shift, i * count - shift + count)`. A `window` of k rows shifted by k-1 ends
+      with the newest row: the causal shift of Hourglass.
+    - `newest`: the `count` newest rows but `shift` that there are once the token that causes the firing is seen, those among
+      them that this very token made.
+    - `span`: all rows since the firing before, those that the token made included, less the newest `shift`: as many as come.
+
+    The last two are for stages whose firings the data decides, and for what reads those. Rows before the first are zeros.
+    `tokens` have no source; those before the first are 0. `width` is that of the source's rows.
     """
 
     kind: Kind
@@ -28,13 +38,20 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     count: int = 1
     shift: int = 0
     width: int = 0
+    reads: Reads = "stride"
+
+    @property
+    def reach(self) -> int:
+        """Rows before the first that the first firings may read."""
+        return {"stride": self.shift, "newest": self.count + self.shift, "span": 0}[self.reads]
 
 
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stage remembers from firing to firing: rows `[H, Dh]`, of which each firing writes `rows`.
 
     A layer's keys and values are two caches, `0.key` and `0.value`. A cache that `keeps` so many rows has no more: the graph
-    writes over old ones, at places worked out from the position.
+    writes over old ones, at places worked out from the position. A `recurrent` one is a state, `rows` in all, that each call
+    replaces as a whole: what it was before is gone, so a rewind takes a copy of it and runs the firings since again.
     """
 
     name: str
@@ -42,9 +59,12 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     width: int
     rows: int = 1
     keeps: int | None = None
+    recurrent: bool = False
 
     def length(self, firings: int) -> int:
         """Rows after so many firings, at least 1."""
+        if self.recurrent:
+            return self.rows
         return max(firings * self.rows, 1) if self.keeps is None else self.keeps
 
 
@@ -71,7 +91,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     A stage that fires `open` runs for token t when it opens a group, `t % stride == 0`; one that fires `close` when it
     completes one. One that fires `ahead` runs for group i when token `i * stride - 1` is known, and for the first before there
-    is any token. Each firing appends `output_rows` rows to its output, of width `width` (of logits: the vocabulary).
+    is any token. Where the data decides, the stage has a `clock`, and stride 1: the shortest there can be. Each firing appends
+    `output_rows` rows to its output, of width `width` (of logits: the vocabulary).
 
     Attributes:
         caches: what it remembers, and `borrows`: whose caches it reads.
@@ -99,16 +120,28 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     page: int | None = None
     rewinds: int | None = None
     cache_dtype: Literal["float32", "float16"] = "float32"
+    clock: ClockSpec | None = None
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it has a state that each firing replaces."""
+        return any(cache.recurrent for cache in self.caches)
 
     def firings(self, start: int, tokens: int) -> range:
         """Indices of the firings caused by tokens `[start, start + tokens)`; `start` may be the beginning."""
+        self._require_stride()
         begin, stride = start - self.delay, self.stride
         first, last = -(-begin // stride), -(-(begin + tokens) // stride)
         return range(first, last) if first >= 0 else range(max(last, 0))
 
     def fired_by(self, firing: int) -> int:
         """The token that causes a firing; the beginning, where there is none yet."""
+        self._require_stride()
         return firing * self.stride + self.delay
+
+    def place_of(self, firing: int) -> str:
+        """A firing, for people: by the token that causes it where that is arithmetic."""
+        return f"token {self.fired_by(firing)}" if self.clock is None else f"firing {firing}"
 
     @property
     def delay(self) -> int:
@@ -126,8 +159,20 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return -(-tokens // self.stride)
 
     def capacity_firings(self, capacity_tokens: int) -> int:
-        """Firings that there must be room for, at least 1."""
+        """Firings that there must be room for, at least 1; where the data decides, each token may fire it."""
+        if self.clock is not None:
+            return capacity_tokens + self.begins_ahead
         return max(self.firings_within(capacity_tokens), 1)
+
+    @property
+    def begins_ahead(self) -> bool:
+        """Whether it fires before there is any token."""
+        return self.fires == "ahead"
+
+    def _require_stride(self) -> None:
+        """Only a clock of a sequence knows the firings that the data decides."""
+        if self.clock is not None:
+            raise ConfigError(f'when stage "{self.name}" fires is decided by the data; ask a session that has seen the tokens')
 
     def names(self) -> list[str]:
         """Names of its row inputs in the graph, in order: the kind, and the source too where there are several of a kind."""

@@ -2,7 +2,8 @@
 
 Rows between stages are time-major, `[rows, B, D]`, so that any run of rows of any batch is one contiguous block and can be
 bound in place (docs/adr/0002). Letters: B batch, L firings of the stage in this call, k rows per firing, D width, H heads,
-Dh head width, S capacity in firings, N rows whose logits are wanted, V vocabulary.
+Dh head width, S capacity in firings, N rows whose logits are wanted, V vocabulary. Where the data decides what firings read,
+M is the length of the block of rows that holds all of it, and P that of the longest span.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Contract:
 
 def contract_of(stage: StageSpec) -> Contract:
     """The tensors of a stage's graph."""
-    inputs = [_row_input(name, given) for name, given in zip(stage.names(), stage.inputs, strict=True)]
+    inputs = read_tensors(stage)
     if stage.uses_position:
         inputs.append(_POSITION)
     if stage.output == "logits":
@@ -60,7 +61,8 @@ def contract_of(stage: StageSpec) -> Contract:
         past, present = f"past_key_values.{cache.name}", f"present.{cache.name}"
         shape = _cache_shape(cache, "S")
         inputs.append(TensorSpec(past, stage.cache_dtype, shape, _cache_meaning(cache), present))
-        outputs.append(TensorSpec(present, stage.cache_dtype, shape, "the same, with the rows of these firings", past))
+        after = "the same, after these firings" if cache.recurrent else "the same, with the rows of these firings"
+        outputs.append(TensorSpec(present, stage.cache_dtype, shape, after, past))
     return Contract(tuple(inputs), tuple(outputs))
 
 
@@ -96,6 +98,8 @@ def _times(factor: int, letter: str) -> str:
 
 
 def _cache_shape(cache: CacheSpec, letter: str) -> tuple[int | str, ...]:
+    if cache.recurrent:
+        return ("B", cache.heads, cache.rows, cache.width)
     return ("B", cache.heads, _times(cache.rows, letter) if cache.keeps is None else cache.keeps, cache.width)
 
 
@@ -142,8 +146,27 @@ _INPUT_MEANING: dict[Kind, str] = {
 }
 
 
+def read_tensors(stage: StageSpec) -> list[TensorSpec]:
+    """What a stage's graph is given of the rows it reads: the rows of each input, and where firings find theirs."""
+    each = zip(stage.names(), stage.inputs, strict=True)
+    return [tensor for name, given in each for tensor in (_row_input(name, given), *_places(name, given))]
+
+
 def _row_input(name: str, given: InputSpec) -> TensorSpec:
-    rows = _times(given.count, "L")
+    rows = _times(given.count, "L") if given.reads == "stride" else f"M.{name}"
     if given.kind == "tokens":
         return TensorSpec(name, "int64", ("B", rows), _INPUT_MEANING["tokens"])
     return TensorSpec(name, "float32", (rows, "B", given.width), _INPUT_MEANING[given.kind])
+
+
+def _places(name: str, given: InputSpec) -> tuple[TensorSpec, ...]:
+    """Which rows of the block are each firing's: all sequences of a call find theirs at the same places."""
+    if given.reads == "newest":
+        return (TensorSpec(f"{name}.index", "int64", ("L",), f"the first of the {given.count} rows that each firing reads"),)
+    if given.reads == "span":
+        return (
+            TensorSpec(f"{name}.first", "int64", ("L",), "the first row of each firing's span"),
+            TensorSpec(f"{name}.within", "int64", (f"P.{name}",), "0 to P - 1"),
+            TensorSpec(f"{name}.lengths", "int64", ("B", "L"), "rows of each firing's span, at most P"),
+        )
+    return ()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .architecture import Architecture, Description, Stage, StageModule, count_parameters
     from .cache import State
     from .layers.stack_stage import StackStage, stack_stage
+    from .spans import Spans
 
 SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "top_down", "vanilla")}
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
@@ -17,6 +18,7 @@ SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.
 _PLACES = {
     "Architecture": ".architecture",
     "Description": ".architecture",
+    "Spans": ".spans",
     "StackStage": ".layers.stack_stage",
     "Stage": ".architecture",
     "StageModule": ".architecture",
@@ -29,6 +31,7 @@ __all__ = [
     "SHIPPED_TEXT",
     "Architecture",
     "Description",
+    "Spans",
     "StackStage",
     "Stage",
     "StageModule",

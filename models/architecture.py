@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,11 +43,12 @@ class Description:
 class StageModule(Protocol):
     """What a stage computes: an `nn.Module` called like this."""
 
-    def __call__(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
+    def __call__(self, inputs: Sequence[Any], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """Run L firings.
 
         Args:
-            inputs: in the order of the stage's specification: token ids `[B, count * L]`, rows `[B, count * L, width]`.
+            inputs: in the order of the stage's specification: token ids `[B, count * L]`, rows `[B, count * L, width]`, or of
+                spans of unknown length a `Spans` (`models.spans`).
             state: the caches of the stage.
             logit_rows: of the stage that gives logits, which of the L firings to give them for, int64 `[N]`; None: all.
 

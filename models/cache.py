@@ -60,6 +60,14 @@ class State(LayerState, Protocol):
         """
         ...
 
+    def replace(self, name: str, state: Tensor) -> None:
+        """Let this `[B, H, rows, W]` be one of the stage's recurrent caches from now on, once in a call.
+
+        Engines write it over what `read` gave, so one operation alone may read that, and `state` must depend on it: of a state
+        that decays, its product with the first row's decay; of a convolution's window, its concatenation with the new rows.
+        """
+        ...
+
     def borrowed(self, stage: str, name: str) -> Tensor:
         """A cache of another stage, `[B, H, S, W]`, all its rows; those that are not there yet are to be hidden by a mask."""
         ...
@@ -140,6 +148,10 @@ class StageState:
         start = int(first.flatten()[0])
         self.tensors[name][:, :, start : start + rows.shape[2]] = rows
         return self.tensors[name]
+
+    def replace(self, name: str, state: Tensor) -> None:
+        """As `State.replace`."""
+        self.tensors[name][...] = state
 
     def borrowed(self, stage: str, name: str) -> Tensor:
         """As `State.borrowed`."""

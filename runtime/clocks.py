@@ -1,98 +1,194 @@
 """When the stages of a sequence fire: a clock leads from tokens to firings, and back.
 
-A stage of a fixed stride is its own clock, by arithmetic (`StageSpec.firings`, `fired_by`, `firings_within`). Where the data
+A stage of a fixed stride has its clock by arithmetic (`StageSpec.firings`, `fired_by`, `firings_within`). Where the data
 decides, the clock is a log: for every token how often the stage had fired by then. It only grows, and rewinding a sequence is
-reading it further down, at any phase, as with rows and caches (docs/adr/0022).
+reading it further down, at any phase, as with rows and caches (docs/adr/0022, docs/adr/0024).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from ..contract import StageSpec
-from ..errors import InputError
-from .rows import Ids, TokenLog
+from ..contract import BEGINNING, ClockSpec, StageSpec
+from .boundaries import Boundaries
+from .rows import Array, Ids
 
 
 class Clock(Protocol):
     """From tokens of a sequence to a stage's firings, which are numbered from 0."""
 
     def firings(self, start: int, tokens: int) -> range:
-        """Indices of the firings that tokens `[start, start + tokens)` cause."""
+        """Indices of the firings that tokens `[start, start + tokens)` cause; `start` may be the beginning."""
         ...
 
     def fired_by(self, firing: int) -> int:
-        """The token that causes a firing."""
+        """The token that causes a firing; the beginning, where there is none yet."""
+        ...
+
+    def causes(self, firings: range) -> Ids:
+        """The tokens that cause firings, `[n]`."""
         ...
 
     def firings_within(self, tokens: int) -> int:
         """How often the first so many tokens fire it."""
         ...
 
-    def capacity_firings(self, capacity_tokens: int) -> int:
-        """Firings that there must be room for, at least 1."""
+    def firings_within_each(self, tokens: Ids) -> Ids:
+        """The same of several numbers of tokens, `[n]`."""
         ...
 
 
-class LoggedClock:
-    """A clock that is written as tokens come: `count[t]` is how often the first t tokens fire the stage.
+class StrideClock:
+    """Of a stage of a fixed stride."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        self._stride, self._delay = spec.stride, spec.delay
+        self.firings, self.fired_by, self.firings_within = spec.firings, spec.fired_by, spec.firings_within
+
+    def causes(self, firings: range) -> Ids:
+        """As `Clock.causes`."""
+        return np.arange(firings.start, firings.stop) * self._stride + self._delay
+
+    def firings_within_each(self, tokens: Ids) -> Ids:
+        """As `Clock.firings_within_each`."""
+        found: Ids = -(-(tokens - self._delay) // self._stride)
+        return np.maximum(found, 0)
+
+
+class ClockLog:
+    """Where the boundaries of a sequence are: written as tokens come, read at any of them.
+
+    `count[t]` is how many boundaries the first t tokens have made, and `ends[i]` the token that made boundary i.
 
     Args:
-        opens: bool `[V]`, by token id, whether a token fires the stage.
-        capacity: tokens that there is room for.
+        spec: the rule.
+        source: when the rows come that may be boundaries.
+        count: int64 `[capacity + 1]`, zeros, and `ends`: `[capacity]`. A batch has a row of each for every slot.
     """
 
-    def __init__(self, opens: npt.NDArray[np.bool_], capacity: int) -> None:
-        self._opens, self._known = opens, 0
-        self._count = np.zeros(capacity + 1, np.int64)
+    def __init__(self, spec: ClockSpec, source: Clock, count: Ids, ends: Ids) -> None:
+        self.spec, self.count, self.ends = spec, count, ends
+        self.boundaries = Boundaries(spec)
+        self._source = source
 
-    def see(self, tokens: TokenLog, start: int, stop: int) -> None:
-        """Tokens `[start, stop)` of a sequence are in its log; those before them were seen, or are looked at now."""
-        start = min(start, self._known)
-        ids = tokens.array[:, tokens.lead + start : tokens.lead + stop]
-        fires = self._opens[ids[0]]
-        if len(ids) > 1 and (self._opens[ids] != fires).any():
-            raise InputError(
-                "sequences of one session fire a stage whose firings the data decides in step, and these ids do not; "
-                "append them to a batch (model.batch), in which each has its own clock"
-            )
-        self._count[start + 1 : stop + 1] = self._count[start] + np.cumsum(fires)
-        self._known = stop
+    def append(self, start: int, tokens: int, values: Array) -> None:
+        """Write down the boundaries that tokens `[start, start + tokens)` make; those before are in the log.
 
-    def forget(self) -> None:
-        """The token log holds another sequence from now on."""
-        self._known = 0
+        Args:
+            start: the first token.
+            tokens: how many.
+            values: of the rows that come with them `[n]`: float32, or the ids of tokens.
+        """
+        rows, before = self._source.firings(start, tokens), int(self.count[start])
+        last = self._row_of(before - 1) if self.boundaries.look_back else 0
+        if tokens == 1:  # of every token that is decoded
+            made = len(rows) > 0 and self.boundaries.is_one(rows.start, last, values[0])
+            self.count[start + 1] = before + made
+            if made:
+                self.ends[before] = start
+            return
+        made_by = self._source.causes(rows)[self.boundaries.among(rows.start, last, values)]
+        steps = np.zeros(tokens, np.int64)
+        steps[made_by - start] = 1
+        self.count[start + 1 : start + tokens + 1] = before + np.cumsum(steps)
+        self.ends[before : before + len(made_by)] = made_by
+
+    def _row_of(self, boundary: int) -> int:
+        """The row that made a boundary; -1 before the first."""
+        return self._source.firings_within(int(self.ends[boundary]) + 1) - 1 if boundary >= 0 else -1
+
+    def made_within(self, tokens: int) -> Ids:
+        """The tokens among the first so many that made a boundary: a view."""
+        found: Ids = self.ends[: self.count[tokens]]
+        return found
+
+    def agree(self, start: int, tokens: int, values: Array) -> bool:
+        """Whether several sequences that stand at the same token make the same boundaries, by their values `[n, B]`."""
+        if values.shape[1] == 1:
+            return True
+        made = []
+        for of_one in values.T:
+            self.append(start, tokens, of_one)
+            made.append(self.made_within(start + tokens).tolist())
+        return all(of_one == made[0] for of_one in made)
+
+    def restore(self, ends: Ids) -> None:
+        """Let these be all boundaries that were made."""
+        self.ends[: len(ends)] = ends
+        self.count[...] = np.searchsorted(ends, np.arange(len(self.count)))
+
+
+class LoggedClock:
+    """Of a stage whose firings a log has; `ahead`: it fires once before there is a token."""
+
+    def __init__(self, log: ClockLog, ahead: bool) -> None:
+        self._log, self._ahead = log, int(ahead)
 
     def firings(self, start: int, tokens: int) -> range:
         """As `Clock.firings`."""
-        return range(int(self._count[max(start, 0)]), int(self._count[max(start + tokens, 0)]))
+        ahead, count = self._ahead, self._log.count
+        if start == BEGINNING:
+            return range(ahead + int(count[start + tokens]))
+        return range(ahead + int(count[start]), ahead + int(count[start + tokens]))
 
     def fired_by(self, firing: int) -> int:
         """As `Clock.fired_by`."""
-        return int(np.searchsorted(self._count[: self._known + 1], firing + 1)) - 1
+        boundary = firing - self._ahead
+        return BEGINNING if boundary < 0 else int(self._log.ends[boundary])
+
+    def causes(self, firings: range) -> Ids:
+        """As `Clock.causes`."""
+        if firings.start >= self._ahead:
+            return self._log.ends[firings.start - self._ahead : firings.stop - self._ahead]
+        return np.concatenate(([BEGINNING], self._log.ends[: firings.stop - self._ahead]))
 
     def firings_within(self, tokens: int) -> int:
         """As `Clock.firings_within`."""
-        return int(self._count[tokens])
+        return self._ahead + int(self._log.count[tokens])
 
-    def capacity_firings(self, capacity_tokens: int) -> int:
-        """As `Clock.capacity_firings`: each token may fire it."""
-        return capacity_tokens
-
-
-Clocks = Mapping[str, Callable[[int], LoggedClock]]
-"""For stages whose firings the data decides, by name: their clock, given the tokens that there must be room for."""
+    def firings_within_each(self, tokens: Ids) -> Ids:
+        """As `Clock.firings_within_each`."""
+        found: Ids = self._ahead + self._log.count[tokens]
+        return found
 
 
-def newest_rows(clock: Clock, tokens: Ids, rows: int) -> Ids:
-    """Index of the newest row that a stage has given once so many tokens are seen, with `rows` of each firing; -1: none."""
-    return np.array([clock.firings_within(seen) for seen in tokens.tolist()]) * rows - 1
+class Clocks:
+    """The clocks of all stages of one sequence, and the logs behind those that the data decides."""
+
+    def __init__(self, specs: Sequence[StageSpec], logs: Mapping[ClockSpec, tuple[Ids, Ids]]) -> None:
+        self.of: dict[str, Clock] = {}
+        self.logs: dict[ClockSpec, ClockLog] = {}
+        tokens = token_clock()
+        for spec in specs:
+            if spec.clock is None:
+                self.of[spec.name] = StrideClock(spec)
+                continue
+            if spec.clock not in self.logs:
+                source = tokens if spec.clock.stage is None else self.of[spec.clock.stage]
+                self.logs[spec.clock] = ClockLog(spec.clock, source, *logs[spec.clock])
+            self.of[spec.name] = LoggedClock(self.logs[spec.clock], spec.begins_ahead)
+
+    @classmethod
+    def allocate(cls, specs: Sequence[StageSpec], capacity: int) -> Clocks:
+        """For one sequence of so many tokens."""
+        return cls(specs, {spec: (count[0], ends[0]) for spec, (count, ends) in log_arrays(specs, 1, capacity).items()})
+
+    def decided_by(self, stage: str | None) -> list[ClockLog]:
+        """The logs that the rows of a stage are appended to; None: the ids of tokens."""
+        return [log for spec, log in self.logs.items() if spec.stage == stage]
 
 
-def clocks_of(specs: Sequence[StageSpec], clocks: Clocks, capacity: int) -> dict[str, Clock]:
-    """The clock of every stage, of one sequence."""
-    return {spec.name: clocks[spec.name](capacity) if spec.name in clocks else spec for spec in specs}
+def token_clock() -> StrideClock:
+    """When ids come: with every token."""
+    return StrideClock(StageSpec(name="tokens", stride=1, inputs=(), output="hidden", width=1, layers=0, parameters=0))
+
+
+def log_arrays(specs: Sequence[StageSpec], sequences: int, capacity: int) -> dict[ClockSpec, tuple[Ids, Ids]]:
+    """Zeros for the logs of so many sequences: counts `[sequences, capacity + 1]`, ends `[sequences, capacity]`."""
+    decided = dict.fromkeys(spec.clock for spec in specs if spec.clock is not None)
+    return {
+        spec: (np.zeros((sequences, capacity + 1), np.int64), np.zeros((sequences, capacity), np.int64)) for spec in decided
+    }

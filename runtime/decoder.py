@@ -24,17 +24,19 @@ The decoder's `rows` has the stage's new rows by then, and stages that have yet 
 class Written:
     """A copy of all that was written up to some position: by stage, rows `[lead + rows, B, D]` and caches `[B, H, S, Dh]`.
 
-    The stage that gives logits keeps no rows: its place is None.
+    The stage that gives logits keeps no rows: its place is None. `boundaries` are the tokens that made one, int64 `[n]`, for
+    every clock that the data decides.
     """
 
     rows: tuple[Array | None, ...]
     caches: tuple[tuple[Array, ...], ...]
+    boundaries: tuple[Array, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
         kept = [rows for rows in self.rows if rows is not None]
-        return sum(array.nbytes for array in (*kept, *(cache for caches in self.caches for cache in caches)))
+        return sum(array.nbytes for array in (*kept, *(cache for caches in self.caches for cache in caches), *self.boundaries))
 
 
 class Decoder(Protocol):
@@ -106,8 +108,8 @@ class Decoder(Protocol):
         """Copy what was written up to `position`."""
         ...
 
-    def write(self, written: Written) -> None:
-        """Put back what `read` copied, here or in a decoder of the same shape.
+    def write(self, written: Written, position: int) -> None:
+        """Put back what `read` copied of so many tokens, here or in a decoder of the same shape.
 
         Raises:
             InputError: it is of another shape or type; nothing was written.

@@ -11,23 +11,31 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import StageSpec, late_stages, leads_of, page_of, vocab_size_of
+from ..contract import BEGINNING, StageSpec, late_stages, leads_of, page_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
-from .clocks import Clock, Clocks, LoggedClock, clocks_of, newest_rows
+from .clocks import Clock, ClockLog, Clocks, token_clock
 from .decoder import Observer, Written
 from .engines.base import BoundStage, Engine
+from .reading import Reader, Source
 from .rows import Array, Block, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
+from .state_copies import COPIES_BYTES, MOST_FIRINGS, StateCopies, interval_of
+
+MOST_TOKENS = 512
+"""Of one call where the data decides: rows that firings read are brought together for all firings of a call."""
+MOST_SPAN_ROWS = 4096
+"""That the spans of one call may have, each taken to be as long as the longest."""
 
 
 @dataclass
 class _Step:
-    """A stage, its clock, its engine's caches, and the logs it reads and writes.
+    """A stage, its clock, its engine's caches, and what it reads and writes.
 
     Attributes:
-        linear: whether the rows of every input are a slice: the stage and its sources fire by arithmetic.
+        decides: the logs of boundaries that its rows are looked at for.
+        copies: of its recurrent state, if it has any.
         is_late: whether no other stage reads in a decode step what it gives in that step.
         end: the firing after the last that was run.
     """
@@ -35,14 +43,17 @@ class _Step:
     spec: StageSpec
     clock: Clock
     bound: BoundStage
-    sources: tuple[RowLog | TokenLog, ...]
-    linear: bool
+    reader: Reader
     output: RowLog | None
+    decides: Sequence[ClockLog]
+    copies: StateCopies | None
     is_late: bool
     end: int = 0
 
     def goes_on(self, firings: range) -> bool:
         """Whether its caches hold all that these firings remember, so that it writes no rows but theirs."""
+        if self.copies is not None:
+            return not firings or firings.start == self.end
         resets = self.spec.resets
         return resets is None or firings.start == self.end or firings.start % resets == 0
 
@@ -64,6 +75,7 @@ class HostDecoder:
         clocks: of every stage.
         batch: sequences.
         overlap: whether stages that a decode step does not wait for run in a thread of their own, beside the others.
+        copies_every: firings from one copy of a recurrent state to the next.
     """
 
     def __init__(
@@ -71,18 +83,19 @@ class HostDecoder:
         specs: Sequence[StageSpec],
         memory: Memory,
         tokens: TokenLog,
-        clocks: Mapping[str, Clock],
+        clocks: Clocks,
         batch: int,
         overlap: bool = False,
+        copies_every: int = MOST_FIRINGS,
     ) -> None:
         self.observer: Observer | None = None
         self.fires = {spec.name: 0 for spec in specs}
+        self.clocks = clocks
         self._batch, self._vocab_size, self._tokens = batch, vocab_size_of(specs), tokens
         self._page, self._one = page_of(specs), Block.of(np.zeros(1, np.int64))
-        self._clocks = clocks
-        self._logged = [clock for clock in clocks.values() if isinstance(clock, LoggedClock)]
-        self.steps = _steps(specs, memory, tokens, clocks)
-        self._beside = Beside() if overlap and not self._logged and any(step.is_late for step in self.steps) else None
+        self._by_ids = clocks.decided_by(None)
+        self.steps = _steps(specs, memory, tokens, clocks, batch, copies_every)
+        self._beside = Beside() if overlap and any(step.is_late for step in self.steps) else None
 
     @classmethod
     def open(
@@ -92,26 +105,29 @@ class HostDecoder:
         batch: int,
         capacity: int,
         overlap: bool = False,
-        clocks: Clocks | None = None,
+        copies_bytes: int = COPIES_BYTES,
     ) -> HostDecoder:
-        """With state of its own, for so many tokens."""
+        """With state of its own, for so many tokens; `copies_bytes`: for copies of recurrent state."""
         specs = [engine.spec for engine in engines]
-        of_stages = clocks_of(specs, clocks or {}, capacity)
-        firings = {name: clock.capacity_firings(capacity) for name, clock in of_stages.items()}
+        firings, leads = {spec.name: spec.capacity_firings(capacity) for spec in specs}, leads_of(specs)
         logs = {
-            spec.name: RowLog.allocate(lead, firings[spec.name] * spec.output_rows, batch, spec.width)
-            for spec, lead in leads_by(specs, of_stages)
+            spec.name: RowLog.allocate(leads[spec.name], firings[spec.name] * spec.output_rows, batch, spec.width)
+            for spec in specs
+            if spec.output == "hidden"
         }
         bound = {engine.spec.name: engine.bind(batch, firings[engine.spec.name]) for engine in engines}
         lend(specs, bound)
-        return cls(specs, Memory(bound, logs), tokens, of_stages, batch, overlap)
+        every = interval_of(specs, batch, capacity, copies_bytes)
+        return cls(specs, Memory(bound, logs), tokens, Clocks.allocate(specs, capacity), batch, overlap, every)
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`."""
         page = self._page
-        if page is None:
-            return self._run_all(position, tokens, wanted)
-        return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
+        if page is not None:
+            return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
+        if self.clocks.logs:
+            return run_in_calls(self._run_all, position, tokens, wanted, lambda start: MOST_TOKENS)
+        return self._run_all(position, tokens, wanted)
 
     def _room_for(self, rows: int) -> npt.NDArray[np.float32]:
         """Of logits `[B, rows, V]`."""
@@ -125,31 +141,79 @@ class HostDecoder:
 
     def _run_all(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logits = self._room_for(len(wanted))
-        if self._logged:
-            self.see(position, tokens)
+        if self._by_ids and position != BEGINNING:
+            start = self._tokens.lead + position
+            self._log(self._by_ids, position, tokens, self._tokens.array[:, start : start + tokens].T)
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
             for step in self.steps:
                 firings = step.clock.firings(position, tokens)
-                if not firings:
-                    continue
-                fire = self._fire if step.spec.resets is None else self._fire_by_period
-                if beside is None or not step.is_late:
-                    fire(step, firings, wanted, logits)
-                elif step.goes_on(firings):
-                    beside.start(partial(fire, step, firings, wanted, logits))
-                else:  # it writes rows again that others read in this step: nothing runs beside that
-                    beside.join()
-                    fire(step, firings, wanted, logits)
+                if firings:
+                    self._run_stage(step, firings, wanted, logits, beside)
+                if step.decides and step.output is not None and position != BEGINNING:
+                    rows = step.output.rows(firings.start, len(firings)).array
+                    for log in step.decides:
+                        self._log([log], position, tokens, rows[:, :, log.spec.column])
         finally:
             if beside is not None:
                 beside.join()
         return logits
 
-    def see(self, position: int, tokens: int = 0) -> None:
-        """Let clocks that are logs know the tokens up to there."""
-        for clock in self._logged:
-            clock.see(self._tokens, position, position + tokens)
+    def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
+        """Run all that a call needs of a stage."""
+        fire = self._fire
+        if step.copies is not None or step.reader.has_spans:
+            fire = self._fire_in_parts
+        elif step.spec.resets is not None:
+            fire = self._fire_by_period
+        if beside is None or not step.is_late:
+            fire(step, firings, wanted, logits)
+        elif step.goes_on(firings):
+            beside.start(partial(fire, step, firings, wanted, logits))
+        else:  # it writes rows again that others read in this step: nothing runs beside that
+            beside.join()
+            fire(step, firings, wanted, logits)
+
+    def _log(self, logs: Sequence[ClockLog], position: int, tokens: int, values: Array) -> None:
+        """Write down the boundaries that tokens make, by the values `[n, B]` of the rows that came with them."""
+        for log in logs:
+            if not log.agree(position, tokens, values):
+                raise InputError(
+                    "sequences of one session fire a stage whose firings the data decides in step, and these ids do not; "
+                    "append them to a batch (model.batch), in which each has its own clock"
+                )
+            log.append(position, tokens, values[:, 0])
+
+    def _fire_in_parts(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
+        """Run a stage whose state each firing replaces, or whose spans are of any length, in calls that are not too large.
+
+        After a rewind the state is of later firings: it goes back to a copy, and the stage runs again from there.
+        """
+        copies = step.copies
+        if copies is None:
+            for part in _parts_of_spans(step.reader, firings):
+                self._fire_part(step, part, firings, wanted, logits)
+            return
+        start = firings.start if step.goes_on(firings) else copies.go_back(firings.start)
+        size = min(copies.every, MOST_FIRINGS)
+        while start < firings.stop:
+            edge = firings.start if start < firings.start else firings.stop
+            stop = min(start - start % size + size, edge)
+            for part in _parts_of_spans(step.reader, range(start, stop)):
+                self._fire_part(step, part, firings, wanted, logits)
+            copies.keep(stop)
+            start = stop
+
+    def _fire_part(self, step: _Step, part: range, firings: range, wanted: Ids, logits: Array) -> None:
+        """Run some of the firings of a call, or some before them, again; fill in the logits of those that are wanted."""
+        if step.output is not None or part == firings:
+            self._fire(step, part, wanted, logits)
+            return
+        rows = firings.start + wanted
+        is_here = (rows >= part.start) & (rows < part.stop)
+        here = np.ascontiguousarray(logits[:, is_here])  # numpy picks columns into another layout
+        self._fire(step, part, rows[is_here] - part.start, here)
+        logits[:, is_here] = here
 
     def _fire_by_period(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         """Run a stage that resets in calls of one period each.
@@ -168,9 +232,7 @@ class HostDecoder:
             rows = firings.start + wanted
             is_here = (rows >= part.start) & (rows < part.stop)
             if step.output is not None or is_here.any() or part.stop == firings.stop:
-                here = np.ascontiguousarray(logits[:, is_here])  # numpy picks columns into another layout
-                self._fire(step, part, rows[is_here] - part.start, here)
-                logits[:, is_here] = here
+                self._fire_part(step, part, firings, wanted, logits)
 
     def _block_of(self, wanted: npt.NDArray[np.int64]) -> Block:
         """Its address takes a microsecond to learn, so that of a single row is learnt once."""
@@ -182,14 +244,7 @@ class HostDecoder:
     def _fire(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         spec, first, count = step.spec, firings.start, len(firings)
         step.end = firings.stop
-        inputs = (
-            [
-                log.rows(first * given.count - given.shift, count * given.count)
-                for given, log in zip(spec.inputs, step.sources, strict=True)
-            ]
-            if step.linear
-            else self._read_newest(step, firings)
-        )
+        inputs = step.reader.blocks(firings)
         if step.output is not None:
             output, rows = step.output.rows(first * spec.output_rows, count * spec.output_rows), None
         elif len(wanted):
@@ -205,19 +260,6 @@ class HostDecoder:
             self.observer(spec, count, time.perf_counter_ns() - began)
         self.fires[spec.name] += count
 
-    def _read_newest(self, step: _Step, firings: range) -> list[Block]:
-        """A copy of what firings read whose places a log gives: the newest rows, once the token that causes one is seen."""
-        seen = np.array([step.clock.fired_by(firing) for firing in firings]) + 1
-        found = []
-        for given, log in zip(step.spec.inputs, step.sources, strict=True):
-            newest = seen - 1
-            if given.source is not None:
-                rows = next(other.spec.output_rows for other in self.steps if other.spec.name == given.source)
-                newest = newest_rows(self._clocks[given.source], seen, rows)
-            within = np.arange(1 - given.count, 1)
-            found.append(log.picked((newest[:, None] + within).reshape(-1)))
-        return found
-
     draws = False
 
     def draw(
@@ -231,7 +273,6 @@ class HostDecoder:
         step = self.steps[stage]
         if step.output is None:
             return None
-        self.see(position)
         fired = step.clock.firings_within(position)
         return step.output.array[: step.output.lead + fired * step.spec.output_rows]
 
@@ -243,32 +284,46 @@ class HostDecoder:
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
-        self.see(position)
+        for step in self.steps:
+            self._settle(step, step.clock.firings_within(position))
         rows = [self.rows(stage, position) for stage in range(len(self.steps))]
         caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self.steps)
-        return Written(tuple(None if array is None else array.copy() for array in rows), caches)
+        boundaries = tuple(log.made_within(position).copy() for log in self.clocks.logs.values())
+        return Written(tuple(None if array is None else array.copy() for array in rows), caches, boundaries)
+
+    def _settle(self, step: _Step, fired: int) -> None:
+        """Let a recurrent state be that of so many firings, if it is of more: they were rewound."""
+        if step.copies is None or step.end == fired:
+            return
+        first = step.end = step.copies.go_back(fired)
+        if first < fired:
+            self._fire_in_parts(step, range(first, fired), np.empty(0, np.int64), self._room_for(0))
 
     def _used_caches(self, step: _Step, position: int) -> Iterator[Array]:
         """The rows of its caches that the tokens before a position have written."""
         for cache, array in zip(step.spec.caches, step.bound.caches, strict=True):
             yield array[:, :, : cache.length(step.clock.firings_within(position))]
 
-    def write(self, written: Written) -> None:
+    def write(self, written: Written, position: int) -> None:
         """As `Decoder.write`."""
         check_same_shapes(written, self.read(0))
         for stage, rows in enumerate(written.rows):
             if rows is not None:
                 self.write_rows(stage, rows)
+        for log, boundaries in zip(self.clocks.logs.values(), written.boundaries, strict=True):
+            log.restore(boundaries)
         for step, caches in zip(self.steps, written.caches, strict=True):
             for cache, saved in zip(step.bound.caches, caches, strict=True):
                 cache[:, :, : saved.shape[2]] = saved
             step.end = -1  # whatever they hold, a stage that resets runs again from its last reset
-        for clock in self._logged:
-            clock.forget()
+            if step.copies is not None:
+                step.end = step.clock.firings_within(position)
+                step.copies.begin_at(step.end)
 
     def copy_from(self, other: HostDecoder, position: int) -> None:
         """Take over what another decoder of the same kind has written of so many tokens."""
-        other.see(position)
+        for log, of_other in zip(self.clocks.logs.values(), other.clocks.logs.values(), strict=True):
+            log.restore(of_other.made_within(position))
         for step, given in zip(self.steps, other.steps, strict=True):
             fired = given.clock.firings_within(position)
             if step.output is not None and given.output is not None:
@@ -276,19 +331,28 @@ class HostDecoder:
                 step.output.array[:rows] = given.output.array[:rows]
             for cache, array, taken in zip(step.spec.caches, step.bound.caches, given.bound.caches, strict=True):
                 array[:, :, : cache.length(fired)] = taken[:, :, : cache.length(fired)]
+            if step.copies is not None and given.copies is not None:
+                step.copies.take_over(given.copies, fired)
             step.end = given.end
-        for clock in self._logged:
-            clock.forget()
 
     def goes_on(self, position: int) -> bool:
         """Whether all stages hold what they remember at the token there, so that none runs again from its last reset."""
-        return all(step.goes_on(step.clock.firings(position, 1)) for step in self.steps)
+        return all(step.goes_on(self._next_firings(step, position)) for step in self.steps)
+
+    def _next_firings(self, step: _Step, position: int) -> range:
+        """What the token there fires, as far as that is known: where the data decides, it may."""
+        if step.spec.clock is None:
+            return step.clock.firings(position, 1)
+        fired = step.clock.firings_within(position)
+        return range(fired, fired + 1)
 
     def ran(self, stage: str, end: int) -> None:
         """A stage's caches were written elsewhere, up to a firing."""
         for step in self.steps:
             if step.spec.name == stage:
                 step.end = end
+                if step.copies is not None:
+                    step.copies.keep(end)
 
     def close(self) -> None:
         """As `Decoder.close`."""
@@ -317,23 +381,13 @@ def check_same_shapes(written: Written, own: Written) -> None:
         return [None if a is None else (a.dtype.name, a.shape[:axis], a.shape[axis + 1 :]) for a in arrays]
 
     def layout(of: Written) -> list[list[tuple[object, ...] | None]]:
-        return [kinds(of.rows, 0), *(kinds(caches, 2) for caches in of.caches)]
+        return [kinds(of.rows, 0), *(kinds(caches, 2) for caches in of.caches), kinds(of.boundaries, 0)]
 
     if layout(written) != layout(own):
         raise InputError(
             "the snapshot is of engines that keep their rows and caches otherwise; "
             "restore it into a session of the same bundle and target"
         )
-
-
-def leads_by(specs: Sequence[StageSpec], clocks: Mapping[str, Clock]) -> Iterator[tuple[StageSpec, int]]:
-    """Stages that keep rows, and how many zeros stand before the first: what follows a logged clock may read a row of none."""
-    leads = leads_of(specs)
-    is_logged = any(isinstance(clock, LoggedClock) for clock in clocks.values())
-    counts = [given.count for spec in specs for given in spec.inputs] if is_logged else []
-    for spec in specs:
-        if spec.output == "hidden":
-            yield spec, max(leads[spec.name], *counts, 0)
 
 
 def lend(specs: Sequence[StageSpec], bound: Mapping[str, BoundStage]) -> None:
@@ -343,26 +397,47 @@ def lend(specs: Sequence[StageSpec], bound: Mapping[str, BoundStage]) -> None:
             bound[spec.name].borrow([_cache_of(specs, bound, given.stage, given.cache.name) for given in spec.borrows])
 
 
-def _steps(specs: Sequence[StageSpec], memory: Memory, tokens: TokenLog, clocks: Mapping[str, Clock]) -> tuple[_Step, ...]:
-    late = late_stages(specs)
+def _steps(
+    specs: Sequence[StageSpec], memory: Memory, tokens: TokenLog, clocks: Clocks, batch: int, copies_every: int
+) -> tuple[_Step, ...]:
+    late, rows_of = late_stages(specs), {spec.name: spec.output_rows for spec in specs}
+
+    def source(name: str | None) -> Source:
+        return Source(tokens, token_clock(), 1) if name is None else Source(memory.logs[name], clocks.of[name], rows_of[name])
+
     return tuple(
         _Step(
             spec=spec,
-            clock=clocks[spec.name],
+            clock=clocks.of[spec.name],
             bound=memory.bound[spec.name],
-            sources=tuple(tokens if given.source is None else memory.logs[given.source] for given in spec.inputs),
-            linear=are_linear(spec, clocks),
+            reader=Reader(spec.inputs, clocks.of[spec.name], [source(given.source) for given in spec.inputs], batch),
             output=memory.logs.get(spec.name),
+            decides=clocks.decided_by(spec.name),
+            copies=_copies(spec, memory.bound[spec.name], copies_every),
             is_late=spec.name in late,
         )
         for spec in specs
     )
 
 
-def are_linear(spec: StageSpec, clocks: Mapping[str, Clock]) -> bool:
-    """Whether what each firing reads lies at places that are linear in its index."""
-    of = (spec.name, *(given.source for given in spec.inputs if given.source is not None))
-    return not any(isinstance(clocks[name], LoggedClock) for name in of)
+def _copies(spec: StageSpec, bound: BoundStage, every: int) -> StateCopies | None:
+    states = [array for cache, array in zip(spec.caches, bound.caches, strict=True) if cache.recurrent]
+    return StateCopies(states, every) if states else None
+
+
+def _parts_of_spans(reader: Reader, firings: range) -> Iterator[range]:
+    """Firings in runs whose spans, each as long as the longest, are few rows: one long span makes all of a call that long."""
+    if not reader.has_spans or len(firings) == 1:
+        yield firings
+        return
+    lengths = np.maximum(reader.longest_span(firings), 1).tolist()
+    start, longest = 0, lengths[0]
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        if index > start and longest * (index - start + 1) > MOST_SPAN_ROWS:
+            yield range(firings.start + start, firings.start + index)
+            start, longest = index, length
+    yield range(firings.start + start, firings.stop)
 
 
 def _cache_of(specs: Sequence[StageSpec], bound: Mapping[str, BoundStage], stage: str, name: str) -> Array:

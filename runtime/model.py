@@ -30,6 +30,7 @@ from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
+from .state_copies import COPIES_BYTES
 from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, check_text, load_tokenizer
 
@@ -71,15 +72,18 @@ class Model:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
-    def session(self, batch: int = 1, capacity: int | None = None) -> Session:
+    def session(self, batch: int = 1, capacity: int | None = None, copies_bytes: int = COPIES_BYTES) -> Session:
         """A fresh session for `batch` sequences of at most `capacity` tokens (None: as many as the engines
         hold of the model's context).
 
+        Of a model with recurrent state, `copies_bytes` are for copies of it: the more there are, the fewer rows run again after
+        a rewind (docs/embedding.md).
+
         Raises:
-            ConfigError: a batch below 1.
+            ConfigError: a batch below 1, or `copies_bytes` that are no number of at least 0.
             CapacityError: a capacity beyond the model's positions.
         """
-        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self.identity)
+        return Session(self.engines, self.manifest.model, batch, capacity, self.overlap, self.identity, copies_bytes)
 
     def batch(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -69,9 +70,10 @@ def pack(written: Written) -> tuple[list[PackedArray | None], list[list[PackedAr
     return rows, [[PackedArray.of(cache) for cache in caches] for caches in written.caches]
 
 
-def unpack(rows: list[PackedArray | None], caches: list[list[PackedArray]]) -> Written:
-    """What `pack` was given; raises ValueError or TypeError for nonsense."""
+def unpack(rows: list[PackedArray | None], caches: list[list[PackedArray]], boundaries: Sequence[PackedArray] = ()) -> Written:
+    """What `pack` was given, and the boundaries that went with it; raises ValueError or TypeError for nonsense."""
     return Written(
         tuple(None if given is None else given.array() for given in rows),
         tuple(tuple(given.array() for given in of_stage) for of_stage in caches),
+        tuple(given.array() for given in boundaries),
     )

@@ -417,7 +417,7 @@ class ResidentDecoder:
         with self._turn:
             return read_states(self._specs, self._states, position)
 
-    def write(self, written: Written) -> None:
+    def write(self, written: Written, position: int) -> None:
         """As `Decoder.write`."""
         check_same_shapes(written, self.read(0))
         with self._turn:

@@ -14,7 +14,6 @@ from ..bundle import ModelInfo
 from ..contract import BEGINNING, StageSpec, begins_ahead, leads_of, rewinds_of
 from ..errors import CapacityError, ConfigError, InputError
 from .capacity import capacity_for, room_for_state, whole
-from .clocks import Clocks
 from .decoder import Decoder, Observer
 from .decoder_factory import Engines
 from .drawing import check_drawn, check_draws
@@ -24,6 +23,7 @@ from .rewinding import check_rewind
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
 from .snapshots import Snapshot, check_restorable, room_for_copy
+from .state_copies import COPIES_BYTES, checked_copies_bytes
 
 
 class Session:
@@ -41,7 +41,7 @@ class Session:
         overlap: run stages that a decode step does not wait for in a thread beside the others; in the host's memory only, and
             of use only with a CPU to spare. On a device the engines say whether they run beside.
         bundle: what the engines are of, by which snapshots are told apart; empty: of no bundle.
-        clocks: of stages whose firings the data decides, in the host's memory only.
+        copies_bytes: for copies of recurrent state, where the model has any: with more of them a rewind costs less.
 
     Raises:
         ConfigError: a batch below 1.
@@ -56,13 +56,13 @@ class Session:
         capacity: int | None = None,
         overlap: bool = False,
         bundle: str = "",
-        clocks: Clocks | None = None,
+        copies_bytes: int = COPIES_BYTES,
     ) -> None:
         batch = whole("batch", batch, ConfigError)
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, got {batch}")
         self.turn = threading.Lock()
-        self._clocks = clocks or {}
+        self.copies_bytes = checked_copies_bytes(copies_bytes)
         self.engines, self.model, self.batch, self.overlap, self.bundle = engines, model, batch, overlap, bundle
         self.capacity = capacity_for(engines, model, capacity)
         self.position, self._reached, self._last = 0, 0, np.zeros(1, np.int64)
@@ -74,7 +74,7 @@ class Session:
 
     def _open(self, engines: Engines) -> Decoder:
         if isinstance(engines, Sequence):
-            return HostDecoder.open(engines, self._tokens, self.batch, self.capacity, self.overlap, self._clocks)
+            return HostDecoder.open(engines, self._tokens, self.batch, self.capacity, self.overlap, self.copies_bytes)
         return engines.decoder(self._tokens, self.batch, self.capacity)
 
     @one_at_a_time
@@ -167,6 +167,8 @@ class Session:
     def rewind(self, tokens: int) -> None:
         """Forget the last `tokens` tokens, exactly; costs nothing, at any phase.
 
+        But for recurrent state, where the model has any: the next call takes it from a copy, and runs the rows since again.
+
         Raises:
             InputError: fewer tokens were seen, or rows that they need have been compacted since.
         """
@@ -197,14 +199,14 @@ class Session:
             CapacityError: the snapshot holds more tokens than this session can.
         """
         check_restorable(snapshot, self.bundle, self.batch, self.capacity, "this session")
-        self.decoder.write(snapshot.written)
+        self.decoder.write(snapshot.written, snapshot.position)
         self._tokens.write(0, snapshot.tokens)
         self.position, self._reached = snapshot.position, snapshot.reached
 
     def fork(self) -> Session:
         """A new session with the same past, which then goes its own way."""
         moment = self.snapshot()
-        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap, self.bundle, self._clocks)
+        forked = Session(self.engines, self.model, self.batch, self.capacity, self.overlap, self.bundle, self.copies_bytes)
         forked.restore(moment)
         return forked
 
@@ -320,5 +322,5 @@ def _as_array(ids: npt.ArrayLike) -> Array:
 
 def token_log(specs: Sequence[StageSpec], batch: int, capacity: int) -> TokenLog:
     """With as many ids before the first as a stage's window may reach back."""
-    shifts = [given.shift for spec in specs for given in spec.inputs if given.source is None]
-    return TokenLog.allocate(max(shifts, default=0), capacity, batch)
+    reaches = [given.reach for spec in specs for given in spec.inputs if given.source is None]
+    return TokenLog.allocate(max(reaches, default=0), capacity, batch)

@@ -28,7 +28,7 @@ class Snapshot:
         batch: sequences.
         bundle: what gave it: a hash of the stage graphs and engines; empty: of engines that stand in no bundle.
         tokens: the ids seen, int64 `[B, position]`.
-        written: rows and caches, by stage.
+        written: rows and caches, by stage, and boundaries, by clock.
     """
 
     position: int
@@ -55,6 +55,7 @@ class Snapshot:
             tokens=PackedArray.of(self.tokens),
             rows=rows,
             caches=caches,
+            boundaries=tuple(PackedArray.of(made) for made in self.written.boundaries),
         )
         return checked(msgspec.msgpack.encode(stored))
 
@@ -123,6 +124,7 @@ class _Stored(Versioned, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens: PackedArray
     rows: list[PackedArray | None]
     caches: list[list[PackedArray]]
+    boundaries: tuple[PackedArray, ...] = ()
 
 
 def _decoded(payload: memoryview) -> Snapshot:
@@ -131,7 +133,7 @@ def _decoded(payload: memoryview) -> Snapshot:
         if version != _VERSION:
             _refuse_version(version)
         stored = msgspec.msgpack.decode(payload, type=_Stored)
-        written, tokens = unpack(stored.rows, stored.caches), stored.tokens.array()
+        written, tokens = unpack(stored.rows, stored.caches, stored.boundaries), stored.tokens.array()
         if tokens.shape != (stored.batch, stored.position):
             raise ValueError(f"{stored.position} tokens of {stored.batch} sequences, and ids {list(tokens.shape)}")
     except (msgspec.MsgspecError, ValueError, TypeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -174,8 +174,8 @@ class LendingStage(FakeStage):
         self.first = first
         super().run(first, firings, inputs, output, logit_rows)
 
-    def _mix(self, rows: Array, is_tokens: bool, firings: int) -> Array:
-        mixed = super()._mix(rows, is_tokens, firings)
+    def _read(self, given: InputSpec, blocks: Iterator[Array], firings: int) -> Array:
+        mixed = super()._read(given, blocks, firings)
         for lender, cache in zip(self.lenders, self.lent, strict=True):
             mixed = mixed + _lent(self.engine.spec, lender, cache, self.first, firings)
         return mixed

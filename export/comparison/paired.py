@@ -68,7 +68,7 @@ class NamedStage:
                 raise
             line = line_of(error)
             raise RunError(
-                f'stage "{self.spec.name}", token {self.spec.fired_by(first)}: the run failed: {reason_of(error)}'
+                f'stage "{self.spec.name}", {self.spec.place_of(first)}: the run failed: {reason_of(error)}'
                 + (f", at {line}" if line else "")
             ) from error
 
@@ -126,7 +126,7 @@ class PairedStage:
 
         def place(row: int) -> str:
             firing = first + row // (spec.output_rows if axis == 0 else 1)
-            return f'stage "{spec.name}", token {spec.fired_by(firing)}, tensor {spec.output}'
+            return f'stage "{spec.name}", {spec.place_of(firing)}, tensor {spec.output}'
 
         comparison.add(answer, output.array, place, axis)
         for cache, got, expected in zip(spec.caches, self.other.caches, self.reference.caches, strict=True):
@@ -136,10 +136,11 @@ class PairedStage:
         """The rows of these firings; all rows of a cache that writes over old ones."""
         spec, width = self.engine.spec, expected.shape[3]
         begin = first if spec.resets is None else first % spec.resets
-        start, stop = (begin * cache.rows, (begin + firings) * cache.rows) if cache.keeps is None else (0, cache.keeps)
+        is_appended = cache.keeps is None and not cache.recurrent
+        start, stop = (begin * cache.rows, (begin + firings) * cache.rows) if is_appended else (0, expected.shape[2])
 
         def place(row: int) -> str:
-            where = f"token {spec.fired_by(first + row // cache.rows)}" if cache.keeps is None else f"row {row}"
+            where = spec.place_of(first + row // cache.rows) if is_appended else f"row {row}"
             return f'stage "{spec.name}", {where}, tensor present.{cache.name}'
 
         self.engine.comparison.add(got[:, :, start:stop, :width], expected[:, :, start:stop], place, axis=2)

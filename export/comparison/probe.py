@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...contract import StageSpec, contract_of, size_of
+from ...contract import InputSpec, StageSpec, contract_of, size_of
 from ...runtime.engines.base import Engine
 from ...runtime.rows import Array, Block
 from .errors import Comparison
 from .paired import PairedEngine
 
 _SEED = 20211026
+_BLOCK_ROWS = 3
+"""The most rows that a firing goes forward in a block whose places are not those of a stride."""
 
 
 class Probe(NamedTuple):
@@ -66,13 +68,31 @@ def blocks_of(
     letters = {"B": probe.batch, "L": probe.firings, "N": probe.firings}
     contract = contract_of(spec)
     inputs = []
-    for tensor in contract.inputs[: len(spec.inputs)]:
+    for name, given in zip(spec.names(), spec.inputs, strict=True):
+        places = _places(given, probe, rng)
+        letters[f"M.{name}"] = _BLOCK_ROWS * probe.firings + given.count
+        tensor = next(tensor for tensor in contract.inputs if tensor.name == name)
         shape = tuple(size_of(dimension, letters) for dimension in tensor.shape)
         is_ids = tensor.dtype == "int64"
-        inputs.append(Block.of(rng.integers(0, vocab_size, shape) if is_ids else rng.standard_normal(shape, np.float32)))
+        rows = rng.integers(0, vocab_size, shape) if is_ids else rng.standard_normal(shape, np.float32)
+        inputs += [Block.of(array) for array in (rows, *places)]
     output = Block.of(np.zeros([size_of(dimension, letters) for dimension in contract.outputs[0].shape], np.float32))
     wanted = Block.of(np.arange(probe.firings)[::-1].copy()) if spec.output == "logits" else None
     return inputs, output, wanted
+
+
+def _places(given: InputSpec, probe: Probe, rng: np.random.Generator) -> list[Array]:
+    """Where the firings of a call find their rows in the block of an input: what follows its rows (`contract.read_tensors`)."""
+    steps = rng.integers(1, _BLOCK_ROWS + 1, probe.firings)
+    starts = np.cumsum(steps) - steps
+    if given.reads == "newest":
+        return [starts]
+    if given.reads == "span":
+        within = np.arange(int(steps.max()))
+        lengths = rng.integers(1, steps + 1, (probe.batch, probe.firings))
+        lengths[0] = steps
+        return [starts, within, lengths]
+    return []
 
 
 def lent_caches(spec: StageSpec, probe: Probe, around: Surroundings, rng: np.random.Generator) -> list[Array]:

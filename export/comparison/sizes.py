@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...contract import StageSpec
+from ...contract import StageSpec, read_tensors
 from ...errors import BackendUnavailable, EngineMismatchError, ExportError, FovealError, reason_of
 from ...files import scratch_directory
-from ...models.architecture import Stage, time_major
+from ...models.architecture import Stage
 from ...models.cache import StageState
+from ...models.spans import read_inputs
 from ...runtime.engines.base import Engine
 from ...runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ...runtime.engines.onnxruntime_library import import_onnxruntime
@@ -95,7 +96,7 @@ def _run_module(stage: Stage, probe: Probe, around: Surroundings) -> torch.Tenso
     state.lend({given.name: torch.from_numpy(cache) for given, cache in lent})
     state.begin(probe.first)
     given = [torch.from_numpy(block.array.copy()) for block in inputs]
-    rows = [tensor if tensor.dtype == torch.int64 else time_major(tensor) for tensor in given]
+    rows = read_inputs(spec, iter(given))
     start = f'stage "{spec.name}", run for {_described(probe)}'
     try:
         with torch.no_grad():
@@ -114,9 +115,9 @@ def _run_module(stage: Stage, probe: Probe, around: Surroundings) -> torch.Tenso
     if found.dtype != torch.float32:
         got = str(found.dtype).removeprefix("torch.")
         raise ExportError(f"{start}, gives {got}, expected float32; convert the model with .float(), or end the stage with it")
-    for name, tensor, block in zip(spec.names(), given, inputs, strict=True):
+    for described, tensor, block in zip(read_tensors(spec), given, inputs, strict=True):
         if not np.array_equal(tensor.numpy(), block.array):
-            raise ExportError(f"{start}, writes into its input {name}, which is not its own; let it work on a copy")
+            raise ExportError(f"{start}, writes into its input {described.name}, which is not its own; let it work on a copy")
     if not bool(found.isfinite().all()):
         raise ExportError(
             f"{start}, gives values that are infinite or NaN, of inputs that are neither; look for a division by 0"

@@ -92,7 +92,7 @@ def _heads(specs: Sequence[StageSpec]) -> Iterator[int]:
 
 def _row_place(spec: StageSpec, first: int, index: int) -> str:
     row = first + index
-    return f"token {spec.fired_by(row // spec.output_rows)}, row {row}"
+    return f"{spec.place_of(row // spec.output_rows)}, row {row}"
 
 
 def logits_place(first: int, index: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from ...contract import StageSpec
 from ...models.architecture import Stage, time_major
 from ...models.cache import StageState
+from ...models.spans import read_inputs
 from ...runtime.rows import Array, Block
 
 
@@ -48,8 +49,7 @@ class TorchStage:
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
         self._state.begin(first)
-        rows = [torch.from_numpy(block.array) for block in inputs]
-        given = [x if x.dtype == torch.int64 else time_major(x) for x in rows]
+        given = read_inputs(self._stage.spec, iter([torch.from_numpy(block.array) for block in inputs]))
         wanted = None if logit_rows is None else torch.from_numpy(logit_rows.array)
         result = self._stage.module(given, self._state, wanted)
         np.copyto(output.array, (result if logit_rows is not None else time_major(result)).numpy())

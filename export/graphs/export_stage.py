@@ -11,7 +11,7 @@ from onnx import FunctionProto
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ...contract import Contract, TensorSpec, contract_of
+from ...contract import Contract, StageSpec, TensorSpec, contract_of
 from ...errors import ExportError
 from ...models.architecture import Stage
 from ...models.layers.lengthen import Lengthen
@@ -45,6 +45,7 @@ def export_stage(stage: Stage, path: Path, dialect: Dialect) -> int:
         model.functions[added.identifier()] = added
     model.opset_imports[functions.DOMAIN] = 1
     _state_shapes(model, contract)
+    _check_states(model, stage.spec)
     _name_nodes(model, stage.spec.name)
     change_dialect(model, dialect)
     return save_graph(model, path)
@@ -141,6 +142,24 @@ def _state_shapes(model: ir.Model, contract: Contract) -> None:
     for values, tensors in ((model.graph.inputs, contract.inputs), (model.graph.outputs, contract.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             value.shape = ir.Shape(tensor.shape)
+
+
+def _check_states(model: ir.Model, spec: StageSpec) -> None:
+    """Engines write a recurrent state over what it was: a second reader might see it as it becomes.
+
+    Raises:
+        ExportError: more than one operation reads it, or none.
+    """
+    for cache in spec.caches:
+        if not cache.recurrent:
+            continue
+        past = next(value for value in model.graph.inputs if value.name == f"past_key_values.{cache.name}")
+        readers = [node.op_type for node, _ in past.uses()]
+        if len(readers) != 1 or past.is_graph_output():
+            raise ExportError(
+                f'stage "{spec.name}": state "{cache.name}" is read by {len(readers)} operations ({", ".join(readers)}), '
+                "expected one: it is replaced in place, so read it once and go on with what that gives (docs/your-own-model.md)"
+            )
 
 
 def _name_nodes(model: ir.Model, stage: str) -> None:

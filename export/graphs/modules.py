@@ -16,6 +16,7 @@ from ...models.layers.attention import Attention, Rope
 from ...models.layers.lengthen import Lengthen
 from ...models.layers.rotary import rotate
 from ...models.layers.shorten import Shorten
+from ...models.spans import read_inputs
 from .functions import DOMAIN
 
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
@@ -98,6 +99,12 @@ class GraphState:
         )
         self.present[name] = written
         return written
+
+    def replace(self, name: str, state: Tensor) -> None:
+        """As `State.replace`."""
+        if name in self.present:
+            raise ValueError(f'state "{name}" is replaced twice in one call of the stage; replace it once')
+        self.present[name] = state
 
     def borrowed(self, stage: str, name: str) -> Tensor:
         """As `State.borrowed`."""
@@ -229,7 +236,7 @@ class StageGraph(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Row inputs, position, logit rows, borrowed caches, own caches -> rows or logits, own caches."""
         spec, given = self.spec, iter(tensors)
-        inputs = [next(given) if spec_.kind == "tokens" else time_major(next(given)) for spec_ in spec.inputs]
+        inputs = read_inputs(spec, given)
         position = next(given) if spec.uses_position else None
         logit_rows = next(given) if spec.output == "logits" else None
         lent = {borrowed.name: next(given) for borrowed in spec.borrows}

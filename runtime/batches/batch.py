@@ -16,7 +16,6 @@ from ...bundle import ModelInfo
 from ...contract import BEGINNING, begins_ahead, rewinds_of
 from ...errors import CapacityError, ConfigError, InputError
 from ..capacity import whole
-from ..clocks import Clocks
 from ..decoder import Observer
 from ..decoder_factory import Engines
 from ..given import seconds
@@ -64,7 +63,6 @@ class Batch:
         prefill_seconds: that appending prompts may take between two decode steps. A step takes longer by what one chunk was
             misjudged by. Without a sequence to decode, a prompt is appended in one call.
         bundle: what the engines are of, by which snapshots are told apart; empty: of no bundle.
-        clocks: of stages whose firings the data decides, in the host's memory only.
 
     Raises:
         ConfigError: no whole number of slots, a policy that there is not, a time below 0, or more slots than engines take.
@@ -81,13 +79,12 @@ class Batch:
         policy: Policy = "staggered",
         prefill_seconds: float = PREFILL_SECONDS,
         bundle: str = "",
-        clocks: Clocks | None = None,
     ) -> None:
         check_policy(policy)
         self.turn = threading.Lock()
         self.model, self.bundle, self.policy = model, bundle, policy
         self.slots = slots = whole("slots", slots, ConfigError)
-        self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity, clocks)
+        self.decoder, self._tokens, self.specs, self.capacity = open_slots(engines, model, slots, capacity)
         self._pace = Pace(seconds("prefill_seconds", prefill_seconds))
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)

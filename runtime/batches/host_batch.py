@@ -15,14 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...contract import StageSpec, vocab_size_of
-from ..clocks import Clocks, LoggedClock, clocks_of, newest_rows
+from ...contract import InputSpec, StageSpec, leads_of, vocab_size_of
 from ..decoder import Observer, Written
 from ..engines.base import SlotsEngine, SlotsStage
-from ..host import HostDecoder, Memory, are_linear, leads_by, lend
+from ..host import HostDecoder, Memory, lend
 from ..rows import Array, Block, Ids, RowLog, TokenLog
+from ..state_copies import COPIES_BYTES, interval_of
 from .ranges import may_overfire, ranges_of
+from .slot_clocks import SlotClocks
 
+_FIRST = np.zeros(1, np.int64)
 _MOST_VIEWS = 256
 """Of one stage: engines bound to runs of slots. Each is a few KB, and takes a tenth of a millisecond to make."""
 
@@ -30,8 +32,8 @@ _MOST_VIEWS = 256
 class _SlotStage:
     """One stage for all slots: its caches, its log, and its engine bound to runs of slots."""
 
-    def __init__(self, engine: SlotsEngine, slots: int, firings: int, lead: int, linear: bool) -> None:
-        self.engine, self.spec, self.firings, self.lead, self.linear = engine, engine.spec, firings, lead, linear
+    def __init__(self, engine: SlotsEngine, slots: int, firings: int, lead: int) -> None:
+        self.engine, self.spec, self.firings, self.lead = engine, engine.spec, firings, lead
         self.caches = engine.new_caches(slots, firings)
         self.rows_of_slot = lead + firings * self.spec.output_rows
         keeps_rows = self.spec.output == "hidden"
@@ -71,32 +73,20 @@ class HostBatchDecoder:
         tokens: the ids `[slots, lead + capacity]` that sequences have seen.
         slots: sequences that there is room for.
         capacity: tokens of each.
-        clocks: of stages whose firings the data decides.
     """
 
-    def __init__(
-        self, engines: Sequence[SlotsEngine], tokens: TokenLog, slots: int, capacity: int, clocks: Clocks | None = None
-    ) -> None:
+    def __init__(self, engines: Sequence[SlotsEngine], tokens: TokenLog, slots: int, capacity: int) -> None:
         self._observer: Observer | None = None
         self._specs = [engine.spec for engine in engines]
         self._tokens, self._slots, self._vocab_size = tokens, slots, vocab_size_of(self._specs)
-        of_one = clocks_of(self._specs, clocks or {}, capacity)
-        leads = {spec.name: lead for spec, lead in leads_by(self._specs, of_one)}
+        leads = leads_of(self._specs)
         self._stages = [
-            _SlotStage(
-                engine,
-                slots,
-                of_one[engine.spec.name].capacity_firings(capacity),
-                leads.get(engine.spec.name, 0),
-                are_linear(engine.spec, of_one),
-            )
-            for engine in engines
+            _SlotStage(engine, slots, engine.spec.capacity_firings(capacity), leads[engine.spec.name]) for engine in engines
         ]
-        self._clocks = [of_one, *(clocks_of(self._specs, clocks or {}, capacity) for _ in range(slots - 1))]
-        """Of each slot; made once there is memory, or too many slots would be refused only after a long while."""
+        self._copies_every = interval_of(self._specs, 1, capacity, COPIES_BYTES)
+        self._clocks = SlotClocks(self._specs, slots, capacity)
         self._by_name = {stage.spec.name: stage for stage in self._stages}
-        self._resets = any(spec.resets is not None for spec in self._specs)
-        self._is_logged = any(isinstance(clock, LoggedClock) for clock in of_one.values())
+        self._runs_again = any(spec.resets is not None or spec.is_recurrent for spec in self._specs)
         self._of_slot: dict[int, HostDecoder] = {}
         self._views: OrderedDict[tuple[int, int], dict[str, SlotsStage]] = OrderedDict()
         self._positions = np.zeros(slots, np.int64)
@@ -124,11 +114,11 @@ class HostBatchDecoder:
         return logits
 
     def _alone(self, slots: Ids, positions: Ids) -> npt.NDArray[np.bool_]:
-        """Whose step is run by itself: a single slot's, which copies nothing, and those in which a stage runs from its last
-        reset again."""
+        """Whose step is run by itself: a single slot's, which copies nothing, and those in which a stage runs again, from its
+        last reset or from a copy of its state."""
         if len(slots) == 1:
             return np.ones(1, np.bool_)
-        if not self._resets:
+        if not self._runs_again:
             return np.zeros(len(slots), np.bool_)
         each = zip(slots.tolist(), positions.tolist(), strict=True)
         return np.array([not self._decoder(slot).goes_on(position) for slot, position in each])
@@ -137,30 +127,28 @@ class HostBatchDecoder:
         self._positions[slots] = positions
         steps = np.zeros(self._slots, np.bool_)
         steps[slots] = True
-        if self._is_logged:
-            self._see(slots, positions)
+        self._clocks.see_ids(slots, positions, self._tokens)
         logits = np.empty((self._slots, self._vocab_size), np.float32)
         for stage in self._stages:
-            firsts, due = self._next_firings(stage.spec)
+            firsts, due = self._clocks.next_firings(stage.spec, self._positions)
             fires = due & steps
             passable = firsts < stage.firings if stage.may_overfire else self._none
             for first, last in ranges_of(fires, passable):
                 self._fire(stage, first, last, firsts[first:last], logits)
             self._fires[stage.spec.name] += int(np.count_nonzero(fires))
-            if stage.spec.resets is not None:
+            if self._clocks.asks(stage.spec.name):
+                self._clocks.see_rows(stage.spec.name, slots, positions, fires, firsts, self._newest_row(stage, firsts))
+            if stage.spec.resets is not None or stage.spec.is_recurrent:
                 for slot in np.flatnonzero(fires).tolist():
                     self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)
         self._positions[slots] += 1
         found: npt.NDArray[np.float32] = logits[slots]
         return found
 
-    def _next_firings(self, spec: StageSpec) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """The index of every slot's next firing, and whether its next token causes it."""
-        if isinstance(self._clocks[0][spec.name], LoggedClock):
-            fired = [of[spec.name].firings(int(p), 1) for of, p in zip(self._clocks, self._positions, strict=True)]
-            return np.array([range_.start for range_ in fired]), np.array([len(range_) > 0 for range_ in fired])
-        begin = self._positions - spec.delay
-        return -(-begin // spec.stride), begin % spec.stride == 0
+    def _newest_row(self, stage: _SlotStage, firsts: Ids) -> Array:
+        """The row of the firing that every slot has just had, `[slots, D]`."""
+        place = np.arange(self._slots) * stage.rows_of_slot + stage.lead + np.minimum(firsts, stage.firings - 1)
+        return stage.take(place)
 
     def _fire(self, stage: _SlotStage, first: int, last: int, firsts: Ids, logits: Array) -> None:
         """One engine call, for slots `[first, last)`."""
@@ -184,38 +172,45 @@ class HostBatchDecoder:
             self._observer(spec, last - first, elapsed_ns)
 
     def _read(self, stage: _SlotStage, base: Ids, firsts: Ids) -> list[Array]:
-        """What a firing of each slot reads: ids `[b, count]`, rows `[count, b, D]`."""
-        found = []
-        for given in stage.spec.inputs:
-            end = firsts * given.count - given.shift + given.count  # after the last row
-            if not stage.linear:
-                end = self._after_newest(stage, given.source, base, firsts)
-            if given.source is None:
-                within = np.arange(-given.count, 0) + self._tokens.lead
-                found.append(self._tokens.array[base[:, None], end[:, None] + within])
-            else:
-                source = self._by_name[given.source]
-                within = np.arange(-given.count, 0)[:, None] + source.lead
-                found.append(source.take(base * source.rows_of_slot + end + within))
-        return found
+        """What a firing of each slot reads (`contract.read_tensors`): ids `[b, count]`, rows `[count, b, D]`, places."""
+        return [
+            array
+            for given in stage.spec.inputs
+            for array in (self._read_span if given.reads == "span" else self._read_rows)(stage.spec, given, base, firsts)
+        ]
 
-    def _after_newest(self, stage: _SlotStage, source: str | None, base: Ids, firsts: Ids) -> Ids:
-        """Where rows end that a clock's log leads to: with the newest there is when the token that causes a firing is seen."""
-        seen = []
-        for slot, firing in zip(base.tolist(), firsts.tolist(), strict=True):
-            seen.append(min(self._clocks[slot][stage.spec.name].fired_by(firing), int(self._positions[slot])) + 1)
-        if source is None:
-            return np.array(seen)
-        rows = self._by_name[source].spec.output_rows
-        each = zip(base.tolist(), seen, strict=True)
-        return np.array([int(newest_rows(self._clocks[slot][source], np.array([n]), rows)[0]) + 1 for slot, n in each])
+    def _read_rows(self, spec: StageSpec, given: InputSpec, base: Ids, firsts: Ids) -> list[Array]:
+        end = firsts * given.count - given.shift + given.count  # after the last row
+        if given.reads == "newest":
+            end = self._ends(given, base, self._positions[base] + 1)
+        taken = self._take(given, base, end - given.count, given.count)
+        return [taken, _FIRST] if given.reads == "newest" else [taken]
 
-    def _see(self, slots: Ids, positions: Ids) -> None:
-        """Let clocks that are logs know the token at each slot's position."""
-        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
-            for clock in self._clocks[slot].values():
-                if isinstance(clock, LoggedClock):
-                    clock.see(self._tokens.of(slot), position, position + 1)
+    def _read_span(self, spec: StageSpec, given: InputSpec, base: Ids, firsts: Ids) -> list[Array]:
+        start = np.maximum(self._ends(given, base, self._clocks.seen_at(spec, base, firsts - 1)), 0)
+        end = np.maximum(self._ends(given, base, self._clocks.seen_at(spec, base, firsts, self._positions)), 0)
+        lengths = np.maximum(end - start, 0)  # of slots that are run along it may be anything
+        longest = max(int(lengths.max()), 1)
+        return [self._take(given, base, start, longest), _FIRST, np.arange(longest), lengths[:, None]]
+
+    def _ends(self, given: InputSpec, base: Ids, seen: Ids) -> Ids:
+        """After the newest row that there is in each slot once so many tokens are seen."""
+        if given.source is None:
+            return seen - given.shift
+        spec = self._by_name[given.source].spec
+        return self._clocks.firings_within(spec, base, seen) * spec.output_rows - given.shift
+
+    def _take(self, given: InputSpec, base: Ids, start: Ids, count: int) -> Array:
+        """So many rows of each slot from an index on: ids `[b, count]` or rows `[count, b, D]`."""
+        if given.source is None:
+            within = np.arange(count) + self._tokens.lead
+            found: Array = self._tokens.array[
+                base[:, None], np.minimum(start[:, None] + within, self._tokens.array.shape[1] - 1)
+            ]
+            return found
+        source = self._by_name[given.source]
+        within = np.minimum(start + np.arange(count)[:, None] + source.lead, source.rows_of_slot - 1)
+        return source.take(base * source.rows_of_slot + within)
 
     def _view(self, first: int, last: int) -> dict[str, SlotsStage]:
         """The engines on slots `[first, last)`, which share caches with all other views of them."""
@@ -233,7 +228,9 @@ class HostBatchDecoder:
         if slot not in self._of_slot:
             logs = {stage.spec.name: log for stage in self._stages if (log := stage.log_of(slot)) is not None}
             memory = Memory(self._view(slot, slot + 1), logs)
-            decoder = HostDecoder(self._specs, memory, self._tokens.of(slot), self._clocks[slot], 1)
+            decoder = HostDecoder(
+                self._specs, memory, self._tokens.of(slot), self._clocks.of(slot), 1, copies_every=self._copies_every
+            )
             decoder.observer = self._observer
             self._of_slot[slot] = decoder
         return self._of_slot[slot]
@@ -244,18 +241,13 @@ class HostBatchDecoder:
 
     def write(self, slot: int, written: Written, position: int) -> None:
         """As `BatchDecoder.write`."""
-        self._decoder(slot).write(written)
-        self._stands(slot, position)
+        self._decoder(slot).write(written, position)
+        self._positions[slot] = position
 
     def fork(self, source: int, target: int, position: int) -> None:
         """As `BatchDecoder.fork`."""
         self._decoder(target).copy_from(self._decoder(source), position)
-        self._stands(target, position)
-
-    def _stands(self, slot: int, position: int) -> None:
-        """What the slot held before is gone: it is run along from here."""
-        self._decoder(slot).see(position)
-        self._positions[slot] = position
+        self._positions[target] = position
 
     @property
     def observer(self) -> Observer | None:

@@ -2,8 +2,8 @@
 
 Over-firing is harmless: a stage that runs for a slot whose turn it is not, at that slot's next firing index, writes rows that
 nobody reads and that the true firing writes again. So slots between two that fire are run along where that is cheaper than
-another call. Harmless it is not where a firing writes over what is still read (caches that keep a number of rows), nor where a
-slot has no room for another firing.
+another call. Harmless it is not where a firing writes over what is still read (caches that keep a number of rows, recurrent
+state), nor where a slot has no room for another firing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ fifth of that (docs/performance.md)."""
 def may_overfire(spec: StageSpec) -> bool:
     """Whether a firing that is not due leaves all that is still read as it is."""
     kept = [cache.keeps for cache in (*spec.caches, *(borrowed.cache for borrowed in spec.borrows))]
-    return spec.page is None and all(keeps is None for keeps in kept)
+    return spec.page is None and not spec.is_recurrent and all(keeps is None for keeps in kept)
 
 
 def ranges_of(fires: npt.NDArray[np.bool_], passable: npt.NDArray[np.bool_]) -> list[Range]:

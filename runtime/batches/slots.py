@@ -9,7 +9,6 @@ from ...bundle import ModelInfo
 from ...contract import StageSpec
 from ...errors import ConfigError, EngineMismatchError
 from ..capacity import capacity_for, room_for_state
-from ..clocks import Clocks
 from ..decoder_factory import Engines
 from ..engines.base import Engine, SlotsEngine
 from ..rows import TokenLog
@@ -27,7 +26,7 @@ class Slots(NamedTuple):
     capacity: int
 
 
-def open_slots(engines: Engines, model: ModelInfo, slots: int, capacity: int | None, clocks: Clocks | None = None) -> Slots:
+def open_slots(engines: Engines, model: ModelInfo, slots: int, capacity: int | None) -> Slots:
     """State for so many sequences.
 
     Raises:
@@ -40,7 +39,7 @@ def open_slots(engines: Engines, model: ModelInfo, slots: int, capacity: int | N
         if isinstance(engines, Sequence):
             specs = [engine.spec for engine in engines]
             tokens = token_log(specs, slots, capacity)
-            return Slots(HostBatchDecoder(_of_slots(engines, slots), tokens, slots, capacity, clocks), tokens, specs, capacity)
+            return Slots(HostBatchDecoder(_of_slots(engines, slots), tokens, slots, capacity), tokens, specs, capacity)
         tokens = token_log(engines.specs, slots, capacity)
         return Slots(engines.batch_decoder(tokens, slots, capacity), tokens, engines.specs, capacity)
 

@@ -32,8 +32,8 @@ class BoundStage(Protocol):
         Args:
             first: index of the first firing.
             firings: how many, at least 1.
-            inputs: one block per input of the stage, in its order: ids int64 `[B, count * firings]` or rows
-                `[count * firings, B, D]`.
+            inputs: one block for each of `contract.read_tensors`, in their order: of an input by stride ids int64
+                `[B, count * firings]` or rows `[count * firings, B, D]`; of others a block of rows, and places in it.
             output: where to write: rows `[output_rows * firings, B, D]`, or logits `[B, N, V]`.
             logit_rows: int64 `[N]`, for the stage that gives logits.
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...contract import StageSpec
+from ...contract import StageSpec, read_tensors
 from ...errors import EngineMismatchError, reason_of
 from ...sidecar import EngineSidecar
 from ..rows import Array, Block, Ids
@@ -101,8 +101,7 @@ class OnnxRuntimeStage:
         self._binding = engine.session.io_binding()
         self._bind_input, self._bind_output = self._binding._iobinding.bind_input, self._binding._iobinding.bind_output
         self._device = memory_of("cpu")
-        dtypes = [_INT64 if given.kind == "tokens" else _FLOAT32 for given in self._spec.inputs]
-        self._inputs = list(zip(self._spec.names(), dtypes, strict=True))
+        self._inputs = [(tensor.name, np.dtype(tensor.dtype)) for tensor in read_tensors(self._spec)]
         self._counters = Counters(batch, firings, engine.takes_each)
         self._in_place = batch == 1 or not engine.sidecar.batch_one_chunks or not caches
         self._counts_rows = "rows" in engine.input_names
@@ -167,7 +166,9 @@ class OnnxRuntimeStage:
             for b, stage in enumerate(self._one_by_one):
                 stage.borrow([cache[b : b + 1] for cache in self._borrowed])
         for b, stage in enumerate(self._one_by_one):
-            staged = [_one(block.array, b, block.array.dtype == _INT64) for block in inputs]
+            staged = [
+                block.array if block.array.ndim == 1 else _one(block.array, b, block.array.dtype == _INT64) for block in inputs
+            ]
             result = np.empty_like(_one(output.array, b, logit_rows is not None))
             stage.run(first, firings, [Block.of(array) for array in staged], Block.of(result), logit_rows)
             if logit_rows is not None:

@@ -4,63 +4,33 @@ from __future__ import annotations
 
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 from batches import BatchWalk, wander
+from deciding import STATE, meaning, newest, random_program, span
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, host_engines, info, stage
+from programs import CAPACITY, TOKENS, VOCABULARY, Program, host_engines, info, stage
 
-from foveal import InputError
-from foveal.contract import InputSpec
+from foveal import ConfigError, InputError
+from foveal.contract import ClockSpec, InputSpec
 from foveal.runtime.batches.batch import Batch
-from foveal.runtime.clocks import LoggedClock
-from foveal.runtime.rows import Array, TokenLog
+from foveal.runtime.clocks import Clocks
 from foveal.runtime.session import Session
+from foveal.runtime.snapshots import Snapshot
 
 
-def dynamic(count: int) -> Program:
-    """A middle stage that reads the newest `count` rows when some token fires it, and whose newest row every token reads."""
-    return (
-        stage("pre", 1, [TOKENS]),
-        stage("middle", 1, [InputSpec(kind="window", source="pre", count=count)]),
-        stage("post", 1, [InputSpec(kind="stream", source="pre"), InputSpec(kind="context", source="middle")], output="logits"),
-    )
-
-
-def meaning(count: int, opens: Array, ids: Array) -> Array:
-    """Logits `[L, V]` of ids `[L]`, token by token and with nothing kept but what `FakeEngine` remembers."""
-    mixes: dict[str, list[Array]] = {"pre": [], "middle": [], "post": []}
-    rows: dict[str, list[Array]] = {"pre": [np.zeros(DIM)] * count, "middle": [np.zeros(DIM)]}
-
-    def fire(name: str, read: list[list[Array]]) -> Array:
-        mix = sum(np.cos(place + 1) * row for source in read for place, row in enumerate(source))
-        mixes[name].append(np.asarray(mix))
-        return np.sin(sum(mixes[name]) + mix)
-
-    logits = []
-    for token in ids.tolist():
-        rows["pre"].append(fire("pre", [[np.full(DIM, token + 1.0)]]).astype(np.float32))
-        if opens[token]:
-            rows["middle"].append(fire("middle", [rows["pre"][-count:]]).astype(np.float32))
-        y = fire("post", [rows["pre"][-1:], rows["middle"][-1:]])
-        logits.append(y.sum() * np.arange(1, VOCABULARY + 1) / VOCABULARY)
-    return np.stack(logits)
-
-
-boundaries = st.lists(st.booleans(), min_size=VOCABULARY, max_size=VOCABULARY).map(np.array)
-
-
-@given(st.integers(1, 4), boundaries, st.randoms())
-def test_a_session_in_any_chunks_means_what_the_program_says(count: int, opens: Array, choose: Random) -> None:
-    """With rewinds, snapshots and forks between them, over random boundaries."""
-    clocks = {"middle": lambda capacity: LoggedClock(opens, capacity)}
-    session = Session(host_engines(dynamic(count)), info(), clocks=clocks)
+@given(st.randoms())
+def test_a_session_in_any_chunks_means_what_the_program_says(choose: Random) -> None:
+    """With rewinds, snapshots and forks between them, over random rules, spans and states."""
+    program = random_program(choose)
+    session = Session(host_engines(program), info(), copies_bytes=choose.choice([0, 500, 1 << 20]))
     kept = session.snapshot()
     for _ in range(8):
         ids = np.array([[choose.randrange(VOCABULARY) for _ in range(choose.randint(1, 9))]])
         logits = session.advance(ids)[0]
-        expected = meaning(count, opens, session.tokens[0])
+        expected = meaning(program, session.tokens[0])
         np.testing.assert_allclose(logits, expected[-ids.shape[1] :], atol=1e-4)
         what = choose.choice(["rewind", "fork", "keep", "restore", "none"])
         if what == "rewind":
@@ -70,43 +40,127 @@ def test_a_session_in_any_chunks_means_what_the_program_says(count: int, opens: 
         elif what == "keep":
             kept = session.snapshot()
         elif what == "restore":
-            session.restore(kept)
+            session.restore(Snapshot.from_bytes(kept.to_bytes()))
 
 
-@given(st.integers(1, 4), boundaries, st.integers(1, 5), st.randoms())
-def test_a_batch_of_sequences_with_boundaries_of_their_own(count: int, opens: Array, slots: int, choose: Random) -> None:
+@given(st.integers(1, 5), st.randoms())
+def test_a_batch_of_sequences_with_boundaries_of_their_own(slots: int, choose: Random) -> None:
     """Each fires by its own text, whatever the others do."""
-    clocks, engines = {"middle": lambda capacity: LoggedClock(opens, capacity)}, host_engines(dynamic(count))
-    batch = Batch(engines, info(), slots, prefill_seconds=0, clocks=clocks)
-    wander(BatchWalk(batch, lambda: Session(engines, info(), clocks=clocks), 1e-5), choose, 30, CAPACITY, VOCABULARY)
+    engines = host_engines(random_program(choose))
+    batch = Batch(engines, info(), slots, prefill_seconds=0)
+    wander(BatchWalk(batch, lambda: Session(engines, info()), 1e-5), choose, 30, CAPACITY, VOCABULARY)
 
 
-class TestALoggedClock:
-    """From tokens to firings and back."""
+def decided(clock: ClockSpec, reads: InputSpec | None = None, **middle: object) -> Program:
+    """A middle stage that a clock fires, and whose newest row every token reads."""
+    return (
+        stage("pre", 1, [TOKENS]),
+        stage("middle", 1, [reads or newest("pre")], clock=clock, **middle),
+        stage("post", 1, [InputSpec(kind="stream", source="pre"), newest("middle")], output="logits"),
+    )
 
-    def clock(self, ids: list[int]) -> LoggedClock:
-        """Ids below 2 do not fire."""
-        tokens = TokenLog.allocate(1, 8, 1)
-        tokens.write(0, np.array([ids]))
-        clock = LoggedClock(np.array([False, False, True]), 8)
-        clock.see(tokens, 0, len(ids))
-        return clock
 
-    def test_counts(self) -> None:
-        """The firings of any run of tokens, and the token of any firing."""
-        clock = self.clock([0, 2, 1, 2, 2, 0])
-        assert [clock.firings(start, 1) for start in range(6)] == [
-            *(range(0), range(1), range(1, 1), range(1, 2), range(2, 3), range(3, 3))
-        ]
-        assert clock.firings(1, 4) == range(3)
-        assert [clock.fired_by(firing) for firing in range(3)] == [1, 3, 4]
-        assert [clock.firings_within(tokens) for tokens in range(7)] == [0, 0, 1, 1, 2, 3, 3]
-        assert clock.firings(-1, 1) == range(0)
+def fired(clock: ClockSpec, ids: list[int], cuts: list[int]) -> list[int]:
+    """The tokens that fire the middle stage, when ids are appended in chunks that end at the cuts."""
+    clocks = Clocks.allocate(decided(clock), len(ids))
+    (log,) = clocks.logs.values()
+    for start, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True):
+        log.append(start, stop - start, np.array(ids[start:stop]))
+    count = clocks.of["middle"].firings_within(len(ids))
+    assert clocks.of["middle"].firings(0, len(ids)) == range(count)
+    return [clocks.of["middle"].fired_by(firing) for firing in range(count)]
 
-    def test_sequences_in_step_must_agree(self) -> None:
-        """A session of several sequences has one clock."""
-        clocks = {"middle": lambda capacity: LoggedClock(np.arange(VOCABULARY) > 20, capacity)}
-        session = Session(host_engines(dynamic(2)), info(), 2, clocks=clocks)
-        session.advance([[3, 30], [4, 40]])
-        with pytest.raises(InputError, match=r"append them to a batch \(model.batch\)"):
-            session.advance([[3], [40]])
+
+class TestARule:
+    """From what tokens or rows say to the tokens that fire a stage."""
+
+    @pytest.mark.parametrize("cuts", [[], [1], [3, 4], [1, 2, 3, 4, 5, 6, 7]])
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            ({}, [1, 3, 4, 7]),
+            ({"firsts": 1}, [0, 1, 3, 4, 7]),
+            ({"firsts": 3}, [0, 1, 2, 3, 4, 7]),
+            ({"least": 2}, [1, 3, 7]),
+            ({"least": 3}, [3, 7]),
+            ({"least": 3, "firsts": 1}, [0, 3, 7]),
+            ({"most": 2}, [1, 3, 4, 6, 7]),
+            ({"most": 1}, [0, 1, 2, 3, 4, 5, 6, 7]),
+            ({"least": 2, "most": 3}, [1, 3, 6]),
+        ],
+    )
+    def test_ids_spans_and_firsts(self, rule: dict[str, int], expected: list[int], cuts: list[int]) -> None:
+        """However the tokens are cut into calls."""
+        assert fired(ClockSpec(ids=(1,), **rule), [0, 1, 0, 1, 1, 0, 0, 1], cuts) == expected
+
+    @pytest.mark.parametrize(("ties", "expected"), [(False, [2]), (True, [1, 2])])
+    def test_a_tie(self, ties: bool, expected: list[int]) -> None:
+        """A value equal to the threshold is a boundary where the rule says so."""
+        program = decided(ClockSpec(stage="pre", threshold=0.5, ties=ties))
+        for chunk in (1, 3):
+            clocks = Clocks.allocate(program, 3)
+            (log,) = clocks.logs.values()
+            values = np.array([0.25, 0.5, 0.75], np.float32)
+            for start in range(0, 3, chunk):
+                log.append(start, chunk, values[start : start + chunk])
+            assert log.made_within(3).tolist() == expected
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ({}, "give one of stage and ids"),
+            ({"stage": "pre", "ids": (3,)}, "give one of stage and ids"),
+            ({"ids": (-1,)}, "token id -1, expected ids of at least 0"),
+            ({"stage": "pre", "threshold": float("nan")}, "threshold is nan, expected a finite number"),
+            ({"stage": "pre", "firsts": -1}, "-1 first boundaries"),
+            ({"stage": "pre", "least": 0}, "shortest span has 0 rows"),
+            ({"stage": "pre", "least": 4, "most": 3}, "longest span has 3 rows, expected at least as many as its shortest, 4"),
+            ({"stage": "pre", "tokens_per_firing": 0.5}, "every 0.5 tokens"),
+        ],
+    )
+    def test_one_that_means_nothing(self, rule: dict[str, object], message: str) -> None:
+        """Is refused where it is made."""
+        with pytest.raises(ConfigError, match=message):
+            ClockSpec(**rule)
+
+
+def test_sequences_in_step_must_agree() -> None:
+    """A session of several sequences has one clock; after a refusal it is where it was."""
+    program = decided(ClockSpec(ids=tuple(range(21, VOCABULARY))))
+    session = Session(host_engines(program), info(), 2)
+    session.advance([[3, 30], [4, 40]])
+    with pytest.raises(InputError, match=r"append them to a batch \(model.batch\)"):
+        session.advance([[3], [40]])
+    assert session.advance([[30], [40]]).shape == (2, 1, VOCABULARY)
+    alone = Session(host_engines(program), info())
+    alone.advance([[3, 30]])
+    np.testing.assert_array_equal(session.advance([[5], [5]])[0], (alone.advance([[30]]), alone.advance([[5]]))[1][0])
+
+
+class TestARecurrentState:
+    """A rewind takes it from a copy and runs the rows since again."""
+
+    def session(self, copies_bytes: int) -> tuple[Session, list[int]]:
+        """All of whose stages have one, of 5 numbers; with the firings of `pre`, in order."""
+        program = decided(ClockSpec(stage="pre", threshold=0.0), span("pre"))
+        engines = host_engines([msgspec.structs.replace(spec, caches=(STATE,)) for spec in program])
+        return Session(engines, info(), capacity=CAPACITY, copies_bytes=copies_bytes), engines[0].fired
+
+    @pytest.mark.parametrize(("copies_bytes", "most"), [(1 << 20, 16), (3 * 3 * 5 * 4, 32), (0, 81)])
+    def test_what_a_rewind_costs(self, copies_bytes: int, most: int) -> None:
+        """At most the firings from one copy to the next; without copies, all."""
+        session, ran = self.session(copies_bytes)
+        expected = session.advance(np.arange(CAPACITY)[None] % VOCABULARY)[0]
+        for position in (81, 80, 79, 33, 17, 5, 0):
+            session.rewind(session.position - position)
+            del ran[:]
+            logits = session.advance([[position % VOCABULARY]])[0]
+            assert ran[-1] == position
+            assert len(ran) - 1 <= min(most, position)
+            np.testing.assert_allclose(logits[0], expected[position], atol=1e-5)
+
+    @pytest.mark.parametrize("wrong", ["many", -1, 1.5, True])
+    def test_a_budget_that_is_none(self, wrong: object) -> None:
+        """Is refused."""
+        with pytest.raises(ConfigError, match="copies_bytes"):
+            Session(host_engines(decided(ClockSpec(ids=(1,)))), info(), copies_bytes=wrong)  # type: ignore[arg-type]

@@ -483,7 +483,7 @@ class TestWhatFails:
 
     @pytest.mark.parametrize("forks", [0, 1, 2])
     def test_a_guide_that_does_not_open(self, served: ServedProgram, forks: int) -> None:
-        """Or of which there can't be another, for a further text: raises where the prompt is made, and those there are closed."""
+        """Or not another time, for a further text: raises where the prompt is made, and those that opened are closed."""
         left = iter(range(forks))
 
         class Guide(EvenGuide):

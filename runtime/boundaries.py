@@ -1,0 +1,79 @@
+"""From values to boundaries: the rule of a clock, applied to the rows of a call."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import ClockSpec
+from .rows import Array, Ids
+
+Bits = npt.NDArray[np.bool_]
+
+
+class Boundaries:
+    """Says which rows of a sequence are boundaries (`ClockSpec` has the rule).
+
+    Attributes:
+        look_back: whether it matters where the boundary before was.
+        forced: bool `[rows]`, by row, what is taken for a boundary instead of what the rule says; None: nothing. To compare
+            precisions of a model under the schedule of one of them.
+    """
+
+    def __init__(self, spec: ClockSpec) -> None:
+        self.spec = spec
+        self.look_back = spec.least > 1 or spec.most is not None
+        self.forced: Bits | None = None
+        self._ids = np.array(spec.ids, np.int64) if spec.stage is None else None
+        self._known = frozenset(spec.ids)
+
+    def is_one(self, row: int, last: int, value: float) -> bool:
+        """Whether one row is a boundary: the row, that of the boundary before (-1: none), and the row's value or token id."""
+        spec = self.spec
+        if self.forced is not None:
+            return bool(self.forced[row])
+        if row < spec.firsts:
+            return True
+        if self.look_back:
+            length = row - last
+            if length < spec.least:
+                return False
+            if spec.most is not None and length >= spec.most:
+                return True
+        if self._ids is not None:
+            return int(value) in self._known
+        return bool(value >= spec.threshold if spec.ties else value > spec.threshold)
+
+    def among(self, first: int, last: int, values: Array) -> Bits:
+        """Which of the rows from index `first` on are boundaries, by their values `[n]`; `last` as of `is_one`."""
+        rows = len(values)
+        if self.forced is not None:
+            return self.forced[first : first + rows]
+        found = self.wanted(values)
+        firsts = min(max(self.spec.firsts - first, 0), rows)
+        found[:firsts] = True
+        return self._spaced(found, first, last, firsts) if self.look_back else found
+
+    def wanted(self, values: Array) -> Bits:
+        """By their values alone."""
+        if self._ids is not None:
+            return np.isin(values, self._ids)
+        found: Bits = values >= self.spec.threshold if self.spec.ties else values > self.spec.threshold
+        return found
+
+    def _spaced(self, wanted: Bits, first: int, last: int, firsts: int) -> Bits:
+        """Leave out those too near the one before, and put one where a span would become too long: a step for each boundary."""
+        spec, end = self.spec, first + len(wanted)
+        found = np.zeros_like(wanted)
+        found[:firsts] = True
+        last = first + firsts - 1 if firsts else last
+        candidates: Ids = np.flatnonzero(wanted) + first
+        while True:
+            place = int(np.searchsorted(candidates, last + spec.least))
+            row = int(candidates[place]) if place < len(candidates) else end
+            if spec.most is not None:
+                row = min(row, last + spec.most)
+            if row >= end:
+                return found
+            found[row - first] = True
+            last = row
