@@ -16,7 +16,7 @@ from ..architecture import Description, Stage, count_parameters
 from ..layers.initialise import initialise
 from .config import HNetConfig, ScaleConfig, layers_of
 from .router import THRESHOLD, Router, begins
-from .smoothing import smooth, smooth_cache
+from .smoothing import smooth
 from .stages import Decode, DecodeTokens, Encode, EncodePicked, Innermost, ToLogits, Widen
 from .tower import Tower
 
@@ -130,13 +130,13 @@ class HNet(nn.Module):
             inputs, module = InputSpec(kind="tokens"), Encode(self.embed, scale.encoder, scale.router)
         else:
             inputs, module = self._picked_rows(place), EncodePicked(scale.widen, scale.encoder, scale.router)
-        caches = (*scale.encoder.caches(), scale.router.cache())
+        caches = (*scale.encoder.caches(), module.last.cache)
         return self._stage(_encoder_name(place), place, (inputs,), module, scale.encoder, caches, self._row_width(place))
 
     def _innermost(self) -> Stage:
         place, narrow = len(self.scales), self.core.widen.dim
         module = Innermost(self.core.widen, self.core.tower)
-        caches = (*self.core.tower.caches(), smooth_cache(narrow))
+        caches = (*self.core.tower.caches(), module.last.cache)
         return self._stage("main", place, (self._picked_rows(place),), module, self.core.tower, caches, narrow)
 
     def _decoder(self, place: int, scale: Scale) -> Stage:
@@ -148,8 +148,9 @@ class HNet(nn.Module):
         if place == 0:
             last = DecodeTokens(scale.residual, scale.decoder, self.exit)
             return self._stage(name, place, inputs, last, scale.decoder, scale.decoder.caches(), self.config.vocab_size)
-        caches = (*scale.decoder.caches(), smooth_cache(narrow))
-        return self._stage(name, place, inputs, Decode(scale.residual, scale.decoder, narrow), scale.decoder, caches, narrow)
+        module = Decode(scale.residual, scale.decoder, narrow)
+        caches = (*scale.decoder.caches(), module.last.cache)
+        return self._stage(name, place, inputs, module, scale.decoder, caches, narrow)
 
     def _picked_rows(self, place: int) -> InputSpec:
         """The row of the encoder around a scale that made it fire."""
@@ -169,7 +170,7 @@ class HNet(nn.Module):
         caches: tuple[CacheSpec, ...],
         width: int,
     ) -> Stage:
-        appends = any(not cache.recurrent for cache in caches)
+        has_router = isinstance(module, (Encode, EncodePicked))  # which knows the first row by its position
         spec = StageSpec(
             name=name,
             stride=1,
@@ -180,7 +181,7 @@ class HNet(nn.Module):
             layers=len(tower.layers),
             caches=caches,
             parameters=count_parameters(module),
-            uses_position=appends,
+            uses_position=has_router or any(not cache.recurrent for cache in caches),
         )
         return Stage(spec, module)
 

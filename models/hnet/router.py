@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...contract import CacheSpec
 from ..cache import State
+from .last_row import LastRow
 
 QUERY = "query"
-"""The cache of what the next row is compared with."""
+"""What is kept of the last row: what the next one is compared with."""
 THRESHOLD = 0.5
 _LEAST = 1e-12
 
@@ -29,17 +29,11 @@ class Router(nn.Module):
         chances = _chances(_directions(self.query(x[:, :-1])), _directions(self.key(x[:, 1:])))
         return torch.cat((torch.ones_like(x[:, :1, 0]), chances), 1)
 
-    def step(self, x: Tensor, state: State) -> Tensor:
-        """The next rows `[B, L, D]` -> `[B, L, 1]`."""
-        positions = state.positions(x.shape[1]).expand(x.shape[0], -1)  # [B, L]
-        queries = state.write(QUERY, _directions(self.query(x))[:, None], positions[:, 0])[:, 0]  # [B, S, D]
-        places = (positions - 1).clamp(min=0)[:, :, None].expand(-1, -1, x.shape[2])
-        chances = _chances(queries.gather(1, places), _directions(self.key(x)))
-        return torch.where(positions == 0, 1.0, chances)[:, :, None]
-
-    def cache(self) -> CacheSpec:
-        """Directions of the queries of all rows, so that any of them can be taken back."""
-        return CacheSpec(name=QUERY, heads=1, width=self.query.out_features)
+    def step(self, x: Tensor, last: LastRow, state: State) -> Tensor:
+        """The next rows `[B, L, D]` -> `[B, L, 1]`; `last` is the direction of the query of the row before."""
+        queries = torch.cat((last.read(x.shape[1], state), _directions(self.query(x))), 1)
+        chances = _chances(last.keep(queries, state)[:, :-1], _directions(self.key(x)))
+        return torch.where(state.positions(x.shape[1]) == 0, torch.ones_like(chances), chances)[:, :, None]
 
 
 def begins(chances: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...contract import CacheSpec
 from ..cache import State
 from ..layers.fade import fades
+from .last_row import LastRow
 
 SMOOTH = "smooth"
-"""The cache of mixed rows."""
+"""What is kept of the last row: the mixed one."""
 _LEAST = 1e-4
 
 
@@ -28,21 +28,13 @@ def smooth(z: Tensor, chances: Tensor) -> Tensor:
     return torch.stack(mixed[1:], 1)
 
 
-def smooth_step(z: Tensor, chances: Tensor, state: State) -> Tensor:
-    """The next rows `[B, L, D]` with their chances `[B, L]`, as sums over the earlier ones of them and the row before."""
-    first = state.positions(z.shape[1])[:, :1].expand(z.shape[0], -1)  # [B, 1]
-    places = (first - 1).clamp(min=0)[:, :, None].expand(-1, -1, z.shape[2])
-    before = torch.where(first[:, :, None] == 0, 0.0, state.read(SMOOTH)[:, 0].gather(1, places))  # [B, 1, D]
-    weights = _weights(chances)
+def smooth_step(z: Tensor, chances: Tensor, last: LastRow, state: State) -> Tensor:
+    """The next rows `[B, L, D]` with their chances `[B, L]`, as sums over the earlier ones of them and the mixed row before."""
+    before, weights = last.read(z.shape[1], state), _weights(chances)
     between = fades((1 - weights).log())  # [B, L, L]
-    mixed = (between * weights[:, None]).to(z.dtype) @ z + (between[..., :1] * (1 - weights[:, :1, None])).to(z.dtype) * before
-    written = state.write(SMOOTH, mixed[:, None], first[:, 0])[:, 0]
-    return written.gather(1, state.positions(z.shape[1])[:, :, None].expand(*z.shape))
-
-
-def smooth_cache(dim: int) -> CacheSpec:
-    """All rows so far, so that any of them can be taken back."""
-    return CacheSpec(name=SMOOTH, heads=1, width=dim)
+    old = between[..., :1] * (1 - weights[:, :1, None])  # [B, L, 1]
+    mixed = (between * weights[:, None]).to(z.dtype) @ z + old.to(z.dtype) * before
+    return last.keep(torch.cat((before, mixed), 1), state)[:, 1:]
 
 
 def _weights(chances: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import State
-from .router import Router
-from .smoothing import smooth_step
+from .last_row import LastRow
+from .router import QUERY, Router
+from .smoothing import SMOOTH, smooth_step
 from .tower import Tower
 
 
@@ -39,11 +40,12 @@ class Encode(nn.Module):
     def __init__(self, embed: nn.Embedding, tower: Tower, router: Router) -> None:
         super().__init__()
         self.embed, self.tower, self.router = embed, tower, router
+        self.last = LastRow(QUERY, tower.dim, tower.has_states)
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`; the input is ids `[B, L]`."""
         y = self.tower.step(self.embed(inputs[0]), state)
-        return torch.cat((y, self.router.step(y, state)), -1)
+        return torch.cat((y, self.router.step(y, self.last, state)), -1)
 
 
 class EncodePicked(nn.Module):
@@ -52,12 +54,13 @@ class EncodePicked(nn.Module):
     def __init__(self, widen: Widen, tower: Tower, router: Router) -> None:
         super().__init__()
         self.widen, self.tower, self.router = widen, tower, router
+        self.last = LastRow(QUERY, tower.dim, tower.has_states)
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`; the input is rows `[B, L, D + 1]` or `[B, L, D + 2]`."""
         (picked,) = inputs
         y = self.tower.step(self.widen(picked[..., : self.widen.dim]), state)
-        return torch.cat((y, picked[..., -1:], self.router.step(y, state)), -1)
+        return torch.cat((y, picked[..., -1:], self.router.step(y, self.last, state)), -1)
 
 
 class Innermost(nn.Module):
@@ -66,12 +69,13 @@ class Innermost(nn.Module):
     def __init__(self, widen: Widen, tower: Tower) -> None:
         super().__init__()
         self.widen, self.tower = widen, tower
+        self.last = LastRow(SMOOTH, widen.dim, tower.has_states)
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`."""
         (picked,) = inputs
         y = self.tower.step(self.widen(picked[..., : self.widen.dim]), state)
-        return smooth_step(y[..., : self.widen.dim], picked[..., -1], state)
+        return smooth_step(y[..., : self.widen.dim], picked[..., -1], self.last, state)
 
 
 class Decode(nn.Module):
@@ -79,13 +83,14 @@ class Decode(nn.Module):
 
     def __init__(self, residual: nn.Linear, tower: Tower, narrow: int) -> None:
         super().__init__()
-        self.residual, self.tower, self.narrow = residual, tower, narrow
+        self.residual, self.tower = residual, tower
+        self.last = LastRow(SMOOTH, narrow, tower.has_states)
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`; inputs are the newest smoothed row `[B, L, D]` and the encoder's `[B, L, D + 2]`."""
         coarse, own = inputs
         y = self.tower.step(coarse + self.residual(own[..., : self.tower.dim]), state)
-        return smooth_step(y[..., : self.narrow], own[..., -2], state)
+        return smooth_step(y[..., : self.last.cache.width], own[..., -2], self.last, state)
 
 
 class ToLogits(nn.Module):

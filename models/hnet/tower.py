@@ -93,6 +93,11 @@ class Tower(nn.Module):
         y: Tensor = self.norm(x)
         return y
 
+    @property
+    def has_states(self) -> bool:
+        """Whether any of its layers has states, which a rewind can't cut."""
+        return any(isinstance(layer, MambaLayer) for layer in self.layers)
+
     def caches(self) -> tuple[CacheSpec, ...]:
         """Keys and values of its attention layers, windows and memories of its Mamba-2 layers, each kind counted by itself."""
         attentions = sum(isinstance(layer, AttentionLayer) for layer in self.layers)
