@@ -31,6 +31,8 @@ EXAMPLE = (
 )
 EVERYTHING = -1
 """What the original calls a window that has no end."""
+_CHUNK, _CHUNK_OF_SEVERAL = 4.5, 3.0
+"""Rows of a chunk that the paper's models come to with one router, and with two each. Nothing is computed with it."""
 _HEAD, _TABLE = "lm_head.weight", "embeddings.weight"
 
 
@@ -98,6 +100,7 @@ def config_from_kwargs(kwargs: Mapping[str, Any]) -> HNetConfig:
         taps=ssm.d_conv,
         expand=ssm.expand,
         tied=given.tie_embeddings,
+        chunk=_CHUNK if len(towers) == 2 else _CHUNK_OF_SEVERAL,
     )
 
 
