@@ -89,7 +89,7 @@ class HNetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if len(self.scales) < 2:
             raise ConfigError(f"an H-Net has at least 2 scales, got {len(self.scales)}; one alone makes no chunks")
-        for name in ("vocab_size", "context"):
+        for name in ("vocab_size", "context", "chunk"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for place, scale in enumerate(self.scales):
