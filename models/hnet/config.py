@@ -103,7 +103,7 @@ class HNetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 )
             if place and scale.dim < self.scales[place - 1].dim:
                 raise ConfigError(
-                    f"scale {place} is {scale.dim} wide, expected at least the {self.scales[place - 1].dim} of the one around it"
+                    f"scale {place} is {scale.dim} wide, expected at least the {self.scales[place - 1].dim} of the one around"
                 )
 
     def mamba(self, dim: int) -> Mamba2Config:

@@ -12,8 +12,8 @@ from ..cache import State
 class LastRow:
     """One row of a stage's own that is carried from firing to firing.
 
-    In a stage that has states anyway it is one of them. Else it is a cache of all such rows, of which the last is read: a rewind
-    then runs nothing again.
+    In a stage that has states anyway it is one of them. Else it is a cache of all such rows, of which the last is read: then a
+    rewind runs nothing again.
     """
 
     def __init__(self, name: str, width: int, is_state: bool) -> None:

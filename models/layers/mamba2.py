@@ -42,7 +42,8 @@ class Mamba2Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise ConfigError(f"{name} of a Mamba-2 layer must be at least {least}, got {getattr(self, name)}")
         if self.inner % self.head_dim:
             raise ConfigError(
-                f"a Mamba-2 layer of width {self.dim} is {self.inner} wide inside, expected a multiple of its heads' {self.head_dim}"
+                f"a Mamba-2 layer of width {self.dim} is {self.inner} wide inside, expected a multiple of the {self.head_dim} "
+                "of its heads"
             )
 
     @property
@@ -62,7 +63,10 @@ class Mamba2Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Mamba2(nn.Module):
-    """`[z, c, d] = W u; [x, B, C] = silu(conv(c)); D = softplus(d + b); S = exp(-D A) S + D B x^T; y = W' norm((C S + G x) silu(z))`.
+    """A linear recurrence per head, which the rows themselves steer, and a gate.
+
+    `[z, c, d] = W u`, `[x, B, C] = silu(conv(c))`, `D = softplus(d + b)`, `S = exp(-D A) S + D B x^T`,
+    `y = W' norm((C S + G x) silu(z))`.
 
     `forward` goes row by row, as the equations do. `step` runs the rows of a call at once, as sums over the earlier ones of
     them (the paper's quadratic form), so that its graph has no loop and serves one row as well as many.
@@ -146,7 +150,7 @@ class Mamba2(nn.Module):
     def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows to gates `[B, L, I]`, what is convolved `[B, L, C]`, and rates `[B, L, H]`."""
         config = self.config
-        gate, convolved, rate = self.project(u).split([config.inner, config.convolved, config.heads], -1)
+        gate, convolved, rate = torch.split(self.project(u), [config.inner, config.convolved, config.heads], -1)
         return gate, convolved, F.softplus(rate + self.rate_bias)
 
     def _convolve(self, rows: Tensor) -> Tensor:
@@ -159,7 +163,7 @@ class Mamba2(nn.Module):
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config
-        x, write, read = rows.split([config.inner, config.state, config.state], -1)
+        x, write, read = torch.split(rows, [config.inner, config.state, config.state], -1)
         return x.unflatten(-1, (config.heads, config.head_dim)), write, read
 
     def _give(self, found: Tensor, x: Tensor, gate: Tensor) -> Tensor:

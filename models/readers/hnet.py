@@ -1,7 +1,7 @@
 """Reader of H-Net checkpoints (github.com/goombalab/hnet at 3673fe1, MIT): its JSON of sizes, and the weights beside it.
 
-The original's model is an `HNet` with other names, nested as the scales are. Its feed-forward blocks have one matrix for what is
-gated and, below it, the gate. Its window is of rows before a row, and does not count that row itself.
+The original's model is an `HNet` with other names, nested as the scales are. Its feed-forward blocks have one matrix for what
+is gated and, below it, the gate. Its window is of rows before a row, and does not count that row itself.
 """
 
 from __future__ import annotations

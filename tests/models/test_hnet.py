@@ -190,7 +190,7 @@ def test_what_it_says_of_itself() -> None:
     [
         ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
         ({"scales": ()}, "an H-Net has at least 2 scales, got 0"),
-        ({"scales": (ScaleConfig(towers=("m1",), dim=32), ScaleConfig(towers=("m1",), dim=32))}, "scale 0 has 1 towers, expected 2"),
+        ({"scales": (ScaleConfig(towers=("m1",), dim=32),) * 2}, "scale 0 has 1 towers, expected 2"),
         ({"chunk": 0.5}, "chunk must be at least 1, got 0.5"),
     ],
 )

@@ -135,7 +135,7 @@ def test_sequences_of_a_batch_do_not_meet() -> None:
     [
         ({"dim": 0}, "dim of a Mamba-2 layer must be at least 1, got 0"),
         ({"taps": 1}, "taps of a Mamba-2 layer must be at least 2, got 1"),
-        ({"head_dim": 7}, "of width 12 is 24 wide inside, expected a multiple of its heads' 7"),
+        ({"head_dim": 7}, "of width 12 is 24 wide inside, expected a multiple of the 7 of its heads"),
     ],
 )
 def test_sizes_that_can_not_be(sizes: dict[str, int], reason: str) -> None:
