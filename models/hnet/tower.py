@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
-from ...contract import CacheSpec, layer_caches
+from ...contract import CacheSpec
 from ..cache import Cache, State
 from ..layers.attention import Attention, Rope
 from ..layers.feed_forward import FeedForward
@@ -83,12 +81,12 @@ class Tower(nn.Module):
     def step(self, x: Tensor, state: State) -> Tensor:
         """The next rows `[B, L, D]`; `state` moves on by L."""
         rope = self.rotary(state.positions(x.shape[1])) if self.rotary else None
-        caches, names = iter(state.caches), self._names()
-        for layer in self.layers:
+        caches = iter(state.caches)
+        for number, layer in enumerate(self.layers):
             if isinstance(layer, AttentionLayer):
                 x = layer.step(x, next(caches), rope)
             elif isinstance(layer, MambaLayer):
-                x = layer.step(x, state, next(names))
+                x = layer.step(x, state, str(number))
         state.advance(x.shape[1])
         y: Tensor = self.norm(x)
         return y
@@ -99,11 +97,11 @@ class Tower(nn.Module):
         return any(isinstance(layer, MambaLayer) for layer in self.layers)
 
     def caches(self) -> tuple[CacheSpec, ...]:
-        """Keys and values of its attention layers, windows and memories of its Mamba-2 layers, each kind counted by itself."""
-        attentions = sum(isinstance(layer, AttentionLayer) for layer in self.layers)
-        mambas = [layer.mamba for layer in self.layers if isinstance(layer, MambaLayer)]
-        found = [cache for name, mamba in zip(self._names(), mambas, strict=False) for cache in mamba.caches(name)]
-        return (*layer_caches(attentions, self.config.heads, self.config.head_dim), *found)
+        """Keys and values of its attention layers, windows and memories of its Mamba-2 layers, by the layer's number."""
+        return tuple(cache for number, layer in enumerate(self.layers) for cache in self._caches_of(str(number), layer))
 
-    def _names(self) -> Iterator[str]:
-        return (f"mamba.{number}" for number in range(len(self.layers)))
+    def _caches_of(self, name: str, layer: nn.Module) -> tuple[CacheSpec, ...]:
+        if isinstance(layer, MambaLayer):
+            return layer.mamba.caches(name)
+        heads, width = self.config.key_value_heads, self.config.head_dim
+        return tuple(CacheSpec(name=f"{name}.{part}", heads=heads, width=width) for part in ("key", "value"))

@@ -1,7 +1,7 @@
 """Reader of H-Net checkpoints (github.com/goombalab/hnet at 3673fe1, MIT): its JSON of sizes, and the weights beside it.
 
-The original's model is an `HNet` with other names, nested as the scales are. Its feed-forward blocks have one matrix for what
-is gated and, below it, the gate. Its window is of rows before a row, and does not count that row itself.
+The original's model is an `HNet` with other names, nested as the scales are. Its feed-forward blocks have the gate below what
+is gated, ours above. Its window is of rows before a row, and does not count that row itself.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def from_state_dict(tensors: dict[str, Tensor], config: HNetConfig, where: Path)
         names["exit.logits.weight"] = _TABLE
     expected = _originals({key: tuple(ours[key].shape) for key in ours}, names)
     check_tensors(tensors, expected, where)
-    model.load_state_dict({key: _value(tensors, theirs, ours[key]) for key, theirs in names.items()})
+    model.load_state_dict({key: _value(tensors, theirs) for key, theirs in names.items()})
     return model.eval()
 
 
@@ -168,32 +168,26 @@ def _scale(given: _Kwargs, place: int, towers: tuple[str, ...]) -> ScaleConfig:
 
 
 Names = Iterator[tuple[str, str]]
-"""Names of tensors of ours, and of the originals; with `#up` or `#gate`, half of one."""
+"""Names of tensors of ours, and of the originals; behind `#`, what is in another order there: taps last, or the gate below."""
 
 
 def _originals(ours: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     """Shapes of the originals."""
     found = {}
     for key, theirs in names.items():
-        name, _, part = theirs.partition("#")
+        name, _, order = theirs.partition("#")
         rows, *rest = ours[key]
-        if part in ("up", "gate"):
-            found[name] = (2 * rows, *rest)
-        elif part == "taps":
-            found[name] = (*rest, 1, rows)
-        else:
-            found[name] = ours[key]
+        found[name] = (*rest, 1, rows) if order == "taps" else (rows, *rest)
     return found
 
 
-def _value(tensors: Mapping[str, Tensor], theirs: str, ours: Tensor) -> Tensor:
+def _value(tensors: Mapping[str, Tensor], theirs: str) -> Tensor:
     """A tensor of ours out of theirs."""
-    name, _, part = theirs.partition("#")
+    name, _, order = theirs.partition("#")
     value = tensors[name].float()
-    if part == "taps":
+    if order == "taps":
         return value[:, 0].T.contiguous()
-    halves = {"up": value[: len(ours)], "gate": value[len(ours) :]}
-    return halves.get(part, value)
+    return torch.cat(value.chunk(2)[::-1]) if order == "halves" else value
 
 
 def _names(config: HNetConfig) -> Names:
@@ -229,8 +223,7 @@ def _tower_names(ours: str, theirs: str, layout: str) -> Names:
             yield from _mamba_names(f"{layer}mamba.", f"{original}mixer.")
         if kind in "MT":
             yield f"{layer}feed_forward.norm.scale", f"{original}norm2.weight"
-            yield f"{layer}feed_forward.up.weight", f"{original}mlp.fc1.weight#up"
-            yield f"{layer}feed_forward.gate.weight", f"{original}mlp.fc1.weight#gate"
+            yield f"{layer}feed_forward.up.weight", f"{original}mlp.fc1.weight#halves"
             yield f"{layer}feed_forward.down.weight", f"{original}mlp.fc2.weight"
 
 

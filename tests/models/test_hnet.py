@@ -37,7 +37,7 @@ def random_model(layouts: tuple[str, ...] = ONE, seed: int = 0, **changes: Any) 
     depth = len(layouts) // 2
     towers = [(layouts[place], layouts[-1 - place]) for place in range(depth)] + [(layouts[depth],)]
     scales = tuple(
-        ScaleConfig(towers=pair, dim=32 + 16 * place, heads=2, ff_dim=40, rotary_dims=8, window=(None, None, None)[place])
+        ScaleConfig(towers=pair, dim=32 + 16 * place, heads=2, ff_dim=40, rotary_dims=8, window=(None, 5, 4)[place])
         for place, pair in enumerate(towers)
     )
     sizes = {"vocab_size": 41, "state": 5, "expand": 4, "context": 96}
@@ -152,11 +152,11 @@ def test_what_its_stages_read_and_when_they_fire() -> None:
 def test_what_its_stages_remember() -> None:
     """The last row is a state where there are states anyway, and a cache where a rewind is to run nothing again."""
     first, inner, main, up, last = (stage.spec for stage in random_model(TWO).stages())
-    states = ["mamba.0.window", "mamba.0.memory"]
+    states = ["0.window", "0.memory"]
     assert [cache.name for cache in first.caches] == [*states, "query"]
-    assert [cache.name for cache in inner.caches] == ["0.key", "0.value", *states, "query"]
+    assert [cache.name for cache in inner.caches] == ["0.key", "0.value", "1.window", "1.memory", "query"]
     assert [cache.name for cache in main.caches] == ["0.key", "0.value", "smooth"]
-    assert [cache.name for cache in up.caches] == ["0.key", "0.value", *states, "smooth"]
+    assert [cache.name for cache in up.caches] == [*states, "1.key", "1.value", "smooth"]
     assert [cache.name for cache in last.caches] == states
     assert [spec.is_recurrent for spec in (first, inner, main, up, last)] == [True, True, False, True, True]
     assert not any(stage.spec.is_recurrent for stage in random_model(PLAIN).stages())
