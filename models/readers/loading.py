@@ -18,6 +18,7 @@ from ..weight_files import PAGE, foreign_kind, require_weights
 from ..weights import Reading, names_in
 from . import lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
+from .blt import is_blt, load_blt
 from .damage import damage_named
 from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
@@ -57,6 +58,7 @@ LAYOUTS = (
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
     Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
+    Layout("blt", 'the model_type "blt"', is_blt, load_blt),
     Layout("x-transformers", 'the class "TransformerWrapper"', is_x_transformers, load_x_transformers),
 )
 
