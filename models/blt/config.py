@@ -104,4 +104,4 @@ class BltConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def offered(self) -> int:
         """Width of what the middle hands to bytes: for each read, the keys and values of a patch's rows."""
         decoder = self.decoder
-        return self.reads * 2 * self.patch_rows * (decoder.kv_heads or decoder.heads) * decoder.head_dim
+        return self.reads * 2 * self.patch_rows * decoder.key_value_heads * decoder.head_dim

@@ -22,7 +22,7 @@ class Offer(nn.Module):
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.heads, self.head_dim = config.kv_heads or config.heads, config.head_dim
+        self.heads, self.head_dim = config.key_value_heads, config.head_dim
         self.norm = norm_of(config)
         self.key_value = nn.Linear(config.dim, 2 * self.heads * config.head_dim, bias=False)
 
@@ -37,7 +37,7 @@ class Read(nn.Module):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
-        self.kv_heads = config.kv_heads or config.heads
+        self.kv_heads = config.key_value_heads
         self.norm = norm_of(config)
         self.query = nn.Linear(config.dim, config.heads * config.head_dim, bias=False)
         self.out = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)

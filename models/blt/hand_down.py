@@ -18,7 +18,7 @@ class HandDown(nn.Module):
     def __init__(self, config: BltConfig) -> None:
         super().__init__()
         self.rows, self.dim = config.patch_rows, config.decoder.dim
-        self.heads, self.head_dim = config.decoder.kv_heads or config.decoder.heads, config.decoder.head_dim
+        self.heads, self.head_dim = config.decoder.key_value_heads, config.decoder.head_dim
         self.project = nn.Linear(config.middle.dim, self.rows * self.dim, bias=False)
         self.offers = nn.ModuleList(Offer(config.decoder) for _ in range(config.reads))
         self.scale = self.head_dim**-0.5
@@ -40,7 +40,7 @@ class Taken(nn.Module):
     def __init__(self, config: BltConfig) -> None:
         super().__init__()
         self.reads, self.rows = config.reads, config.patch_rows
-        self.heads, self.head_dim = config.decoder.kv_heads or config.decoder.heads, config.decoder.head_dim
+        self.heads, self.head_dim = config.decoder.key_value_heads, config.decoder.head_dim
 
     def forward(self, row: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The rows that L bytes read, `[B, L, reads * 2 * KV * Dh * k]`, to what each `Read` is given."""

@@ -145,9 +145,24 @@ def _filled(config: BltConfig, all_read: bool, tensors: dict[str, Tensor], path:
     origins = dict(_originals(config, all_read))
     expected = {name: shape for shapes in origins.values() for name, shape in shapes.items()}
     check_tensors(tensors, {**expected, **dict(_dead(config, all_read))}, path)
+    tensors = {name: _halved(value, name, config) for name, value in tensors.items()}
     model = Blt(config)
-    model.load_state_dict({ours: torch.cat([tensors[name].float() for name in shapes]) for ours, shapes in origins.items()})
+    model.load_state_dict({ours: torch.cat([tensors[name] for name in shapes]) for ours, shapes in origins.items()})
     return model.eval()
+
+
+def _halved(tensor: Tensor, name: str, config: BltConfig) -> Tensor:
+    """With the pairs of dimensions that positions rotate, which are neighbours there, half a head apart, as ours are.
+
+    Scores are the same if queries and keys have their dimensions in any order.
+    """
+    tower, _, rest = name.partition(".layers.")
+    towers = {PATCHER: config.patcher, "local_encoder.": config.encoder, "global_transformer.": config.middle}
+    layer = towers.get(f"{tower}.", config.decoder)
+    if layer is None or not rest.endswith((".self_attn.q_proj.weight", ".self_attn.k_proj.weight")):
+        return tensor
+    heads = tensor.reshape(-1, layer.head_dim, tensor.shape[1])
+    return torch.cat((heads[:, 0::2], heads[:, 1::2]), dim=1).reshape(tensor.shape)
 
 
 def _tied(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -288,7 +303,6 @@ def _layer(config: Mapping[str, Any], tower: _Tower, name: str, window: int | No
         ff_bias=False,
         out_bias=False,
         rotary_base=_theta(config.get(name) or {}, what, _THETAS[name]),
-        rotary_pairs="neighbours",
         window=window,
     )
 
@@ -358,8 +372,8 @@ def _layers(ours: str, theirs: str, config: LayerConfig, layers: int) -> Iterato
         yield f"{block}attention.qkv.weight", {f"{original}self_attn.{x}_proj.weight": shapes[f"{x}_proj"] for x in "qkv"}
         yield f"{block}attention.out.weight", {f"{original}self_attn.o_proj.weight": shapes["o_proj"]}
         yield f"{block}feed_forward.norm.scale", {f"{original}post_attention_layernorm.weight": (dim,)}
-        for name, shape in (("gate", (wide, dim)), ("up", (wide, dim)), ("down", (dim, wide))):
-            yield f"{block}feed_forward.{name}.weight", {f"{original}mlp.{name}_proj.weight": shape}
+        yield f"{block}feed_forward.up.weight", {f"{original}mlp.{x}_proj.weight": (wide, dim) for x in ("gate", "up")}
+        yield f"{block}feed_forward.down.weight", {f"{original}mlp.down_proj.weight": (dim, wide)}
 
 
 def _cross(offer: str, read: str, theirs: str, config: LayerConfig) -> Iterator[tuple[str, Shapes]]:
@@ -387,5 +401,5 @@ def _cross_shapes(config: LayerConfig) -> Shapes:
 
 def _attention_shapes(config: LayerConfig) -> Shapes:
     dim, inner = config.dim, config.heads * config.head_dim
-    narrow = (config.kv_heads or config.heads) * config.head_dim
+    narrow = config.key_value_heads * config.head_dim
     return {"q_proj": (inner, dim), "k_proj": (narrow, dim), "v_proj": (narrow, dim), "o_proj": (dim, inner)}
