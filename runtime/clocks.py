@@ -15,6 +15,7 @@ import numpy as np
 from ..contract import BEGINNING, ClockSpec, StageSpec
 from .boundaries import Boundaries
 from .rows import Array, Ids
+from .schedules import Decisions
 
 
 class Clock(Protocol):
@@ -104,6 +105,14 @@ class ClockLog:
         """The tokens among the first so many that made a boundary: a view."""
         found: Ids = self.ends[: self.count[tokens]]
         return found
+
+    def decisions(self, tokens: int, values: Array) -> Decisions:
+        """What was decided of the first so many tokens' rows, by their values `[n]`."""
+        rows = self._source.firings(0, tokens)
+        made = np.zeros(len(rows), np.bool_)
+        made[self._source.firings_within_each(self.made_within(tokens) + 1) - 1] = True
+        wanted = self.boundaries.wanted_of(made, values)
+        return Decisions(self._source.causes(rows).copy(), values.copy(), made, wanted)
 
     def agree(self, start: int, tokens: int, values: Array) -> bool:
         """Whether several sequences that stand at the same token make the same boundaries, by their values `[n, B]`."""

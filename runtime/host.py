@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import BEGINNING, StageSpec, late_stages, leads_of, page_of, vocab_size_of
+from ..contract import BEGINNING, ClockSpec, StageSpec, late_stages, leads_of, page_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
@@ -21,6 +21,7 @@ from .engines.base import BoundStage, Engine
 from .reading import Reader, Source
 from .rows import Array, Block, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
+from .schedules import Schedule
 from .state_copies import COPIES_BYTES, MOST_FIRINGS, StateCopies, interval_of
 
 MOST_TOKENS = 512
@@ -275,6 +276,26 @@ class HostDecoder:
             return None
         fired = step.clock.firings_within(position)
         return step.output.array[: step.output.lead + fired * step.spec.output_rows]
+
+    def schedule(self, position: int) -> Schedule:
+        """As `Decoder.schedule`."""
+        return {spec: log.decisions(position, self._values(spec, position)) for spec, log in self.clocks.logs.items()}
+
+    def _values(self, clock: ClockSpec, position: int) -> Array:
+        """What decides of the first so many tokens, of the first sequence."""
+        if clock.stage is None:
+            ids: Array = self._tokens.seen(position)[0]
+            return ids
+        step = next(step for step in self.steps if step.spec.name == clock.stage)
+        assert step.output is not None
+        rows = step.output.rows(0, step.clock.firings_within(position)).array
+        found: Array = rows[:, 0, clock.column]
+        return found
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """As `Decoder.follow`."""
+        for spec, log in self.clocks.logs.items():
+            log.boundaries.forced = None if schedule is None else schedule[spec].made
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""
