@@ -24,6 +24,7 @@ from ..weight_files import PAGE
 from ..weights import Reading, read_weights
 from .settings import ANNOTATIONS, NO_EFFECT, require_known, words
 
+EXAMPLE = "that which save_pretrained wrote with it"
 MODEL_TYPE, CLASS = "blt", "BltForCausalLM"
 EMBEDDING, HEAD = "local_encoder.embed_tokens.weight", "lm_head.weight"
 GROUPS = "encoder_hash_tok_embedding.weight"
@@ -31,7 +32,9 @@ PATCHER = "patcher."
 Shapes = dict[str, tuple[int, ...]]
 MODES = ("entropy", "bpe", "bpe_patcher", "space", "static", "byte")
 """Of the original project. transformers has the first; with any other it makes each byte a patch of its own."""
-_SILENT = NO_EFFECT | words("patching_batch_size tie_word_embeddings max_position_embeddings encoder_cross_output_size")
+_SILENT = NO_EFFECT | words(
+    "patching_batch_size tie_word_embeddings max_position_embeddings encoder_cross_output_size is_encoder_decoder"
+)
 """Of a tower, or of the whole: what changes nothing. Towers are never tied."""
 _ROPE = words("rope_parameters rope_theta rope_scaling")
 

@@ -16,7 +16,7 @@ from ..architecture import Architecture
 from ..checkpoint import load_foveal
 from ..weight_files import PAGE, foreign_kind, require_weights
 from ..weights import Reading, names_in
-from . import lucidrains, megabyte, x_transformers
+from . import blt, lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
 from .blt import is_blt, load_blt
 from .damage import damage_named
@@ -127,6 +127,8 @@ _PACKAGES = {
     "transformer.norm_out.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
     "transformer.norm.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
     "start_tokens.0": ("MEGABYTE-pytorch", megabyte.EXAMPLE),
+    "model.local_encoder.patch_embedding_projection.weight": ("transformers' BltForCausalLM", blt.EXAMPLE),
+    "local_encoder.patch_embedding_projection.weight": ("transformers' BltForCausalLM", blt.EXAMPLE),
 }
 """Packages whose configuration has to be written, by a tensor that only they have."""
 
