@@ -74,7 +74,7 @@ class Reader:
         yield source.log.rows(start, max(int(bounds[-1]) - start, 1))
         yield self._zero if len(firings) == 1 else Block.of(bounds[:-1] - start)
         yield self._counting(longest)
-        yield Block.of(np.ascontiguousarray(np.broadcast_to(lengths, (self._batch, len(firings)))))
+        yield Block.of(np.repeat(lengths[None], self._batch, axis=0))
 
     def span_bounds(self, firings: range, given: InputSpec, source: Source) -> Ids:
         """Where the spans of some firings begin, and where the last of them ends, `[n + 1]`: rows of the source."""
