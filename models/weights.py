@@ -31,6 +31,8 @@ OUTER = (
     "net", "network", "model", "ema_model", "online_model", "ema", "model_ema", "student", "teacher", "generator", "state_dict",
 )  # fmt: skip
 """What trainers call a model that they wrap, with other things beside it; no layout has a module called so at the top."""
+HEAD = "lm_head"
+"""What transformers puts beside `model`, the rest of a language model, which then is no wrapper."""
 SCRIPT = (
     "import torch; saved = torch.load({path!r}, weights_only=False); torch.save(saved['model'], 'weights.pt') "
     "(saved.state_dict() if it is the module itself)"
@@ -310,7 +312,7 @@ def _split(tensors: dict[str, Tensor]) -> dict[str, _Found]:
     for name, value in tensors.items():
         head = next(part for part in [*(part for part in name.split(".") if part not in WRAPPERS), ""])
         groups.setdefault(head, {})[name] = value
-    models = {head: group for head, group in groups.items() if head in OUTER}
+    models = {head: group for head, group in groups.items() if head in OUTER and HEAD not in groups}
     if not models:
         large = {head: group for head, group in groups.items() if any(value.numel() > 1 for value in group.values())}
         inner = {frozenset(name.split(f"{head}.", 1)[-1] for name in group) for head, group in large.items()}

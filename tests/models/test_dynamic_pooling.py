@@ -163,8 +163,8 @@ def test_stages_share_the_models_weights(name: str) -> None:
     own = {id(parameter): name for name, parameter in model.named_parameters()}
     used = {own[id(parameter)] for stage in model.stages() for parameter in stage.module.parameters()}
     unused = {name for name in own.values() if name not in used and ".position." not in name}
-    assert unused <= {"null", "biases.context", "biases.location"}
-    assert ("null" in unused) == (model.config.boundaries == "fixed")
+    assert unused <= {"middle.null", "biases.context", "biases.location"}
+    assert ("middle.null" in unused) == (model.config.boundaries == "fixed")
 
 
 @pytest.mark.parametrize("name", ["predicted", "fixed"])
