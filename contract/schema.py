@@ -146,6 +146,11 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         self._require_stride()
         return firing * self.stride + self.delay
 
+    @property
+    def tokens_per_firing(self) -> float:
+        """After how many tokens it fires, on average; where the data decides, as its clock expects."""
+        return self.stride if self.clock is None else self.clock.tokens_per_firing
+
     def place_of(self, firing: int) -> str:
         """A firing, for people: by the token that causes it where that is arithmetic."""
         return f"token {self.fired_by(firing)}" if self.clock is None else f"firing {firing}"

@@ -16,7 +16,7 @@ class Boundaries:
 
     Attributes:
         look_back: whether it matters where the boundary before was.
-        forced: bool `[rows]`, by row, what is taken for a boundary instead of what the rule says; None: nothing. To compare
+        forced: bool `[rows]`, which of the first rows are boundaries, whatever the rule says; None: what it says. To compare
             precisions of a model under the schedule of one of them.
     """
 
@@ -30,7 +30,7 @@ class Boundaries:
     def is_one(self, row: int, last: int, value: float) -> bool:
         """Whether one row is a boundary: the row, that of the boundary before (-1: none), and the row's value or token id."""
         spec = self.spec
-        if self.forced is not None:
+        if self.forced is not None and row < len(self.forced):
             return bool(self.forced[row])
         if row < spec.firsts:
             return True
@@ -47,18 +47,38 @@ class Boundaries:
     def among(self, first: int, last: int, values: Array) -> Bits:
         """Which of the rows from index `first` on are boundaries, by their values `[n]`; `last` as of `is_one`."""
         rows = len(values)
-        if self.forced is not None:
-            return self.forced[first : first + rows]
+        if self.forced is not None and first < len(self.forced):
+            given = self.forced[first : first + rows]
+            return np.concatenate([given, self._after(given, first, last, values)])
         found = self.wanted(values)
         firsts = min(max(self.spec.firsts - first, 0), rows)
         found[:firsts] = True
         return self._spaced(found, first, last, firsts) if self.look_back else found
+
+    def _after(self, given: Bits, first: int, last: int, values: Array) -> Bits:
+        """By the rule, those of a call that come after what is forced."""
+        count = len(given)
+        if count == len(values):
+            return given[:0]
+        made = np.flatnonzero(given)
+        return self.among(first + count, first + int(made[-1]) if len(made) else last, values[count:])
 
     def wanted(self, values: Array) -> Bits:
         """By their values alone."""
         if self._ids is not None:
             return np.isin(values, self._ids)
         found: Bits = values >= self.spec.threshold if self.spec.ties else values > self.spec.threshold
+        return found
+
+    def wanted_of(self, made: Bits, values: Array) -> Bits:
+        """Which rows from the first on the rule makes boundaries `[n]`, each by its value and the boundaries made before it."""
+        rows = np.arange(len(made))
+        before = np.maximum.accumulate(np.where(made, rows, -1))
+        length = rows - np.concatenate(([-1], before[:-1])) if len(made) else rows
+        found = self.wanted(values) & (length >= self.spec.least)
+        if self.spec.most is not None:
+            found |= length >= self.spec.most
+        found[: self.spec.firsts] = True
         return found
 
     def _spaced(self, wanted: Bits, first: int, last: int, firsts: int) -> Bits:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..contract import StageSpec
 from .rows import Array
 from .sampling import SamplingParams
+from .schedules import Schedule
 
 Observer = Callable[[StageSpec, int, int], None]
 """Called after every engine call with the stage, the number of firings and the nanoseconds it took.
@@ -102,6 +103,14 @@ class Decoder(Protocol):
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """Overwrite the first rows `[lead + rows, B, D]` that a stage gave, to see what others make of given rows."""
+        ...
+
+    def schedule(self, position: int) -> Schedule:
+        """What the data decided of the first `position` tokens, of the first sequence."""
+        ...
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """Let boundaries be those of a schedule from now on, whatever the values say; None: what they say."""
         ...
 
     def read(self, position: int) -> Written:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import BEGINNING, StageSpec, late_stages, leads_of, page_of, vocab_size_of
+from ..contract import BEGINNING, ClockSpec, StageSpec, late_stages, leads_of, page_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
@@ -21,6 +21,7 @@ from .engines.base import BoundStage, Engine
 from .reading import Reader, Source
 from .rows import Array, Block, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
+from .schedules import Schedule
 from .state_copies import COPIES_BYTES, MOST_FIRINGS, StateCopies, interval_of
 
 MOST_TOKENS = 512
@@ -125,7 +126,7 @@ class HostDecoder:
         page = self._page
         if page is not None:
             return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
-        if self.clocks.logs:
+        if tokens > MOST_TOKENS and self.clocks.logs:
             return run_in_calls(self._run_all, position, tokens, wanted, lambda start: MOST_TOKENS)
         return self._run_all(position, tokens, wanted)
 
@@ -150,10 +151,8 @@ class HostDecoder:
                 firings = step.clock.firings(position, tokens)
                 if firings:
                     self._run_stage(step, firings, wanted, logits, beside)
-                if step.decides and step.output is not None and position != BEGINNING:
-                    rows = step.output.rows(firings.start, len(firings)).array
-                    for log in step.decides:
-                        self._log([log], position, tokens, rows[:, :, log.spec.column])
+                if step.decides and position != BEGINNING:
+                    self._log_rows(step, position, tokens, firings)
         finally:
             if beside is not None:
                 beside.join()
@@ -162,7 +161,7 @@ class HostDecoder:
     def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
         """Run all that a call needs of a stage."""
         fire = self._fire
-        if step.copies is not None or step.reader.has_spans:
+        if step.copies is not None or (step.reader.has_spans and len(firings) > 1):
             fire = self._fire_in_parts
         elif step.spec.resets is not None:
             fire = self._fire_by_period
@@ -173,6 +172,16 @@ class HostDecoder:
         else:  # it writes rows again that others read in this step: nothing runs beside that
             beside.join()
             fire(step, firings, wanted, logits)
+
+    def _log_rows(self, step: _Step, position: int, tokens: int, firings: range) -> None:
+        """Write down the boundaries among the rows that a stage has just given."""
+        assert step.output is not None
+        array, first = step.output.array, step.output.lead + firings.start
+        for log in step.decides:
+            if tokens == 1 and self._batch == 1:  # of every token that is decoded
+                log.append_one(position, firings, array[first, 0, log.spec.column] if firings else 0.0)
+            else:
+                self._log([log], position, tokens, array[first : first + len(firings), :, log.spec.column])
 
     def _log(self, logs: Sequence[ClockLog], position: int, tokens: int, values: Array) -> None:
         """Write down the boundaries that tokens make, by the values `[n, B]` of the rows that came with them."""
@@ -275,6 +284,26 @@ class HostDecoder:
             return None
         fired = step.clock.firings_within(position)
         return step.output.array[: step.output.lead + fired * step.spec.output_rows]
+
+    def schedule(self, position: int) -> Schedule:
+        """As `Decoder.schedule`."""
+        return {spec: log.decisions(position, self._values(spec, position)) for spec, log in self.clocks.logs.items()}
+
+    def _values(self, clock: ClockSpec, position: int) -> Array:
+        """What decides of the first so many tokens, of the first sequence."""
+        if clock.stage is None:
+            ids: Array = self._tokens.seen(position)[0]
+            return ids
+        step = next(step for step in self.steps if step.spec.name == clock.stage)
+        assert step.output is not None
+        rows = step.output.rows(0, step.clock.firings_within(position)).array
+        found: Array = rows[:, 0, clock.column]
+        return found
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """As `Decoder.follow`."""
+        for spec, log in self.clocks.logs.items():
+            log.boundaries.forced = None if schedule is None else schedule[spec].made
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""

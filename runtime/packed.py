@@ -64,14 +64,15 @@ class PackedArray(msgspec.Struct, array_like=True, frozen=True):
         return np.frombuffer(self.data, np.dtype(self.dtype)).reshape(self.shape).copy()
 
 
-def pack(written: Written) -> tuple[list[PackedArray | None], list[list[PackedArray]]]:
-    """Rows and caches, by stage."""
+def pack(written: Written) -> tuple[list[PackedArray | None], list[list[PackedArray]], list[PackedArray]]:
+    """Rows and caches, by stage, and boundaries, by clock."""
     rows = [None if rows is None else PackedArray.of(rows) for rows in written.rows]
-    return rows, [[PackedArray.of(cache) for cache in caches] for caches in written.caches]
+    caches = [[PackedArray.of(cache) for cache in caches] for caches in written.caches]
+    return rows, caches, [PackedArray.of(made) for made in written.boundaries]
 
 
 def unpack(rows: list[PackedArray | None], caches: list[list[PackedArray]], boundaries: Sequence[PackedArray] = ()) -> Written:
-    """What `pack` was given, and the boundaries that went with it; raises ValueError or TypeError for nonsense."""
+    """What `pack` was given; raises ValueError or TypeError for nonsense."""
     return Written(
         tuple(None if given is None else given.array() for given in rows),
         tuple(tuple(given.array() for given in of_stage) for of_stage in caches),

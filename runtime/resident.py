@@ -34,6 +34,7 @@ from .resident_sampler import ResidentSampler
 from .resident_state import StageState, bindings_of, read_states, write_states
 from .rows import Array, Ids, TokenLog
 from .sampling import SamplingParams
+from .schedules import Schedule
 
 _log = logging.getLogger(__name__)
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
@@ -416,6 +417,13 @@ class ResidentDecoder:
         """As `Decoder.read`."""
         with self._turn:
             return read_states(self._specs, self._states, position)
+
+    def schedule(self, position: int) -> Schedule:
+        """As `Decoder.schedule`."""
+        return {}
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """As `Decoder.follow`: there is none."""
 
     def write(self, written: Written, position: int) -> None:
         """As `Decoder.write`."""

@@ -22,6 +22,7 @@ from .one_at_a_time import one_at_a_time
 from .rewinding import check_rewind
 from .rows import Array, TokenLog
 from .sampling import SamplingParams
+from .schedules import Schedule
 from .snapshots import Snapshot, check_restorable, room_for_copy
 from .state_copies import COPIES_BYTES, checked_copies_bytes
 
@@ -238,6 +239,27 @@ class Session:
     def tokens(self) -> npt.NDArray[np.int64]:
         """A view of the ids `[B, position]` seen so far."""
         return self._tokens.seen(self.position)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What the data decided so far, by clock; of several sequences, that of the first: they fire in step.
+
+        Empty of a model whose stages all fire by a fixed stride.
+        """
+        return self.decoder.schedule(self.position)
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """Fire by another sequence's schedule from now on, whatever the data says; None: by the data again.
+
+        For comparing precisions: under one schedule, they differ by what they compute alone. Boundaries that were made stay;
+        tokens after those of the schedule fire by the data.
+
+        Raises:
+            InputError: a schedule of another model.
+        """
+        if schedule is not None and any(spec.clock is not None and spec.clock not in schedule for spec in self.specs):
+            raise InputError("the schedule is of another model: it says nothing of some of this one's clocks")
+        self.decoder.follow(schedule)
 
     def output_rows(self, stage: str) -> Array:
         """The rows `[rows, B, D]` a stage has given so far; the stage that gives logits keeps none.

@@ -45,7 +45,7 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """For a file or another process: as many bytes as it holds and a few hundred more, with a checksum (SHA-256)."""
-        rows, caches = pack(self.written)
+        rows, caches, boundaries = pack(self.written)
         stored = _Stored(
             version=_VERSION,
             position=self.position,
@@ -55,7 +55,7 @@ class Snapshot:
             tokens=PackedArray.of(self.tokens),
             rows=rows,
             caches=caches,
-            boundaries=tuple(PackedArray.of(made) for made in self.written.boundaries),
+            boundaries=boundaries,
         )
         return checked(msgspec.msgpack.encode(stored))
 
@@ -124,7 +124,7 @@ class _Stored(Versioned, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens: PackedArray
     rows: list[PackedArray | None]
     caches: list[list[PackedArray]]
-    boundaries: tuple[PackedArray, ...] = ()
+    boundaries: list[PackedArray] = msgspec.field(default_factory=list)
 
 
 def _decoded(payload: memoryview) -> Snapshot:

@@ -69,6 +69,7 @@ class _Block(Versioned, frozen=True, forbid_unknown_fields=True):
     name: str
     rows: list[PackedArray | None]
     caches: list[list[PackedArray]]
+    boundaries: list[PackedArray] = msgspec.field(default_factory=list)
 
 
 _Kind = TypeVar("_Kind", Record, _Block)
@@ -171,7 +172,7 @@ class StoreFolder:
                 block = _decoded(path, _BLOCK, path.read_bytes(), _Block)
                 if block.name != name:
                     raise InputError(f"{path} is another block's")
-            return unpack(block.rows, block.caches)
+            return unpack(block.rows, block.caches, block.boundaries)
         except StorageError as error:
             if error.errno != errno.ENOENT:
                 raise

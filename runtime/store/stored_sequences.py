@@ -12,7 +12,7 @@ from ...contract import StageSpec
 from ...errors import InputError
 from ..rows import Ids
 from .blocks import Block, BlockTree, StoredSequence
-from .cuts import is_divisible, least_of
+from .cuts import is_divisible, is_recurrent, least_of
 from .levels import Levels
 from .store_folder import Record, StoreFolder
 
@@ -50,7 +50,7 @@ class StoredSequences:
     ) -> None:
         self._specs, self._folder, self._clock = specs, folder, 0
         self._is_divisible, self._tree = is_divisible(specs), BlockTree(identity)
-        arrays = sum(1 + len(spec.caches) for spec in specs)
+        arrays = sum(2 + len(spec.caches) for spec in specs)  # rows, caches, and maybe boundaries
         self.levels = Levels(memory_bytes, disk_bytes, folder, arrays, self._evict)
         self.by_key: dict[str, StoredSequence] = {}
         self.evictions = self.damaged = 0
@@ -105,8 +105,14 @@ class StoredSequences:
             path, tokens = self._tree.longest(prompt)
             return Beginning(max(path[-1].holders, key=_use), path, tokens) if path else None
         own = (Beginning(sequence, sequence.path, tokens) for sequence, tokens in self._tree.own(prompt))
-        can_cut = (one for one in own if one.tokens and one.tokens >= least_of(self._specs, one.sequence.reached))
+        can_cut = (one for one in own if one.tokens and self._can_cut(one.sequence, one.tokens))
         return max(can_cut, key=lambda one: (one.tokens, one.sequence.used), default=None)
+
+    def _can_cut(self, sequence: StoredSequence, tokens: int) -> bool:
+        """Whether its state can be cut to so many tokens."""
+        if is_recurrent(self._specs):
+            return tokens == sequence.position
+        return tokens >= least_of(self._specs, sequence.reached)
 
     def flush(self) -> None:
         """Write what is in memory alone, and who was used when. Raises StorageError where the disk refuses; all stays."""

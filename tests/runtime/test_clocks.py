@@ -164,3 +164,60 @@ class TestARecurrentState:
         """Is refused."""
         with pytest.raises(ConfigError, match="copies_bytes"):
             Session(host_engines(decided(ClockSpec(ids=(1,)))), info(), copies_bytes=wrong)  # type: ignore[arg-type]
+
+
+class TestASchedule:
+    """What was decided, as a record; and a session that follows another's."""
+
+    @given(st.randoms())
+    def test_says_what_fired(self, choose: Random) -> None:
+        """Whatever the rule, and however a session got there."""
+        program = random_program(choose)
+        session = Session(host_engines(program), info())
+        session.advance([[choose.randrange(VOCABULARY) for _ in range(40)]])
+        session.rewind(choose.randint(0, 30))
+        session.advance([[choose.randrange(VOCABULARY) for _ in range(choose.randint(1, 20))]])
+        for clock, found in session.schedule.items():
+            np.testing.assert_array_equal(found.made, found.wanted)
+            if clock.stage is not None and clock.least == 1 and clock.most is None:
+                is_above = found.values >= clock.threshold if clock.ties else found.values > clock.threshold
+                is_above[: clock.firsts] = True
+                np.testing.assert_array_equal(found.made, is_above)
+            assert found.margins(clock).shape == found.values.shape
+            assert found.tokens_per_boundary == (len(found.made) / found.made.sum() if found.made.any() else np.inf)
+
+    @given(st.randoms())
+    def test_is_followed(self, choose: Random) -> None:
+        """In any chunks, and further than it goes: the same text by its own schedule gives the same logits."""
+        ids = np.array([[choose.randrange(VOCABULARY) for _ in range(40)]])
+        engines = host_engines(random_program(choose))
+        session = Session(engines, info())
+        expected = session.advance(ids)
+        known = choose.randint(1, 40)
+        session.rewind(40 - known)
+        other = Session(engines, info())
+        other.follow(session.schedule)
+        while other.position < 40:
+            chunk = ids[:, other.position :][:, : choose.randint(1, 9)]
+            logits = other.advance(chunk)
+            np.testing.assert_allclose(logits, expected[:, other.position - chunk.shape[1] : other.position], atol=1e-4)
+
+    def test_of_another_threshold(self) -> None:
+        """The values are the session's own, the boundaries the other's, and what it wanted itself is told."""
+        engines = host_engines(decided(ClockSpec(stage="pre", threshold=0.2)))
+        always, ids = ClockSpec(stage="pre", threshold=-2.0), np.arange(20)[None]
+        every = Session(host_engines(decided(always)), info())
+        every.advance(ids)
+        session = Session(engines, info())
+        (clock,) = session.schedule
+        own = Session(engines, info())
+        own.advance(ids)
+        every_token = every.schedule[always]
+        session.follow({clock: every_token})
+        every.reset()
+        np.testing.assert_allclose(session.advance(ids), every.advance(ids), atol=1e-6)
+        assert session.fires["middle"] == 20
+        np.testing.assert_array_equal(session.schedule[clock].wanted, own.schedule[clock].made)
+        assert session.schedule[clock].made.all()
+        with pytest.raises(InputError, match="another model"):
+            session.follow({})

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from deciding import meaning as decided_meaning
+from deciding import random_program
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import Program, borrowing, forgetful, host_engines, hourglass, info, meaning, paged, programs, resident_engines
 from specimens import Zoo, random_ids
 
 from foveal import InputError, Session, Snapshot, load
-from foveal.runtime.store.cuts import check_rows, cut, is_divisible, joined, part
+from foveal.runtime.store.cuts import check_rows, cut, is_divisible, is_recurrent, joined, part
+
+decided = st.randoms().map(random_program)
 
 
 def session_of(program: Program, batch: int, on_device: bool) -> Session:
@@ -36,6 +40,40 @@ def test_cut_is_a_rewind(program: Program, tokens: int, fewer: int, batch: int, 
     session.restore(cut(moment(program, tokens, batch, on_device), program, fewer))
     assert session.tokens.tolist() == ids[:, :fewer].tolist()
     np.testing.assert_allclose(session.advance(ids[:, fewer:]), meaning(program, ids)[:, fewer:], atol=2e-5)
+
+
+@given(program=decided, tokens=st.integers(0, 40), fewer=st.integers(0, 40))
+def test_cut_where_the_data_decides(program: Program, tokens: int, fewer: int) -> None:
+    """Likewise; but of a recurrent state, which is of all tokens together, only the whole and nothing."""
+    tokens, fewer = max(tokens, fewer), min(tokens, fewer)
+    ids, session, whole = random_ids(1, 96)[:, :60], session_of(program, 1, False), moment(program, tokens)
+    if is_recurrent(program) and 0 < fewer < tokens:
+        with pytest.raises(InputError, match="recurrent state"):
+            cut(whole, program, fewer)
+        return
+    session.restore(cut(whole, program, fewer))
+    expected = decided_meaning(program, ids[0])[fewer:]
+    np.testing.assert_allclose(session.advance(ids[:, fewer:])[0], expected, atol=2e-5)
+
+
+@given(program=decided, ends=st.lists(st.integers(1, 19), min_size=1, max_size=5))
+def test_parts_joined_where_the_data_decides(program: Program, ends: list[int]) -> None:
+    """Each with its own boundaries; not of a recurrent state."""
+    stops, ids = np.cumsum(ends).tolist(), random_ids(1, 96)
+    assert is_divisible(program) == (not is_recurrent(program))
+    if is_recurrent(program):
+        return
+    whole = moment(program, stops[-1])
+    parts = [part(whole.written, program, start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+    again = Snapshot(whole.position, whole.reached, 1, "", whole.tokens, joined(parts, program, stops[-1]))
+    check_rows(again, program)
+    later = part(parts[-1], program, [0, *stops][-2], stops[-1] - 1, begin=[0, *stops][-2])
+    assert all((made < stops[-1] - 1).all() for made in later.boundaries)
+    session = session_of(program, 1, False)
+    session.restore(again)
+    if stops[-1] < 90:
+        logits = session.advance(ids[:, stops[-1] : 90])[0]
+        np.testing.assert_allclose(logits, decided_meaning(program, ids[0, :90])[stops[-1] :], atol=2e-5)
 
 
 @given(
