@@ -179,7 +179,8 @@ def idle_engines(model: Model) -> list[Engine]:
 def host_ns_per_step(model: Model, load: Load) -> float:
     """Nanoseconds of everything outside the engine calls in a decode step: the same steps with idle engines.
 
-    Where the data decides, stages fire as often as is expected: idle engines give no data. The mean of the quietest of ten rounds, as they take milliseconds and another process easily takes one whole.
+    Where the data decides, stages fire as often as is expected: idle engines give no data. The mean of the quietest of ten
+    rounds, as they take milliseconds and another process easily takes one whole.
     """
     rounds = []
     with Session(idle_engines(model), model.manifest.model, 1, load.prompt_tokens + load.new_tokens) as session:

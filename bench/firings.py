@@ -16,12 +16,12 @@ class Fired(NamedTuple):
     """A firing, or what is expected of one.
 
     Attributes:
-        index: which of the stage's it is, from 0.
+        number: which of the stage's it is, from 0.
         seen: tokens that were seen by then, that which caused it included.
         times: how often it happens: 1, or the share of the time that it is expected.
     """
 
-    index: float
+    number: float
     seen: int
     times: float = 1.0
 

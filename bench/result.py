@@ -106,7 +106,8 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much.
 
-    `reads`: what is decoded, `"text"` that was given or `"random ids"` and what a model finds likeliest after them. `power` is null with a reason in `power_missing`. `batch`: the most sequences that decoded at once.
+    `reads`: what is decoded, `"text"` that was given or `"random ids"` and what a model finds likeliest after them. `power` is
+    null with a reason in `power_missing`. `batch`: the most sequences that decoded at once.
     """
 
     schema_version: int

@@ -26,9 +26,7 @@ class Traffic(NamedTuple):
         return self.weights + self.caches
 
 
-def bytes_per_token(
-    bundle: Bundle, target: str, position: int, tokens: int, schedule: Schedule | None = None
-) -> Traffic:
+def bytes_per_token(bundle: Bundle, target: str, position: int, tokens: int, schedule: Schedule | None = None) -> Traffic:
     """As `bytes_by_stage`, of all stages together."""
     stages = bytes_by_stage(bundle, target, position, tokens, schedule).values()
     return Traffic(sum(stage.weights for stage in stages), sum(stage.caches for stage in stages))
@@ -106,7 +104,7 @@ def _rows_read(
     specs: Sequence[StageSpec], firings: Mapping[str, Firings], spec: StageSpec, fired: Fired
 ) -> Iterator[tuple[str, str, float]]:
     """Stage, cache and rows of everything that one firing looks back at, its own new rows included."""
-    remembered = fired.index if spec.resets is None else fired.index % spec.resets
+    remembered = fired.number if spec.resets is None else fired.number % spec.resets
     for cache in spec.caches:
         yield spec.name, cache.name, _rows_there(cache, remembered + 1)
     order = [other.name for other in specs]

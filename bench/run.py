@@ -190,9 +190,7 @@ def _model_result(
             peak_method=_PEAK,
         ),
         roofline=_roofline(model, session, work, median(kept.round_tokens_per_s), bandwidth),
-        samples=Samples(
-            ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns, fired=kept.fired
-        ),
+        samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns, fired=kept.fired),
         power=power,
     )
 
