@@ -72,7 +72,7 @@ class Reader:
             source.log.rows(start, max(int(bounds[-1]) - start, 1)),
             self._zero if len(firings) == 1 else Block.of(bounds[:-1] - start),
             self._counting(max(int(lengths.max()), 1)),
-            Block.of(np.ascontiguousarray(np.broadcast_to(lengths, (self._batch, len(firings))))),
+            Block.of(np.tile(lengths, (self._batch, 1))),
         )
 
     def span_bounds(self, firings: range, given: InputSpec, source: Source) -> Ids:
