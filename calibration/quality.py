@@ -313,7 +313,11 @@ def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None 
 
 def _paired_half_width(nats: Floats, reference: Floats, windows: Ids) -> float:
     """Half of a 95 % interval of `nats.sum() / reference.sum()`: by how much windows stray from that ratio."""
-    sums, expected = (np.bincount(windows, values) for values in (nats, reference))
+    return half_width_of_ratio(np.bincount(windows, nats), np.bincount(windows, reference))
+
+
+def half_width_of_ratio(sums: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Half of a 95 % interval of `sums.sum() / expected.sum()`, of sums over the same windows `[W]`."""
     if len(sums) < 2:
         return math.inf
     strays = sums - sums.sum() / expected.sum() * expected

@@ -192,13 +192,13 @@ def schedule_of(reference: Sequence[Engine], info: ModelInfo, ids: Ids, logits: 
     a token on, and the decision before it is too close to call, it is turned.
     """
     with Session(reference, info, 1, ids.shape[1]) as session:
-        found = _read(session, ids, None)
+        first = found = _read(session, ids, None)
         values = [decided.values for decided in found.schedule.values()]
         error, last = _rounding(session, ids, found.schedule, values), -1
         while (token := _first_beyond(found.logits, logits)) is not None:
             close = [at for at in _close(found.schedule, CLEAR * error) if last < at <= token]
             if not close:
-                break  # not for rounding: the check of the split says where
+                return first.schedule  # that is not for rounding: the check of the split says where
             last = close[-1]
             found = _read(session, ids, _turned(found.schedule, last))
     return found.schedule
@@ -227,10 +227,10 @@ def _rounding(session: Session, ids: Ids, schedule: Schedule, values: Sequence[A
 
 
 def _first_beyond(got: Array, expected: Array) -> int | None:
-    comparison = Comparison("", TOLERANCE)
-    places: list[int] = []
-    comparison.add(got, expected, lambda token: places.append(token) or "", axis=1)
-    return places[0] if places else None
+    """The first token whose logits are not those."""
+    comparison = Comparison("the split", TOLERANCE)
+    comparison.add(got, expected, str, axis=1)
+    return None if comparison.where is None else int(comparison.where)
 
 
 def _close(schedule: Schedule, margin: float) -> list[int]:
