@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from .retina.compaction import Compaction
 
-Architecture = Literal["hourglass", "top-down", "bottom-up", "retina"]
+Architecture = Literal["hourglass", "top-down", "bottom-up", "retina", "dynamic"]
 Positions = Literal["learned", "rotary"]
 Shortening = Literal["average", "linear", "attention", "linear+attention"]
 Upsampling = Literal["repeat", "linear", "attention", "linear+attention"]
@@ -21,11 +21,13 @@ _REQUIRED = {
     "top-down": Hierarchy.require_descent,
     "bottom-up": Hierarchy.require_ascent,
     "retina": Hierarchy.require_one_scale,
+    "dynamic": Hierarchy.require_decided_middle,
 }
 # What an architecture has no other way of: rows of a coarse scale are repeated as they are; pooled keys know no rotation.
 _FIXED = {
     "bottom-up": {"upsampling": "repeat"},
     "retina": {"positions": "learned", "shortening": "average", "upsampling": "repeat"},
+    "dynamic": {"shortening": "average", "upsampling": "repeat"},
 }
 
 

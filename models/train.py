@@ -20,10 +20,11 @@ from ..errors import CheckpointError, ConfigError, reason_of
 from ..files import write_atomically
 from ..json_files import decode
 from .architecture import Architecture
-from .architectures import build_model
+from .architectures import OwnModel, build_model
 from .checkpoint import read_config, save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
+from .dynamic.model import Dynamic
 from .text import encode, read_texts, train_tokenizer
 
 Ids = npt.NDArray[np.int64]
@@ -32,6 +33,9 @@ _START_AGAIN = "remove it to start again, or choose another directory"
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train; everything that changes the result.
+
+    With a `cooldown` the learning rate stays at its peak until this share of the steps is left, and falls along a line to a
+    hundredth over those: so far a run does not depend on how many steps it will have, unlike along a cosine.
 
     `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
 
@@ -49,6 +53,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     eval_every: int = 250
     seed: int = 0
     bf16: bool = False
+    cooldown: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "context", "eval_every"):
@@ -82,9 +87,12 @@ class TrainReport(msgspec.Struct, kw_only=True):
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to a tenth."""
+    """Linear warm-up, then a cosine down to a tenth, or a constant and a cooldown."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.cooldown is not None:
+        left = (settings.steps - step) / max(settings.cooldown * settings.steps, 1)
+        return settings.learning_rate * min(1.0, max(left, 0.01))
     done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -94,6 +102,13 @@ def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
     rng = np.random.default_rng((settings.seed, step))
     starts = rng.integers(0, len(data) - settings.context, settings.batch)
     return torch.from_numpy(np.stack([data[start : start + settings.context + 1] for start in starts]))
+
+
+def forward_to_train(model: OwnModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[B, L, V]`, and what a model that learns more than the language adds to their loss, a number."""
+    if isinstance(model, Dynamic):
+        return model.forward_to_train(ids), torch.zeros(())
+    return model(ids), torch.zeros(())
 
 
 @torch.no_grad()
@@ -195,10 +210,10 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.settings)
         ids = batch_at(self.step, self.train_ids, self.settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits = self.model(ids[:, :-1])
+            logits, extra = forward_to_train(self.model, ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + extra).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         return loss.item()
