@@ -127,7 +127,7 @@ class Bundle:
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
         """Bytes that one firing of a stage adds to the caches of its engine; some keep a fixed number of rows."""
         row_bytes = self.cache_row_bytes(target, stage)
-        return sum(cache.rows * row_bytes[cache.name] for cache in stage.caches if cache.keeps is None)
+        return sum(cache.rows * row_bytes[cache.name] for cache in stage.caches if cache.keeps is None and not cache.recurrent)
 
     def cache_row_bytes(self, target: str, stage: StageSpec) -> dict[str, int]:
         """Bytes of one row of each cache of a stage, all heads, as its engine keeps them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -33,19 +34,30 @@ def bytes_by_stage(bundle: Bundle, target: str, position: int, tokens: int) -> d
     """What decoding tokens `[position, position + tokens)` one by one must read, per token, with a batch of one.
 
     Tables are looked up row by row and do not count. Of a cache that keeps a fixed number of rows, no more than those are read;
-    of a stage that resets, those since the last reset; of a borrowed cache, those that its stage has written by then.
+    of a stage that resets, those since the last reset; of a borrowed cache, those that its stage has written by then. Where the
+    data decides, a stage is taken to fire as often as its clock expects.
     """
     found = {}
     specs = [entry.spec for entry in bundle.manifest.stages]
     row_bytes = {spec.name: bundle.cache_row_bytes(target, spec) for spec in specs}
     for entry in bundle.manifest.stages:
+        narrow = entry.weight_bytes - entry.table_bytes
+        if entry.spec.clock is not None:
+            found[entry.spec.name] = _expected(entry.spec, narrow, row_bytes[entry.spec.name], position + tokens // 2)
+            continue
         firings = entry.spec.firings(position, tokens)
-        weights = (entry.weight_bytes - entry.table_bytes) * len(firings)
         caches = sum(
             rows * row_bytes[stage][name] for firing in firings for stage, name, rows in _rows_read(specs, entry.spec, firing)
         )
-        found[entry.spec.name] = Traffic(weights / tokens, caches / tokens)
+        found[entry.spec.name] = Traffic(narrow * len(firings) / tokens, caches / tokens)
     return found
+
+
+def _expected(spec: StageSpec, weight_bytes: int, row_bytes: Mapping[str, int], position: int) -> Traffic:
+    """Of a stage whose firings the data decides, at a token."""
+    rate = 1 / spec.tokens_per_firing
+    caches = sum(row_bytes[cache.name] * cache.length(math.ceil(position * rate)) for cache in spec.caches)
+    return Traffic(weight_bytes * rate, caches * rate)
 
 
 class StageReads(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +90,8 @@ def reads_per_token(bundle: Bundle, target: str) -> tuple[StageReads, ...]:
 
 
 def _reads(bundle: Bundle, entry: StageEntry, half: Traffic, caches_full: float, tokens: int) -> StageReads:
-    rate = len(entry.spec.firings(0, tokens)) / tokens
+    decided = entry.spec.clock is not None
+    rate = 1 / entry.spec.tokens_per_firing if decided else len(entry.spec.firings(0, tokens)) / tokens
     tables_are_fp32 = not bundle.manifest.plan.embedding or not entry.table_bytes
     return StageReads(
         name=entry.spec.name,

@@ -35,7 +35,8 @@ class ObservedEngine(OnnxRuntimeEngine):
         graph = load_graph(bundle.file(bundle.manifest.engines["cpu"][spec.name]))
         expose_products(graph, spec.name)
         self.products = {product.name: _shown(graph, product.x, product.y) for product in find_products(graph)}
-        self.attentions = {name: _shown(graph, qkv)[0] for name, qkv in find_attentions(graph, spec.name).items()}
+        found = find_attentions(graph, spec.name).items()
+        self.attentions = {name: (_shown(graph, packed.qkv)[0], packed.counts) for name, packed in found}
         path = directory / f"{spec.name}.onnx"
         ir.save(graph, path, external_data=f"{path.name}.data")
         super().__init__(spec, path, bundle.sidecar("cpu", spec.name), threads)
@@ -53,7 +54,7 @@ class ObservedStage(OnnxRuntimeStage):
         super().__init__(engine, caches, batch, firings)
         self._observed = engine
         names = [name for pair in engine.products.values() for name in pair]
-        self._names = list(dict.fromkeys([*names, *engine.attentions.values()]))
+        self._names = list(dict.fromkeys([*names, *(qkv for qkv, _ in engine.attentions.values())]))
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`; then tells the listener.
@@ -71,9 +72,8 @@ class ObservedStage(OnnxRuntimeStage):
             self._check(product, "input", shown[x])
             self._check(product, "output", shown[y])
             self._observed.listener.hear_product(product, shown[x], shown[y])
-        for attention, qkv in self._observed.attentions.items():
-            _, keys, values = np.split(shown[qkv], 3, axis=1)
-            self._observed.listener.hear_cache(attention, keys, values)
+        for attention, (qkv, counts) in self._observed.attentions.items():
+            self._observed.listener.hear_cache(attention, *counts.keys_and_values(shown[qkv]))
 
     def _check(self, product: str, side: str, rows: Array) -> None:
         if not np.isfinite(rows).all():

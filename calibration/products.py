@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +70,41 @@ def find_products(model: ir.Model) -> list[Product]:
     ]
 
 
-def find_attentions(model: ir.Model, stage: str) -> dict[str, ir.Value]:
-    """The packed queries, keys and values `[B, L, 3 H Dh]` of every cached attention, as `"4/attention/0"` for layer 0."""
-    return {f"{stage}/attention/{layer}": _given(node.inputs[0]) for layer, node in enumerate(cached_attentions(model))}
+class HeadCounts(NamedTuple):
+    """How many heads queries have, and how many keys and values have each."""
+
+    heads: int
+    kv_heads: int
+
+    def keys_and_values(self, qkv: Floats) -> tuple[Floats, Floats]:
+        """Those of packed rows `[rows, (H + 2 Hkv) Dh]`, `[rows, Hkv Dh]` each."""
+        width = qkv.shape[1] // (self.heads + 2 * self.kv_heads) * self.kv_heads
+        return qkv[:, -2 * width : -width], qkv[:, -width:]
+
+
+@dataclass(frozen=True)
+class PackedHeads:
+    """Queries, keys and values of a cached attention, `[B, L, (H + 2 Hkv) Dh]`, and how many there are of each."""
+
+    qkv: ir.Value
+    counts: HeadCounts
+
+
+def find_attentions(model: ir.Model, stage: str) -> dict[str, PackedHeads]:
+    """What every cached attention gets, as `"4/attention/0"` for the first; layers without attention are not counted."""
+    calls = enumerate(cached_attentions(model))
+    return {f"{stage}/attention/{index}": PackedHeads(_given(node.inputs[0]), head_counts(node)) for index, node in calls}
 
 
 def cached_attentions(model: ir.Model) -> list[ir.Node]:
-    """The `CachedAttention` nodes, layer by layer."""
+    """The `CachedAttention` nodes, in the order of their layers."""
     return [node for node in model.graph if node.op_type == "CachedAttention"]
+
+
+def head_counts(node: ir.Node) -> HeadCounts:
+    """Of a `CachedAttention` node: without `kv_heads`, keys and values have as many heads as queries."""
+    heads = node.attributes["heads"].as_int()
+    return HeadCounts(heads, node.attributes["kv_heads"].as_int() if "kv_heads" in node.attributes else heads)
 
 
 def _has_product(function: ir.Function) -> bool:

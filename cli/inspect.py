@@ -19,6 +19,7 @@ from .engine_table import show_engines, show_layers
 from .precision_table import show_precisions
 from .profile_table import show_profile
 from .threads import pool_threads
+from .timeline import Timeline, as_json, by_strides, drawn, of_text, told
 
 if TYPE_CHECKING:
     from ..bench.operator_times import Profile
@@ -27,30 +28,46 @@ if TYPE_CHECKING:
 def inspect(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle to describe.")],
-    tokens: Annotated[int, typer.Option(help="Length of the timeline.")] = 33,
+    tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Length of the timeline; if not given, 33, or the whole text."),
+    ] = None,
+    text: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Draw the timeline of this text, or of the file of that name: where the data decides, it tells."),
+    ] = None,
+    ids: Annotated[Optional[str], typer.Option(help="Draw that of these token ids.")] = None,  # noqa: UP045
     layers: Annotated[bool, typer.Option("--layers", help="Print the kernels of its TensorRT engines too.")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Decode some tokens, and say what each stage and type of operator takes.")
     ] = False,
     target: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Whose engines to profile: cpu, tensorrt or tensorrt-rtx; if not given, the bundle's first."),
+        typer.Option(
+            help="Whose engines to run or to profile: cpu, tensorrt or tensorrt-rtx; if not given, the bundle's first."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the description as JSON.")] = False,
 ) -> None:
     """Describe a bundle: its stages, which of them fires at which token, and the bytes that a token reads."""
-    require(context, {"layers": (not json, "a table, which --json is not"), "target": (profile, "--profile")})
-    if tokens < 1:
+    runs = text is not None or ids is not None
+    require(
+        context,
+        {"layers": (not json, "a table, which --json is not"), "target": (profile or runs, "--profile, --text or --ids")},
+    )
+    if tokens is not None and tokens < 1:
         raise ConfigError(f"--tokens is {tokens}, expected at least 1, the length of the timeline")
     opened = open_bundle(bundle)
     built = [target for target in opened.manifest.engines if target.startswith("tensorrt")]
     if layers and not built:
         raise ConfigError(f"{bundle} has no TensorRT engines; add them: foveal build {bundle} --target tensorrt-rtx")
     profiled = _profile(opened, target) if profile else None
+    timeline = of_text(opened, _target(opened, target), text, ids, tokens) if runs else _strides(opened, tokens)
     if json:
-        print_json(msgspec.json.encode({**_description(opened, tokens), **({} if profiled is None else {"profile": profiled})}))
+        profiles = {} if profiled is None else {"profile": profiled}
+        print_json(msgspec.json.encode({**_description(opened), **as_json(timeline), **profiles}))
         return
-    show_bundle(opened, tokens)
+    show_bundle(opened, timeline)
     show_reads(opened)
     for name in built if layers else ():
         show_layers(opened, name)
@@ -61,10 +78,19 @@ def inspect(
 def _profile(bundle: Bundle, target: str | None) -> Profile:
     from ..bench.operator_times import profile
 
-    chosen = target or next(iter(bundle.manifest.engines), "cpu")
-    check_target(chosen)
+    chosen = _target(bundle, target)
     threads = pool_threads(bundle.path, chosen, None) if chosen in bundle.manifest.engines else None
     return profile(bundle, chosen, threads=threads)
+
+
+def _target(bundle: Bundle, asked: str | None) -> str:
+    chosen = asked or next(iter(bundle.manifest.engines), "cpu")
+    check_target(chosen)
+    return chosen
+
+
+def _strides(bundle: Bundle, tokens: int | None = None) -> Timeline:
+    return by_strides([entry.spec for entry in bundle.manifest.stages], tokens or 33)
 
 
 def show_reads(bundle: Bundle) -> None:
@@ -117,8 +143,8 @@ def _megabytes(given: float | None) -> str:
     return "-" if given is None else f"{given / 1e6:.3g}"
 
 
-def show_bundle(opened: Bundle, tokens: int = 33) -> None:
-    """Print what a bundle is, its stages, its engines and a timeline of so many tokens."""
+def show_bundle(opened: Bundle, timeline: Timeline | None = None) -> None:
+    """Print what a bundle is, its stages, its engines and a timeline; None: of strides."""
     manifest, model = opened.manifest, opened.manifest.model
     out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
     for note in model.notes:
@@ -141,7 +167,19 @@ def show_bundle(opened: Bundle, tokens: int = 33) -> None:
     for target in manifest.engines:
         if target.startswith("tensorrt"):
             show_engines(opened, target)
-    out.print(_timeline([entry.spec for entry in manifest.stages], tokens), markup=False)
+    _show_timeline(opened, timeline or _strides(opened))
+
+
+def _show_timeline(opened: Bundle, timeline: Timeline) -> None:
+    out.print(drawn(timeline), markup=False, highlight=False, soft_wrap=True)
+    for line in told(timeline.schedule):
+        out.print(line, markup=False)
+    left_out = [entry.spec for entry in opened.manifest.stages if entry.spec.name not in timeline.fires]
+    if left_out:
+        names = ", ".join(spec.name for spec in left_out)
+        out.print(
+            f"the data decides when {names} fire{'s' * (len(left_out) == 1)}: give a text (--text) to see it", markup=False
+        )
 
 
 def _stage_table(bundle: Bundle) -> Table:
@@ -152,13 +190,20 @@ def _stage_table(bundle: Bundle) -> Table:
         spec = entry.spec
         weights, cache = f"{entry.weight_bytes / 1e6:.2f}", _cache_megabytes(bundle, spec, 1000)
         reads = " + ".join(map(_read, spec.inputs))
-        table.add_row(spec.name, str(spec.stride), str(spec.layers), f"{spec.parameters:,}", weights, cache, reads)
+        table.add_row(spec.name, _stride(spec), str(spec.layers), f"{spec.parameters:,}", weights, cache, reads)
     return table
+
+
+def _stride(spec: StageSpec) -> str:
+    """Where the data decides, what is expected."""
+    return str(spec.stride) if spec.clock is None else f"~{spec.tokens_per_firing:g}"
 
 
 def _read(given: InputSpec) -> str:
     if given.source is None:
         return "tokens"
+    if given.reads == "span":
+        return f"spans of {given.source}"
     return given.source if given.count == 1 else f"{given.count} rows of {given.source}"
 
 
@@ -168,18 +213,7 @@ def _cache_megabytes(bundle: Bundle, spec: StageSpec, tokens: int) -> str:
     return " ".join(f"{rows * bundle.cache_bytes_per_row(target, spec) / 1e6:.2f}" for target in bundle.manifest.engines)
 
 
-def _timeline(specs: list[StageSpec], tokens: int) -> str:
-    """One line per stage, one column per token: `#` where it fires."""
-    width = max(len("token"), *(len(spec.name) for spec in specs)) + 2
-    ruler = "".join(str(token // 10 % 10) if token % 10 == 0 else " " for token in range(tokens))
-    lines = ["token".ljust(width) + ruler]
-    for spec in specs:
-        fires = "".join("#" if len(spec.firings(token, 1)) else "." for token in range(tokens))
-        lines.append(spec.name.ljust(width) + fires)
-    return "\n".join(lines)
-
-
-def _description(bundle: Bundle, tokens: int) -> dict[str, object]:
+def _description(bundle: Bundle) -> dict[str, object]:
     manifest = bundle.manifest
     return {
         "path": str(bundle.path),
@@ -191,8 +225,4 @@ def _description(bundle: Bundle, tokens: int) -> dict[str, object]:
         "bytes": bundle.total_bytes(),
         "stages": manifest.stages,
         "reads_per_token": {target: reads_per_token(bundle, target) for target in manifest.engines},
-        "timeline": {
-            entry.spec.name: [token for token in range(tokens) if len(entry.spec.firings(token, 1))]
-            for entry in manifest.stages
-        },
     }

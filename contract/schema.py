@@ -81,7 +81,7 @@ class BorrowSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def layer_caches(layers: int, heads: int, width: int, keeps: int | None = None) -> tuple[CacheSpec, ...]:
-    """Keys and values of a stack of attention layers."""
+    """Keys and values of a stack of attention layers; `heads` of them, which may be fewer than those of the queries."""
     names = (f"{layer}.{part}" for layer in range(layers) for part in ("key", "value"))
     return tuple(CacheSpec(name=name, heads=heads, width=width, keeps=keeps) for name in names)
 
@@ -123,6 +123,13 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     clock: ClockSpec | None = None
 
     @property
+    def attentions(self) -> list[str]:
+        """Layers whose keys and values are caches, `"0"` for `0.key` and `0.value`, in the order they are declared."""
+        names = [cache.name for cache in self.caches]
+        keys = (name.partition(".") for name in names)
+        return [layer for layer, _, part in keys if part == "key" and layer.isdigit() and f"{layer}.value" in names]
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether it has a state that each firing replaces."""
         return any(cache.recurrent for cache in self.caches)
@@ -138,6 +145,11 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """The token that causes a firing; the beginning, where there is none yet."""
         self._require_stride()
         return firing * self.stride + self.delay
+
+    @property
+    def tokens_per_firing(self) -> float:
+        """After how many tokens it fires, on average; where the data decides, as its clock expects."""
+        return self.stride if self.clock is None else self.clock.tokens_per_firing
 
     def place_of(self, firing: int) -> str:
         """A firing, for people: by the token that causes it where that is arithmetic."""

@@ -38,7 +38,7 @@ from .building import check_stages, check_text_counts, copy_chat_files, plan_of,
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
 from .compile import compile_sampler, compile_stage, version
-from .cpu.attention import uses_kernel
+from .cpu.attention import is_of_kernel
 from .graphs.dialect import Dialect, dialect_named
 from .graphs.export_stage import export_stage
 from .graphs.gpu import DeviceFamily
@@ -230,7 +230,7 @@ def _check_borrows(stages: Sequence[StageSpec]) -> None:
                     f'stage "{stage.name}" borrows {borrowed.cache.name} of "{borrowed.stage}", which has no such cache; '
                     f"expected one of {', '.join(f'{s.name}: {c.name}' for s in stages for c in s.caches) or 'none'}"
                 )
-            if uses_kernel(lender):
+            if is_of_kernel(lender, borrowed.cache):
                 raise ConfigError(
                     f'stage "{stage.name}" borrows {borrowed.cache.name} of "{lender.name}", which are keys or values of a '
                     "fused kernel; let the lender write a cache of its own for it, with state.write"

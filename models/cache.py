@@ -19,8 +19,16 @@ from ..contract import StageSpec
 class Cache(Protocol):
     """Keys and values of one layer, all rows seen so far."""
 
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Append `[B, H, L, D]` rows; return all keys, all values `[B, H, S, D]` and a mask (True: may look) or None."""
+    def extend(self, key: Tensor, value: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Append `[B, H, L, D]` rows; return the keys and values `[B, H, S, D]` that any of them sees, and who sees which.
+
+        Args:
+            key: of the rows, and `value`.
+            window: how many rows each of them sees, itself included; None: all. Those it does not see stay in the cache.
+
+        Returns:
+            Keys, values, and a mask `[L, S]` (True: may look) or None, where all may look.
+        """
         ...
 
 
@@ -29,7 +37,10 @@ class LayerState(Protocol):
 
     @property
     def caches(self) -> Sequence[Cache]:
-        """Keys and values of a `Stack`'s layers: the caches named `0.key`, `0.value`, `1.key` and so on."""
+        """Keys and values of attention layers: the caches `0.key` and `0.value`, and so on, in the order they are declared.
+
+        Layers of a stage that have no attention leave gaps in the numbers.
+        """
         ...
 
     def positions(self, rows: int) -> Tensor:
@@ -79,15 +90,18 @@ class KVCache:
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values, self.length = keys, values, 0
 
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def extend(self, key: Tensor, value: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `Cache.extend`."""
         start, rows = self.length, key.shape[2]
         self.length = start + rows
         self.keys[:, :, start : self.length] = key
         self.values[:, :, start : self.length] = value
-        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        oldest = 0 if window is None else max(start - window + 1, 0)
+        keys, values = self.keys[:, :, oldest : self.length], self.values[:, :, oldest : self.length]
         if rows == 1:
             return keys, values, None
-        mask = torch.arange(self.length) <= torch.arange(start, self.length)[:, None]  # [L, S]
+        ago = torch.arange(start, self.length)[:, None] - torch.arange(oldest, self.length)  # [L, S]
+        mask = ago >= 0 if window is None else (ago >= 0) & (ago < window)
         return keys, values, mask.to(key.device)
 
 
@@ -119,8 +133,7 @@ class StageState:
             cache.name: torch.zeros(batch, cache.heads, cache.length(firings), cache.width) for cache in spec.caches
         }
         self._resets, self._position, self._lent = spec.resets, 0, {}  # type: int | None, int, dict[str, Tensor]
-        pairs = ((f"{layer}.key", f"{layer}.value") for layer in range(spec.layers))
-        self.caches = [KVCache(self.tensors[key], self.tensors[value]) for key, value in pairs if key in self.tensors]
+        self.caches = [KVCache(self.tensors[f"{name}.key"], self.tensors[f"{name}.value"]) for name in spec.attentions]
 
     def begin(self, firing: int) -> None:
         """Let this be the index of the next firing."""

@@ -38,25 +38,51 @@ class LayerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Sizes and choices of the Transformer layers of one stack.
 
     Attributes:
-        norm: of what goes into attention and feed forward: `"layer"`, or `"rms"` as in MEGABYTE-pytorch.
-        activation: exact (erf) GELU, or its tanh approximation as in GPT-2.
+        kv_heads: heads of keys and values, each read by `heads / kv_heads` heads of queries (grouped-query attention, arXiv
+            2305.13245); None: as many as `heads`.
+        window: a row attends to itself and the `window - 1` rows before it; None: to all before it.
+        norm: of what goes into attention and feed forward: `"layer"`; `"rms"` as in MEGABYTE-pytorch, `eps` the least root
+            mean square; or `"rms_eps"` as in Llama, `eps` added to the mean square.
+        activation: exact (erf) GELU, its tanh approximation as in GPT-2, or SwiGLU (arXiv 2002.05202) as in Llama.
+        ff_dim: width between the matrices of the feed forward block; of each half with SwiGLU.
+        ff_bias: whether those have biases.
         rotary_base: of rotary positions; None: the stack knows no positions.
         rotary_dims: how many of a head's dimensions are rotated; None: all.
+        rotary_pairs: which dimensions are rotated together: i and i + dims / 2 (GPT-NeoX, Llama as transformers has it), or 2i
+            and 2i + 1 (RoFormer, Llama as Meta has it).
         parallel: attention and feed forward read the same input, as in GPT-NeoX.
+
+    Raises:
+        ConfigError: sizes that contradict each other.
     """
 
     dim: int
     heads: int
     head_dim: int
     ff_dim: int
-    norm: Literal["layer", "rms"] = "layer"
+    kv_heads: int | None = None
+    window: int | None = None
+    norm: Literal["layer", "rms", "rms_eps"] = "layer"
     norm_eps: float = 1e-5
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    ff_bias: bool = True
     qkv_bias: bool = False
     out_bias: bool = True
     rotary_base: float | None = None
     rotary_dims: int | None = None
+    rotary_pairs: Literal["halves", "neighbours"] = "halves"
     parallel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ConfigError(f"kv_heads must divide heads, which are {self.heads}, got {self.kv_heads}")
+        if self.window is not None and self.window < 1:
+            raise ConfigError(f"window must be at least 1, the row itself, got {self.window}; None for no window")
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.heads if self.kv_heads is None else self.kv_heads
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

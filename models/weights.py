@@ -31,6 +31,8 @@ OUTER = (
     "net", "network", "model", "ema_model", "online_model", "ema", "model_ema", "student", "teacher", "generator", "state_dict",
 )  # fmt: skip
 """What trainers call a model that they wrap, with other things beside it; no layout has a module called so at the top."""
+HEAD = "lm_head"
+"""What transformers puts beside `model`, the rest of a language model, which then is no wrapper."""
 SCRIPT = (
     "import torch; saved = torch.load({path!r}, weights_only=False); torch.save(saved['model'], 'weights.pt') "
     "(saved.state_dict() if it is the module itself)"
@@ -39,6 +41,7 @@ SCRIPT = (
 _INERT: list[Any] = [
     argparse.Namespace,
     types.SimpleNamespace,
+    (types.SimpleNamespace, "utils.vocabulary.Vocab"),
     PosixPath,
     PurePosixPath,
     PureWindowsPath,
@@ -51,7 +54,8 @@ _INERT: list[Any] = [
     (np.zeros(1).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
     (np.zeros(1).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
 ]
-"""Types that trainers save beside weights. Making one runs nothing, whatever it is given."""
+"""Types that trainers save beside weights, and stand-ins for classes of theirs that hold data alone (dynamic-pooling's
+vocabulary). Making one runs nothing, whatever it is given."""
 
 
 @dataclass
@@ -102,6 +106,19 @@ def names_in(path: Path) -> set[str]:
         return {name for found in models.values() for name in unwrapped(found.tensors, files[0], [])}
     except (CheckpointError, SafetensorError, OSError):
         return set()
+
+
+def saved_beside(path: Path) -> dict[str, Any]:
+    """What a trainer saved beside the weights, by the names of entries; empty if the format can't hold any.
+
+    Raises:
+        CheckpointError: as `read_weights`, of a file that is not whole or asks for more than containers, numbers and text.
+    """
+    path = require_weights(path)
+    if path.suffix == ".json" or _holds_safetensors(path):
+        return {}
+    saved = _unpickled(path)
+    return {name: value for name, value in saved.items() if isinstance(name, str)} if isinstance(saved, Mapping) else {}
 
 
 def unwrapped(tensors: Mapping[str, Tensor], where: Path, notes: list[str]) -> dict[str, Tensor]:
@@ -295,7 +312,7 @@ def _split(tensors: dict[str, Tensor]) -> dict[str, _Found]:
     for name, value in tensors.items():
         head = next(part for part in [*(part for part in name.split(".") if part not in WRAPPERS), ""])
         groups.setdefault(head, {})[name] = value
-    models = {head: group for head, group in groups.items() if head in OUTER}
+    models = {head: group for head, group in groups.items() if head in OUTER and HEAD not in groups}
     if not models:
         large = {head: group for head, group in groups.items() if any(value.numel() > 1 for value in group.values())}
         inner = {frozenset(name.split(f"{head}.", 1)[-1] for name in group) for head, group in large.items()}

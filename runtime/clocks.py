@@ -83,19 +83,26 @@ class ClockLog:
             tokens: how many.
             values: of the rows that come with them `[n]`: float32, or the ids of tokens.
         """
-        rows, before = self._source.firings(start, tokens), int(self.count[start])
-        last = self._row_of(before - 1) if self.boundaries.look_back else 0
-        if tokens == 1:  # of every token that is decoded
-            made = len(rows) > 0 and self.boundaries.is_one(rows.start, last, values[0])
-            self.count[start + 1] = before + made
-            if made:
-                self.ends[before] = start
+        rows = self._source.firings(start, tokens)
+        if tokens == 1:
+            self.append_one(start, rows, values[0] if rows else 0.0)
             return
+        before = int(self.count[start])
+        last = self._row_of(before - 1) if self.boundaries.look_back else 0
         made_by = self._source.causes(rows)[self.boundaries.among(rows.start, last, values)]
         steps = np.zeros(tokens, np.int64)
         steps[made_by - start] = 1
         self.count[start + 1 : start + tokens + 1] = before + np.cumsum(steps)
         self.ends[before : before + len(made_by)] = made_by
+
+    def append_one(self, token: int, rows: range, value: float) -> None:
+        """As `append`, of one token: with the row that comes with it, if one does, and the row's value."""
+        before, boundaries = int(self.count[token]), self.boundaries
+        last = self._row_of(before - 1) if boundaries.look_back else 0
+        if rows and boundaries.is_one(rows.start, last, value):
+            self.ends[before] = token
+            before += 1
+        self.count[token + 1] = before
 
     def _row_of(self, boundary: int) -> int:
         """The row that made a boundary; -1 before the first."""

@@ -126,7 +126,7 @@ class HostDecoder:
         page = self._page
         if page is not None:
             return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
-        if self.clocks.logs:
+        if tokens > MOST_TOKENS and self.clocks.logs:
             return run_in_calls(self._run_all, position, tokens, wanted, lambda start: MOST_TOKENS)
         return self._run_all(position, tokens, wanted)
 
@@ -151,10 +151,8 @@ class HostDecoder:
                 firings = step.clock.firings(position, tokens)
                 if firings:
                     self._run_stage(step, firings, wanted, logits, beside)
-                if step.decides and step.output is not None and position != BEGINNING:
-                    rows = step.output.rows(firings.start, len(firings)).array
-                    for log in step.decides:
-                        self._log([log], position, tokens, rows[:, :, log.spec.column])
+                if step.decides and position != BEGINNING:
+                    self._log_rows(step, position, tokens, firings)
         finally:
             if beside is not None:
                 beside.join()
@@ -163,7 +161,7 @@ class HostDecoder:
     def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
         """Run all that a call needs of a stage."""
         fire = self._fire
-        if step.copies is not None or step.reader.has_spans:
+        if step.copies is not None or (step.reader.has_spans and len(firings) > 1):
             fire = self._fire_in_parts
         elif step.spec.resets is not None:
             fire = self._fire_by_period
@@ -174,6 +172,16 @@ class HostDecoder:
         else:  # it writes rows again that others read in this step: nothing runs beside that
             beside.join()
             fire(step, firings, wanted, logits)
+
+    def _log_rows(self, step: _Step, position: int, tokens: int, firings: range) -> None:
+        """Write down the boundaries among the rows that a stage has just given."""
+        assert step.output is not None
+        array, first = step.output.array, step.output.lead + firings.start
+        for log in step.decides:
+            if tokens == 1 and self._batch == 1:  # of every token that is decoded
+                log.append_one(position, firings, array[first, 0, log.spec.column] if firings else 0.0)
+            else:
+                self._log([log], position, tokens, array[first : first + len(firings), :, log.spec.column])
 
     def _log(self, logs: Sequence[ClockLog], position: int, tokens: int, values: Array) -> None:
         """Write down the boundaries that tokens make, by the values `[n, B]` of the rows that came with them."""

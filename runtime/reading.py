@@ -6,7 +6,7 @@ goes forward: the engine is given that, and for every firing where its own rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,35 +46,34 @@ class Reader:
         first, count = firings.start, len(firings)
         if self.is_linear:
             return [source.log.rows(first * given.count - given.shift, count * given.count) for given, source in self._inputs]
-        return [block for given, source in self._inputs for block in self._blocks(given, source, firings)]
+        found: list[Block] = []
+        for given, source in self._inputs:
+            if given.reads == "stride":
+                found.append(source.log.rows(first * given.count - given.shift, count * given.count))
+            elif given.reads == "newest":
+                found += self._newest(given, source, firings)
+            else:
+                found += self._spans(given, source, firings)
+        return found
 
-    def _blocks(self, given: InputSpec, source: Source, firings: range) -> Iterator[Block]:
-        if given.reads == "stride":
-            yield source.log.rows(firings.start * given.count - given.shift, len(firings) * given.count)
-        elif given.reads == "newest":
-            yield from self._newest(given, source, firings)
-        else:
-            yield from self._spans(given, source, firings)
-
-    def _newest(self, given: InputSpec, source: Source, firings: range) -> Iterator[Block]:
+    def _newest(self, given: InputSpec, source: Source, firings: range) -> tuple[Block, Block]:
         if len(firings) == 1:
             seen = self._clock.fired_by(firings.start) + 1
             end = source.clock.firings_within(seen) * source.rows - given.shift
-            yield source.log.rows(end - given.count, given.count)
-            yield self._zero
-            return
+            return source.log.rows(end - given.count, given.count), self._zero
         firsts = self._ends(given, source, firings) - given.count
-        yield source.log.rows(int(firsts[0]), int(firsts[-1]) + given.count - int(firsts[0]))
-        yield Block.of(firsts - firsts[0])
+        first = int(firsts[0])
+        return source.log.rows(first, int(firsts[-1]) + given.count - first), Block.of(firsts - first)
 
-    def _spans(self, given: InputSpec, source: Source, firings: range) -> Iterator[Block]:
+    def _spans(self, given: InputSpec, source: Source, firings: range) -> tuple[Block, ...]:
         bounds = self.span_bounds(firings, given, source)
         start, lengths = int(bounds[0]), np.diff(bounds)
-        longest = max(int(lengths.max()), 1)
-        yield source.log.rows(start, max(int(bounds[-1]) - start, 1))
-        yield self._zero if len(firings) == 1 else Block.of(bounds[:-1] - start)
-        yield self._counting(longest)
-        yield Block.of(np.ascontiguousarray(np.broadcast_to(lengths, (self._batch, len(firings)))))
+        return (
+            source.log.rows(start, max(int(bounds[-1]) - start, 1)),
+            self._zero if len(firings) == 1 else Block.of(bounds[:-1] - start),
+            self._counting(max(int(lengths.max()), 1)),
+            Block.of(np.tile(lengths, (self._batch, 1))),
+        )
 
     def span_bounds(self, firings: range, given: InputSpec, source: Source) -> Ids:
         """Where the spans of some firings begin, and where the last of them ends, `[n + 1]`: rows of the source."""

@@ -276,6 +276,10 @@ class ResidentBatchDecoder:
         """Decode steps that are launched as a whole."""
         return len(self._recordings)
 
+    def decided(self, slot: int, position: int) -> frozenset[str]:
+        """As `BatchDecoder.decided`."""
+        return frozenset()
+
     def read(self, slot: int, position: int) -> Written:
         """As `BatchDecoder.read`."""
         with self._turn:

@@ -60,7 +60,7 @@ class Measurements(ServiceObserver):
     """
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
-        self._strides = {spec.name: spec.stride for spec in specs}
+        self._strides = {spec.name: spec.tokens_per_firing for spec in specs}
         self._coarsest: dict[tuple[str, ...], str] = {}
         self.first, self.texts, self.steps, self.step_texts = Histogram(), Histogram(), Histogram(), Histogram(COUNTS)
         self.between: dict[str, Histogram] = {}

@@ -21,7 +21,7 @@ def status_of(served: Served) -> dict[str, Any]:
         "target": model.target,
         "tokenizer": served.is_text,
         "chat": served.template is not None,
-        "stages": [{"name": spec.name, "stride": spec.stride} for spec in model.specs],
+        "stages": [{"name": spec.name, "stride": spec.tokens_per_firing} for spec in model.specs],
         "is_ready": service.is_ready,
         "queue": service.queue,
         **asdict(statistics),

@@ -109,15 +109,17 @@ class FamilyEngines:
         self.name, self.model, self.store, self.directory = name, make(), store, directory
         made = store.once(f"families/{name}", lambda new: convert_model(self.model, new / "b"))
         self.full = open_bundle(made / "b")
+        decided = any(entry.spec.clock is not None for entry in self.full.manifest.stages)
+        self.together = 1 if decided else 2  # sequences of a session, which fire in step
 
     def check(self, kind: str) -> None:
         """Put the model through one of `KINDS`."""
         if kind == "cpu":
             verify(self.full, self.model).require_equal()
             _check_reliance(self.full)
-            self._walk(load(self.full, threads=1).session(2))
+            self._walk(load(self.full, threads=1).session(self.together))
         elif kind == "classic graphs":
-            self._walk(Session(classic_engines(self.full), self.full.manifest.model, 2))
+            self._walk(Session(classic_engines(self.full), self.full.manifest.model, self.together))
         elif kind == "own positions":
             for dialect in DIALECTS:
                 check_own_positions(self.full, dialect)
@@ -125,7 +127,7 @@ class FamilyEngines:
             self._check_slots()
         elif kind == "cuda":
             resident = build(self._own("fp32"), target="cuda", options=self._options(max_batch=2))
-            self._walk(load(resident, "cuda", provider="cpu").session(2))
+            self._walk(load(resident, "cuda", provider="cpu").session(self.together))
         elif kind.startswith(RTX):
             _, dialect, precision = kind.split()
             assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines

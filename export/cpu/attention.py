@@ -7,7 +7,7 @@ The portable form costs by the capacity of the cache: ONNX Runtime's `Attention`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from ...contract import CacheSpec, StageSpec
 from ...errors import BuildError
 from ...precision import CacheScale
 from ..graphs import functions
+from ..graphs.attentions import given_attributes
 from ..graphs.functions import MASK
 from ..graphs.nodes import caches_of, constant, insert_before
 from .counters import counter
@@ -30,44 +31,62 @@ def padded_head_dim(head_dim: int) -> int:
 
 
 def uses_kernel(stage: StageSpec) -> bool:
-    """Whether the attention of a stage is the kernel's: it has some, and its caches grow with the text."""
-    return stage.layers > 0 and bool(stage.caches) and stage.resets is None and all(is_kept_by_layer(c) for c in stage.caches)
+    """Whether the attention of a stage is the kernel's: it has some, and its caches grow with the text.
+
+    Other caches that the stage has are written and read as those of a stage without the kernel.
+    """
+    return any(is_of_kernel(stage, cache) for cache in stage.caches)
+
+
+def is_of_kernel(stage: StageSpec, cache: CacheSpec) -> bool:
+    """Whether a cache of a stage is written and read by the kernel."""
+    return stage.resets is None and is_kept_by_layer(cache)
 
 
 def is_kept_by_layer(cache: CacheSpec) -> bool:
     """Whether a cache is the keys or the values of a layer, all of them."""
     layer, _, part = cache.name.partition(".")
-    return layer.isdigit() and part in ("key", "value") and cache.keeps is None
+    return layer.isdigit() and part in ("key", "value") and cache.keeps is None and not cache.recurrent
 
 
 def cache_widths(stage: StageSpec) -> tuple[int, ...]:
     """Widths of a stage's caches in its CPU engine: the kernel's are padded."""
-    pad = padded_head_dim if uses_kernel(stage) else int
-    return tuple(pad(cache.width) for cache in stage.caches)
+    return tuple(padded_head_dim(cache.width) if is_of_kernel(stage, cache) else cache.width for cache in stage.caches)
 
 
 def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = ()) -> None:
     """Give every `CachedAttention` the kernel's body, and the used length in place of the mask.
 
     Raises:
-        BuildError: the graph has other attention than the stage declares.
+        BuildError: the graph has other attention than the stage declares, or heads of several widths.
     """
-    calls = cached_attentions(model)
-    if len(calls) != stage.layers:
+    calls, caches = cached_attentions(model), [cache for cache in stage.caches if is_of_kernel(stage, cache)]
+    if 2 * len(calls) != len(caches):
         raise BuildError(
-            f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of its {stage.layers} layers; '
-            "convert the checkpoint again"
+            f'stage "{stage.name}" has {len(calls)} CachedAttention nodes, expected one for each of the '
+            f"{len(caches) // 2} layers whose keys and values are caches; convert the checkpoint again, and if the stage "
+            "writes keys and values itself, give those caches names that don't begin with a number"
         )
     if not calls:
         return
-    head_dim = stage.caches[0].width
+    head_dim = _only_width(stage, caches)
     width = padded_head_dim(head_dim)
     body = functions.int8_cache_attention if scales else functions.group_query_attention
-    function = ir.serde.deserialize_function(body(head_dim, width, opset))
+    function = ir.serde.deserialize_function(body(head_dim, width, opset, given_attributes(model)))
     model.functions[function.identifier()] = function
     model.opset_imports["com.microsoft"] = 1
     _rewire(model, calls, scales)
-    _declare_caches(model, width, ir.DataType.INT8 if scales else ir.DataType.FLOAT)
+    _declare_caches(model, {cache.name for cache in caches}, width, ir.DataType.INT8 if scales else ir.DataType.FLOAT)
+
+
+def _only_width(stage: StageSpec, caches: Sequence[CacheSpec]) -> int:
+    widths = sorted({cache.width for cache in caches})
+    if len(widths) > 1:
+        raise BuildError(
+            f'stage "{stage.name}" has heads of {" and ".join(map(str, widths))} columns, expected one width, as all attentions '
+            "of a stage share a kernel's body; make a stage of each"
+        )
+    return widths[0]
 
 
 def _rewire(model: ir.Model, calls: list[ir.Node], scales: Sequence[CacheScale]) -> None:
@@ -101,8 +120,8 @@ def widen_attention(model: ir.Model) -> None:
         cache.dtype = ir.DataType.FLOAT
 
 
-def _declare_caches(model: ir.Model, head_dim: int, dtype: ir.DataType) -> None:
+def _declare_caches(model: ir.Model, names: Collection[str], head_dim: int, dtype: ir.DataType) -> None:
     for cache in caches_of(model):
-        if cache.shape is not None:
+        if cache.shape is not None and (cache.name or "").partition(".")[2] in names:
             cache.shape = ir.Shape([*cache.shape[:-1], head_dim])
             cache.dtype = dtype

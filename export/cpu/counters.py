@@ -35,7 +35,7 @@ def counter(model: ir.Model, name: str) -> ir.Value:
 def count_rows(model: ir.Model) -> None:
     """Replace every `position[:, None] + arange(L)` by `rows`, where what reads it are tables and rotations."""
     for node in [node for node in model.graph if node.op_type == "Add"]:
-        if any(_is_position_column(value) for value in node.inputs):
+        if any(_is_position_column(value) for value in node.inputs) and any(_is_firing_range(value) for value in node.inputs):
             rows = counter(model, "rows")
             for reader, index in list(node.outputs[0].uses()):
                 reader.replace_input_with(index, rows)
@@ -46,6 +46,15 @@ def drop_position(model: ir.Model) -> None:
     for value in list(model.graph.inputs):
         if value.name == "position" and not list(value.uses()):
             model.graph.inputs.remove(value)
+
+
+def _is_firing_range(value: ir.Value | None) -> bool:
+    """Whether a value is `arange(L)`, `[1, L]`: what a stage adds to its position may be something else, such as one number."""
+    column = None if value is None else value.producer()
+    numbers = column.inputs[0] if column is not None and column.op_type == "Unsqueeze" else None
+    producer = None if numbers is None else numbers.producer()
+    is_whole = value is not None and (value.shape is None or str(value.shape[-1]) == "L")
+    return producer is not None and producer.op_type == "Range" and is_whole
 
 
 def _is_position_column(value: ir.Value | None) -> bool:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ...calibration.products import cached_attentions
 from ...errors import ExportError
+from .attentions import given_attributes
 from .dialect import DIALECTS, Dialect
 from .functions import MASK
 from .nodes import set_opset
@@ -40,7 +41,7 @@ def change_state_ops(model: ir.Model, dialect: Dialect, opset: int) -> None:
     if attentions:
         mask = attentions[0].inputs[MASK]  # alike for all attentions of a stage
         is_bool = mask is not None and mask.dtype == ir.DataType.BOOL
-        _define(model, dialect.cached_attention(opset, "bool" if is_bool else "added"))
+        _define(model, dialect.cached_attention(opset, "bool" if is_bool else "added", given_attributes(model)))
     if any(node.op_type == "WriteRows" for node in model.graph):
         _define(model, dialect.write_rows(opset))
     set_opset(model, opset)

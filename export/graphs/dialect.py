@@ -27,7 +27,8 @@ class Dialect:
         name: as manifests have it.
         opset: of its graphs.
         int4_opset: of those of its graphs that hold int4 weights.
-        cached_attention: its body, for an opset, and for a mask that is boolean or is added to the scores.
+        cached_attention: its body, for an opset, for a mask that is boolean or is added to the scores, and for the attributes
+            that its nodes have.
         write_rows: the body of what writes rows of a cache, for an opset.
         append_rows: the body of what appends to a log in the resident form (`export/graphs/resident.py`), for an opset.
     """
@@ -35,7 +36,7 @@ class Dialect:
     name: str
     opset: int
     int4_opset: int
-    cached_attention: Callable[[int, functions.Mask], FunctionProto]
+    cached_attention: Callable[[int, functions.Mask, functions.Given], FunctionProto]
     write_rows: Callable[[int], FunctionProto]
     append_rows: Callable[[int], FunctionProto]
 

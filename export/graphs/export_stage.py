@@ -154,7 +154,7 @@ def _check_states(model: ir.Model, spec: StageSpec) -> None:
         if not cache.recurrent:
             continue
         past = next(value for value in model.graph.inputs if value.name == f"past_key_values.{cache.name}")
-        readers = [node.op_type for node, _ in past.uses()]
+        readers = [node.op_type for node, _ in past.uses() if node.op_type != "Shape"]
         if len(readers) != 1 or past.is_graph_output():
             raise ExportError(
                 f'stage "{spec.name}": state "{cache.name}" is read by {len(readers)} operations ({", ".join(readers)}), '

@@ -19,6 +19,8 @@ MASK = 4
 """Index of the mask among the inputs of `CachedAttention`."""
 Mask = Literal["bool", "added"]
 """Of attention: true where a row is seen; or a float to add to its scores."""
+Given = tuple[Literal["kv_heads", "window"], ...]
+"""Attributes of `CachedAttention` that a graph's nodes have beside `heads` and `scale`."""
 
 # 1-D constants out of integer attributes, to build Reshape targets.
 _CONSTANTS = """
@@ -151,7 +153,7 @@ def lengthen(kind: str, opset: int) -> FunctionProto:
     return _function("Lengthen", "factor, dim", ("x", *inputs), "y", body, opset)
 
 
-# Queries, keys and values [B, H, L, Dh] out of `qkv`, and the way back.
+# Queries [B, H, L, Dh], and keys and values, as many or fewer [B, Hkv, L, Dh], out of `qkv`, and the way back.
 _SPLIT_HEADS = (
     _CONSTANTS
     + _one_d("heads")
@@ -164,6 +166,30 @@ _SPLIT_HEADS = (
     query, key, value = Split <axis = 1, num_outputs = 3> (all_heads)
 """
 )
+_ALL_HEADS = """
+    query_key = Add (heads_1d, kv_heads_1d)
+    query_key_value = Add (query_key, kv_heads_1d)
+"""
+_SPLIT_GROUPED = (
+    _CONSTANTS
+    + _one_d("heads")
+    + _one_d("kv_heads")
+    + _ALL_HEADS
+    + """
+    head_shape = Concat <axis = 0> (zero, zero, query_key_value, rest)
+    rows = Reshape (qkv, head_shape)
+    all_heads = Transpose <perm = [0, 2, 1, 3]> (rows)
+    head_axis = Constant <value_ints = [1]> ()
+    query = Slice (all_heads, zero, heads_1d, head_axis)
+    key = Slice (all_heads, heads_1d, query_key, head_axis)
+    value = Slice (all_heads, query_key, query_key_value, head_axis)
+"""
+)
+# The queries of the heads that read the same keys, one behind the other: [B, H, L, W] <-> [B, Hkv, H / Hkv * L, W].
+_GROUP_SHAPES = """
+    group_shape = Concat <axis = 0> (zero, kv_heads_1d, rest, zero)
+    ungroup_shape = Concat <axis = 0> (zero, heads_1d, rest, zero)
+"""
 _JOIN_HEADS = """
     found_rows = Transpose <perm = [0, 2, 1, 3]> (found_heads)
     y_shape = Constant <value_ints = [0, 0, -1]> ()
@@ -178,14 +204,17 @@ _ATTENTION = """
 """
 
 
-def cached_attention(opset: int, mask: Mask = "bool") -> FunctionProto:
+def cached_attention(opset: int, mask: Mask = "bool", given: Given = ()) -> FunctionProto:
     """`CachedAttention(qkv [B, L, 3 H D], past_key, past_value, position, mask) -> y [B, L, H D], present_key, present_value`.
+
+    `kv_heads`, if given, says how many heads the caches have: `qkv` is `[B, L, (H + 2 Hkv) D]`, and head i of the queries reads
+    head `i * Hkv // H`, which `Attention` does by itself. `window`, if given, says what the mask hides.
 
     The form both ONNX Runtime and TensorRT read right: the caches are graph inputs, TensorScatter writes the new rows and its
     results are graph outputs directly, and the mask is an input (never is_causal, which TensorRT aligns to the upper left):
     boolean, or in fp16 stages added to the scores (`export/write_fp16.py` says why). `Attention` takes either.
     """
-    return _portable_attention(_TENSOR_SCATTER + _ATTENTION, opset)
+    return _portable_attention(_TENSOR_SCATTER + _ATTENTION, opset, given)
 
 
 # Where the rows `{rows}` [B, H, L, Dh] go, from index `{first}` on: (sequence, head, row). With one index into caches flattened
@@ -225,12 +254,14 @@ _SCATTER = (
 """
 )
 # The query is scaled before the product, which could leave the range of fp16 if it were scaled after it.
-_SCORES = """
+_SCALED = """
     scale = Constant <value_float: float = @scale> ()
     scale_like = CastLike (scale, query)
-    scaled_query = Mul (query, scale_like)
+    {scaled} = Mul (query, scale_like)
+"""
+_SCORES = """
     key_columns = Transpose <perm = [0, 1, 3, 2]> (present_key)
-    scores = MatMul (scaled_query, key_columns)
+    {scores} = MatMul (scaled_query, key_columns)
 """
 _MASKS = {
     "bool": """
@@ -240,51 +271,68 @@ _MASKS = {
 """,
     "added": "masked = Add (scores, mask)",
 }
-_FOUND = """
-    shares = Softmax <axis = -1> (masked)
-    found_heads = MatMul (shares, present_value)
-"""
+_SHARES = "{shares} = Softmax <axis = -1> (masked)"
+_FOUND = "{found} = MatMul (shares, present_value)"
 
 
-def spelled_attention(opset: int, mask: Mask) -> FunctionProto:
+def spelled_attention(opset: int, mask: Mask, given: Given = ()) -> FunctionProto:
     """As `cached_attention`, in ops that TensorRT 10.3 parses: ScatterND for TensorScatter, MatMul and Softmax for Attention.
 
     The caches are written to new memory, not in place. ScatterND has no `reduction`, which that parser refuses even as "none".
     """
-    return _portable_attention(_SCATTER + _SCORES + _MASKS[mask] + _FOUND, opset)
+    return _portable_attention(_SCATTER + _spelled(_SCALED, _SCORES, _FOUND, mask, "kv_heads" in given), opset, given)
+
+
+def _spelled(scaled: str, scores: str, found: str, mask: Mask, grouped: bool) -> str:
+    """Attention step by step; heads that read the same keys are rows of one product, so that no key is read twice."""
+    if not grouped:
+        body = scaled.format(scaled="scaled_query") + scores.format(scores="scores") + _MASKS[mask]
+        return body + _SHARES.format(shares="shares") + found.format(found="found_heads")
+    body = _GROUP_SHAPES + scaled.format(scaled="scaled_heads")
+    body += "scaled_query = Reshape (scaled_heads, group_shape)" + scores.format(scores="group_scores")
+    body += "scores = Reshape (group_scores, ungroup_shape)" + _MASKS[mask] + _SHARES.format(shares="head_shares")
+    body += "shares = Reshape (head_shares, group_shape)" + found.format(found="found_groups")
+    return body + "found_heads = Reshape (found_groups, ungroup_shape)"
 
 
 # Products of [B, H, L, D] and [B, H, S, D], as sums over element-wise ones.
-_SUMMED_SCORES = """
+_SUMMED_SCALED = """
     scale = Constant <value_float: float = @scale> ()
-    scaled_query = Mul (query, scale)
+    {scaled} = Mul (query, scale)
+"""
+_SUMMED_SCORES = """
     axis2 = Constant <value_ints = [2]> ()
     axis3 = Constant <value_ints = [3]> ()
     axis4 = Constant <value_ints = [4]> ()
     query_rows = Unsqueeze (scaled_query, axis3)
     key_rows = Unsqueeze (present_key, axis2)
     matches = Mul (query_rows, key_rows)
-    scores = ReduceSum <keepdims = 0> (matches, axis4)
+    {scores} = ReduceSum <keepdims = 0> (matches, axis4)
 """
-_SUMMED_VALUES = """
-    shares = Softmax <axis = -1> (masked)
+_SUMMED_FOUND = """
     share_rows = Unsqueeze (shares, axis4)
     value_rows = Unsqueeze (present_value, axis2)
     weighted = Mul (share_rows, value_rows)
-    found_heads = ReduceSum <keepdims = 0> (weighted, axis3)
+    {found} = ReduceSum <keepdims = 0> (weighted, axis3)
 """
 
 
-def summed_attention(opset: int, mask: Mask, in_place: bool) -> FunctionProto:
+def summed_attention(opset: int, mask: Mask, in_place: bool, given: Given = ()) -> FunctionProto:
     """As `cached_attention` in fp32 (`in_place`) or `spelled_attention`, for compilers that have no fp32 matrix product."""
     scatter = _TENSOR_SCATTER if in_place else _SCATTER
-    return _portable_attention(scatter + _SUMMED_SCORES + _MASKS[mask] + _SUMMED_VALUES, opset)
+    body = scatter + _spelled(_SUMMED_SCALED, _SUMMED_SCORES, _SUMMED_FOUND, mask, "kv_heads" in given)
+    return _portable_attention(body, opset, given)
 
 
-def _portable_attention(body: str, opset: int) -> FunctionProto:
+def _portable_attention(body: str, opset: int, given: Given) -> FunctionProto:
     inputs = ("qkv", "past_key", "past_value", "position", "mask")
     outputs = "y, present_key, present_value"
-    return _function("CachedAttention", "heads, scale", inputs, outputs, _SPLIT_HEADS + body + _JOIN_HEADS, opset)
+    split = _SPLIT_GROUPED if "kv_heads" in given else _SPLIT_HEADS
+    return _function("CachedAttention", _attributes(given), inputs, outputs, split + body + _JOIN_HEADS, opset)
+
+
+def _attributes(given: Given) -> str:
+    return ", ".join(("heads", "scale", *given))
 
 
 _WRITE = """
@@ -327,11 +375,18 @@ def spelled_append_rows(opset: int) -> FunctionProto:
     return _function("AppendRows", "", ("log", "appended", "start"), "present", body, opset)
 
 
-# Attributes and inputs that all uses of the kernel share.
-_KERNEL = "com.microsoft.GroupQueryAttention <num_heads: int = @heads, kv_num_heads: int = @heads, scale: float = @scale"
 _LENGTHS = "last_row, total"
 
-# [B, L, n H Dh] <-> [B, L, n H, Dh], heads widened with zeros or cut again.
+
+def _kernel(given: Given) -> str:
+    """Name and attributes that all uses of the kernel share, without the end of the list; its window counts the row too."""
+    kv_heads = "kv_heads" if "kv_heads" in given else "heads"
+    window = ", local_window_size: int = @window" if "window" in given else ""
+    shared = f"num_heads: int = @heads, kv_num_heads: int = @{kv_heads}, scale: float = @scale{window}"
+    return f"com.microsoft.GroupQueryAttention <{shared}"
+
+
+# [B, L, n H Dh] <-> [B, L, n H, Dh], heads widened with zeros or cut again; and where queries, keys and values part.
 _HEAD_SHAPES = (
     _CONSTANTS
     + _one_d("heads")
@@ -341,6 +396,21 @@ _HEAD_SHAPES = (
     qkv_head_shape = Concat <axis = 0> (zero, zero, three_heads, rest)
     head_shape = Concat <axis = 0> (zero, zero, heads_1d, rest)
     flat_shape = Constant <value_ints = [0, 0, -1]> ()
+"""
+)
+_GROUPED_HEAD_SHAPES = (
+    _CONSTANTS
+    + _one_d("heads")
+    + _one_d("kv_heads")
+    + _ALL_HEADS
+    + """
+    qkv_head_shape = Concat <axis = 0> (zero, zero, query_key_value, rest)
+    head_shape = Concat <axis = 0> (zero, zero, heads_1d, rest)
+    kv_head_shape = Concat <axis = 0> (zero, zero, kv_heads_1d, rest)
+    flat_shape = Constant <value_ints = [0, 0, -1]> ()
+    head_width = Constant <value_ints = [{width}]> ()
+    all_parts = Concat <axis = 0> (heads_1d, kv_heads_1d, kv_heads_1d)
+    part_widths = Mul (all_parts, head_width)
 """
 )
 _PAD_HEADS = """
@@ -359,14 +429,14 @@ _CUT_HEADS = """
 """
 
 
-def group_query_attention(head_dim: int, padded_head_dim: int, opset: int) -> FunctionProto:
+def group_query_attention(head_dim: int, padded_head_dim: int, opset: int, given: Given = ()) -> FunctionProto:
     """`CachedAttention` by ONNX Runtime's own kernel, heads widened with zeros where the kernel's step of 8 asks for it.
 
     It costs by the length used, reads packed projections and writes the new cache rows in place.
     """
-    call = f"{{y}}, present_key, present_value = {_KERNEL}> ({{qkv}}, , , past_key, past_value, {_LENGTHS})"
+    call = f"{{y}}, present_key, present_value = {_kernel(given)}> ({{qkv}}, , , past_key, past_value, {_LENGTHS})"
     inputs = ("qkv", "past_key", "past_value", "last_row", "total")
-    return _attention(call, inputs, head_dim, padded_head_dim, opset, needs_shapes=False)
+    return _attention(call, inputs, head_dim, padded_head_dim, opset, given, needs_shapes=False)
 
 
 # A chunk of many rows attends in fp32: the kernel widens the integers anew for every row. The new rows take the way through
@@ -374,58 +444,72 @@ def group_query_attention(head_dim: int, padded_head_dim: int, opset: int) -> Fu
 _APPEND_INT8 = """
     {part}_scale_0d = Squeeze ({part}_scale)
     {part}_int8 = QuantizeLinear ({part}, {part}_scale_0d, zero_point)
-    {part}_int8_rows = Reshape ({part}_int8, head_shape)
+    {part}_int8_rows = Reshape ({part}_int8, {head_shape})
     {part}_int8_heads = Transpose <perm = [0, 2, 1, 3]> ({part}_int8_rows)
     chunk_{part} = TensorScatter <axis = 2, mode = "linear"> (past_{part}, {part}_int8_heads, position)
     {part}_rounded = DequantizeLinear ({part}_int8, {part}_scale_0d, zero_point)
     {part}_used = Slice (past_{part}, zero, position, axis2)
     {part}_past = DequantizeLinear ({part}_used, {part}_scale_0d, zero_point)
 """
-_INT8_CHUNK = f"""
-    query, key, value = Split <axis = -1, num_outputs = 3> ({{qkv}})
+
+
+def _int8_chunk(given: Given) -> str:
+    is_grouped = "kv_heads" in given
+    split = "Split <axis = -1> ({qkv}, part_widths)" if is_grouped else "Split <axis = -1, num_outputs = 3> ({qkv})"
+    appended = [_APPEND_INT8.format(part=part, head_shape="kv_head_shape" if is_grouped else "head_shape") for part in _PARTS]
+    return f"""
+    query, key, value = {split}
     axis2 = Constant <value_ints = [2]> ()
     zero_point = Constant <value = int8 {{{{0}}}}> ()
-    {_APPEND_INT8.format(part="key")}
-    {_APPEND_INT8.format(part="value")}
-    chunk_y, all_keys, all_values = {_KERNEL}>
+    {appended[0]}
+    {appended[1]}
+    chunk_y, all_keys, all_values = {_kernel(given)}>
         (query, key_rounded, value_rounded, key_past, value_past, {_LENGTHS})
 """
+
+
+_PARTS = ("key", "value")
+
+
 # A sink that takes nothing changes no number, but which of its two ways over int8 ONNX Runtime goes: the other one ("flash")
 # sums up in memory that does not begin at a cache line, and takes 1.4 times as long for a row (docs/adr/0006).
-_INT8_ROWS = f"""
+def _int8_rows(given: Given) -> str:
+    kernel = f'{_kernel(given)}, k_quant_type = "PER_TENSOR", v_quant_type = "PER_TENSOR", kv_cache_bit_width = 8>'
+    return f"""
     no_sink = ConstantOfShape <value = float[1] {{{{-3.4028234e38}}}}> (heads_1d)
-    rows_y, rows_key, rows_value = {_KERNEL}, k_quant_type = "PER_TENSOR", v_quant_type = "PER_TENSOR", kv_cache_bit_width = 8>
+    rows_y, rows_key, rows_value = {kernel}
         ({{qkv}}, , , past_key, past_value, {_LENGTHS}, , , , , no_sink, key_scale, value_scale)
 """
 
 
-def int8_cache_attention(head_dim: int, padded_head_dim: int, opset: int) -> FunctionProto:
+def int8_cache_attention(head_dim: int, padded_head_dim: int, opset: int, given: Given = ()) -> FunctionProto:
     """As `group_query_attention`, over int8 caches: a quarter of the bytes to keep and to read.
 
     Both branches append to the same caches in place. Source: `k_scale` of GroupQueryAttention (ONNX Runtime contrib operators).
     """
     call = f"""{{y}}, present_key, present_value = If (is_chunk) <
-        then_branch = chunk () => (chunk_y, chunk_key, chunk_value) {{{{ {_INT8_CHUNK} }}}},
-        else_branch = rows () => (rows_y, rows_key, rows_value) {{{{ {_INT8_ROWS} }}}}
+        then_branch = chunk () => (chunk_y, chunk_key, chunk_value) {{{{ {_int8_chunk(given)} }}}},
+        else_branch = rows () => (rows_y, rows_key, rows_value) {{{{ {_int8_rows(given)} }}}}
     >"""
     inputs = (
         *("qkv", "past_key", "past_value", "last_row", "total", "position", "is_chunk"),
         *("key_scale", "value_scale"),
     )
-    return _attention(call, inputs, head_dim, padded_head_dim, opset, needs_shapes=True)
+    return _attention(call, inputs, head_dim, padded_head_dim, opset, given, needs_shapes=True)
 
 
 def _attention(
-    call: str, inputs: tuple[str, ...], head_dim: int, padded_head_dim: int, opset: int, needs_shapes: bool
+    call: str, inputs: tuple[str, ...], head_dim: int, padded_head_dim: int, opset: int, given: Given, needs_shapes: bool
 ) -> FunctionProto:
     """Wrap a kernel's call, with the places `{qkv}` and `{y}`, in what widens its heads."""
+    shapes = _GROUPED_HEAD_SHAPES.format(width=padded_head_dim) if "kv_heads" in given else _HEAD_SHAPES
     if padded_head_dim == head_dim:
-        body = (_HEAD_SHAPES if needs_shapes else "") + call.format(qkv="qkv", y="y")
+        body = (shapes if needs_shapes else "") + call.format(qkv="qkv", y="y")
     else:
-        body = _HEAD_SHAPES + _PAD_HEADS.format(padding=padded_head_dim - head_dim)
+        body = shapes + _PAD_HEADS.format(padding=padded_head_dim - head_dim)
         body += call.format(qkv="wide_qkv", y="wide_y") + _CUT_HEADS.format(head_dim=head_dim)
     outputs = "y, present_key, present_value"
-    return _function("CachedAttention", "heads, scale", inputs, outputs, body, opset, '"com.microsoft" : 1')
+    return _function("CachedAttention", _attributes(given), inputs, outputs, body, opset, '"com.microsoft" : 1')
 
 
 def _function(

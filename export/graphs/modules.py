@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...contract import StageSpec
@@ -14,7 +15,7 @@ from ...models.architecture import Stage, time_major
 from ...models.cache import Cache
 from ...models.layers.attention import Attention, Rope
 from ...models.layers.lengthen import Lengthen
-from ...models.layers.rotary import rotate
+from ...models.layers.rotary import halved, rotate
 from ...models.layers.shorten import Shorten
 from ...models.spans import read_inputs
 from .functions import DOMAIN
@@ -23,18 +24,20 @@ Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float
 
 
 class GraphMask:
-    """Which rows of the caches the rows of a call may look at: one mask for all layers, made when the first layer asks."""
+    """Which rows of the caches the rows of a call may look at: one mask for all layers with the same window, made once."""
 
     def __init__(self, state: GraphState, capacity: int) -> None:
         self._state, self._capacity = state, capacity
-        self._mask: Tensor | None = None
+        self._masks: dict[int | None, Tensor] = {}
 
-    def of(self, rows: int) -> Tensor:
+    def of(self, rows: int, window: int | None) -> Tensor:
         """bool `[B, 1, rows, S]`; a stage may run more rows than it has firings, but as many in every layer."""
-        if self._mask is None:
-            columns = torch.arange(self._capacity)
-            self._mask = columns[None, None, None, :] <= self._state.positions(rows)[:, None, :, None]
-        return self._mask
+        if window not in self._masks:
+            columns = torch.arange(self._capacity)[None, None, None, :]
+            positions = self._state.positions(rows)[:, None, :, None]
+            mask = columns <= positions
+            self._masks[window] = mask if window is None else mask & (columns > positions - window)
+        return self._masks[window]
 
 
 @dataclass
@@ -46,7 +49,7 @@ class GraphCache:
     mask: GraphMask
     present: tuple[Tensor, ...] = ()
 
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def extend(self, key: Tensor, value: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Never called: `CachedAttention` does it inside the graph."""
         raise TypeError("a GraphCache is extended by CachedAttentionOp")
 
@@ -64,17 +67,16 @@ class GraphState:
     def __init__(self, spec: StageSpec, position: Tensor | None, past: dict[str, Tensor], lent: dict[str, Tensor]) -> None:
         self._past, self._lent, self.present = past, lent, {}  # type: dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]
         self._position = position if position is None or spec.resets is None else position % spec.resets
+        self._attentions = spec.attentions
         self.caches = list(self._layers())
 
     def _layers(self) -> Iterator[GraphCache]:
-        """Keys and values of the stack's layers, which share a mask."""
-        if "0.key" not in self._past or self._position is None:
+        """Keys and values of the attention layers, which share masks."""
+        if not self._attentions or self._position is None:
             return
-        mask = GraphMask(self, self._past["0.key"].shape[2])
-        layer = 0
-        while f"{layer}.key" in self._past:
+        mask = GraphMask(self, self._past[f"{self._attentions[0]}.key"].shape[2])
+        for layer in self._attentions:
             yield GraphCache((self._past[f"{layer}.key"], self._past[f"{layer}.value"]), self._position, mask)
-            layer += 1
 
     def positions(self, rows: int) -> Tensor:
         """As `State.positions`; all zeros, and unread, in a stage that uses no position."""
@@ -116,7 +118,7 @@ class GraphState:
         Raises:
             ValueError: the stage declares a cache that it does not write.
         """
-        for layer, cache in enumerate(self.caches):
+        for layer, cache in zip(self._attentions, self.caches, strict=False):  # no caches where nothing has a position
             if cache.present:
                 self.present[f"{layer}.key"], self.present[f"{layer}.value"] = cache.present
         missing = [cache.name for cache in spec.caches if cache.name not in self.present]
@@ -130,8 +132,10 @@ class CachedAttentionOp(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.qkv, self.out = attention.qkv, attention.out
-        self.heads, self.head_dim = attention.heads, attention.head_dim
+        self.heads, self.kv_heads, self.head_dim = attention.heads, attention.kv_heads, attention.head_dim
+        self.window = attention.window
+        self.qkv = _HalvedProjection(attention) if attention.paired_dims else attention.qkv
+        self.out = attention.out
 
     def step(self, x: Tensor, cache: Cache, rope: Rope = None) -> Tensor:
         """`[B, L, D]` -> `[B, L, D]`; leaves the new caches in `cache.present`."""
@@ -140,8 +144,8 @@ class CachedAttentionOp(nn.Module):
         qkv = self.qkv(x) if rope is None else self._rotated(self.qkv(x), rope)
         found, *present = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::CachedAttention",
-            (qkv, *cache.past, cache.position, cache.mask.of(x.shape[1])),
-            {"heads": self.heads, "scale": self.head_dim**-0.5},
+            (qkv, *cache.past, cache.position, cache.mask.of(x.shape[1], self.window)),
+            self._attributes(),
             dtypes=[x.dtype] * 3,
             shapes=[(*x.shape[:2], self.heads * self.head_dim), cache.past[0].shape, cache.past[1].shape],
             version=1,
@@ -150,13 +154,44 @@ class CachedAttentionOp(nn.Module):
         y: Tensor = self.out(found)
         return y
 
+    def _attributes(self) -> Attributes:
+        """What nodes of older bundles have, and what differs from it."""
+        attributes: Attributes = {"heads": self.heads, "scale": self.head_dim**-0.5}
+        if self.kv_heads != self.heads:
+            attributes["kv_heads"] = self.kv_heads
+        if self.window is not None:
+            attributes["window"] = self.window
+        return attributes
+
     def _rotated(self, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         batch, rows, _ = qkv.shape
-        width = self.heads * self.head_dim
-        query_key, value = torch.split(qkv, [2 * width, width], dim=-1)
-        heads = query_key.view(batch, rows, 2 * self.heads, self.head_dim).transpose(1, 2)  # [B, 2 H, L, D]
-        rotated = rotate(heads, rope).transpose(1, 2).reshape(batch, rows, 2 * width)
+        turned, kept = self.heads + self.kv_heads, self.kv_heads
+        query_key, value = torch.split(qkv, [turned * self.head_dim, kept * self.head_dim], dim=-1)
+        heads = query_key.view(batch, rows, turned, self.head_dim).transpose(1, 2)  # [B, H + Hkv, L, D]
+        rotated = rotate(heads, rope).transpose(1, 2).reshape(batch, rows, turned * self.head_dim)
         return torch.cat((rotated, value), dim=-1)
+
+
+class _HalvedProjection(nn.Module):
+    """`Attention.qkv` with the columns of queries and keys in the order of `halved`, which the graph then need not make.
+
+    Its tensors have names of their own, as they are none of the model's.
+    """
+
+    halved_weight: Tensor
+    halved_bias: Tensor | None
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        width, turned = attention.head_dim, attention.heads + attention.kv_heads
+        heads = torch.arange(attention.qkv.out_features).view(-1, width)  # [H + 2 Hkv, D]
+        order = torch.cat((halved(heads[:turned], attention.paired_dims), heads[turned:])).flatten()
+        self.register_buffer("halved_weight", attention.qkv.weight.detach()[order])
+        self.register_buffer("halved_bias", None if attention.qkv.bias is None else attention.qkv.bias.detach()[order])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, L, D]` -> `[B, L, (H + 2 Hkv) D]`."""
+        return F.linear(x, self.halved_weight, self.halved_bias)
 
 
 class ShortenOp(nn.Module):

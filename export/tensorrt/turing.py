@@ -24,6 +24,7 @@ import onnx_ir as ir
 from ...calibration.products import cached_attentions
 from ...errors import ConfigError
 from ...precision import Plan, ProductPrecision
+from ..graphs.attentions import given_attributes
 from ..graphs.dialect import MODERN
 from ..graphs.functions import MASK, Mask, summed_attention
 from ..graphs.gpu import LoweredStage
@@ -87,7 +88,7 @@ def _sum_up_attention(model: ir.Model) -> None:
         return
     mask, opset = _given(attentions[0].inputs[MASK]), model.opset_imports[""]
     kind: Mask = "bool" if mask.dtype == ir.DataType.BOOL else "added"
-    function = ir.serde.deserialize_function(summed_attention(opset, kind, in_place=opset >= MODERN.opset))
+    function = ir.serde.deserialize_function(summed_attention(opset, kind, opset >= MODERN.opset, given_attributes(model)))
     model.functions[function.identifier()] = function
 
 

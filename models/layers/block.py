@@ -23,7 +23,7 @@ class Block(nn.Module):
 
     def init_state(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` sequences of at most `capacity` rows."""
-        shape = (batch, self.attention.heads, capacity, self.attention.head_dim)
+        shape = (batch, self.attention.kv_heads, capacity, self.attention.head_dim)
         return KVCache(*(self.attention.qkv.weight.new_zeros(shape) for _ in range(2)))
 
     def forward(self, x: Tensor, rope: Rope = None) -> Tensor:

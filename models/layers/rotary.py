@@ -27,6 +27,15 @@ class Rotary(nn.Module):
         return angles.cos(), angles.sin()
 
 
+def halved(x: Tensor, dims: int) -> Tensor:
+    """Put the pairs (0, 1), (2, 3), ... of the first `dims` of `[..., D]` where `rotate` expects pairs: 0, 2, ..., 1, 3, ...
+
+    Scores are the same in whatever order queries and keys both have their dimensions, so nothing is put back after a rotation.
+    """
+    turned, rest = x[..., :dims], x[..., dims:]
+    return torch.cat((turned[..., 0::2], turned[..., 1::2], rest), dim=-1)
+
+
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
     """Rotate the first dimensions of queries or keys `[B, H, L, D]`, as many as there are angles for; None: none."""
     if rope is None:

@@ -43,7 +43,7 @@ class Stack(nn.Module):
     def caches(self, keeps: int | None = None) -> tuple[CacheSpec, ...]:
         """Keys and values of the layers, as a stage declares them; those of a stage that resets keep so many rows."""
         config = self.config
-        return layer_caches(len(self.layers), config.heads, config.head_dim, keeps)
+        return layer_caches(len(self.layers), config.key_value_heads, config.head_dim, keeps)
 
     def _blocks(self) -> list[Block]:
         return [layer for layer in self.layers if isinstance(layer, Block)]

@@ -16,9 +16,12 @@ from ..architecture import Architecture
 from ..checkpoint import load_foveal
 from ..weight_files import PAGE, foreign_kind, require_weights
 from ..weights import Reading, names_in
-from . import lucidrains, megabyte, x_transformers
+from . import blt, hnet, lucidrains, megabyte, x_transformers
 from .block_transformer import is_block_transformer, load_block_transformer
+from .blt import is_blt, load_blt
 from .damage import damage_named
+from .dynamic_pooling import is_dynamic_pooling, load_dynamic_pooling
+from .hnet import is_hnet, load_hnet
 from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
 from .patch_decoder import is_patch_decoder, load_patch_decoder
@@ -55,8 +58,11 @@ LAYOUTS = (
     Layout("lucidrains", 'the class "HourglassTransformerLM"', lambda config, _: is_lucidrains(config), load_lucidrains),
     Layout("trax", 'the class "HourglassLM", or kwargs with "vanilla_layers"', is_trax, load_trax),
     Layout("megabyte", 'the class "MEGABYTE"', is_megabyte, load_megabyte),
+    Layout("dynamic-pooling", 'the class "MemTransformerLM", or its weights', is_dynamic_pooling, load_dynamic_pooling),
     Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
+    Layout("hnet", 'the class "HNetForCausalLM", or an "arch_layout"', is_hnet, load_hnet),
+    Layout("blt", 'the model_type "blt"', is_blt, load_blt),
     Layout("x-transformers", 'the class "TransformerWrapper"', is_x_transformers, load_x_transformers),
 )
 
@@ -125,6 +131,9 @@ _PACKAGES = {
     "transformer.norm_out.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
     "transformer.norm.weight": ("hourglass-transformer-pytorch", lucidrains.EXAMPLE),
     "start_tokens.0": ("MEGABYTE-pytorch", megabyte.EXAMPLE),
+    "backbone.routing_module.q_proj_layer.weight": ("H-Net", hnet.EXAMPLE),
+    "model.local_encoder.patch_embedding_projection.weight": ("transformers' BltForCausalLM", blt.EXAMPLE),
+    "local_encoder.patch_embedding_projection.weight": ("transformers' BltForCausalLM", blt.EXAMPLE),
 }
 """Packages whose configuration has to be written, by a tensor that only they have."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..checkpoint import check_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
+Change = Callable[[Tensor], Tensor]
 
 
 def unchanged(tensor: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ class Original:
 
     name: str
     shape: tuple[int, ...]
-    change: Callable[[Tensor], Tensor] = unchanged
+    change: Change = unchanged
 
 
 def fill(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..config import LayerConfig, ModelConfig
 from ..layers.feed_forward import FeedForward
 from ..layers.lengthen import Lengthen
+from ..layers.relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases
 from ..layers.shorten import Shorten
-from .relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases
 
 DOWN, UP = "down", "up"
 """The names of these caches."""

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...hierarchy import Hierarchy
+from ..layers.relative_attention import SharedBiases, WholeSequence
 from .attention_resampling import AttentionMerge, AttentionShorten, HandBack
 from .config import TraxConfig
-from .relative_attention import SharedBiases, WholeSequence
 from .relative_stack import RelativeStack
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..architecture import Description, Stage
 from ..layers.initialise import initialise
+from ..layers.relative_attention import SharedBiases
 from .config import TraxConfig
 from .level import TraxLevel
-from .relative_attention import SharedBiases
 from .stages import split
 
 

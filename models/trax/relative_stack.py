@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...contract import CacheSpec
 from ..config import LayerConfig, require_depth
 from ..layers.feed_forward import FeedForward
-from .relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases, key_value_caches
+from ..layers.relative_attention import Distances, KeyValue, Memory, RelativeAttention, SharedBiases, key_value_caches
 
 
 class RelativeBlock(nn.Module):

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
 from ..architecture import Stage, count_parameters
 from ..cache import State
+from ..layers.relative_attention import key_value_caches, with_tables
 from .attention_resampling import DOWN, UP, AttentionMerge, AttentionShorten, HandBack
 from .config import TraxConfig
 from .level import TraxLevel
-from .relative_attention import key_value_caches, with_tables
 from .relative_stack import RelativeStack
 
 

@@ -27,6 +27,7 @@ from ..scoring import SCORED_ROWS
 from ..snapshots import Snapshot, check_restorable, room_for_copy
 from .admission import Admission
 from .batch_decoder import BatchDecoder
+from .fired import FiredStages
 from .pace import Pace
 from .phases import Policy, check_policy
 from .sequence import Sequence, State, Watch
@@ -88,6 +89,7 @@ class Batch:
         self._pace = Pace(seconds("prefill_seconds", prefill_seconds))
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
+        self._fired, self._decides = FiredStages(self.specs), any(spec.clock is not None for spec in self.specs)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -360,6 +362,21 @@ class Batch:
         self._check_live(sequence)
         ids: Ids = self._ids(sequence)[0].copy()
         return ids
+
+    def fired(self, sequence: Sequence) -> tuple[str, ...]:
+        """The stages that the newest token of a sequence fired, in dataflow order; none before its first.
+
+        Raises:
+            InputError: it waits for a slot, or has left.
+        """
+        self._check_live(sequence)
+        if not sequence.position:
+            return ()
+        found = self._fired.at(sequence.position - 1)
+        if not self._decides:
+            return found
+        decided = self.decoder.decided(sequence.slot, sequence.position - 1)
+        return tuple(spec.name for spec in self.specs if spec.name in found or spec.name in decided)
 
     def _ids(self, sequence: Sequence) -> Ids:
         return self._tokens.of(sequence.slot).seen(sequence.position)

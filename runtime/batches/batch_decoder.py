@@ -66,6 +66,10 @@ class BatchDecoder(Protocol):
         """
         ...
 
+    def decided(self, slot: int, position: int) -> frozenset[str]:
+        """The stages that the data had fire for the token at a position of a slot; it is written in their clocks."""
+        ...
+
     def read(self, slot: int, position: int) -> Written:
         """A copy of what the first `position` tokens of a slot have written; its arrays have a batch of one."""
         ...

@@ -25,6 +25,7 @@ class Choice:
         snapshot: of its state, after such an end; None if no memory was left for it.
         start: position of its first new token, once there are logits for it.
         last: what its end is told with, once its state is taken; None: it goes on, or needs no state.
+        fired: for every token that was drawn, the stages that fired in the step that gave its logits.
     """
 
     def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool, guide: Guide | None = None) -> None:
@@ -34,6 +35,7 @@ class Choice:
         self.snapshot: Snapshot | None = None
         self.start: int | None = None
         self.last: Drawn | None = None
+        self.fired: list[tuple[str, ...]] = []
 
     @property
     def is_over(self) -> bool:
@@ -45,7 +47,7 @@ class Choice:
         going, start = self.continuation, self.start or 0
         scores = going.sampler.logprobs
         new = [
-            Drawn(self, token=token, logprobs=scores[place] if scores else None, position=start + place)
+            Drawn(self, "", token, scores[place] if scores else None, start + place, self.fired[place])
             for place, token in enumerate(going.ids[count:], count)
         ]
         *found, last = new or [Drawn(self)]
@@ -61,6 +63,7 @@ class Drawn(NamedTuple):
         token: the id that was drawn, if it is given out.
         logprobs: of the token, if asked for.
         position: of the token in its sequence; -1 without one.
+        fired: the stages that fired for the token before it, whose step gave the logits.
         finish_reason: why it ended; None: it goes on, or ended with an error.
         error: it ended with.
     """
@@ -70,6 +73,7 @@ class Drawn(NamedTuple):
     token: int | None = None
     logprobs: TokenLogprobs | None = None
     position: int = -1
+    fired: tuple[str, ...] = ()
     finish_reason: FinishReason | None = None
     error: FovealError | None = None
 

@@ -264,6 +264,8 @@ class Continuations:
             self._leave(sequence)
             self._fail(choice, _as_foveals(error))
             return
+        if token is not None:
+            choice.fired.append(self.batch.fired(sequence))
         if token is not None and sequence.position < self.batch.capacity:
             self._next[sequence] = token
         elif token is not None:

@@ -235,6 +235,10 @@ class HostBatchDecoder:
             self._of_slot[slot] = decoder
         return self._of_slot[slot]
 
+    def decided(self, slot: int, position: int) -> frozenset[str]:
+        """As `BatchDecoder.decided`."""
+        return self._clocks.decided(slot, position)
+
     def read(self, slot: int, position: int) -> Written:
         """As `BatchDecoder.read`."""
         return self._decoder(slot).read(position)

@@ -36,6 +36,11 @@ class SlotClocks:
         """Whether the rows of a stage decide who fires."""
         return stage in self._stages
 
+    def decided(self, slot: int, position: int) -> frozenset[str]:
+        """The stages that the data had fire for a token."""
+        made = {spec for spec, (count, _) in self._logs.items() if count[slot, position + 1] > count[slot, position]}
+        return frozenset(spec.name for spec in self._specs if spec.clock in made)
+
     def next_firings(self, spec: StageSpec, positions: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
         """The index of every slot's next firing, and whether the token at its position causes it."""
         if spec.clock is None:

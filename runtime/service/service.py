@@ -102,7 +102,6 @@ class Service:
         self.sessions = StoredSessions(store, keeps_prefixes)
         self._worker = Worker(
             lambda: model.batch(slots, capacity, policy, prefill_seconds),
-            model.specs,
             self.sessions,
             observer or ServiceObserver(),
         )

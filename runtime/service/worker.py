@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ...contract import StageSpec
 from ...errors import FovealError, ServiceClosedError
 from ..batches.batch import Batch
 from ..batches.choice import Choice, Drawn
 from ..batches.continuations import Continuations
 from ..snapshots import Snapshot
 from .event import Event
-from .fired import FiredStages
 from .job import Job
 from .observer import QuietObserver, ServiceObserver
 from .stored_sessions import StoredSessions
@@ -35,7 +33,6 @@ class Worker:
 
     Args:
         open_batch: opens the batch, and another one if that breaks.
-        specs: of the stages.
         sessions: keeps the state that requests end with.
         observer: is told what happens.
     """
@@ -43,14 +40,13 @@ class Worker:
     def __init__(
         self,
         open_batch: Callable[[], Batch],
-        specs: Sequence[StageSpec],
         sessions: StoredSessions,
         observer: ServiceObserver,
     ) -> None:
         self.going = Continuations(open_batch(), BaseException)
         self.texts, self.tokens, self.steps, self.seconds_per_text = 0, 0, 0, 1.0
         self._open, self._sessions = open_batch, sessions
-        self._observer, self._fired = QuietObserver(observer), FiredStages(specs)
+        self._observer = QuietObserver(observer)
         self._wake, self._jobs = threading.Condition(), set[Job]()
         self._inbox, self._cancelled = list[Job](), list[Job]()
         self._is_ending = self._is_over = False
@@ -222,12 +218,11 @@ class Worker:
                 self._keep(job, event, state)
 
     def _event(self, job: Job, drawn: Drawn, choice: Choice, now: float) -> Event:
-        _, text, token, logprobs, position, finish_reason, error = drawn
-        seconds, fired = now - job.last_told.get(choice.index, job.begun), tuple[str, ...]()
+        _, text, token, logprobs, position, fired, finish_reason, error = drawn
+        seconds = now - job.last_told.get(choice.index, job.begun)
         if choice.scorer is not None and not job.last_told:
             job.stream.prompt_logprobs = choice.scorer.found
         if token is not None:
-            fired = self._fired.at(position - 1)
             self._count_token(choice.index in job.last_told, fired, seconds)
             job.last_told[choice.index] = now
         return Event(choice.index, text, token, logprobs, position, fired, seconds, finish_reason, error)

@@ -1,4 +1,4 @@
-"""The example of docs/your-own-model.md, run as it is written."""
+"""The examples of docs/your-own-model.md, run as they are written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 PAGE = Path(__file__).parent.parent.parent / "docs" / "your-own-model.md"
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All Python blocks of the page, one after the other, in one module."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -19,3 +19,5 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         exec(compile(block, str(PAGE), "exec"), names)
     assert isinstance(names["text"], str)
     assert names["bundle"].manifest.model.architecture == "gist"  # type: ignore[attr-defined]
+    assert names["deciding"].manifest.model.architecture == "words"  # type: ignore[attr-defined]
+    assert 0 < len(names["fired"]["first"]) < 16  # type: ignore[index]

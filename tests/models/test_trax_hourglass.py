@@ -17,9 +17,9 @@ from torch_sessions import logits_of, shake, torch_session
 
 from foveal import CapacityError, ConfigError
 from foveal.contract import BorrowSpec, CacheSpec, InputSpec
+from foveal.models.layers.relative_attention import Distances, usual_frequencies
 from foveal.models.trax.config import TraxConfig
 from foveal.models.trax.model import TraxHourglass
-from foveal.models.trax.relative_attention import Distances
 
 SIZES: dict[str, Any] = {"vocab_size": 41, "dim": 24, "heads": 3, "ff_dim": 32, "context": 96}
 HIERARCHIES = ["1@1 2@3 1@1", "2@1 1@5 0@1", "1@1 1@2 1@6 1@2 1@1", "0@1 1@2 0@4 1@12 0@4 1@2 0@1"]
@@ -134,7 +134,7 @@ def test_distances() -> None:
     assert up.between(rows, 2)[0].tolist() == [[0, 3], [-1, 2], [-2, 1], [-3, 0]]
     assert (Distances().count(4), down.count(2), up.count(4)) == (4, 6, 4)
     positions = torch.tensor([-15, -10, -5, 0, 5, 10], dtype=torch.float64)
-    torch.testing.assert_close(down.sinusoids(6, 2), torch.stack((positions.sin(), positions.cos()), -1))
+    torch.testing.assert_close(down.sinusoids(6, usual_frequencies(2)), torch.stack((positions.sin(), positions.cos()), -1))
 
 
 def test_what_it_says_of_itself() -> None:

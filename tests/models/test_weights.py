@@ -34,6 +34,7 @@ LAYOUTS = {
     "notagen": TESTS / "golden_families/notagen_tiny",
     "bgpt": TESTS / "golden_families/bgpt_tiny",
     "block-transformer": TESTS / "golden_families/block_transformer_tiny",
+    "hnet": TESTS / "golden_families/hnet_2stage_tiny",
 }
 NAMES = [*LAYOUTS, "foveal"]
 Tensors = dict[str, Tensor]

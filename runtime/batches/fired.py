@@ -8,15 +8,15 @@ from ...contract import StageSpec, period_of
 
 
 class FiredStages:
-    """Names of the stages that fire when the token at a position is appended, in dataflow order; those that firing by data
-    adds are not known beforehand.
+    """Names of the stages of fixed strides that fire when the token at a position is appended, in dataflow order.
 
     Args:
-        specs: of the stages.
+        specs: of the stages; those whose firings the data decides are left out.
     """
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
-        self._specs, self._period = specs, period_of(specs)
+        self._specs = [spec for spec in specs if spec.clock is None]
+        self._period = period_of(self._specs)
         self._found: dict[int, tuple[str, ...]] = {}
 
     def at(self, position: int) -> tuple[str, ...]:

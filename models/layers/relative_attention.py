@@ -1,8 +1,9 @@
-"""Attention by relative position, in the manner of Transformer-XL (arXiv 1901.02860) as google/trax has it.
+"""Attention by relative position, in the manner of Transformer-XL (arXiv 1901.02860).
 
 A query q and a key k at distance d score `(q + context) · k + (q + location) · R(d)`: R is a projection of sinusoids, and the
-two biases are shared by all layers of a model (trax/layers/research/rel_attention.py). Distances between queries and keys of
-different rates are counted in rows of the finer of the two.
+two biases are shared by all layers of a model. google/trax (trax/layers/research/rel_attention.py) counts a key in the past
+as a negative distance, Transformer-XL itself and dynamic pooling (`RelPartialLearnableMultiHeadAttn` of its hourglass.py) as a
+positive one. Distances between queries and keys of different rates are counted in rows of the finer of the two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from ...contract import CacheSpec
 from ..config import LayerConfig
 
 
+def usual_frequencies(dim: int) -> Tensor:
+    """Of sinusoids of so many columns, sines and cosines together: fp64 `[dim / 2]`."""
+    return 10_000.0 ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+
+
 @dataclass(frozen=True)
 class Distances:
     """How far a key lies from a query: key j from query i by `key_step * j - query_step * i`.
@@ -25,12 +31,14 @@ class Distances:
     Attributes:
         ahead: the largest distance at which a query sees a key; all smaller ones are seen too.
         pooling: tokens that the sinusoids count for a distance of 1.
+        backward: the sinusoids are those of how far back a key is, not of how far ahead.
     """
 
     query_step: int = 1
     key_step: int = 1
     ahead: int = 0
     pooling: int = 1
+    backward: bool = False
 
     def between(self, queries: Tensor, keys: int) -> Tensor:
         """Of the first so many keys from queries `[B or 1, L]` -> `[B or 1, L, keys]`, int64."""
@@ -40,11 +48,10 @@ class Distances:
         """Different distances that the first so many queries see."""
         return self.query_step * (queries - 1) + self.ahead + 1
 
-    def sinusoids(self, count: int, dim: int) -> Tensor:
-        """Sines, then cosines, of the last so many distances up to `ahead`, fp64 `[count, dim]`."""
+    def sinusoids(self, count: int, frequencies: Tensor) -> Tensor:
+        """Sines, then cosines, of the last so many distances up to `ahead`, fp64 `[count, 2 * frequencies]`."""
         positions = torch.arange(self.ahead + 1 - count, self.ahead + 1, dtype=torch.float64) * self.pooling
-        frequencies = 10_000.0 ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        angles = positions[:, None] * frequencies
+        angles = (-positions if self.backward else positions)[:, None] * frequencies
         return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
@@ -136,12 +143,20 @@ class RelativeQuery(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """`RelativeQuery` with the projection that its table is made of."""
+    """`RelativeQuery` with the projection that its table is made of.
 
-    def __init__(self, config: LayerConfig, biases: SharedBiases, distances: Distances) -> None:
+    Args:
+        frequencies: of the sinusoids, fp64 `[dim / 2]`; None: the usual ones.
+    """
+
+    def __init__(
+        self, config: LayerConfig, biases: SharedBiases, distances: Distances, frequencies: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.attend = RelativeQuery(config, biases, distances)
         self.position = nn.Linear(config.dim, config.heads * config.head_dim)
+        # No buffer, which would follow the weights to a precision that is too low for angles of far distances.
+        self.frequencies = usual_frequencies(config.dim) if frequencies is None else frequencies
 
     def forward(self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from the first L rows `[B, L, D]` there are, as `RelativeQuery`."""
@@ -150,7 +165,8 @@ class RelativeAttention(nn.Module):
 
     def table(self, queries: int) -> Tensor:
         """R at all distances that the first so many queries see, `[H, Dh, n]`."""
-        sinusoids = self.attend.distances.sinusoids(self.attend.distances.count(queries), self.position.in_features)
+        distances = self.attend.distances
+        sinusoids = distances.sinusoids(distances.count(queries), self.frequencies)
         projected: Tensor = self.position(sinusoids.to(self.position.weight))
         return projected.view(-1, self.attend.heads, self.attend.head_dim).permute(1, 2, 0).contiguous()
 
