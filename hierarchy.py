@@ -95,6 +95,13 @@ class Hierarchy:
             raise self._error("there must be three levels, at 1, at ~ and more than 1, and at 1", _DECIDED)
         return self
 
+    def require_strides(self) -> Hierarchy:
+        """Itself, if no level fires where the data decides; else raises ConfigError."""
+        decided = next((level for level in self.levels if level.expected is not None), None)
+        if decided is not None:
+            raise self._error(f"the data decides when layers fire in dynamic models alone, got {decided}")
+        return self
+
     def _require_growth(self, factors: Sequence[int], example: str = _HOURGLASS) -> None:
         for outer, inner in itertools.pairwise(factors):
             if inner <= outer or inner % outer:

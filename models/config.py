@@ -117,7 +117,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     compaction: Compaction | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        _REQUIRED[self.architecture](Hierarchy.parse(self.hierarchy))
+        hierarchy = Hierarchy.parse(self.hierarchy)
+        _REQUIRED[self.architecture](hierarchy if self.architecture == "dynamic" else hierarchy.require_strides())
         for name, choice in _FIXED.get(self.architecture, {}).items():
             if getattr(self, name) != choice:
                 raise ConfigError(f'{name} of a {self.architecture} model must be "{choice}", got "{getattr(self, name)}"')

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from ..architecture import Description, Stage
 from ..config import ModelConfig
 from ..describe import describe
+from ..dynamic_pooling.boundaries import pool, serve
 from ..layers.embed import Embed
 from ..layers.head import head_for
 from ..layers.initialise import initialise
 from ..layers.stack import Stack
-from .pooling import Groups, straight_through
 from .predictor import BoundaryPredictor
 from .stages import dynamic_stages
+from .straight_through import straight_through
 
 
 class Dynamic(nn.Module):
@@ -71,9 +72,8 @@ class Dynamic(nn.Module):
 
     def _rest(self, rows: Tensor, boundary_logits: Tensor) -> Tensor:
         boundaries = boundary_logits > 0
-        groups = Groups.between(boundaries)
-        null = self.null.to(rows.dtype).expand(rows.shape[0], 1, -1)
-        coarse = self.middle(torch.cat((null, groups.means(rows)), 1))  # [B, most + 1, D]
-        chances = groups.at_ends(boundary_logits.sigmoid(), boundaries)
-        y: Tensor = self.head(self.post(rows + groups.serve(straight_through(coarse, chances))))
+        null = self.null.expand(len(rows), 1, -1)
+        coarse = self.middle(torch.cat((null, pool(rows, boundaries)), 1))  # [B, 1 + F, D]
+        coarse = straight_through(coarse, boundary_logits.sigmoid(), boundaries)
+        y: Tensor = self.head(self.post(rows + serve(coarse, boundaries)))
         return y
