@@ -50,7 +50,11 @@ class ForecastRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """All cases of one model, and the times they are made from."""
+    """All cases of one model, and the times they are made from.
+
+    `expected`: of stages whose firings the data decides, after how many tokens on average they are expected to fire; forecasts
+    draw them by chance.
+    """
 
     schema_version: int
     command: str
@@ -62,6 +66,7 @@ class BatchForecast(msgspec.Struct, frozen=True, kw_only=True):
     prefill_seconds: float
     times: StageTimes
     rows: list[ForecastRow]
+    expected: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def forecast_batches(
     for number, (slots, policy, rate) in enumerate(each):
         if on_progress is not None:
             on_progress(f"{slots} {policy}", number, len(each))
-        simulated = SimulatedBatch(stages, times, slots, policy, cases.prefill_seconds)
+        simulated = SimulatedBatch(stages, times, slots, policy, cases.prefill_seconds, cases.seed)
         figures = _figures(serve(simulated, _arrivals(slots, rate, cases.seed), requests), slots)
         measured = None
         if measured_with is not None and rate is None and slots <= times.largest:
@@ -154,6 +159,7 @@ def forecast_batches(
         prefill_seconds=cases.prefill_seconds,
         times=times,
         rows=rows,
+        expected={stage.name: stage.tokens_per_firing for stage in stages if stage.clock is not None},
     )
 
 

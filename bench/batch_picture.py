@@ -55,9 +55,14 @@ def draw(out: Path, model: ModelResult) -> None:
 
 
 def coarse_stages(stages: Sequence[StageResult]) -> list[StageResult]:
-    """One for each stride above 1, as stages of one stride fire together; the finest first."""
-    by_stride = {stage.stride: stage for stage in stages if stage.stride > 1}
-    return [by_stride[stride] for stride in sorted(by_stride)]
+    """One for each stride above 1, as stages of one stride fire together, and for each rate of those whose firings the data
+    decides; the finest first."""
+    by_rate = {_tokens_per_firing(stage): stage for stage in stages if stage.stride > 1 or stage.expected is not None}
+    return [by_rate[rate] for rate in sorted(by_rate)]
+
+
+def _tokens_per_firing(stage: StageResult) -> float:
+    return stage.stride if stage.expected is None else stage.expected
 
 
 def step_ms(batch: BatchResult) -> list[float]:
@@ -68,14 +73,18 @@ def step_ms(batch: BatchResult) -> list[float]:
 
 def firings_of(stage: StageResult, batch: BatchResult, steps: int) -> list[tuple[int, int]]:
     """The first steps and the slots for which a stage fires in them."""
+    if stage.expected is not None:
+        return [(step, slot) for step, fired in enumerate(batch.samples.slots[:steps]) for slot in fired.get(stage.name, [])]
     each = [(step, slot, position + step) for step in range(steps) for slot, position in enumerate(batch.samples.positions)]
     return [(step, slot) for step, slot, position in each if (position - stage.delay) % stage.stride == 0]
 
 
 def _draw_firings(axes: Any, stages: Sequence[StageResult], batch: BatchResult) -> None:
     for number, stage in enumerate(stages):
-        steps, slots = zip(*firings_of(stage, batch, STEPS), strict=True)
-        axes.scatter(steps, slots, s=9 + 22 * number, marker="s", color=f"C{number}", label=f"stride {stage.stride}")
+        fired = firings_of(stage, batch, STEPS)
+        steps, slots = [step for step, _ in fired], [slot for _, slot in fired]
+        label = f"stride {stage.stride}" if stage.expected is None else f"one in {stage.expected:g}, as the data decides"
+        axes.scatter(steps, slots, s=9 + 22 * number, marker="s", color=f"C{number}", label=label)
     axes.set(title=f"{batch.policy}, {batch.slots} sequences")
 
 

@@ -10,6 +10,7 @@ import msgspec
 from ..contract import StageSpec
 from ..runtime.batches.phases import Policy
 from .batch_rounds import BatchSamples
+from .firings import is_coarse
 from .statistics import NS_PER_MS, Summary, summarise
 
 
@@ -24,12 +25,14 @@ class FiringSetResult(msgspec.Struct, frozen=True, kw_only=True):
 class BatchStepSamples(msgspec.Struct, frozen=True, kw_only=True):
     """Raw nanoseconds of each step, in order, and which of the firing sets it is of.
 
-    `positions`: where each slot stands at a round's first step; every round begins alike.
+    `positions`: where each slot stands at a round's first step; every round begins alike. `slots`: of each step of a round,
+    those that each coarse stage fires for.
     """
 
     itl_ns: list[int]
     firing_set: list[int]
     positions: list[int]
+    slots: list[dict[str, list[int]]] = []
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +85,7 @@ def batch_result(
         host_us: microseconds of the host's side of a step.
         state_bytes: reserved for all slots.
     """
-    strides = {stage.name: stage.stride for stage in stages}
+    coarse_names = {stage.name for stage in stages if is_coarse(stage)}
     fired = [{name: count for name, count in step.items() if count} for step in kept.fires]
     sets: list[dict[str, int]] = []
     for fires in fired:
@@ -90,7 +93,7 @@ def batch_result(
             sets.append(fires)
     which = [sets.index(fires) for fires in fired]
     itl_ms = [ns / NS_PER_MS for ns in kept.itl_ns]
-    coarse = [any(strides[name] > 1 for name in fires) for fires in fired]
+    coarse = [any(name in coarse_names for name in fires) for fires in fired]
     rounds, rate = len(kept.round_tokens_per_s), median(kept.round_tokens_per_s)
     steps = len(itl_ms) // rounds
     return BatchResult(
@@ -108,7 +111,12 @@ def batch_result(
         copied_bytes_per_step=kept.copied_bytes_per_step,
         host_us_per_step=host_us,
         state_reserved_bytes=state_bytes,
-        samples=BatchStepSamples(itl_ns=kept.itl_ns, firing_set=which, positions=kept.positions),
+        samples=BatchStepSamples(
+            itl_ns=kept.itl_ns,
+            firing_set=which,
+            positions=kept.positions,
+            slots=[{name: slots for name, slots in step.items() if name in coarse_names} for step in kept.slots],
+        ),
     )
 
 

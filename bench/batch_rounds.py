@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..runtime.batches.batch import Batch
 from ..runtime.batches.phases import Policy, check_policy, modulus_of
 from ..runtime.batches.sequence import Sequence as Joined
 from ..runtime.model import Model
+from ..runtime.rows import Ids
 from .decode import Load, idle_engines
 
 ALL_POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -78,14 +80,20 @@ def tokens_until_in_phase(hierarchies: Sequence[str]) -> int:
 
 def tokens_of_round(model: Model, work: Load, policy: Policy) -> int:
     """The most that a sequence has at the end of a round: staggered, some decode while others wait for their phase."""
-    return work.prompt_tokens + work.new_tokens + (modulus_of(model.specs, policy) if policy == "staggered" else 0)
+    return work.prompt_tokens + work.new_tokens + until_in_phase(model.specs, policy)
+
+
+def until_in_phase(specs: Sequence[StageSpec], policy: Policy) -> int:
+    """The most tokens that a sequence takes while others wait for their phase."""
+    return modulus_of(specs, policy) if policy == "staggered" else 0
 
 
 @dataclass
 class BatchSamples:
     """Of one batch, in order: nanoseconds of each step, and by stage the slots that it fired for.
 
-    `positions` are those of the slots at a round's first step, the same in all rounds. `calls`, of rounds that were watched: of
+    `positions` are those of the slots at a round's first step, the same in all rounds; `slots`, of each step of a round, those
+    that each stage fired for. `calls`, of rounds that were watched: of
     each step the stage, number of slots and nanoseconds of every engine call.
     """
 
@@ -93,33 +101,35 @@ class BatchSamples:
     fires: list[dict[str, int]] = field(default_factory=list)
     round_tokens_per_s: list[float] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    slots: list[dict[str, list[int]]] = field(default_factory=list)
     copied_bytes_per_step: float = 0.0
     calls: list[list[tuple[str, int, int]]] = field(default_factory=list)
 
 
 class BatchRounds:
-    """Rounds of one batch that all do the same: all slots take a prompt, and decode greedily from the first step in which all
-    of them do."""
+    """Rounds of one batch that all do the same: all slots take a prompt, and decode greedily, or a text, from the first step in
+    which all of them do."""
 
     def __init__(self, batch: Batch, work: Load) -> None:
         self.batch, self.samples = batch, BatchSamples()
         self._work, self._steps = work, 0
-        rng = np.random.default_rng(work.seed)
-        self._prompts = rng.integers(0, batch.model.vocab_size, (batch.slots, work.prompt_tokens))
+        self._ids = work.sequences(batch.slots, batch.model.vocab_size, until_in_phase(batch.specs, batch.policy))
+        self._texts: dict[Joined, Ids] = {}
 
     def run(self, is_warm_up: bool = False, watched: bool = False) -> None:
         """One round; appends to `samples` unless it is a warm-up. Watching engine calls takes a little time itself."""
         batch, tokens = self.batch, self._begin()
         positions = [sequence.position for sequence in batch.sequences]
         copied, fired = batch.copied_bytes, dict(batch.fires)
-        steps, fires, seen = [], [], _Calls()
+        steps, fires, slots, seen = [], [], [], _Calls()
         batch.observer = seen if watched else None
         for _ in range(self._work.new_tokens):
             began = time.perf_counter_ns()
-            tokens = greedy(self._step(tokens))
+            tokens = self._chosen(self._step(tokens))
             steps.append(time.perf_counter_ns() - began)
             before, fired = fired, dict(batch.fires)
             fires.append({name: count - before[name] for name, count in fired.items()})
+            slots.append(self._slots_fired())
             seen.end_step()
         batch.observer = None
         if not is_warm_up:
@@ -128,20 +138,36 @@ class BatchRounds:
             kept.fires += fires
             kept.calls += seen.by_step if watched else []
             kept.round_tokens_per_s.append(batch.slots * len(steps) / (sum(steps) * 1e-9))
-            kept.positions, kept.copied_bytes_per_step = positions, (batch.copied_bytes - copied) / len(steps)
+            kept.positions, kept.slots = positions, slots
+            kept.copied_bytes_per_step = (batch.copied_bytes - copied) / len(steps)
         for sequence in batch.sequences:
             batch.leave(sequence)
+
+    def _slots_fired(self) -> dict[str, list[int]]:
+        """By the newest token of each slot."""
+        found: dict[str, list[int]] = {}
+        for sequence in self.batch.sequences:
+            for name in self.batch.fired(sequence):
+                found.setdefault(name, []).append(sequence.slot)
+        return found
 
     def _begin(self) -> dict[Joined, int]:
         """Have all slots decode; rounds begin in the same phase, so that step for step they fire the same."""
         while self._steps % modulus_of(self.batch.specs, self.batch.policy):
             self._step({})
-        for prompt in self._prompts:
-            self.batch.join(prompt)
+        prompt = self._work.prompt_tokens
+        self._texts = {self.batch.join(ids[:prompt]): ids for ids in self._ids}
         found = self._step({})
         while len(found) < self.batch.slots:
-            found = self._step(greedy(found))
-        return greedy(found)
+            found = self._step(self._chosen(found))
+        return self._chosen(found)
+
+    def _chosen(self, found: Logits) -> dict[Joined, int]:
+        """The next token of each: as the text has it, or the likeliest."""
+        if self._work.text is None:
+            return greedy(found)
+        following = ((sequence, self._texts[sequence]) for sequence in found)
+        return {one: int(ids[min(one.position, len(ids) - 1)]) for one, ids in following}
 
     def _step(self, tokens: Mapping[Joined, int]) -> Logits:
         self._steps += 1
@@ -180,10 +206,23 @@ def open_rounds(model: Model, work: Load, slots: int, policy: Policy) -> BatchRo
 
 
 def batch_host_ns_per_step(model: Model, work: Load, slots: int, policy: Policy) -> float:
-    """As `host_ns_per_step`, of a batch: the mean of the quietest of some rounds with idle engines."""
+    """As `host_ns_per_step`, of a batch: the mean of the quietest of some rounds with idle engines.
+
+    Where the data decides, idle engines would decide nothing: what is left of steps beside their engine calls.
+    """
+    if any(spec.clock is not None for spec in model.specs):
+        return _around_calls_ns(model, work, slots, policy)
     capacity = tokens_of_round(model, work, policy)
     with Batch(idle_engines(model), model.manifest.model, slots, capacity, policy, UNHURRIED_S) as batch:
         rounds = BatchRounds(batch, work)
         for _ in range(_IDLE_ROUNDS):
             rounds.run()
     return slots * 1e9 / max(rounds.samples.round_tokens_per_s)
+
+
+def _around_calls_ns(model: Model, work: Load, slots: int, policy: Policy) -> float:
+    with model.batch(slots, tokens_of_round(model, work, policy), policy, UNHURRIED_S) as batch:
+        rounds = BatchRounds(batch, work)
+        rounds.run(watched=True)
+    kept = rounds.samples
+    return median(step - sum(ns for _, _, ns in calls) for step, calls in zip(kept.itl_ns, kept.calls, strict=True))

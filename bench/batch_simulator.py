@@ -1,10 +1,12 @@
 """A batch without engines: admission, phases, ranges and chunks of `runtime/batches/batch.py`, on a clock that calls move on.
 
-It is held against the real one in tests, token for token; what a call takes is all that it is told.
+It is held against the real one in tests, token for token; what a call takes is all that it is told. Where the data decides who
+fires, that is drawn by chance, as often as is expected: which sequences fire in a step is then right on average alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from typing import Protocol
 
@@ -18,6 +20,8 @@ from ..runtime.batches.pace import Pace
 from ..runtime.batches.phases import Policy, check_policy
 from ..runtime.batches.ranges import may_overfire, ranges_of
 from ..runtime.batches.sequence import Sequence
+from ..runtime.rows import Ids
+from .chance import Bits, ChanceFirings
 
 
 class CallTimes(Protocol):
@@ -41,6 +45,7 @@ class SimulatedBatch:
         slots: sequences that there is room for at once.
         policy: as of `Batch`.
         prefill_seconds: as of `Batch`.
+        seed: of what the data decides.
 
     Raises:
         ConfigError: less than one slot, or a policy that there is not.
@@ -53,6 +58,7 @@ class SimulatedBatch:
         slots: int,
         policy: Policy,
         prefill_seconds: float = PREFILL_SECONDS,
+        seed: int = 0,
     ) -> None:
         check_policy(policy)
         if slots < 1:
@@ -62,6 +68,7 @@ class SimulatedBatch:
         """Sequences of the largest call so far."""
         self._stages, self._times = stages, times
         self._admission, self._pace = Admission(stages, slots, policy), Pace(prefill_seconds)
+        self._chance = ChanceFirings(stages, seed)
         self._passable = {stage.name: np.full(slots, may_overfire(stage)) for stage in stages}
 
     @property
@@ -94,10 +101,19 @@ class SimulatedBatch:
         for sequence in ready:
             steps[sequence.slot], positions[sequence.slot] = True, sequence.position
             sequence.go_on(1)
+        self._chance.begin()
+        fired: dict[str, Bits] = {}
         for stage in self._stages:
-            fires = steps & ((positions - stage.delay) % stage.stride == 0)
+            fires = fired[stage.name] = self._fires(stage, steps, positions, fired)
             for first, last in ranges_of(fires, self._passable[stage.name]):
                 self._call(stage, last - first)
+
+    def _fires(self, stage: StageSpec, steps: Bits, positions: Ids, fired: Mapping[str, Bits]) -> Bits:
+        """By slot, whether its next token fires a stage; `fired`: those before it."""
+        if stage.clock is not None:
+            return self._chance.of_slots(stage.clock, steps if stage.clock.stage is None else fired[stage.clock.stage])
+        found: Bits = steps & ((positions - stage.delay) % stage.stride == 0)
+        return found
 
     def _call(self, stage: StageSpec, slots: int) -> None:
         self.largest_call = max(self.largest_call, slots)
@@ -127,9 +143,19 @@ class SimulatedBatch:
 
     def _fire(self, position: int, tokens: int) -> None:
         """Of one sequence, as its own session would."""
+        self._chance.begin()
+        fired: dict[str, int] = {}
         for stage in self._stages:
-            if firings := len(stage.firings(position, tokens)):
+            firings = fired[stage.name] = self._firings(stage, position, tokens, fired)
+            if firings:
                 self.now += self._times.chunk_ns(stage.name, firings) * 1e-9
+
+    def _firings(self, stage: StageSpec, position: int, tokens: int, fired: Mapping[str, int]) -> int:
+        if stage.clock is None:
+            return len(stage.firings(position, tokens))
+        if position == BEGINNING:
+            return int(stage.begins_ahead)
+        return self._chance.of_rows(stage.clock, tokens if stage.clock.stage is None else fired[stage.clock.stage])
 
     def _released(self) -> list[Sequence]:
         found = [sequence for sequence in self._those("waiting") if self._admission.is_in_phase(sequence)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .decode import DecodeSamples, Load
+from .firings import coarse_steps
 from .result import ModelResult, Samples, latency_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class EagerModel:
         if not is_warm_up:
             self.samples.ttft_ns.append(ttft)
             self.samples.itl_ns += steps
-            self.samples.tokens += range(work.prompt_tokens, work.prompt_tokens + work.new_tokens)
+            positions = range(work.prompt_tokens, work.prompt_tokens + work.new_tokens)
+            self.samples.tokens += positions
+            self.samples.fired += coarse_steps([stage.spec for stage in model.stages()], {}, positions)
             self.samples.round_tokens_per_s.append(len(steps) / (sum(steps) * 1e-9))
 
     def result(self) -> ModelResult:
@@ -67,14 +70,14 @@ class EagerModel:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             layer_equivalents=levels.layer_equivalents,
             threads=self.threads,
-            latency=latency_of(kept, [stage.spec for stage in model.stages()], kept.tokens[0]),
+            latency=latency_of(kept, kept.tokens[0]),
             fires={},
             copied_bytes_per_step=None,
             host_us_per_step=None,
             stages=[],
             memory=None,
             roofline=None,
-            samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns={}),
+            samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns={}, fired=kept.fired),
         )
 
     def _hourglass(self) -> Hourglass:

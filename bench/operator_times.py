@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 
 from ..bundle import Bundle
-from ..contract import StageSpec, period_of
+from ..contract import StageSpec
 from ..errors import ConfigError
 from ..files import scratch_directory
 from ..runtime.backends import cpu_engines, open_engines
 from ..runtime.engines.onnxruntime_library import require_threads
+from ..runtime.expected import expected_period, expected_schedule
 from ..runtime.model import threads_of
 from ..runtime.resident import ResidentDecoder
 from ..runtime.session import Session
@@ -36,7 +37,10 @@ class OperatorTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageTime(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage, and its operators, the slowest first; `share` is of the time of all stages."""
+    """One stage, and its operators, the slowest first; `share` is of the time of all stages.
+
+    Where the data decides, it fires as often as is expected of text.
+    """
 
     name: str
     fires_per_token: float
@@ -65,6 +69,8 @@ class Spent(NamedTuple):
 def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int | None = None) -> Profile:
     """Decode over whole periods of firing, one token at a time and stage after stage, with every operator timed.
 
+    Where the data decides who fires, stages are made to fire as often as is expected of text.
+
     Args:
         bundle: it has engines for the target.
         target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
@@ -85,47 +91,51 @@ def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int
             require_threads(threads)
         chosen = threads_of(bundle) if threads is None else threads
         timed = _timed_tokens(specs, bundle.manifest.model.context, tokens)
-        return _summary(target, chosen, timed, specs, _on_cpu(bundle, timed, chosen))
+        return _summary(target, chosen, timed, *_on_cpu(bundle, timed, chosen))
     with Session(open_engines(bundle, target, graphs=False), bundle.manifest.model) as session:
         timed = _timed_tokens(specs, session.capacity, tokens)
-        return _summary(target, 1, timed, specs, _on_tensorrt(bundle, target, session, timed))
+        return _summary(target, 1, timed, *_on_tensorrt(bundle, target, session, timed))
 
 
 def _timed_tokens(specs: Sequence[StageSpec], context: int, tokens: int) -> range:
     """Whole periods behind one that warms up, as far as the context allows."""
-    period = period_of(specs)
+    period = expected_period(specs, 1)
     begin = period if context >= 2 * period else 0
     return range(begin, begin + max(min(tokens, context - begin) // period * period, min(period, context - begin)))
 
 
-def _on_cpu(bundle: Bundle, timed: range, threads: int) -> dict[str, dict[str, Spent]]:
+def _on_cpu(bundle: Bundle, timed: range, threads: int) -> tuple[dict[str, int], dict[str, dict[str, Spent]]]:
+    """How often each stage fired, and what its operators took."""
     with scratch_directory() as directory:
         engines = cpu_engines(bundle, threads, directory)
-        before = Counter[str]()
+        before = Counter[str]()  # calls
         with Session(engines, bundle.manifest.model, 1, timed.stop) as session:
             session.observer = lambda spec, _firings, _ns: before.update([spec.name])
+            session.follow(expected_schedule(session.specs, timed.stop))
             _decode(session, timed.start)
             session.observer = None
-            _decode(session, len(timed))
+            fires = _decode(session, len(timed))
         found = {}
         for engine in engines:
             runs = read_trace(Path(engine.session.end_profiling()))[before[engine.spec.name] :]
             found[engine.spec.name] = _sums([spent for run in runs for spent in (*run.operators, (BETWEEN, run.between_us))])
-    return found
+    return fires, found
 
 
-def _on_tensorrt(bundle: Bundle, target: str, session: Session, timed: range) -> dict[str, dict[str, Spent]]:
+def _on_tensorrt(
+    bundle: Bundle, target: str, session: Session, timed: range
+) -> tuple[dict[str, int], dict[str, dict[str, Spent]]]:
     if not isinstance(session.decoder, ResidentDecoder):
         raise TypeError(f"expected engines that stay on the device, got those of {target}")
+    session.follow(expected_schedule(session.specs, timed.stop))
     _decode(session, timed.start)  # what is compiled late is compiled now
     times = session.decoder.profile()
-    _decode(session, len(timed))
-    fires = {spec.name: len(spec.firings(timed.start, len(timed))) for spec in session.specs}
+    fires = _decode(session, len(timed))
     found = {}
     for name, layers in times.items():
         kinds = kernel_kinds(bundle, target, name)
         found[name] = _sums([(kinds.get(layer, layer), 1e3 * ms) for layer, ms in layers.items()], fires[name])
-    return found
+    return fires, found
 
 
 def kernel_kinds(bundle: Bundle, target: str, stage: str) -> dict[str, str]:
@@ -136,10 +146,12 @@ def kernel_kinds(bundle: Bundle, target: str, stage: str) -> dict[str, str]:
     return {kernel.name: kernel.label for kernel in layers.kernels}
 
 
-def _decode(session: Session, tokens: int) -> None:
-    token = np.zeros((1, 1), np.int64)
+def _decode(session: Session, tokens: int) -> dict[str, int]:
+    """How often each stage fired."""
+    token, before = np.zeros((1, 1), np.int64), dict(session.fires)
     for _ in range(tokens):
         session.advance(token, last_only=True)
+    return {name: count - before[name] for name, count in session.fires.items()}
 
 
 def _sums(spent: Sequence[tuple[str, float]], calls_each: int = 1) -> dict[str, Spent]:
@@ -152,12 +164,12 @@ def _sums(spent: Sequence[tuple[str, float]], calls_each: int = 1) -> dict[str, 
 
 
 def _summary(
-    target: str, threads: int, tokens: range, specs: Sequence[StageSpec], found: Mapping[str, Mapping[str, Spent]]
+    target: str, threads: int, tokens: range, fires: Mapping[str, int], found: Mapping[str, Mapping[str, Spent]]
 ) -> Profile:
     total = sum(spent.us for sums in found.values() for spent in sums.values()) or 1.0
     stages = []
-    for spec in specs:
-        sums = found.get(spec.name, {})
+    for name, count in fires.items():
+        sums = found.get(name, {})
         operators = tuple(
             OperatorTime(
                 operator=operator,
@@ -170,8 +182,8 @@ def _summary(
         us = sum(spent.us for spent in sums.values())
         stages.append(
             StageTime(
-                name=spec.name,
-                fires_per_token=len(spec.firings(tokens.start, len(tokens))) / len(tokens),
+                name=name,
+                fires_per_token=count / len(tokens),
                 us_per_token=us / len(tokens),
                 share=us / total,
                 operators=operators,

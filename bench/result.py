@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
 import msgspec
 
-from ..contract import StageSpec
 from .batch_result import BatchResult
 from .decode import DecodeSamples
 from .environment import Environment
 from .power.result import PowerResult, PowerSetup
 from .statistics import NS_PER_MS, Summary, summarise
 
-BENCH_SCHEMA_VERSION = 3
-"""2 added the state of the device, and power; 3 batches. Files of 1 and 2 can still be read."""
+BENCH_SCHEMA_VERSION = 4
+"""2 added the state of the device, and power; 3 batches; 4 what the data decides. Files of 1 to 3 can still be read."""
 
 
 class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +30,11 @@ class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage while decoding; `engine_ms` is per call of its engine. It fires with the tokens `stride * i + delay`."""
+    """One stage while decoding; `engine_ms` is per call of its engine. It fires with the tokens `stride * i + delay`.
+
+    Where the data decides, `expected` says after how many tokens on average it is expected to, and `fires` what it did; else it
+    is null.
+    """
 
     name: str
     stride: int
@@ -41,6 +43,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     ms_per_token: float
     weight_bytes: int
     delay: int = 0
+    expected: float | None = None
 
 
 class MemoryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +68,13 @@ class RooflineResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw nanoseconds, in order; `token` is the position of each decode step."""
+    """Raw nanoseconds, in order; `token` is the position of each decode step, `fired` whether it ran a coarse stage."""
 
     ttft_ns: list[int]
     itl_ns: list[int]
     token: list[int]
     stage_ns: dict[str, list[int]]
+    fired: list[bool] = []
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +106,8 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run; `problems` says why its status is not `"complete"`: figures are missing, or rounds differ much.
 
-    `power` is null with a reason in `power_missing`. `batch`: the most sequences that decoded at once.
+    `reads`: what is decoded, `"text"` that was given or `"random ids"` and what a model finds likeliest after them. `power` is
+    null with a reason in `power_missing`. `batch`: the most sequences that decoded at once.
     """
 
     schema_version: int
@@ -118,13 +123,13 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelResult]
     power: PowerSetup | None = None
     power_missing: str | None = None
+    reads: Literal["random ids", "text"] = "random ids"
 
 
-def latency_of(samples: DecodeSamples, stages: Sequence[StageSpec], prompt_tokens: int) -> LatencyResult:
-    """Summarise a model's samples; a step is a firing one when its token fires any stage of a stride above 1."""
-    coarse = [stage for stage in stages if stage.stride > 1]
+def latency_of(samples: DecodeSamples, prompt_tokens: int) -> LatencyResult:
+    """Summarise a model's samples; a step is a firing one when its token fired any coarse stage."""
     itl_ms = [ns / NS_PER_MS for ns in samples.itl_ns]
-    fires = [any(stage.firings(token, 1) for stage in coarse) for token in samples.tokens]
+    fires = samples.fired
     return LatencyResult(
         ttft_ms=summarise([ns / NS_PER_MS for ns in samples.ttft_ns], "ms"),
         itl_ms=summarise(itl_ms, "ms"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ..bundle import Bundle, StageEntry
-from ..contract import CacheSpec, StageSpec, period_of
+from ..contract import CacheSpec, StageSpec
+from ..runtime.expected import expected_period
+from ..runtime.schedules import Schedule
+from .firings import Fired, Firings, firings_of
 
 
 class Traffic(NamedTuple):
@@ -24,47 +26,43 @@ class Traffic(NamedTuple):
         return self.weights + self.caches
 
 
-def bytes_per_token(bundle: Bundle, target: str, position: int, tokens: int) -> Traffic:
+def bytes_per_token(bundle: Bundle, target: str, position: int, tokens: int, schedule: Schedule | None = None) -> Traffic:
     """As `bytes_by_stage`, of all stages together."""
-    stages = bytes_by_stage(bundle, target, position, tokens).values()
+    stages = bytes_by_stage(bundle, target, position, tokens, schedule).values()
     return Traffic(sum(stage.weights for stage in stages), sum(stage.caches for stage in stages))
 
 
-def bytes_by_stage(bundle: Bundle, target: str, position: int, tokens: int) -> dict[str, Traffic]:
+def bytes_by_stage(
+    bundle: Bundle, target: str, position: int, tokens: int, schedule: Schedule | None = None
+) -> dict[str, Traffic]:
     """What decoding tokens `[position, position + tokens)` one by one must read, per token, with a batch of one.
 
     Tables are looked up row by row and do not count. Of a cache that keeps a fixed number of rows, no more than those are read;
-    of a stage that resets, those since the last reset; of a borrowed cache, those that its stage has written by then. Where the
-    data decides, a stage is taken to fire as often as its clock expects.
+    of a stage that resets, those since the last reset; of a recurrent state, all of it; of a borrowed cache, those that its
+    stage has written by then. Where the data decides, firings are those of the `schedule`, which a session has that decoded
+    these tokens; without one, as many as are expected.
     """
     found = {}
     specs = [entry.spec for entry in bundle.manifest.stages]
     row_bytes = {spec.name: bundle.cache_row_bytes(target, spec) for spec in specs}
+    firings = {spec.name: firings_of(spec, schedule) for spec in specs}
     for entry in bundle.manifest.stages:
-        narrow = entry.weight_bytes - entry.table_bytes
-        if entry.spec.clock is not None:
-            found[entry.spec.name] = _expected(entry.spec, narrow, row_bytes[entry.spec.name], position + tokens // 2)
-            continue
-        firings = entry.spec.firings(position, tokens)
+        fired = list(firings[entry.spec.name].among(position, tokens))
+        weights = (entry.weight_bytes - entry.table_bytes) * sum(one.times for one in fired)
         caches = sum(
-            rows * row_bytes[stage][name] for firing in firings for stage, name, rows in _rows_read(specs, entry.spec, firing)
+            one.times * rows * row_bytes[stage][name]
+            for one in fired
+            for stage, name, rows in _rows_read(specs, firings, entry.spec, one)
         )
-        found[entry.spec.name] = Traffic(narrow * len(firings) / tokens, caches / tokens)
+        found[entry.spec.name] = Traffic(weights / tokens, caches / tokens)
     return found
-
-
-def _expected(spec: StageSpec, weight_bytes: int, row_bytes: Mapping[str, int], position: int) -> Traffic:
-    """Of a stage whose firings the data decides, at a token."""
-    rate = 1 / spec.tokens_per_firing
-    caches = sum(row_bytes[cache.name] * cache.length(math.ceil(position * rate)) for cache in spec.caches)
-    return Traffic(weight_bytes * rate, caches * rate)
 
 
 class StageReads(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that decoding a token reads for one stage.
 
     Attributes:
-        fires_per_token: how often it fires.
+        fires_per_token: how often it fires; where the data decides, as often as is expected.
         weights: by that rate; tables, which are looked up row by row, left out.
         weights_fp32: what the same weights would be in fp32; None where the bundle's tables are narrower, too.
         caches_half: keys and values (or what else it remembers), mean over a period in the middle of the context.
@@ -81,8 +79,8 @@ class StageReads(msgspec.Struct, frozen=True, kw_only=True):
 
 def reads_per_token(bundle: Bundle, target: str) -> tuple[StageReads, ...]:
     """What engines of a target read per token, stage by stage, with a batch of one."""
-    context, period = bundle.manifest.model.context, period_of([entry.spec for entry in bundle.manifest.stages])
-    tokens = min(period, context)
+    context = bundle.manifest.model.context
+    tokens = min(expected_period([entry.spec for entry in bundle.manifest.stages], 1), context)
     half, full = (bytes_by_stage(bundle, target, start, tokens) for start in ((context - tokens) // 2, context - tokens))
     return tuple(
         _reads(bundle, entry, half[entry.spec.name], full[entry.spec.name].caches, tokens) for entry in bundle.manifest.stages
@@ -90,8 +88,7 @@ def reads_per_token(bundle: Bundle, target: str) -> tuple[StageReads, ...]:
 
 
 def _reads(bundle: Bundle, entry: StageEntry, half: Traffic, caches_full: float, tokens: int) -> StageReads:
-    decided = entry.spec.clock is not None
-    rate = 1 / entry.spec.tokens_per_firing if decided else len(entry.spec.firings(0, tokens)) / tokens
+    rate = sum(one.times for one in firings_of(entry.spec).among(0, tokens)) / tokens
     tables_are_fp32 = not bundle.manifest.plan.embedding or not entry.table_bytes
     return StageReads(
         name=entry.spec.name,
@@ -103,19 +100,22 @@ def _reads(bundle: Bundle, entry: StageEntry, half: Traffic, caches_full: float,
     )
 
 
-def _rows_read(specs: Sequence[StageSpec], spec: StageSpec, firing: int) -> Iterator[tuple[str, str, int]]:
+def _rows_read(
+    specs: Sequence[StageSpec], firings: Mapping[str, Firings], spec: StageSpec, fired: Fired
+) -> Iterator[tuple[str, str, float]]:
     """Stage, cache and rows of everything that one firing looks back at, its own new rows included."""
-    remembered = firing if spec.resets is None else firing % spec.resets
+    remembered = fired.number if spec.resets is None else fired.number % spec.resets
     for cache in spec.caches:
         yield spec.name, cache.name, _rows_there(cache, remembered + 1)
-    by_name = {other.name: other for other in specs}
     order = [other.name for other in specs]
     for borrowed in spec.borrows:
         comes_first = order.index(borrowed.stage) < order.index(spec.name)
-        written = by_name[borrowed.stage].firings_within(spec.fired_by(firing) + comes_first)
+        written = firings[borrowed.stage].within(fired.seen - 1 + comes_first)
         yield borrowed.stage, borrowed.cache.name, _rows_there(borrowed.cache, written)
 
 
-def _rows_there(cache: CacheSpec, firings: int) -> int:
+def _rows_there(cache: CacheSpec, firings: float) -> float:
+    if cache.recurrent:
+        return cache.rows
     rows = firings * cache.rows
     return rows if cache.keeps is None else min(rows, cache.keeps)

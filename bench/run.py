@@ -13,6 +13,7 @@ from statistics import median
 
 import msgspec
 
+from ..errors import ConfigError
 from ..progress import Progress
 from ..runtime.model import Model, load
 from ..runtime.session import Session
@@ -41,6 +42,8 @@ from .statistics import NS_PER_MS, QUIET_SPREAD, spread_of, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
 _POWER_TIMES = PowerTimes()
+_OFF = 1.5
+"""By what factor stages may fire more or less often than is expected."""
 
 
 def bench(
@@ -54,6 +57,7 @@ def bench(
     power: PowerSensor | None = None,
     power_times: PowerTimes = _POWER_TIMES,
     batch: BatchLoad | None = None,
+    text: str | None = None,
     command: str = "",
     on_progress: Progress | None = None,
 ) -> BenchResult:
@@ -69,39 +73,47 @@ def bench(
         power: what to measure energy with, after the rounds; PyTorch models are left out.
         power_times: for how long.
         batch: how many sequences to decode together too, by which policies, in the same rounds; PyTorch models are left out.
+        text: what to read and to go on with, instead of random ids and what each model finds likeliest after them. Where the
+            data decides what fires, random ids fire otherwise than text does.
         command: what the user typed, for the record.
         on_progress: called before each part.
 
     Raises:
-        BundleError, ConfigError, BackendUnavailable: as `load`.
+        BundleError, ConfigError, BackendUnavailable: as `load`; ConfigError for a text that is too short, or one with PyTorch
+            models, which read random ids.
         CapacityError: the prompt and new tokens do not fit a model's context, or a batch's state not the memory.
         EngineMismatchError: engines that were built before sequences of a batch had positions of their own.
     """
+    if text is not None and eager:
+        raise ConfigError("PyTorch models read random ids: leave the text out, or them")
     slots, policies = (1, ()) if batch is None else (batch.slots, batch.policies)
     in_round = len(bundles) * (1 + len(policies)) + len(eager)
     steps = 2 * len(bundles) + in_round * (work.rounds + 1) + (0 if power is None else 1 + len(bundles))
     part = _Parts(steps, on_progress)
     environment = read_environment()
-    models = []
+    models, works = [], []
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
         models.append(load(path, target, threads, provider))
         if target == "cpu":
             threads = models[0].threads  # or one would be compared with another of more threads
         work.require_room(models[-1])
+        works.append(work.reading(models[-1], text))
         if batch is not None:
             batch.require_room(models[-1], work)
     sessions = [model.session(capacity=work.prompt_tokens + work.new_tokens) for model in models]
     samples = [DecodeSamples() for _ in models]
-    batches = [[open_rounds(model, work, slots, policy) for policy in policies] for model in models]
+    batches = [
+        [open_rounds(model, own, slots, policy) for policy in policies] for model, own in zip(models, works, strict=True)
+    ]
     bandwidths = []
     with MemoryReader() as memory:
         for number in range(work.rounds + 1):
             is_warm_up = number == 0
             label = "warm-up" if is_warm_up else f"round {number}"
-            for model, session, kept, of_slots in zip(models, sessions, samples, batches, strict=True):
+            for model, own, session, kept, of_slots in zip(models, works, sessions, samples, batches, strict=True):
                 part.begins(f"{model.bundle.path.name}: {label}")
-                measure_round(session, work, None if is_warm_up else kept)
+                measure_round(session, own, None if is_warm_up else kept)
                 for rounds in of_slots:
                     part.begins(f"{model.bundle.path.name}, {slots} {rounds.batch.policy}: {label}")
                     rounds.run(is_warm_up)
@@ -115,12 +127,13 @@ def bench(
         setup, powers = measure_all(power, sessions, work, power_times, part.begins)
     environment = msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths), device_after=read_device())
     results = []
-    for model, session, kept, of_slots, energy in zip(models, sessions, samples, batches, powers, strict=True):
+    for model, own, session, kept, of_slots, energy in zip(models, works, sessions, samples, batches, powers, strict=True):
         part.begins(f"{model.bundle.path.name}: stages, host side, peak memory")
-        result = _model_result(model, session, work, kept, median(bandwidths), energy)
-        results.append(msgspec.structs.replace(result, batches=[_batch_result(model, work, result, it) for it in of_slots]))
+        result = _model_result(model, session, own, kept, median(bandwidths), energy)
+        results.append(msgspec.structs.replace(result, batches=[_batch_result(model, own, result, it) for it in of_slots]))
     results += [reference.result() for reference in eager]
-    missing, noise = _missing(results), _noise(results) + _throttling(environment) + _blind_sensor(setup, target)
+    missing = _missing(results)
+    noise = _noise(results) + _unexpected(results) + _throttling(environment) + _blind_sensor(setup, target)
     return BenchResult(
         schema_version=BENCH_SCHEMA_VERSION,
         command=command,
@@ -135,6 +148,7 @@ def bench(
         models=results,
         power=setup,
         power_missing="not asked for" if power is None else None,
+        reads="random ids" if text is None else "text",
     )
 
 
@@ -164,7 +178,7 @@ def _model_result(
         parameters=info.parameters,
         layer_equivalents=info.layer_equivalents,
         threads=model.threads,
-        latency=latency_of(kept, [entry.spec for entry in model.manifest.stages], work.prompt_tokens),
+        latency=latency_of(kept, work.prompt_tokens),
         fires={name: len(ns) for name, ns in stage_ns.items()},
         copied_bytes_per_step=kept.copied_bytes_per_step,
         host_us_per_step=_host_us(model, work),
@@ -175,8 +189,8 @@ def _model_result(
             peak_bytes=_peak_bytes(model, work),
             peak_method=_PEAK,
         ),
-        roofline=_roofline(model, work, median(kept.round_tokens_per_s), bandwidth),
-        samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns),
+        roofline=_roofline(model, session, work, median(kept.round_tokens_per_s), bandwidth),
+        samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns, fired=kept.fired),
         power=power,
     )
 
@@ -206,6 +220,7 @@ def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int
             stride=entry.spec.stride,
             fires=len(stage_ns[entry.spec.name]),
             delay=entry.spec.delay,
+            expected=None if entry.spec.clock is None else entry.spec.tokens_per_firing,
             engine_ms=summarise([ns / NS_PER_MS for ns in stage_ns[entry.spec.name]], "ms"),
             ms_per_token=sum(stage_ns[entry.spec.name]) / NS_PER_MS / new_tokens,
             weight_bytes=entry.weight_bytes,
@@ -214,8 +229,9 @@ def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int
     ]
 
 
-def _roofline(model: Model, work: Load, tokens_per_s: float, bandwidth: float) -> RooflineResult:
-    read = bytes_per_token(model.bundle, model.target, work.prompt_tokens, work.new_tokens)
+def _roofline(model: Model, session: Session, work: Load, tokens_per_s: float, bandwidth: float) -> RooflineResult:
+    """By what the session fired, which has just decoded these tokens."""
+    read = bytes_per_token(model.bundle, model.target, work.prompt_tokens, work.new_tokens, session.schedule)
     achieved = read.total * tokens_per_s / 1e9
     return RooflineResult(
         weight_bytes_per_token=read.weights,
@@ -284,6 +300,21 @@ def _noise(results: Sequence[ModelResult]) -> list[str]:
         for name, rates in by_round.items()
         if (spread := spread_of(rates)) > QUIET_SPREAD
     ]
+
+
+def _unexpected(results: Sequence[ModelResult]) -> list[str]:
+    """Stages whose firings the data decides, and that fired much more or less often than is expected of text."""
+    found = []
+    for result in results:
+        for stage in result.stages:
+            tokens = len(result.samples.itl_ns) // len(result.latency.decode_tokens_per_s_by_round)
+            if stage.expected is None or 1 / _OFF < tokens / max(stage.fires, 0.5) / stage.expected < _OFF:
+                continue
+            found.append(
+                f'{result.name}: stage "{stage.name}" fired {stage.fires} times in {tokens} tokens, one in '
+                f"{stage.expected:g} is expected of text; give some with --text"
+            )
+    return found
 
 
 def _throttling(environment: Environment) -> list[str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from .batch_result import BatchResult, name_of
 from .device import DeviceState
 from .power.result import PowerResult, PowerSetup
-from .result import BenchResult, ModelResult, RooflineResult
+from .result import BenchResult, ModelResult, RooflineResult, StageResult
 from .statistics import Summary
 
 
@@ -19,7 +19,8 @@ def show(result: BenchResult, console: Console) -> None:
     environment = result.environment
     console.print(
         f"{environment.cpu}, {environment.cpus_usable} CPUs, {environment.created_utc[:10]}: "
-        f"{result.prompt_tokens} prompt + {result.new_tokens} new tokens, {result.rounds} rounds, batch {result.batch}; "
+        f"{result.prompt_tokens} prompt + {result.new_tokens} new tokens of {result.reads}, {result.rounds} rounds, "
+        f"batch {result.batch}; "
         f"memory reads {environment.memory_bandwidth_gb_s or float('nan'):.1f} GB/s"
     )
     if environment.device is not None and environment.device.power_mode is not None:
@@ -139,7 +140,7 @@ def _stage_table(model: ModelResult) -> Table:
     for column in ("stage", "stride", "fires", "engine p50, ms", "ms per token"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in model.stages:
-        cells = (stage.stride, stage.fires, _cell(stage.engine_ms.p50), f"{stage.ms_per_token:.3f}")
+        cells = (stride_of(stage), stage.fires, _cell(stage.engine_ms.p50), f"{stage.ms_per_token:.3f}")
         table.add_row(stage.name, *map(str, cells))
     return table
 
@@ -156,6 +157,11 @@ def _firing_set_table(model: ModelResult) -> Table:
             share = f"{one.steps / batch.itl_ms.count:.1%}"
             table.add_row(batch.policy, *map(str, fires), share, _cell(one.itl_ms.p50), _cell(one.itl_ms.p90))
     return table
+
+
+def stride_of(stage: StageResult) -> str:
+    """A stage's, or the tokens per firing that are expected where the data decides."""
+    return str(stage.stride) if stage.expected is None else f"~{stage.expected:g}"
 
 
 def _ratio(itl_ms: Summary) -> str:

@@ -43,6 +43,9 @@ def show_forecast(result: BatchForecast, console: Console) -> None:
         f"calls for 1 to {times.largest} sequences behind {times.prompt_tokens} to {times.prompt_tokens + times.new_tokens} "
         f"tokens ({times.environment.cpu}, threads: {times.threads}, {times.environment.created_utc[:10]})"
     )
+    if result.expected:
+        rates = ", ".join(f"{name} once in {tokens:g} tokens" for name, tokens in result.expected.items())
+        console.print(f"the data decides when stages fire; expected, and drawn by chance here: {rates}", markup=False)
     table = _table(_COLUMNS)
     for row in result.rows:
         table.add_row(_slots(row, times.largest), row.policy, _arrivals(row.rate), *_cells(row.forecast))

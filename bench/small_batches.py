@@ -19,10 +19,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..contract import period_of
+from ..contract import StageSpec, period_of
 from ..errors import CapacityError, ConfigError
+from ..runtime.expected import expected_period, expected_schedule
 from ..runtime.model import Model, load
 from ..runtime.session import Session
+from .firings import firings_of
 from .script import run_script
 from .statistics import NS_PER_MS
 
@@ -99,7 +101,7 @@ def measure(models: Sequence[Model], rounds: int, clock: Clock = perf_counter_ns
 
 def _cases(model: Model, past: int, clock: Clock) -> dict[str, Callable[[], Times]]:
     """Everything that is timed, by name."""
-    span = math.lcm(period_of(model.specs), *CHUNKS)
+    span = _span(model.specs)
     context = model.manifest.model.context
     if past % period_of(model.specs) or past + span > context:
         raise CapacityError(
@@ -113,9 +115,16 @@ def _cases(model: Model, past: int, clock: Clock) -> dict[str, Callable[[], Time
     return cases | {f"batch of {batch}": partial(_steps, together[batch], 1, span, clock) for batch in BATCHES}
 
 
+def _span(specs: Sequence[StageSpec]) -> int:
+    """Tokens that come to whole periods of firing, as far as they are whole numbers, and to whole chunks."""
+    whole = math.lcm(period_of(specs), *CHUNKS)
+    return -(-expected_period(specs, 1) // whole) * whole
+
+
 def _behind(model: Model, batch: int, past: int, span: int) -> Session:
-    """A batch that has seen the past and the span behind it."""
+    """A batch that has seen the past and the span behind it; where the data decides, stages fire as often as is expected."""
     session = Session(model.engines, model.manifest.model, batch, past + span)
+    session.follow(expected_schedule(session.specs, past + span))
     session.advance(np.zeros((batch, past + span), np.int64), last_only=True)
     return session
 
@@ -162,7 +171,10 @@ def _costs(model: Model, past: int, times: dict[str, Times]) -> Costs:
 
 def _firing(model: Model, past: int, steps: Times, tokens: int) -> Times:
     """Of steps behind the past that take each sequence so many tokens on, those that fire every stage."""
-    return [ms for step, ms in enumerate(steps) if all(spec.firings(past + step * tokens, tokens) for spec in model.specs)]
+    schedule = expected_schedule(model.specs, past + len(steps) * tokens)
+    each = [firings_of(spec, schedule) for spec in model.specs]
+    starts = ((past + step * tokens, ms) for step, ms in enumerate(steps))
+    return [ms for start, ms in starts if all(any(firings.among(start, tokens)) for firings in each)]
 
 
 def show(all_costs: Sequence[Costs]) -> None:

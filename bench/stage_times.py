@@ -132,7 +132,7 @@ def _doubled(most: int) -> list[int]:
 
 def _calls_of_chunk(session: Session, chunk: int, work: Load) -> list[tuple[str, int, int]]:
     """A prompt in chunks of one size: of every engine call the stage, its firings and the nanoseconds it took."""
-    ids = np.random.default_rng(work.seed).integers(0, session.model.vocab_size, (1, work.prompt_tokens))
+    ids = work.sequences(1, session.model.vocab_size)[:, : work.prompt_tokens]
     calls: list[tuple[str, int, int]] = []
     session.reset()
     session.observer = lambda stage, firings, ns: calls.append((stage.name, firings, ns))
@@ -155,8 +155,10 @@ def _stage_curves(stages: Sequence[StageSpec], batches: Sequence[BatchRounds]) -
 def _require_fired(stages: Sequence[StageSpec], by_stage: Mapping[str, object], tokens: str) -> None:
     for stage in stages:
         if not by_stage[stage.name]:
+            often = f"every {stage.stride}" if stage.clock is None else f"one in {stage.tokens_per_firing:g}"
+            text = "" if stage.clock is None else ", or a text that has it fire"
             raise ConfigError(
-                f'stage "{stage.name}" fires every {stage.stride} tokens, and did not; take as many {tokens} tokens at least'
+                f'stage "{stage.name}" fires {often} tokens, and did not; take as many {tokens} tokens at least{text}'
             )
 
 

@@ -37,6 +37,10 @@ def bench(
     eager: Annotated[
         bool, typer.Option(help="Also decode the random models with PyTorch's own caches, on as many threads.")
     ] = False,
+    text: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Read and go on with this file, instead of random ids and what each model finds likeliest."),
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 256,
     new_tokens: Annotated[int, typer.Option(help="Tokens to decode in each round.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds that count; one more warms up.")] = 4,
@@ -61,6 +65,7 @@ def bench(
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
     from ..bench.show import show
+    from ..bench.text import read_text
 
     is_random = bool(hierarchy), "--hierarchy"
     random_only = dict.fromkeys(("dim", "heads", "ff_dim", "vocab_size", "precision", "eager"), is_random)
@@ -92,6 +97,7 @@ def bench(
             eager=sizes.eager(hierarchy or ()) if eager else (),
             power=sensor,
             batch=together,
+            text=None if text is None else read_text(text),
             command=command,
             on_progress=report,
         )

@@ -38,6 +38,10 @@ def plan_batch(
     seed: Annotated[int, typer.Option(help="Of the arrivals of --rate.")] = 0,
     up_to: Annotated[int, typer.Option(help="Measure calls for 1, 2, 4, ... and so many sequences.")] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds of that measurement; one more warms up.")] = 3,
+    text: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Decode this file in that measurement, instead of random ids and what the model finds likeliest."),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also run the batch in a closed loop, of up to --up-to sequences.")
     ] = False,
@@ -54,9 +58,10 @@ def plan_batch(
     from ..bench.decode import Load
     from ..bench.show_forecast import show_forecast
     from ..bench.stage_times import measure_stage_times, read_stage_times, require_line, save_stage_times
+    from ..bench.text import read_text
     from ..runtime.model import load
 
-    here = dict.fromkeys(("up_to", "rounds", "threads", "save_times", "measure"), (times is None, _FIRST))
+    here = dict.fromkeys(("up_to", "rounds", "text", "threads", "save_times", "measure"), (times is None, _FIRST))
     require(context, {**here, "seed": (rate is not None, "--rate")})
     for place in (save, save_times):
         if place is not None:
@@ -74,6 +79,7 @@ def plan_batch(
             taken = read_stage_times(times, opened)
         else:
             model = load(opened, "cpu", pool_threads(opened.path, "cpu", threads))
+            work = work.reading(model, None if text is None else read_text(text))
             taken = measure_stage_times(model, work, up_to, report)
         if save_times is not None:
             save_stage_times(save_times, taken)

@@ -58,7 +58,7 @@ def score(
     A text that the context holds is read as one, so that what comes out is exact. A longer one is read in windows as long as
     the context, each of which begins `stride` tokens after the one before: every token is scored once, in the first window
     that reaches it, with at least `context - stride` tokens in front of it. A small stride is nearer to what an endless context
-    would say, and takes more time.
+    would say, and takes more time. Where the data decides who fires, a window fires as a text that begins there.
 
     Args:
         model: a bundle, or a model that is loaded.

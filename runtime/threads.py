@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..contract import period_of
+from .expected import expected_period, expected_schedule
 from .races import usable_cpus
 from .session import Session
 
@@ -62,9 +62,11 @@ def _race(*sessions: Session) -> list[float]:
 
 
 def _decode_seconds(session: Session) -> float:
-    """Mean seconds of a step over whole periods of firing."""
-    period = period_of(session.specs)
-    token, steps = np.zeros((session.batch, 1), np.int64), min(-(-_STEPS // period) * period, session.capacity)
+    """Mean seconds of a step over whole periods of firing; where the data decides, stages fire as often as is expected."""
+    steps = min(expected_period(session.specs, _STEPS), session.capacity)
+    token = np.zeros((session.batch, 1), np.int64)
+    if schedule := expected_schedule(session.specs, steps):
+        session.follow(schedule)
     session.reset()
     began = time.perf_counter()
     for _ in range(steps):

@@ -11,6 +11,7 @@ import numpy as np
 from ...contract import StageSpec
 from ...progress import Progress
 from ...runtime.model import load
+from ..firings import firings_of
 from ..statistics import NS_PER_MS
 from .result import EngineCall, FiringModel, FiringResult, FiringStage, Verdict
 from .settings import Case, Settings
@@ -56,7 +57,7 @@ def watch(bundle: Path, case: Case, tokens: int, shown: int, threads: int) -> Fi
             fires=entry.spec.fires,
             layers=entry.spec.layers,
             firings=firings[entry.spec.name],
-            expected=entry.spec.firings_within(tokens),
+            expected=round(firings_of(entry.spec).within(tokens)),
             engine_ms=median(times[entry.spec.name]) / NS_PER_MS,
         )
         for entry in model.manifest.stages

@@ -104,10 +104,7 @@ def _case(
     against: tuple[Model, DecodeSamples, Traffic] | None,
     context: int,
 ) -> SpeedCase:
-    specs = [entry.spec for entry in runner.model.manifest.stages]
     equivalents = runner.model.manifest.model.layer_equivalents
-    coarse = [spec for spec in specs if spec.stride > 1]
-    fires = [any(spec.firings(token, 1) for spec in coarse) for token in samples.tokens]
     rounds, ratios, by_layers, by_bytes = samples.round_tokens_per_s, [], None, None
     if against is not None:
         vanilla, other, vanilla_read = against
@@ -118,14 +115,14 @@ def _case(
         model=runner.case.name,
         precision=runner.precision,
         context=context,
-        layers=sum(spec.layers for spec in specs),
+        layers=sum(entry.spec.layers for entry in runner.model.manifest.stages),
         layer_equivalents=equivalents,
         weight_bytes_per_token=read.weights,
         cache_bytes_per_token=read.caches,
         tokens_per_s=median(rounds),
         tokens_per_s_by_round=rounds,
-        ms_where_coarse_fires=_median_ms(samples.itl_ns, fires, True),
-        ms_where_none_does=_median_ms(samples.itl_ns, fires, False),
+        ms_where_coarse_fires=_median_ms(samples.itl_ns, samples.fired, True),
+        ms_where_none_does=_median_ms(samples.itl_ns, samples.fired, False),
         speedup=median(ratios) if ratios else None,
         speedup_by_round=ratios,
         by_layers=by_layers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foveal.bench.decode import DecodeSamples
+from foveal.bench.firings import coarse_steps
 from foveal.bench.result import latency_of
 from foveal.contract import Fires, InputSpec, StageSpec
 
@@ -18,8 +19,10 @@ def test_steps_in_which_a_coarse_stage_fires(fires: Fires, firing: list[int]) ->
         StageSpec(name="1", stride=1, output="logits", **tokens),
     ]
     steps = range(10)
-    samples = DecodeSamples([1_000_000], [step * 1_000_000 for step in steps], list(steps), [1.0])
-    latency = latency_of(samples, stages, 1)
+    samples = DecodeSamples(
+        [1_000_000], [step * 1_000_000 for step in steps], list(steps), coarse_steps(stages, {}, list(steps)), [1.0]
+    )
+    latency = latency_of(samples, 1)
     assert latency.itl_fire_ms.count == len(firing)
     assert latency.itl_fire_ms.mean == pytest.approx(sum(firing) / len(firing))
     assert latency.itl_nofire_ms.count == 10 - len(firing)

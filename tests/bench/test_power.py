@@ -245,7 +245,7 @@ def test_power_survives_json(measured: BenchResult) -> None:
     assert msgspec.json.decode(msgspec.json.encode(measured), type=BenchResult) == measured
     assert measured.environment.device is not None
     assert measured.environment.device_after is not None
-    assert measured.schema_version == BENCH_SCHEMA_VERSION == 3
+    assert measured.schema_version == BENCH_SCHEMA_VERSION == 4
 
 
 def test_results_saved_before_there_was_power_can_be_read(measured: BenchResult) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foveal.bench.roofline import bytes_by_stage, bytes_per_token, reads_per_token
 from foveal.bundle import SCHEMA_VERSION, Bundle, Manifest, ModelInfo, StageEntry
-from foveal.contract import BorrowSpec, CacheSpec, InputSpec, StageSpec
+from foveal.contract import BorrowSpec, CacheSpec, ClockSpec, InputSpec, StageSpec
+from foveal.runtime.schedules import Decisions
 
+CLOCK = ClockSpec(stage="1", tokens_per_firing=4.5)
 KEYS = CacheSpec(name="0.key", heads=2, width=8)
 
 
@@ -125,3 +128,42 @@ def test_reads_in_the_middle_and_at_the_end_of_the_context(monkeypatch: pytest.M
     assert fine.caches_full == 10 * (96 + 97 + 98 + 99) / 4
     assert coarse.caches_half == 10 * 13 / 4  # token 48 opens group 12
     assert coarse.caches_full == 10 * 25 / 4
+
+
+def test_where_the_data_decides_as_often_as_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once in 4.5 tokens, behind as many rows as are expected by then: after 450 tokens 100, and one more."""
+    found = bundle(monkeypatch, stage("1"), stage("decided", clock=CLOCK))
+    read = bytes_by_stage(found, "cpu", 450, 1)["decided"]
+    assert read == pytest.approx((600 / 4.5, 10 * 101 / 4.5))
+    reads = reads_per_token(found, "cpu")[1]
+    assert (reads.fires_per_token, reads.weights) == pytest.approx((1 / 4.5, 600 / 4.5))
+
+
+def test_what_the_data_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tokens 4 to 11, 5 and 9 made boundaries: the third and the fourth; one that fires ahead has a row more."""
+    made = np.isin(np.arange(12), [0, 3, 5, 9])
+    schedule = {CLOCK: Decisions(np.arange(12), np.zeros(12, np.float32), made, made)}
+    found = bundle(monkeypatch, stage("1"), stage("decided", clock=CLOCK), stage("ahead", clock=CLOCK, fires="ahead"))
+    read = bytes_by_stage(found, "cpu", 4, 8, schedule)
+    assert read["decided"] == (600 * 2 / 8, 10 * (3 + 4) / 8)
+    assert read["ahead"] == (600 * 2 / 8, 10 * (4 + 5) / 8)
+
+
+def test_a_recurrent_state_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the past is."""
+    state = CacheSpec(name="state", heads=2, width=8, rows=3, recurrent=True)
+    assert bytes_per_token(bundle(monkeypatch, stage("1", caches=(state,))), "cpu", 50, 7).caches == 10 * 3
+
+
+def test_what_is_borrowed_of_a_stage_that_the_data_fires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rows as it is expected to have, or has."""
+    lender, borrower = (
+        stage("lender", clock=ClockSpec(ids=(3,), tokens_per_firing=4)),
+        stage("borrower", caches=(), borrows=(BorrowSpec(stage="lender", cache=KEYS),)),
+    )
+    found = bundle(monkeypatch, lender, borrower)
+    assert bytes_by_stage(found, "cpu", 39, 1)["borrower"].caches == 10 * 40 / 4
+    made = np.arange(40) == 7
+    assert lender.clock is not None
+    schedule = {lender.clock: Decisions(np.arange(40), np.zeros(40, np.float32), made, made)}
+    assert bytes_by_stage(found, "cpu", 39, 1, schedule)["borrower"].caches == 10
