@@ -25,7 +25,7 @@ from .checkpoint import read_config, save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
 from .dynamic.model import Dynamic
-from .text import encode, read_texts, train_tokenizer
+from .text import byte_tokenizer, encode, read_texts, train_tokenizer
 
 Ids = npt.NDArray[np.int64]
 _START_AGAIN = "remove it to start again, or choose another directory"
@@ -61,6 +61,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"the learning rate is {self.learning_rate}, expected more than 0 and finite")
+        if self.cooldown is not None and not 0 < self.cooldown <= 1:
+            raise ConfigError(f"the cooldown is {self.cooldown}, expected a share of the steps, above 0 and at most 1")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed is {self.seed}, expected 0 to 2^63 - 1")
 
@@ -104,11 +106,10 @@ def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
     return torch.from_numpy(np.stack([data[start : start + settings.context + 1] for start in starts]))
 
 
-def forward_to_train(model: OwnModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, L, V]`, and what a model that learns more than the language adds to their loss, a number."""
-    if isinstance(model, Dynamic):
-        return model.forward_to_train(ids), torch.zeros(())
-    return model(ids), torch.zeros(())
+def forward_to_train(model: OwnModel, ids: Tensor) -> Tensor:
+    """Ids `[B, L]` -> logits `[B, L, V]`; a model that decides its schedule does so as it must to learn it."""
+    logits: Tensor = model.forward_to_train(ids) if isinstance(model, Dynamic) else model(ids)
+    return logits
 
 
 @torch.no_grad()
@@ -210,10 +211,10 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.settings)
         ids = batch_at(self.step, self.train_ids, self.settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits, extra = forward_to_train(self.model, ids[:, :-1])
+            logits = forward_to_train(self.model, ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         self.optimizer.zero_grad(set_to_none=True)
-        (loss + extra).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         return loss.item()
@@ -290,11 +291,15 @@ def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> list[str]:
     return [f"{name} is {old!r} there, {new!r} was asked for" for name, old, new in pairs if old != new]
 
 
-def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:
-    """Load the tokenizer at `path`, or train one of `vocab_size` tokens on the training text."""
-    if path is None:
+def tokenizer_for(train: list[Path], vocab_size: int, given: str | Path | None) -> Tokenizer:
+    """The tokenizer of a path, that of `"bytes"`, or one of `vocab_size` tokens trained on the training text.
+
+    Raises:
+        ConfigError: the file is no tokenizer, or has ids that the vocabulary has not.
+    """
+    if given is None:
         return train_tokenizer(read_texts(train), vocab_size)
-    tokenizer = _read_tokenizer(path)
+    tokenizer = byte_tokenizer() if given == "bytes" else _read_tokenizer(Path(given))
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= vocab_size:
         raise ConfigError(f"the tokenizer has ids up to {largest}, the model's vocabulary {vocab_size} tokens")
