@@ -25,7 +25,7 @@ def _sequence(config: DynamicPoolingConfig, w: Weights, ids: Tensor) -> Tensor:
     fine = _tower(config, w, "pre", w["embed.weight"][ids])
     if config.is_vanilla:
         return _linear(w, "head", fine)
-    coarse, served, group = [w["null"][0, 0]], [], []
+    coarse, served, group = [w["middle.null"][0, 0]], [], []
     for place, (token, row) in enumerate(zip(ids.tolist(), fine, strict=True)):
         group.append(row)
         if _closes(config, w, place, token, row):
@@ -33,7 +33,7 @@ def _sequence(config: DynamicPoolingConfig, w: Weights, ids: Tensor) -> Tensor:
             group = []
         served.append(len(coarse) - 1)
     rows = torch.stack(coarse)
-    rows = _tower(config, w, "middle", _norm(w, "down_norm", rows))
+    rows = _tower(config, w, "middle.tower", _norm(w, "middle.norm", rows))
     return _linear(w, "head", _tower(config, w, "post", rows[served] + fine))
 
 

@@ -83,8 +83,8 @@ def _only_width(stage: StageSpec, caches: Sequence[CacheSpec]) -> int:
     widths = sorted({cache.width for cache in caches})
     if len(widths) > 1:
         raise BuildError(
-            f'stage "{stage.name}" has heads of {" and ".join(map(str, widths))} columns, expected one width, as all attentions '
-            "of a stage share a kernel's body; make a stage of each"
+            f'stage "{stage.name}" has heads of {" and ".join(map(str, widths))} columns, expected one width: all attentions '
+            "share the body of a kernel; make a stage of each"
         )
     return widths[0]
 

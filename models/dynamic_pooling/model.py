@@ -8,7 +8,6 @@ here, as for all that is predicted, a boundary is where the probability is above
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..architecture import Description, Stage
@@ -16,8 +15,8 @@ from ..layers.initialise import initialise
 from ..layers.relative_attention import SharedBiases, WholeSequence, usual_frequencies
 from .boundaries import BoundaryPredictor, boundaries_of, pool, serve
 from .config import DynamicPoolingConfig
-from .stages import split
-from .tower import NORM_EPS, Tower
+from .stages import PostStage, PreStage, split
+from .tower import CoarseTower, Tower
 
 
 class DynamicPooling(nn.Module):
@@ -26,12 +25,7 @@ class DynamicPooling(nn.Module):
     Args:
         config: its sizes.
         frequencies: of the sinusoids of positions, `[dim / 2]`; None: the usual ones.
-
-    Attributes:
-        null: the coarse tower's row of no group, `[1, 1, D]`; None, as `predictor` and `down_norm`, where a model has none.
     """
-
-    null: nn.Parameter | None
 
     def __init__(self, config: DynamicPoolingConfig, frequencies: Tensor | None = None) -> None:
         super().__init__()
@@ -42,9 +36,7 @@ class DynamicPooling(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.dim)
         self.pre = Tower(config, first, self.biases, frequencies)
         self.predictor = BoundaryPredictor(config) if config.is_predicted else None
-        self.null = None if config.is_vanilla else nn.Parameter(torch.randn(1, 1, config.dim))
-        self.down_norm = None if config.is_vanilla else nn.LayerNorm(config.dim, eps=NORM_EPS)
-        self.middle = Tower(config, coarse, self.biases, frequencies)
+        self.middle = None if config.is_vanilla else CoarseTower(config, coarse, self.biases, frequencies)
         self.post = Tower(config, last, self.biases, frequencies)
         self.head = nn.Linear(config.dim, config.vocab_size)
         initialise(self, sum(config.layers))
@@ -63,16 +55,16 @@ class DynamicPooling(nn.Module):
 
     def stages(self) -> list[Stage]:
         """As `Architecture.stages`; tables of relative positions are worked out of the weights as they are now."""
-        return split(self)
+        pre, post = PreStage(self.embed, self.pre, self.predictor), PostStage(self.post, self.head)
+        return split(self.config, pre, self.middle, post)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids `[B, L]`, int64 -> logits `[B, L, V]`, all at once, no state; each sequence has boundaries of its own."""
         memory = WholeSequence(ids.device)
         x = self.pre(self.embed(ids), memory)
-        if self.null is not None and self.down_norm is not None:
+        if self.middle is not None:
             boundaries = self.boundaries(ids, x)
-            groups = torch.cat((self.null.expand(len(ids), -1, -1), pool(x, boundaries)), 1)
-            x = self.post(x + serve(self.middle(self.down_norm(groups), memory), boundaries), memory)
+            x = self.post(x + serve(self.middle(pool(x, boundaries), memory), boundaries), memory)
         y: Tensor = self.head(x)
         return y
 

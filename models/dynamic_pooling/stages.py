@@ -9,7 +9,6 @@ but by its keys and values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,7 @@ from ..layers.relative_attention import with_tables
 from ..spans import Spans
 from .boundaries import THRESHOLD, BoundaryPredictor
 from .config import DynamicPoolingConfig
-from .tower import FirstRow, Tower
-
-if TYPE_CHECKING:
-    from .model import DynamicPooling
+from .tower import CoarseTower, FirstRow, Tower
 
 PRE, MIDDLE, POST = "pre", "middle", "post"
 
@@ -45,9 +41,9 @@ class PreStage(nn.Module):
 class SpanStage(nn.Module):
     """Firings of the coarse tower that the data decides; the first one is that of no group."""
 
-    def __init__(self, null: Tensor, norm: nn.LayerNorm, tower: Tower) -> None:
+    def __init__(self, middle: CoarseTower) -> None:
         super().__init__()
-        self.null, self.norm, self.tower = null, norm, tower
+        self.null, self.norm, self.tower = middle.null, middle.norm, middle.tower
 
     def forward(self, inputs: Sequence[Spans], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`; the input are the rows of each group."""
@@ -60,11 +56,11 @@ class SpanStage(nn.Module):
 class WindowStage(nn.Module):
     """Firings of the coarse tower every `stride` tokens, each of them handed to as many."""
 
-    def __init__(self, null: Tensor, norm: nn.LayerNorm, tower: Tower, stride: int) -> None:
+    def __init__(self, middle: CoarseTower, stride: int) -> None:
         super().__init__()
-        self.norm, self.tower, self.stride = norm, tower, stride
+        self.norm, self.tower, self.stride = middle.norm, middle.tower, stride
         with torch.no_grad():
-            self.first_row = FirstRow(tower, norm(null))
+            self.first_row = FirstRow(middle.tower, middle.norm(middle.null))
 
     def forward(self, inputs: Sequence[Tensor], state: State, logit_rows: Tensor | None = None) -> Tensor:
         """As `StageModule`; the input are windows, of which the first has but one row that is there."""
@@ -105,31 +101,31 @@ class VanillaStage(nn.Module):
         return y
 
 
-def split(model: DynamicPooling) -> list[Stage]:
-    """Cut a model's modules into stages that share their weights."""
-    config, tokens = model.config, (InputSpec(kind="tokens"),)
-    if model.null is None or model.down_norm is None:
-        return [_stage(config, "1", tokens, VanillaStage(model.embed, model.pre, model.head), config.vocab_size)]
-    pre = _stage(config, PRE, tokens, PreStage(model.embed, model.pre, model.predictor), config.dim + config.is_predicted)
-    middle = _windows(model, model.null, model.down_norm) if config.stride else _spans(model, model.null, model.down_norm, pre)
+def split(config: DynamicPoolingConfig, pre: PreStage, middle: CoarseTower | None, post: PostStage) -> list[Stage]:
+    """Cut a model into stages that share its weights; a vanilla one, which has nothing in the middle, is one stage."""
+    tokens = (InputSpec(kind="tokens"),)
+    if middle is None:
+        return [_stage(config, "1", tokens, VanillaStage(pre.embed, pre.tower, post.head), config.vocab_size)]
+    width = config.dim + config.is_predicted
     merged = (
-        InputSpec(kind="stream", source=PRE, width=pre.spec.width),
+        InputSpec(kind="stream", source=PRE, width=width),
         InputSpec(kind="context", source=MIDDLE, width=config.dim, reads="stride" if config.stride else "newest"),
     )
-    return [pre, middle, _stage(config, POST, merged, PostStage(model.post, model.head), config.vocab_size)]
+    return [
+        _stage(config, PRE, tokens, pre, width),
+        _windows(config, middle, config.stride) if config.stride else _spans(config, middle, width),
+        _stage(config, POST, merged, post, config.vocab_size),
+    ]
 
 
-def _spans(model: DynamicPooling, null: Tensor, norm: nn.LayerNorm, pre: Stage) -> Stage:
-    config = model.config
-    spans = (InputSpec(kind="window", source=PRE, width=pre.spec.width, reads="span"),)
-    module = SpanStage(null, norm, model.middle)
-    return _stage(config, MIDDLE, spans, module, config.dim, clock=clock_of(config))
+def _spans(config: DynamicPoolingConfig, middle: CoarseTower, width: int) -> Stage:
+    spans = (InputSpec(kind="window", source=PRE, width=width, reads="span"),)
+    return _stage(config, MIDDLE, spans, SpanStage(middle), config.dim, clock=clock_of(config))
 
 
-def _windows(model: DynamicPooling, null: Tensor, norm: nn.LayerNorm) -> Stage:
-    config, stride = model.config, model.config.stride or 1
+def _windows(config: DynamicPoolingConfig, middle: CoarseTower, stride: int) -> Stage:
     window = (InputSpec(kind="window", source=PRE, count=stride, shift=stride - 1, width=config.dim),)
-    return _stage(config, MIDDLE, window, WindowStage(null, norm, model.middle, stride), config.dim, stride=stride)
+    return _stage(config, MIDDLE, window, WindowStage(middle, stride), config.dim, stride=stride)
 
 
 def clock_of(config: DynamicPoolingConfig) -> ClockSpec:

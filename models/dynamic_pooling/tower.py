@@ -62,6 +62,21 @@ class Tower(nn.Module):
         return tuple(cache for index in range(len(self.layers)) for cache in key_value_caches(_name(index), layer))
 
 
+class CoarseTower(nn.Module):
+    """The tower of groups, whose row 0, `null`, is of none: it is learned, `[1, 1, D]`."""
+
+    def __init__(self, config: DynamicPoolingConfig, layers: int, biases: SharedBiases, frequencies: Tensor) -> None:
+        super().__init__()
+        self.null = nn.Parameter(torch.randn(1, 1, config.dim))
+        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.tower = Tower(config, layers, biases, frequencies)
+
+    def forward(self, groups: Tensor, memory: Memory) -> Tensor:
+        """All groups of whole sequences `[B, F, D]` -> `[B, 1 + F, D]`."""
+        y: Tensor = self.tower(self.norm(torch.cat((self.null.expand(len(groups), -1, -1), groups), 1)), memory)
+        return y
+
+
 def _name(layer: int) -> str:
     """Not `0`, as `Stack` has it: caches of that name are those of kernels for attention without relative positions."""
     return f"relative.{layer}"

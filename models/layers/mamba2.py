@@ -164,7 +164,7 @@ class Mamba2(nn.Module):
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config
         x, write, read = torch.split(rows, [config.inner, config.state, config.state], -1)
-        return x.unflatten(-1, (config.heads, config.head_dim)), write, read
+        return torch.unflatten(x, -1, (config.heads, config.head_dim)), write, read
 
     def _give(self, found: Tensor, x: Tensor, gate: Tensor) -> Tensor:
         """The gate comes before the norm."""

@@ -220,7 +220,7 @@ Originals = Iterator[tuple[str, Original]]
 
 
 def _originals(config: DynamicPoolingConfig) -> Originals:
-    dim, towers = config.dim, ("pre", "middle", "post")
+    dim, towers = config.dim, ("pre", "middle.tower", "post")
     yield from _biases("biases.", config)
     yield "embed.weight", Original("word_emb.weight", (config.vocab_size, dim))
     yield from _linear("head", "final_cast", dim, config.vocab_size)
@@ -228,8 +228,8 @@ def _originals(config: DynamicPoolingConfig) -> Originals:
         for layer in range(layers):
             yield from _layer(f"{tower}.layers.{layer}.", f"layers.{place}.{layer}.", config)
     if not config.is_vanilla:
-        yield "null", Original("null_group", (1, 1, dim))
-        yield from _norm("down_norm", "down_ln", dim)
+        yield "middle.null", Original("null_group", (1, 1, dim))
+        yield from _norm("middle.norm", "down_ln", dim)
     if config.is_predicted:
         yield from _linear("predictor.up", "boundary_predictor.boundary_predictor.0", dim, config.ff_dim)
         yield from _linear("predictor.out", "boundary_predictor.boundary_predictor.2", config.ff_dim, 1)

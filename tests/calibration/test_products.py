@@ -91,7 +91,7 @@ def test_attentions_are_counted_by_layer(nested: Specimen) -> None:
         for engine in (False, True):
             found = find_attentions(exposed(nested, stage, engine), stage)
             assert list(found) == [f"{stage}/attention/{layer}" for layer in range(layers)]
-            assert all(value.shape is not None and value.shape[-1] == 3 * 3 * 8 for value in found.values())
+            assert all(packed.qkv.shape is not None and packed.qkv.shape[-1] == 3 * 3 * 8 for packed in found.values())
 
 
 def added_to(residual: bool) -> ir.Model:

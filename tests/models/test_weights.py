@@ -31,6 +31,7 @@ LAYOUTS = {
     "megabyte": TESTS / "golden_families/megabyte_16x4",
     "x-transformers": TESTS / "golden_families/x_transformers",
     "trax": TESTS / "golden_families/trax_h3_attn",
+    "dynamic-pooling": TESTS / "golden_families/dynamic_pooling_tiny",
     "notagen": TESTS / "golden_families/notagen_tiny",
     "bgpt": TESTS / "golden_families/bgpt_tiny",
     "block-transformer": TESTS / "golden_families/block_transformer_tiny",

@@ -31,6 +31,7 @@ OTHERS = (
     "notagen_tiny",
     "block_transformer_tiny",
     "trax_h3_attn",
+    "dynamic_pooling_tiny",
 )
 MODELS: list[Any] = [
     pytest.param(lambda: random_model("2@1"), id="learned positions"),
