@@ -44,7 +44,7 @@ class AgainstResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         context: bytes before the first that is timed.
         parameters: of the BLT, by part.
-        threshold: in nats; with it, patches of the text have `bytes_per_patch` on average.
+        threshold: in nats; with it, patches of the bytes that are timed have `bytes_per_patch` on average.
         logits_differ: by how much foveal's in fp32 do from the original's at most, where both were timed.
     """
 

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "int8")
 _HEAD_DIM = 64
-_THRESHOLD_BYTES = 65_536
 
 
 def main() -> None:
@@ -118,11 +117,11 @@ def measure(
     """All systems decode the same text behind the same context, in rounds that take turns; one more warms up.
 
     Args:
-        text: long enough for a round; the threshold is set on it.
+        text: long enough for a round; the threshold is set on the bytes that are timed.
         work: bytes of context, of each round, and rounds.
         original_bytes: of transformers' model in a round.
         threads: of all.
-        bytes_per_patch: on average, in the text.
+        bytes_per_patch: on average, in those.
         sizes: of the BLT.
         command: what the user typed, for the record.
 
@@ -134,8 +133,10 @@ def measure(
 
     torch.set_num_threads(threads)
     environment, ids = read_environment(), read_bytes(text)
-    work = replace(work, text=ids[: work.prompt_tokens + work.new_tokens])
-    model = random_original(sizes or BltSizes(), ids[:_THRESHOLD_BYTES], bytes_per_patch)
+    work = replace(work, text=replace(work, text=ids).sequences(1, VOCABULARY)[0])
+    model = random_original(
+        sizes or BltSizes(), ids[: work.prompt_tokens + work.new_tokens], bytes_per_patch, work.prompt_tokens
+    )
     rates: list[float] = []
     with scratch_directory() as directory:
         runners = [

@@ -1,14 +1,22 @@
-"""A BLT with random weights as transformers makes it, of the published proportions, that ends patches in a given text."""
+"""A BLT with random weights as transformers makes it, of the published proportions, that ends patches in a given text.
+
+python -m foveal.bench.deciding.original CHECKPOINT --text TEXT.txt [--boundaries fixed:4]
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import BackendUnavailable, ConfigError
 from ...runtime.rows import Ids
+from ..script import run_script
+from ..text import read_text
 
 if TYPE_CHECKING:
     from transformers import BltForCausalLM
@@ -48,8 +56,26 @@ def read_bytes(text: str) -> Ids:
     return np.frombuffer(text.encode(), np.uint8).astype(np.int64) + SPECIAL
 
 
-def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float) -> BltForCausalLM:
-    """Random weights, the same at every call, and a threshold with which patches of a text have so many bytes on average.
+def main() -> None:
+    """Write a checkpoint, for `foveal convert`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a directory to write")
+    parser.add_argument("--text", type=Path, required=True, help="UTF-8, in whose first bytes patches end")
+    parser.add_argument("--bytes", type=int, default=4096, help="that the threshold is set on")
+    parser.add_argument("--bytes-per-patch", type=float, default=4.5)
+    parser.add_argument("--boundaries", help='another rule than entropy, such as "fixed:4"')
+    given = parser.parse_args()
+    text = read_bytes(read_text(given.text))[: given.bytes]
+    model = random_original(BltSizes(), text, given.bytes_per_patch)
+    model.save_pretrained(given.checkpoint)
+    if given.boundaries is not None:
+        path = given.checkpoint / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "boundaries": given.boundaries}, indent=1))
+
+
+def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float, begin: int = 0) -> BltForCausalLM:
+    """Random weights, the same at every call, and a threshold with which patches of a text, from byte `begin` on, have so many
+    bytes on average.
 
     Raises:
         BackendUnavailable: transformers is not installed.
@@ -64,15 +90,17 @@ def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float) -> BltFo
     model = blt(_config(sizes)).eval()
     with torch.no_grad():
         model.model.patcher.lm_head.weight.mul_(_SPREAD)
-    model.config.patching_threshold = threshold_for(entropies(model, text), bytes_per_patch)
+    model.config.patching_threshold = threshold_for(entropies(model, text)[begin:], bytes_per_patch)
     return model
 
 
 def _class() -> Any:
     try:
         from transformers import BltForCausalLM
+        from transformers.utils import logging
     except ImportError as error:
         raise BackendUnavailable("the original is transformers': pip install transformers==5.24.0") from error
+    logging.disable_progress_bar()
     return BltForCausalLM
 
 
@@ -143,3 +171,7 @@ def _part(name: str) -> str:
         return "decoder"
     part = name.removeprefix("model.").partition(".")[0]
     return {"local_encoder": "encoder", "local_decoder": "decoder", "global_transformer": "global"}.get(part, part)
+
+
+if __name__ == "__main__":
+    run_script(main)
