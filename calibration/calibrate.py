@@ -167,15 +167,19 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
                 session.reset()
                 session.advance(window[None])  # all logits: the head's product must see every row
                 found.tokens += len(window)
-                _count(found.coverage, specs, period, len(window))
+                _count(found.coverage, specs, period, session, len(window))
     report("done", count, count)
     return found
 
 
-def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period: int, tokens: int) -> None:
+def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period: int, session: Session, tokens: int) -> None:
+    """Rows by the phase of the tokens that made them; of stages whose firings the data decides, all at phase 0."""
     for spec in specs:
         phases = coverage.setdefault(spec.name, Counter())
-        phases.update(spec.fired_by(firing) % period for firing in spec.firings(0, tokens))
+        if spec.clock is not None:
+            phases[0] = session.decoder.fires[spec.name]
+        else:
+            phases.update(spec.fired_by(firing) % period for firing in spec.firings(0, tokens))
 
 
 def _check_coverage(model: Model, found: Calibration) -> None:
