@@ -5,12 +5,18 @@ Nothing here runs an engine: that takes an RTX GPU (tests/gpu).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from combinations import but_deep, deep
 from precisions import CACHE, LOSSY
 from specimens import ZOO, Zoo
 from tensorrt_builds import NARROW, PreciseModels, assert_sound, look_at, looked_at, types_read
+from towers import MixedTower, Tower
 
+from foveal.contract import resident_contract_of
+from foveal.export import convert_model
+from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.tensorrt.profiles import DECODE, PREFILL
 from foveal.precision import PRECISIONS, Plan
 
@@ -109,6 +115,20 @@ def test_tables_in_fewer_bytes_build_too(name: str, precision: str, type_read: s
     lookups = [kernel for kernel in kernels if any(node.endswith("/entry/tokens/Gather/rows") for node in kernel.nodes)]
     tables = {tensor.type for kernel in lookups for tensor in kernel.constants if tensor.shape == (model.vocab_size, model.dim)}
     assert tables == {type_read}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("tower", [Tower(), MixedTower()], ids=["tower", "mixed tower"])
+def test_layers_of_every_kind(tower: Tower | MixedTower, dialect: str, tmp_path: Path) -> None:
+    """Heads that share keys and values, windows, gates; a decode step attends in one kernel, and writes caches in place."""
+    (stage,) = looked_at(convert_model(tower, tmp_path / "tower"), dialect)
+    assert stage.built.complaints == ()
+    assert set(stage.built.inputs) == {tensor.name for tensor in resident_contract_of(stage.entry.spec).inputs}
+    if dialect == "modern":
+        attentions = [kernel for kernel in stage.built.layers.of_profile(DECODE) if kernel.label == "gemv_mha_v1"]
+        assert len(attentions) == len(stage.entry.spec.attentions) == 2
+        written = [cache for cache in stage.entry.spec.caches if not cache.recurrent]
+        assert stage.built.layers.network["KV_CACHE_UPDATE"] == len(written)
 
 
 def test_precisions_side_by_side(models: PreciseModels) -> None:
