@@ -29,13 +29,16 @@ class LastRow:
         return torch.where(first[:, :, None] == 0, torch.zeros_like(last), last)
 
     def keep(self, rows: Tensor, state: State) -> Tensor:
-        """Let the last of these `[B, 1 + L, W]` be it from now on; the first is the one that was read. Gives them back."""
+        """Let the last of these `[B, 1 + L, W]` be it from now on; the first is the one that was read. Gives them back.
+
+        As they are, not read again from the cache: TensorRT-RTX 1.7.1 crashes on graphs that do.
+        """
         if self.cache.recurrent:
             state.replace(self.cache.name, rows[:, None, -1:])
-            return rows
-        positions = state.positions(rows.shape[1] - 1).expand(rows.shape[0], -1)
-        written = state.write(self.cache.name, rows[:, None, 1:], positions[:, 0])
-        return torch.cat((rows[:, :1], _rows(written, positions)), 1)
+        else:
+            positions = state.positions(rows.shape[1] - 1).expand(rows.shape[0], -1)
+            state.write(self.cache.name, rows[:, None, 1:], positions[:, 0])
+        return rows
 
 
 def _rows(cache: Tensor, places: Tensor) -> Tensor:
