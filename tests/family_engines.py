@@ -25,7 +25,8 @@ from foveal.bench.run import bench
 from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import calibrate_ids
 from foveal.calibration.settings import CalibrationSettings
-from foveal.contract import Limits
+from foveal.contract import Limits, needs_clocks
+from foveal.errors import ConfigError
 from foveal.export import build, convert_model, verify
 from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.graphs.gpu import DeviceFamily, lower
@@ -35,7 +36,7 @@ from foveal.precision import PRECISIONS
 from foveal.runtime import load, resident_batch
 from foveal.runtime.backends import open_engines
 from foveal.runtime.resident import ResidentEngines
-from foveal.runtime.rows import Array
+from foveal.runtime.rows import Array, TokenLog
 from foveal.runtime.session import Session
 
 RTX = "tensorrt-rtx"
@@ -148,6 +149,10 @@ class FamilyEngines:
         built = build(self._own("fp32"), target="cuda", options=self._options(max_batch=SLOTS))
         engines = open_engines(built, "cuda", provider="cpu")
         assert isinstance(engines, ResidentEngines)
+        if needs_clocks(engines.specs):
+            with pytest.raises(ConfigError, match="open a session for each sequence"):
+                engines.batch_decoder(TokenLog.allocate(0, 64, SLOTS), SLOTS, 64)
+            return
         sessions = [Session(engines, built.manifest.model, 1, engines.capacity) for _ in range(SLOTS)]
         random = np.random.default_rng(0)
         with pytest.MonkeyPatch.context() as patch:
