@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from foveal.bundle import Bundle, open_bundle
 from foveal.calibration.calibrate import Calibration, calibrate
-from foveal.contract import StageSpec
+from foveal.contract import StageSpec, read_tensors
 from foveal.export import build, convert_model
 from foveal.export.comparison.torch_engine import TorchEngine
 from foveal.export.graphs.change_dialect import change_dialect
@@ -230,7 +230,7 @@ class PortableStage:
         """As `BoundStage.run`."""
         spec = self.engine.spec
         batch = output.array.shape[0 if logit_rows is not None else 1]
-        given = {name: block.array for name, block in zip(spec.names(), inputs, strict=True)}
+        given = {tensor.name: block.array for tensor, block in zip(read_tensors(spec), inputs, strict=True)}
         given |= {"position": np.full(batch, first)} if spec.uses_position else {}
         given |= {"logit_rows": logit_rows.array} if logit_rows is not None else {}
         given |= {borrowed.name: lent for borrowed, lent in zip(spec.borrows, self.lent, strict=True)}

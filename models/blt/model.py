@@ -39,7 +39,7 @@ class Blt(nn.Module):
         self.encoder = Stack(config.encoder, config.encoder_layers)
         self.pool = Pool(config)
         wide = config.patch_rows * config.encoder.dim
-        self.entry = nn.Identity() if wide == config.middle.dim else nn.Linear(wide, config.middle.dim, bias=False)
+        self.entry: nn.Module = nn.Identity() if wide == config.middle.dim else nn.Linear(wide, config.middle.dim, bias=False)
         self.middle = Stack(config.middle, config.middle_layers)
         self.hand_down = HandDown(config)
         self.decoder = Decoder(config)

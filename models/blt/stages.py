@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from ...contract import InputSpec, StageSpec
+from ...contract import ClockSpec, InputSpec, StageSpec
 from ..architecture import Stage, count_parameters
 from ..cache import State
 from ..layers.stack import Stack
 from ..layers.stack_stage import StackStage, stack_stage
 from ..spans import Spans
 from .boundaries import PATCHER, SPACES, SpaceRule
+from .config import BltConfig
+from .decoder import Decoder
 from .hand_down import HandDown
+from .hash_embed import HashEmbed
 from .pool import Pool
-
-if TYPE_CHECKING:
-    from .model import Blt
 
 ENCODER, MIDDLE, DECODER = "encoder", "global", "decoder"
 
@@ -51,7 +51,23 @@ class MiddleStage(nn.Module):
         return rows
 
 
-def split(model: Blt) -> Iterator[Stage]:
+class Parts(Protocol):
+    """What a model is made of: `patcher`, `spaces` or neither says where patches end."""
+
+    config: BltConfig
+    clock: ClockSpec
+    patcher: StackStage | None
+    spaces: SpaceRule | None
+    embed: HashEmbed
+    encoder: Stack
+    pool: Pool
+    entry: nn.Module
+    middle: Stack
+    hand_down: HandDown
+    decoder: Decoder
+
+
+def split(model: Parts) -> Iterator[Stage]:
     """Cut a model's modules into stages that share its weights."""
     config = model.config
     tokens, dim = InputSpec(kind="tokens"), config.encoder.dim
@@ -89,7 +105,7 @@ def _space_stage(rule: SpaceRule) -> Stage:
     return Stage(spec, module)
 
 
-def _middle_stage(model: Blt) -> Stage:
+def _middle_stage(model: Parts) -> Stage:
     config = model.config
     module = MiddleStage(model.pool, model.entry, model.middle, model.hand_down)
     span = InputSpec(kind="window", source=ENCODER, width=config.encoder.dim, reads="span")

@@ -46,4 +46,4 @@ def _directions(x: Tensor) -> Tensor:
 
 
 def _chances(queries: Tensor, keys: Tensor) -> Tensor:
-    return ((1 - (queries * keys).sum(-1)) / 2).clamp(0, 1)
+    return ((queries * keys).sum(-1) * -0.5 + 0.5).clamp(0, 1)  # halves are exact

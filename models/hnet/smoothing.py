@@ -20,8 +20,7 @@ _LEAST = 1e-4
 
 def smooth(z: Tensor, chances: Tensor) -> Tensor:
     """Whole sequences of rows `[B, F, D]` with their chances `[B, F]`, one after the other as the equation says."""
-    weights = _weights(chances)
-    new, kept = (weight.to(z.dtype)[:, :, None] for weight in (weights, 1 - weights))
+    new, kept = (weight.to(z.dtype)[:, :, None] for weight in _weights(chances))
     mixed = [z.new_zeros(z.shape[0], z.shape[2])]
     for row in range(z.shape[1]):
         mixed.append(new[:, row] * z[:, row] + kept[:, row] * mixed[-1])
@@ -30,12 +29,14 @@ def smooth(z: Tensor, chances: Tensor) -> Tensor:
 
 def smooth_step(z: Tensor, chances: Tensor, last: LastRow, state: State) -> Tensor:
     """The next rows `[B, L, D]` with their chances `[B, L]`, as sums over the earlier ones of them and the mixed row before."""
-    before, weights = last.read(z.shape[1], state), _weights(chances)
-    between = fades((1 - weights).log())  # [B, L, L]
-    old = between[..., :1] * (1 - weights[:, :1, None])  # [B, L, 1]
-    mixed = (between * weights[:, None]).to(z.dtype) @ z + old.to(z.dtype) * before
+    before, (new, kept) = last.read(z.shape[1], state), _weights(chances)
+    between = fades(kept.log())  # [B, L, L]
+    old = between[..., :1] * kept[:, :1, None]  # [B, L, 1]
+    mixed = (between * new[:, None]).to(z.dtype) @ z + old.to(z.dtype) * before
     return last.keep(torch.cat((before, mixed), 1), state)[:, 1:]
 
 
-def _weights(chances: Tensor) -> Tensor:
-    return chances.float().clamp(_LEAST, 1 - _LEAST)
+def _weights(chances: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the new row, and of those before; `1 - x` is spelled as what an exporter has a name for."""
+    new = chances.float().clamp(_LEAST, 1 - _LEAST)
+    return new, -new + 1
