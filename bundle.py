@@ -4,7 +4,7 @@
       manifest.json            what the model is, its stages as a dataflow program, every file's size and SHA-256
       stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
       engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
-      tokenizer.json           Hugging Face tokenizers format (absent: "bytes", or ids only)
+      tokenizer.json           Hugging Face tokenizers format (absent: "bytes", "bytes+4", or ids only)
       tokenizer_config.json, chat_template.jinja    how a chat becomes a prompt, where the checkpoint says it
       reports/                 what was verified or measured; not part of the manifest
 
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated
 
 import msgspec
 
@@ -36,6 +36,7 @@ from .sidecar import EngineSidecar, read_sidecar
 from .storage import storage_errors
 
 SCHEMA_VERSION = 2
+_TOKENIZERS = r"^(tokenizer\.json|bytes(\+[1-9][0-9]{0,8})?)$"
 MANIFEST = "manifest.json"
 CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja")
 """Beside a tokenizer, what says how a chat becomes a prompt; a bundle has those that its checkpoint has."""
@@ -95,7 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dialect: str
     precision: str
     plan: Plan = Plan()
-    tokenizer: Literal["tokenizer.json", "bytes"] | None
+    tokenizer: Annotated[str, msgspec.Meta(pattern=_TOKENIZERS)] | None
     stages: tuple[StageEntry, ...]
     engines: dict[str, dict[str, str]]
     files: dict[str, FileEntry]

@@ -108,10 +108,17 @@ class BatchSamples:
 
 class BatchRounds:
     """Rounds of one batch that all do the same: all slots take a prompt, and decode greedily, or a text, from the first step in
-    which all of them do."""
+    which all of them do.
 
-    def __init__(self, batch: Batch, work: Load) -> None:
+    Args:
+        batch: whose slots.
+        work: of each sequence.
+        shorter: by how many tokens the prompt of each is shorter, so that they stand at different places.
+    """
+
+    def __init__(self, batch: Batch, work: Load, shorter: Sequence[int] = ()) -> None:
         self.batch, self.samples = batch, BatchSamples()
+        self._shorter = shorter or [0] * batch.slots
         self._work, self._steps = work, 0
         self._ids = work.sequences(batch.slots, batch.model.vocab_size, until_in_phase(batch.specs, batch.policy))
         self._texts: dict[Joined, Ids] = {}
@@ -156,7 +163,8 @@ class BatchRounds:
         while self._steps % modulus_of(self.batch.specs, self.batch.policy):
             self._step({})
         prompt = self._work.prompt_tokens
-        self._texts = {self.batch.join(ids[:prompt]): ids for ids in self._ids}
+        each = zip(self._ids, self._shorter, strict=True)
+        self._texts = {self.batch.join(ids[: prompt - shorter]): ids for ids, shorter in each}
         found = self._step({})
         while len(found) < self.batch.slots:
             found = self._step(self._chosen(found))

@@ -22,7 +22,17 @@ def convert(
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Calibration = None,
     max_tokens: MaxTokens = None,
-    tokenizer: Annotated[Optional[str], typer.Option(help='A tokenizer.json, or "bytes".')] = None,  # noqa: UP045
+    tokenizer: Annotated[
+        str | None, typer.Option(help='A tokenizer.json, "bytes", or "bytes+4" if ids are bytes plus 4.')
+    ] = None,
+    boundaries: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Of a BLT, where patches end instead of its patcher: "space", or "fixed:4" bytes.'),
+    ] = None,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of a BLT, another threshold of the entropy, in nats."),
+    ] = None,
     dialect: Annotated[
         str,
         typer.Option(
@@ -50,6 +60,8 @@ def convert(
             calibration=calibration or (),
             settings=CalibrationSettings(max_tokens=max_tokens) if max_tokens is not None else None,
             tokenizer=tokenizer,
+            boundaries=boundaries,
+            threshold=threshold,
             dialect=dialect,
             on_progress=report,
         )

@@ -8,6 +8,7 @@ from .derived import (
     begins_ahead,
     late_stages,
     leads_of,
+    needs_clocks,
     page_of,
     period_of,
     rewinds_of,
@@ -17,6 +18,7 @@ from .derived import (
     vocab_size_of,
 )
 from .end_rules import EndRule, patch_rule, rules_by_name
+from .largest import RECURRENT_FIRINGS, SpanRoom, most_firings, span_room
 from .schema import (
     BEGINNING,
     TENSOR_NAMES,
@@ -56,7 +58,9 @@ __all__ = [
     "InputSpec",
     "Kind",
     "Limits",
+    "RECURRENT_FIRINGS",
     "Reads",
+    "SpanRoom",
     "StageSpec",
     "TensorSpec",
     "begins_ahead",
@@ -64,6 +68,8 @@ __all__ = [
     "late_stages",
     "layer_caches",
     "leads_of",
+    "most_firings",
+    "needs_clocks",
     "page_of",
     "patch_rule",
     "period_of",
@@ -77,5 +83,6 @@ __all__ = [
     "sampler_contract",
     "size_of",
     "sizes_of",
+    "span_room",
     "vocab_size_of",
 ]

@@ -64,6 +64,14 @@ def begins_ahead(stages: Sequence[StageSpec]) -> bool:
     return any(stage.begins_ahead for stage in stages)
 
 
+def needs_clocks(stages: Sequence[StageSpec]) -> bool:
+    """Whether more than arithmetic says what fires and what it reads, or a firing replaces what was remembered."""
+    return any(
+        stage.clock is not None or stage.is_recurrent or any(given.reads != "stride" for given in stage.inputs)
+        for stage in stages
+    )
+
+
 def rewinds_of(stages: Sequence[StageSpec]) -> int | None:
     """The most tokens that can be taken back; None: all."""
     limits = [stage.rewinds for stage in stages if stage.rewinds is not None]

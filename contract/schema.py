@@ -134,6 +134,11 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Whether it has a state that each firing replaces."""
         return any(cache.recurrent for cache in self.caches)
 
+    @property
+    def reads_spans(self) -> bool:
+        """Whether it reads so many rows as come."""
+        return any(given.reads == "span" for given in self.inputs)
+
     def firings(self, start: int, tokens: int) -> range:
         """Indices of the firings caused by tokens `[start, start + tokens)`; `start` may be the beginning."""
         self._require_stride()

@@ -69,16 +69,18 @@ def contract_of(stage: StageSpec) -> Contract:
 def resident_contract_of(stage: StageSpec) -> Contract:
     """The tensors of a stage's graph in the resident form: rows stay in logs that the engines keep (docs/adr/0007).
 
-    `R` is the length of the stage's own log, `R.<source>` that of a stage it reads. `rows.<source>` is only read.
+    `R` is the length of the stage's own log, `R.<source>` that of a stage it reads. `rows.<source>` is only read: at rows that
+    follow from the position where an input is read by stride, else at `places.<input>`, which the host tells.
     """
     portable = contract_of(stage)
     widths = {given.source: given.width for given in stage.inputs if given.source is not None}
-    read = {name for name, given in zip(stage.names(), stage.inputs, strict=True) if given.source is not None}
-    inputs = [tensor for tensor in portable.inputs if tensor.name not in read]
+    each = list(zip(stage.names(), stage.inputs, strict=True))
+    inputs = [tensor for name, given in each for tensor in _told_of(name, given)]
+    inputs += portable.inputs[len(read_tensors(stage)) :]
     outputs = list(portable.outputs)
     if not stage.uses_position:
         inputs.append(_POSITION)
-    if widths:
+    if any(given.source is not None and given.reads == "stride" for given in stage.inputs):
         inputs.append(TensorSpec("offsets", "int64", ("L",), "0 to L - 1"))
     for source, width in widths.items():
         log = ("B", 1, f"R.{source}", width)
@@ -170,3 +172,16 @@ def _places(name: str, given: InputSpec) -> tuple[TensorSpec, ...]:
             TensorSpec(f"{name}.lengths", "int64", ("B", "L"), "rows of each firing's span, at most P"),
         )
     return ()
+
+
+def _told_of(name: str, given: InputSpec) -> list[TensorSpec]:
+    """What the host tells a resident stage of one input: ids, or where in the log its rows are, and whose each of them is."""
+    if given.reads == "stride":
+        return [_row_input(name, given)] if given.source is None else []
+    rows = _times(given.count, "L") if given.reads == "newest" else f"M.{name}"
+    told = (
+        TensorSpec(name, "int64", ("B", rows), _INPUT_MEANING["tokens"])
+        if given.source is None
+        else TensorSpec(f"places.{name}", "int64", ("B", rows), f"which rows of rows.{given.source} are read")
+    )
+    return [told, *(_places(name, given) if given.reads == "span" else ())]

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_model
 
 from ..bundle import SAMPLER, data_name
-from ..contract import StageSpec
+from ..contract import StageSpec, needs_clocks
 from ..errors import BuildError
 from ..files import sha256_of, write_atomically
 from ..precision import CacheScale, ProductPrecision
@@ -67,10 +67,12 @@ def compile_stage(
 def compile_sampler(directory: Path, target: str, family: DeviceFamily | None) -> dict[str, str]:
     """Compile what draws tokens on a device; its name and its path in the bundle. None for `cpu`, where the host draws.
 
+    None either where the data decides what fires: the host looks at every step there, and draws.
+
     Raises:
         BuildError: the library refuses it.
     """
-    if family is None:
+    if family is None or needs_clocks(family.stages):
         return {}
     engine = _place(target, SAMPLER, family)
     lowered = lower_sampler(directory / engine, family)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ from ..models.checkpoint import not_finite
 from ..models.readers.loading import load_model
 from ..precision import Plan
 from ..progress import Progress, silent, within
-from ..runtime.tokenizer import check_tokenizer
+from ..runtime.tokenizer import check_tokenizer, first_byte_id
 from ..storage import storage_errors
 from .building import check_stages, check_text_counts, copy_chat_files, plan_of, write_in_precision
 from .comparison.probe import Surroundings
@@ -57,7 +57,9 @@ def convert(
     *,
     calibration: Texts = (),
     settings: CalibrationSettings | None = None,
-    tokenizer: Literal["bytes"] | str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    boundaries: str | None = None,
+    threshold: float | None = None,
     dialect: str = "modern",
     options: EngineOptions | None = None,
     on_progress: Progress | None = None,
@@ -71,7 +73,10 @@ def convert(
         precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.
         calibration: text files, like what the model will read; `"fp16"` and `"int8"` need them.
         settings: how text becomes ranges.
-        tokenizer: a `tokenizer.json`, or `"bytes"` if ids are UTF-8 bytes; None: the checkpoint's own, if it has one.
+        tokenizer: a `tokenizer.json`, or `"bytes"` if ids are UTF-8 bytes, `"bytes+4"` if they are bytes plus 4; None: the
+            checkpoint's own, if it has one.
+        boundaries: of a BLT, another rule for where patches end than its patcher: `"space"`, or `"fixed:4"` bytes.
+        threshold: of a BLT, another than its `config.json` has, in nats.
         dialect: the ONNX vocabulary of the stage graphs: `"modern"`, or `"classic"`, which TensorRT 10.3 parses.
         options: of TensorRT engines: their largest shapes, and how they are built.
         on_progress: called before each step, and as far as it is known within it.
@@ -88,7 +93,7 @@ def convert(
     check_target(target)
     plan_of(precision)
     dialect_named(dialect)
-    loaded = load_model(checkpoint)
+    loaded = load_model(checkpoint, boundaries, threshold)
     return convert_model(
         loaded.model,
         out,
@@ -96,7 +101,7 @@ def convert(
         precision,
         calibration=calibration,
         settings=settings,
-        tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path,
+        tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path or loaded.ids,
         source_format=loaded.source_format,
         notes=loaded.notes,
         dialect=dialect,
@@ -136,8 +141,7 @@ def convert_model(
     _check_borrows([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format, notes)
     family = family_for(info, [stage.spec for stage in stages], target, options)
-    if tokenizer not in (None, "bytes"):
-        check_tokenizer(Path(tokenizer), info.vocab_size)
+    _check_tokenizer(tokenizer, info.vocab_size)
     check_turing(plan, family)
     source = _Source(info, stages, tokenizer, vocabulary)
     check_text_counts(plan, calibration, settings)
@@ -237,11 +241,21 @@ def _check_borrows(stages: Sequence[StageSpec]) -> None:
                 )
 
 
-def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> Literal["tokenizer.json", "bytes"] | None:
-    if tokenizer is None:
-        return None
-    if tokenizer == "bytes":
-        return "bytes"
+def _check_tokenizer(tokenizer: str | Path | None, vocab_size: int) -> None:
+    first = first_byte_id(tokenizer)
+    if tokenizer is None or first == 0:
+        return
+    if first is None:
+        check_tokenizer(Path(tokenizer), vocab_size)
+    elif first + 256 > vocab_size:
+        raise ConfigError(
+            f'ids of "{tokenizer}" go up to {first + 255}, the model has only {vocab_size} tokens; give a smaller first id'
+        )
+
+
+def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> str | None:
+    if tokenizer is None or first_byte_id(tokenizer) is not None:
+        return None if tokenizer is None else str(tokenizer)
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
     copy_chat_files(Path(tokenizer).parent, directory)
     return "tokenizer.json"

@@ -64,10 +64,16 @@ class Reading:
 
     Attributes:
         entry: which of several models in its file is asked for; None: the only one.
+        boundaries: another rule for where patches end, of layouts that have one (`"space"`, `"fixed:4"`); None: their own.
+        threshold: another threshold of such a rule; None: their own.
+        ids: what a reader knows of its ids: `"bytes+4"`; None: nothing.
         notes: what was assumed, chosen, taken off or widened, one line each.
     """
 
     entry: str | None = None
+    boundaries: str | None = None
+    threshold: float | None = None
+    ids: str | None = None
     notes: list[str] = field(default_factory=list)
 
 

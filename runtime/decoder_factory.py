@@ -22,8 +22,8 @@ class DecoderFactory(Protocol):
         """The most tokens that they hold; None: as many as are asked for."""
         ...
 
-    def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> Decoder:
-        """Allocate the state of `batch` sequences of at most `capacity` tokens.
+    def decoder(self, tokens: TokenLog, batch: int, capacity: int, copies_bytes: int) -> Decoder:
+        """Allocate the state of `batch` sequences of at most `capacity` tokens; `copies_bytes`: for copies of recurrent state.
 
         Raises:
             ConfigError: more sequences than the engines were built for.
@@ -36,6 +36,7 @@ class DecoderFactory(Protocol):
 
         Raises:
             ConfigError, CapacityError: as `decoder`.
+            ConfigError: the data decides when stages fire, and the engines have no clock for each sequence.
             EngineMismatchError: the engines were built when all sequences of a batch stood at the same position.
         """
         ...

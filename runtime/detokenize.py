@@ -35,14 +35,15 @@ class Detokenizer(Protocol):
 
 
 class ByteDetokenizer:
-    """Ids are bytes of UTF-8; ids above 255 are left out."""
+    """Ids are bytes of UTF-8, from an id on; ids below and above them are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """As `Detokenizer.push`."""
-        return self._decoder.decode(bytes([token])) if token < 256 else ""
+        return self._decoder.decode(bytes([token - self._first])) if 0 <= token - self._first < 256 else ""
 
     def finish(self) -> str:
         """As `Detokenizer.finish`; an unfinished character becomes U+FFFD."""

@@ -61,7 +61,7 @@ class Reader:
             seen = self._clock.fired_by(firings.start) + 1
             end = source.clock.firings_within(seen) * source.rows - given.shift
             return source.log.rows(end - given.count, given.count), self._zero
-        firsts = self._ends(given, source, firings) - given.count
+        firsts = self.ends(given, source, firings) - given.count
         first = int(firsts[0])
         return source.log.rows(first, int(firsts[-1]) + given.count - first), Block.of(firsts - first)
 
@@ -78,10 +78,10 @@ class Reader:
     def span_bounds(self, firings: range, given: InputSpec, source: Source) -> Ids:
         """Where the spans of some firings begin, and where the last of them ends, `[n + 1]`: rows of the source."""
         before = firings.start - 1
-        ends = self._ends(given, source, range(max(before, 0), firings.stop))
+        ends = self.ends(given, source, range(max(before, 0), firings.stop))
         return np.maximum(ends if before >= 0 else np.concatenate(([0], ends)), 0)
 
-    def _ends(self, given: InputSpec, source: Source, firings: range) -> Ids:
+    def ends(self, given: InputSpec, source: Source, firings: range) -> Ids:
         """After the newest row that each firing reads."""
         found: Ids = source.clock.firings_within_each(self._clock.causes(firings) + 1) * source.rows - given.shift
         return found

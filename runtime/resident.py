@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import DRAWS, Limits, StageSpec, late_stages, period_of, room_of, rows_within, vocab_size_of
+from ..contract import DRAWS, Limits, StageSpec, late_stages, needs_clocks, period_of, room_of, rows_within, vocab_size_of
 from ..errors import CapacityError, ConfigError, DeviceError, EngineMismatchError
 from .calls import run_in_calls
-from .decoder import Observer, Written
+from .decoder import Decoder, Observer, Written
 from .device import Device, Region, Work, timed
 from .engines.resident import Phase, ResidentEngine, ResidentProgram, ResidentStage, TimedStage
 from .frame import Frame
@@ -30,11 +30,13 @@ from .host import check_same_shapes
 from .recordings import Recordings
 from .resets import needed_from, to_run_again
 from .resident_batch import ResidentBatchDecoder
+from .resident_decided import DecidedDecoder
 from .resident_sampler import ResidentSampler
 from .resident_state import StageState, bindings_of, read_states, write_states
 from .rows import Array, Ids, TokenLog
 from .sampling import SamplingParams
 from .schedules import Schedule
+from .state_copies import COPIES_BYTES
 
 _log = logging.getLogger(__name__)
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
@@ -74,10 +76,13 @@ class ResidentEngines:
         limits = self.engines[0].limits
         return None if limits is None else limits.capacity
 
-    def decoder(self, tokens: TokenLog, batch: int, capacity: int) -> ResidentDecoder:
+    def decoder(self, tokens: TokenLog, batch: int, capacity: int, copies_bytes: int = COPIES_BYTES) -> Decoder:
         """As `DecoderFactory.decoder`."""
+        limits = self._limits(batch, capacity)
         with self.turn:
-            return ResidentDecoder(self, tokens, self._limits(batch, capacity))
+            if needs_clocks(self.specs):
+                return DecidedDecoder(self.engines, self.device, tokens, limits, self.turn, copies_bytes)
+            return ResidentDecoder(self, tokens, limits)
 
     def batch_decoder(self, tokens: TokenLog, slots: int, capacity: int) -> ResidentBatchDecoder:
         """Allocate the state of `slots` sequences of at most `capacity` tokens, each at a position of its own.
@@ -86,11 +91,17 @@ class ResidentEngines:
             tokens: their ids.
 
         Raises:
-            ConfigError: more slots than the engines were built for, or slots of a size that the device can't give views of.
+            ConfigError: more slots than the engines were built for, slots of a size that the device can't give views of, or a
+                model whose data decides what fires.
             CapacityError: more tokens than the engines were built for.
             EngineMismatchError: engines that want all sequences at one position.
         """
         limits = self._limits(slots, capacity)
+        if needs_clocks(self.specs):
+            raise ConfigError(
+                "a batch of sequences that each fire by their own data is not there for devices yet; open a session for each "
+                "sequence (model.session), or a batch on the target cpu"
+            )
         if slots > 1:
             self.require_own_positions()
         with self.turn:

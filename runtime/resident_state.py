@@ -19,13 +19,17 @@ ALIGNMENT = 256
 
 
 class StateTensor(NamedTuple):
-    """`[B, H, rows, width]`, of which an engine reads the past and writes the present; one buffer, or two that take turns."""
+    """`[B, H, rows, width]`, of which an engine reads the past and writes the present.
+
+    It is in one buffer, or in two that take turns; or it `settles`: the second is where a run leaves what is then copied back.
+    """
 
     past: str
     present: str
     shape: tuple[int, int, int, int]
     dtype: np.dtype[np.generic]
     buffers: tuple[Buffer, ...]
+    settles: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -51,6 +55,7 @@ class _Kept(NamedTuple):
     present: str
     shape: tuple[int, int, int]
     dtype: str
+    recurrent: bool = False
 
     @property
     def slot_bytes(self) -> int:
@@ -67,6 +72,7 @@ def kept_by(engine: ResidentEngine, limits: Limits, specs: Sequence[StageSpec]) 
             f"present.{cache.name}",
             (cache.heads, cache.length(sizes["S"]), width),
             engine.cache_dtype,
+            cache.recurrent,
         )
         for cache, width in zip(spec.caches, engine.cache_widths, strict=True)
     ]
@@ -86,9 +92,9 @@ class StageState:
         """Zeroed, for as many sequences, firings and rows as there may be, in one buffer or two."""
 
         def tensor(kept: _Kept) -> StateTensor:
-            nbytes = limits.batch * kept.slot_bytes
-            buffers = tuple(device.allocate(nbytes) for _ in range(sides))
-            return StateTensor(kept.past, kept.present, (limits.batch, *kept.shape), np.dtype(kept.dtype), buffers)
+            nbytes, settles = limits.batch * kept.slot_bytes, kept.recurrent and sides == 1 and not engine.replaces_in_place
+            buffers = tuple(device.allocate(nbytes) for _ in range(2 if settles else sides))
+            return StateTensor(kept.past, kept.present, (limits.batch, *kept.shape), np.dtype(kept.dtype), buffers, settles)
 
         made = [tensor(kept) for kept in kept_by(engine, limits, specs)]
         log = made.pop() if engine.spec.output == "hidden" else None
@@ -101,24 +107,24 @@ class StageState:
 
     @property
     def sides(self) -> int:
-        """Buffers of each tensor."""
-        return max((len(tensor.buffers) for tensor in self.tensors), default=1)
+        """Buffers of each tensor that take turns."""
+        return max((len(tensor.buffers) for tensor in self.tensors if not tensor.settles), default=1)
 
     @property
     def rewritten_bytes(self) -> int:
         """Bytes that a run writes only because it can't write in place."""
-        return 0 if self.sides == 1 else sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self.tensors if len(tensor.buffers) > 1)
 
     @property
     def nbytes(self) -> int:
         """Bytes reserved."""
-        return self.sides * sum(tensor.nbytes for tensor in self.tensors)
+        return sum(buffer.nbytes for tensor in self.tensors for buffer in tensor.buffers)
 
     def bindings(self) -> Iterator[tuple[str, Buffer]]:
         """Where the next run reads and writes each of them."""
         for tensor in self.tensors:
             yield tensor.past, self.newest(tensor)
-            yield tensor.present, tensor.buffers[(self.turn + 1) % self.sides]
+            yield tensor.present, tensor.buffers[1 if tensor.settles else (self.turn + 1) % self.sides]
 
     def lent(self, name: str) -> Buffer:
         """The buffer of one of its caches, for another stage to read."""
@@ -126,7 +132,7 @@ class StageState:
 
     def newest(self, tensor: StateTensor) -> Buffer:
         """The buffer that holds everything so far."""
-        return tensor.buffers[self.turn]
+        return tensor.buffers[0 if tensor.settles else self.turn]
 
     def newest_log(self) -> Buffer:
         """The buffer that holds the stage's rows so far; raises TypeError for the stage that gives logits."""
@@ -148,7 +154,7 @@ class StageState:
         for tensor in self.tensors:
             part = tensor.slots(first, last)
             if scratch is not None:
-                part = part._replace(buffers=(*part.buffers, scratch.at(offset, part.nbytes)))
+                part = part._replace(buffers=(*part.buffers, scratch.at(offset, part.nbytes)), settles=True)
                 offset += aligned(part.nbytes)
             parts.append(part)
         log = None if self.log is None else parts.pop()
@@ -160,10 +166,11 @@ class StageState:
         return sum(aligned(tensor.nbytes) for tensor in self.tensors)
 
     def settle(self) -> None:
-        """After a run that wrote to scratch memory: queue the copy back."""
-        for tensor in self.tensors if self.sides > 1 else ():
-            past, present = tensor.buffers
-            self._device.copy(Region(past.address, past.nbytes), Region(present.address, present.nbytes))
+        """After a run: queue the copy back of what it left elsewhere."""
+        for tensor in self.tensors:
+            if tensor.settles:
+                past, present = tensor.buffers
+                self._device.copy(Region(past.address, past.nbytes), Region(present.address, present.nbytes))
 
     def read(self, tensor: StateTensor, rows: int) -> Array:
         """Copy the first rows, `[B, H, rows, width]`."""

@@ -76,7 +76,7 @@ class Session:
     def _open(self, engines: Engines) -> Decoder:
         if isinstance(engines, Sequence):
             return HostDecoder.open(engines, self._tokens, self.batch, self.capacity, self.overlap, self.copies_bytes)
-        return engines.decoder(self._tokens, self.batch, self.capacity)
+        return engines.decoder(self._tokens, self.batch, self.capacity, self.copies_bytes)
 
     @one_at_a_time
     def advance(self, ids: npt.ArrayLike, last_only: bool = False) -> npt.NDArray[np.float32]:

@@ -8,17 +8,25 @@ rewind costs at most `every` firings of such a stage, and is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-from ..contract import StageSpec
+from ..contract import RECURRENT_FIRINGS, StageSpec
 from ..errors import ConfigError
 from .capacity import whole
 from .rows import Array
 
 COPIES_BYTES = 64 << 20
 """Of memory for the copies of a sequence, unless asked otherwise."""
-MOST_FIRINGS = 64
-"""Of a stage with a recurrent state in one call: what a call computes grows with their square."""
+MOST_FIRINGS = RECURRENT_FIRINGS
+"""Of a stage with a recurrent state in one call."""
 _LEAST_EVERY = 16
+
+
+class Copied(Protocol):
+    """One of a stage's states, as it was."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class StateCopies:
@@ -31,27 +39,31 @@ class StateCopies:
 
     def __init__(self, states: Sequence[Array], every: int) -> None:
         self._states, self.every = states, every
-        self._copies: dict[int, list[Array]] = {}
+        self._copies: dict[int, Sequence[Copied]] = {}
+
+    def _copy(self) -> Sequence[Copied]:
+        """Of the states as they are."""
+        return [state.copy() for state in self._states]
+
+    def _put(self, copy: Sequence[Any] | None) -> None:
+        """Let the states be these; None: zeros."""
+        for index, state in enumerate(self._states):
+            state[...] = 0 if copy is None else copy[index]
 
     def keep(self, end: int) -> None:
         """The state is now what it is before firing `end`; copy it if its turn has come."""
         if end % self.every == 0:
-            self._keep(end)
+            self._copies[end] = self._copy()
 
     def begin_at(self, firing: int) -> None:
         """The state is what it was before a firing, and nothing is known of those before it."""
-        self._copies = {}
-        self._keep(firing)
-
-    def _keep(self, end: int) -> None:
-        self._copies[end] = [state.copy() for state in self._states]
+        self._copies = {firing: self._copy()}
 
     def go_back(self, firing: int) -> int:
         """Let the state be that of a firing at or before this one, and forget what comes after; returns which."""
         self._copies = {end: copy for end, copy in self._copies.items() if end <= firing}
         found = max(self._copies, default=0)
-        for index, state in enumerate(self._states):
-            state[...] = self._copies[found][index] if found else 0
+        self._put(self._copies[found] if found else None)
         return found
 
     def take_over(self, other: StateCopies, firing: int) -> None:
@@ -61,7 +73,7 @@ class StateCopies:
     @property
     def nbytes(self) -> int:
         """Of all copies so far."""
-        return sum(array.nbytes for copy in self._copies.values() for array in copy)
+        return sum(copied.nbytes for copy in self._copies.values() for copied in copy)
 
 
 def checked_copies_bytes(copies_bytes: object) -> int:

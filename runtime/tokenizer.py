@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,28 +38,31 @@ class TextTokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """Ids are the bytes of UTF-8."""
+    """Ids are the bytes of UTF-8, counted from an id on: those before it are a model's special tokens."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
 
     def encode(self, text: str) -> list[int]:
         """The bytes of a text."""
-        return list(text.encode())
+        return [byte + self._first for byte in text.encode()]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of bytes; ids above 255, which are no bytes, are left out."""
-        return bytes(id for id in ids if id < 256).decode(errors="replace")
+        """The text of bytes; ids that are no bytes are left out."""
+        return bytes(id - self._first for id in ids if 0 <= id - self._first < 256).decode(errors="replace")
 
     def token_id(self, token: str) -> int | None:
-        """The byte that a character is; None for others."""
+        """The id of the byte that a character is; None for others."""
         data = token.encode()
-        return data[0] if len(data) == 1 else None
+        return data[0] + self._first if len(data) == 1 else None
 
     def detokenizer(self) -> Detokenizer:
         """`decode`, id by id."""
-        return ByteDetokenizer()
+        return ByteDetokenizer(self._first)
 
     def spelling(self) -> Spelling:
-        """Each id below 256 is its byte; larger ones write nothing."""
-        return Spelling([bytes([byte]) for byte in range(256)], self.encode)
+        """Each id of a byte is that byte; others write nothing."""
+        return Spelling([b""] * self._first + [bytes([byte]) for byte in range(256)], self.encode)
 
 
 class HuggingFaceTokenizer:
@@ -134,7 +138,7 @@ def check_tokenizer(path: Path, vocab_size: int) -> None:
         FovealWarning: it does not take every text, or not give it back.
     """
     if not path.is_file():
-        raise ConfigError(f'no tokenizer at {path}; expected a tokenizer.json, or "bytes"')
+        raise ConfigError(f'no tokenizer at {path}; expected a tokenizer.json, "bytes", or "bytes+4" if ids are bytes plus 4')
     try:
         tokenizer = HuggingFaceTokenizer(path)
     except BundleError as error:
@@ -159,7 +163,14 @@ def check_tokenizer(path: Path, vocab_size: int) -> None:
 
 
 def load_tokenizer(kind: str | None, bundle: Path) -> TextTokenizer | None:
-    """The tokenizer a manifest names: `"tokenizer.json"`, `"bytes"` or none."""
+    """The tokenizer a manifest names: `"tokenizer.json"`, `"bytes"` (or from which id on, `"bytes+4"`) or none."""
     if kind is None:
         return None
-    return ByteTokenizer() if kind == "bytes" else HuggingFaceTokenizer(bundle / kind)
+    first = first_byte_id(kind)
+    return HuggingFaceTokenizer(bundle / kind) if first is None else ByteTokenizer(first)
+
+
+def first_byte_id(kind: object) -> int | None:
+    """The id of byte 0 where ids are bytes: 0 of `"bytes"`, 4 of `"bytes+4"`; None: of something else."""
+    found = re.fullmatch(r"bytes(?:\+([1-9]\d{0,8}))?", kind) if isinstance(kind, str) else None
+    return None if found is None else int(found[1] or 0)

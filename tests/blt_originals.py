@@ -13,6 +13,7 @@ from transformers import BltConfig, BltForCausalLM
 
 from foveal.models.blt.model import Blt
 from foveal.models.readers.blt import load_blt
+from foveal.models.weights import Reading
 
 VOCABULARY = 61
 
@@ -107,4 +108,4 @@ def logits_of_original(model: BltForCausalLM, ids: torch.Tensor, **given: Any) -
 def converted(model: BltForCausalLM, directory: Path, **choices: Any) -> Blt:
     """As foveal reads what the original saves."""
     model.save_pretrained(directory)
-    return load_blt(directory, json.loads((directory / "config.json").read_text()), **choices)
+    return load_blt(directory, json.loads((directory / "config.json").read_text()), Reading(**choices))

@@ -50,7 +50,7 @@ _SINCE_10_3 = {
 
 def plan(stage: LoweredStage, family: Family, activation_bytes: int = 1000) -> bytes:
     """What a build would serialise of a stage: its graph, its profiles and the activation memory that it takes."""
-    bounds = [shapes(stage.contract, stage.sizes, profile) for profile in profiles_of(stage.spec, family.limits)]
+    bounds = [shapes(stage.contract, stage.sizes, profile) for profile in profiles_of(stage.spec, family.limits, stage.sizes)]
     header = {
         "name": stage.spec.name,
         "weights": str(stage.graph.parent),
@@ -426,12 +426,13 @@ def _session(model: bytes, weights: str) -> ort.InferenceSession:
 @functools.lru_cache(maxsize=256)
 def _described(model: bytes) -> tuple[tuple[str, str, tuple[int | str, ...], bool, str | None], ...]:
     loaded = onnx.load_model_from_string(model)
-    in_place = any(node.op_type == "TensorScatter" for function in loaded.functions for node in function.node)
+    writing = {function.name for function in loaded.functions if any(node.op_type == "TensorScatter" for node in function.node)}
+    written = {name for node in loaded.graph.node if node.op_type in writing for name in node.output}
     inputs = {value.name for value in loaded.graph.input}
 
     def alias(name: str) -> str | None:
         past = name.replace("present_", "past_").replace("present.", "past_key_values.")
-        return past if in_place and past in inputs and past != name else None
+        return past if name in written and past in inputs and past != name else None
 
     return tuple(
         (

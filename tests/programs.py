@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,18 @@ import onnxruntime as ort
 from hypothesis import strategies as st
 
 from foveal.bundle import ModelInfo
-from foveal.contract import BEGINNING, BorrowSpec, CacheSpec, InputSpec, Limits, StageSpec, leads_of, sampler_contract
+from foveal.contract import (
+    BEGINNING,
+    BorrowSpec,
+    CacheSpec,
+    InputSpec,
+    Limits,
+    StageSpec,
+    leads_of,
+    most_firings,
+    sampler_contract,
+    span_room,
+)
 from foveal.export.graphs.sampler import sampler_graph
 from foveal.runtime.device import Buffer, HostDevice
 from foveal.runtime.engines.base import Engine
@@ -189,7 +200,8 @@ class FakeResidentEngine:
 
     cache_dtype, own_positions, target = "float32", True, "cuda"
 
-    def __init__(self, spec: StageSpec, program: Program, limits: Limits | None, in_place: bool) -> None:
+    def __init__(self, spec: StageSpec, program: Program, limits: Limits | None, in_place: bool, replaces: bool = True) -> None:
+        self.replaces_in_place = in_place and replaces
         self.spec, self.program, self.limits, self.in_place = spec, program, limits, in_place
         self.cache_widths = tuple(2 * cache.width for cache in spec.caches)
         self.calls: list[range] = []
@@ -220,15 +232,18 @@ class FakeResidentStage:
     def check_recordable(self) -> None:
         """As `ResidentStage.check_recordable`."""
 
-    def run(self, firings: int, wanted: int) -> None:
+    def run(self, firings: int, wanted: int, spans: Mapping[str, int] | None = None) -> None:
         """As `ResidentStage.run`."""
         engine, spec, batch = self.engine, self.engine.spec, self.batch
-        most = 1 if self.phase == "decode" else spec.most_firings(engine.limits.prefill) if engine.limits else firings
+        self.spans = dict(spans or {})
+        most = 1 if self.phase == "decode" else most_firings(spec, engine.limits) if engine.limits else firings
+        self._check_spans(firings)
         assert firings <= most, f"stage {spec.name} is built for {most} firings at once, got {firings}"
         firsts = self._read("position", (batch,), np.int64).tolist()
         engine.calls.append(range(firsts[0], firsts[0] + firings))
         self._check_room(firsts, firings)
-        memory = self._advance("past_key_values.mix", "present.mix", 2 * DIM)
+        replaces = spec.is_recurrent and not engine.replaces_in_place
+        memory = self._advance("past_key_values.mix", "present.mix", 2 * DIM, apart=replaces)
         log = self._advance("past_rows", "present_rows", DIM) if spec.output == "hidden" else None
         y = np.stack([self._fire(memory, sequence, first, firings) for sequence, first in enumerate(firsts)])
         if log is None:
@@ -240,6 +255,14 @@ class FakeResidentStage:
             for sequence, first in enumerate(firsts):
                 log[sequence, 0, self._new_rows(first, firings)] = (y[sequence][:, None] * slots).reshape(-1, DIM)
 
+    def _check_spans(self, firings: int) -> None:
+        limits = self.engine.limits
+        if limits is not None and firings > 1:
+            room = span_room(limits)
+            for letter, size in self.spans.items():
+                most = room.longest if letter.startswith("P.") else room.block
+                assert size <= most, f"{letter} is {size}, of several firings expected at most {most}"
+
     def _check_room(self, firsts: Sequence[int], firings: int) -> None:
         spec, limits = self.engine.spec, self.engine.limits
         if limits is not None:
@@ -249,11 +272,17 @@ class FakeResidentStage:
     def _fire(self, memory: Array, sequence: int, first: int, firings: int) -> Array:
         """What one sequence remembers goes to the caches; rows `[L, D]`."""
         spec = self.engine.spec
-        mixed = sum(self._mixed(given, sequence, first, firings) for given in spec.inputs)
+        mixed = sum(
+            self._mixed(given, name, sequence, first, firings) for name, given in zip(spec.names(), spec.inputs, strict=True)
+        )
         for borrowed in spec.borrows:
             lender = next(other for other in self.engine.program if other.name == borrowed.stage)
             lent = _whole(self._log(borrowed.name, 2 * DIM)[sequence : sequence + 1])
             mixed = mixed + _lent(spec, lender, lent, first, firings)[0]
+        if spec.is_recurrent:  # it keeps the sum alone
+            sums = _whole(memory)[sequence, 0] + np.cumsum(mixed, axis=0)
+            memory[sequence, 0] = _halves(sums[-1:])
+            return np.asarray(np.sin(sums + mixed))
         start = first if spec.resets is None else first % spec.resets
         memory[sequence, 0, start : start + firings] = _halves(mixed)
         sums = np.cumsum(_whole(memory)[sequence, 0, : start + firings], axis=0)[start:]
@@ -271,11 +300,17 @@ class FakeResidentStage:
         place = leads_of(self.engine.program)[self.engine.spec.name] + first * rows
         return slice(place, place + firings * rows)
 
-    def _mixed(self, given: InputSpec, sequence: int, first: int, firings: int) -> Array:
+    def _mixed(self, given: InputSpec, name: str, sequence: int, first: int, firings: int) -> Array:
+        """What the firings make of one input: `[L, D]`."""
+        if given.reads == "span":
+            return self._mixed_spans(given, name, sequence, firings)
         count = given.count * firings
         if given.source is None:
-            ids = self._read("input_ids", (self.batch, count), np.int64)[sequence]
+            ids = self._read(name, (self.batch, count), np.int64)[sequence]
             rows = np.repeat(ids[:, None] + 1.0, DIM, axis=1)
+        elif given.reads == "newest":
+            places = self._read(f"places.{name}", (self.batch, count), np.int64)[sequence]
+            rows = self._log(f"rows.{given.source}", DIM)[sequence, 0, places]
         else:
             assert self._read("offsets", (firings,), np.int64).tolist() == list(range(firings))
             place = leads_of(self.engine.program)[given.source] + first * given.count - given.shift
@@ -283,11 +318,24 @@ class FakeResidentStage:
         weights = np.cos(np.arange(1, given.count + 1))
         return np.einsum("nkd,k->nd", rows.reshape(firings, given.count, DIM).astype(np.float64), weights)
 
-    def _advance(self, past: str, present: str, width: int) -> Array:
+    def _mixed_spans(self, given: InputSpec, name: str, sequence: int, firings: int) -> Array:
+        rows, longest = self.spans[f"M.{name}"], self.spans[f"P.{name}"]
+        assert self._read(f"{name}.within", (longest,), np.int64).tolist() == list(range(longest))
+        firsts = self._read(f"{name}.first", (firings,), np.int64).tolist()
+        lengths = self._read(f"{name}.lengths", (self.batch, firings), np.int64)[sequence].tolist()
+        assert max(*lengths, 1) == longest
+        places = self._read(f"places.{name}", (self.batch, rows), np.int64)[sequence]
+        block = self._log(f"rows.{given.source}", DIM)[sequence, 0, places].astype(np.float64)
+        spans = [block[begin : begin + length] for begin, length in zip(firsts, lengths, strict=True)]
+        assert [len(span) for span in spans] == lengths
+        return np.stack([np.cos(np.arange(1, len(span) + 1)) @ span for span in spans])
+
+    def _advance(self, past: str, present: str, width: int, apart: bool = False) -> Array:
         """What is to be written, with all of the past in it."""
         old, new = self._log(past, width), self._log(present, width)
-        assert (self.buffers[past].address == self.buffers[present].address) == self.engine.in_place
-        if not self.engine.in_place:
+        is_apart = apart or not self.engine.in_place
+        assert (self.buffers[past].address != self.buffers[present].address) == is_apart
+        if is_apart:
             new[...] = old
         return new
 
@@ -316,10 +364,13 @@ def _whole(halves: Array) -> Array:
 
 
 def resident_engines(
-    program: Program, in_place: bool = True, limits: Limits | None = LIMITS, overlap: bool = False
+    program: Program, in_place: bool = True, limits: Limits | None = LIMITS, overlap: bool = False, replaces: bool = True
 ) -> ResidentEngines:
-    """Fakes of its stages in the memory of a device. The sampler is the real one, on ONNX Runtime."""
-    engines = [FakeResidentEngine(spec, program, limits, in_place) for spec in program]
+    """Fakes of its stages in the memory of a device. The sampler is the real one, on ONNX Runtime.
+
+    `in_place`: whether caches are written where they are; `replaces`: whether states that are replaced then are, too.
+    """
+    engines = [FakeResidentEngine(spec, program, limits, in_place, replaces) for spec in program]
     session = ort.InferenceSession(_sampler(len(program)), providers=["CPUExecutionProvider"])
     sampler = ResidentOrtProgram("sampler", session, sampler_contract(len(program), VOCABULARY), memory_of("cpu"))
     return ResidentEngines(engines, HostDevice(), sampler, overlap=overlap)

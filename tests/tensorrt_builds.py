@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from family_engines import check_reliance
 from precisions import HIERARCHIES, Precise, PrecisionZoo, bytes_model, stored
 from store import Store
 
 from foveal.bundle import Bundle, StageEntry, open_bundle
 from foveal.calibration.calibrate import calibrate
 from foveal.calibration.settings import CalibrationSettings
+from foveal.contract import resident_contract_of
 from foveal.export import convert
 from foveal.export.graphs.gpu import LoweredStage, lower
 from foveal.export.tensorrt.build import Built, build_engine
 from foveal.export.tensorrt.compile import products_in
 from foveal.export.tensorrt.family import Family, family_of
-from foveal.export.tensorrt.layers import ExecutedProduct, executed_products
+from foveal.export.tensorrt.layers import ExecutedProduct, Kernel, executed_products
 from foveal.export.tensorrt.options import EngineOptions
+from foveal.export.tensorrt.profiles import DECODE, PREFILL
 from foveal.models.readers.loading import load_model
 from foveal.precision import ProductPrecision
 
+NARROW = {"fp32": set(), "fp16": {"Half"}, "int8": {"Int8"}, "w8": {"Int8"}, "w4": {"Int4"}}
+"""Types that kernels read in each precision, beside fp32."""
 CHECKPOINTS = Path(__file__).parent.parent / "models" / "checkpoints"
 
 
@@ -91,3 +96,23 @@ def _look_at(path: Path, index: int, dialect: str) -> Looked:
     lowered = lower(bundle.file(entry.graph), entry.spec, family)
     products = bundle.sidecar("cpu", entry.spec.name).products or products_in(bundle.file(entry.graph))
     return Looked(entry, lowered, build_engine(lowered, family), products)
+
+
+def types_read(kernels: Sequence[Kernel]) -> set[str]:
+    """Of activations and weights."""
+    types = {tensor.type for kernel in kernels for tensor in (*kernel.inputs, *kernel.constants)}
+    return types & {"Float", "Half", "Int8", "Int4"}
+
+
+def assert_sound(stage: Looked) -> None:
+    """Nothing to complain of, every input of the resident contract used, and every product as it was written."""
+    check_reliance(stage.lowered.model)
+    built, spec = stage.built, stage.entry.spec
+    assert built.complaints == ()
+    assert built.unreadable == ""
+    assert set(built.inputs) == {tensor.name for tensor in resident_contract_of(spec).inputs}
+    assert len(stage.products) >= 4 * spec.layers
+    for profile in (DECODE, PREFILL):
+        ran = {product.product: it.precision for product, it in zip(stage.products, stage.executed(profile), strict=True)}
+        assert ran == {product.product: product.obtained for product in stage.products}
+    assert [product for product in stage.products if product.obtained != product.asked and not product.reason] == []

@@ -101,16 +101,16 @@ class Follow(nn.Module):
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """Rows `[B, L, D]`, behind the row `[B, 1, D]` before them."""
-        return x + self.mix(torch.cat((before, x[:, :-1]), 1)).tanh()
+        y: Tensor = x + self.mix(torch.cat((before, x[:, :-1]), 1)).tanh()
+        return y
 
     def step(self, x: Tensor, state: State, name: str) -> Tensor:
         """The next rows."""
         first = state.positions(x.shape[1])[:, 0]
         index = (first - 1).clamp(min=0).expand(x.shape[0])[:, None, None].expand(-1, 1, DIM)
         before = state.read(name)[:, 0].gather(1, index) * (first > 0)[:, None, None]
-        rows = self(x, before)
-        kept = state.write(name, x[:, None], first)
-        return rows + 0 * kept[:, 0, :1]
+        state.write(name, x[:, None], first)
+        return self.forward(x, before)
 
 
 class Fade(nn.Module):
@@ -130,7 +130,7 @@ class Fade(nn.Module):
 
     def step(self, x: Tensor, state: State, name: str) -> Tensor:
         """The next rows."""
-        y, last = self(x, state.read(name)[:, 0] * 0.5)
+        y, last = self.forward(x, state.read(name)[:, 0] * 0.5)
         state.replace(name, last[:, None])
         return y
 

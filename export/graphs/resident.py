@@ -36,7 +36,11 @@ def make_resident(model: ir.Model, spec: StageSpec, leads: Mapping[str, int], di
     for tensor in resident_contract_of(spec).inputs:
         _declare(graph, tensor)
     for name, given in zip(spec.names(), spec.inputs, strict=True):
-        if given.source is not None:
+        if given.reads == "newest":
+            _read_newest(graph, name, given)
+        elif given.reads == "span":
+            _read_block(graph, name, given)
+        elif given.source is not None:
             _read_log(graph, name, given, leads[given.source])
     if spec.output == "hidden":
         body = ir.serde.deserialize_function(dialect.append_rows(model.opset_imports[""]))
@@ -47,9 +51,12 @@ def make_resident(model: ir.Model, spec: StageSpec, leads: Mapping[str, int], di
 
 
 def _declare(graph: ir.Graph, tensor: TensorSpec) -> None:
-    if not any(value.name == tensor.name for value in graph.inputs):
-        shape, kind = ir.Shape(tensor.shape), ir.TensorType(_DTYPES[tensor.dtype])
-        graph.inputs.append(ir.Value(name=tensor.name, shape=shape, type=kind))
+    """Add an input that is not there yet; of ids that firings pick the graph is told as many as they read, and no more."""
+    for value in graph.inputs:
+        if value.name == tensor.name:
+            value.shape = ir.Shape(tensor.shape)
+            return
+    graph.inputs.append(ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(_DTYPES[tensor.dtype])))
 
 
 def _named(values: Sequence[ir.Value], name: str) -> ir.Value:
@@ -79,11 +86,69 @@ def _read_log(graph: ir.Graph, name: str, given: InputSpec, lead: int) -> None:
     if given.count > 1:
         grid = insert("Add", [index, numbers("within", range(given.count))], "grid")
         index = insert("Reshape", [grid, numbers("column_of_rows", [0, 1, -1, 1])], "flat_index")
-    log = _named(graph.inputs, f"rows.{given.source}")
-    taken = insert("GatherND", [log, index], "taken", {"batch_dims": 2})
-    rows = insert("Squeeze", [taken, numbers("head", [1])], "rows")
+    rows = _taken(first, _named(graph.inputs, f"rows.{given.source}"), index, label)
     _replace_time_major(old, rows, label)
     graph.inputs.remove(old)
+
+
+def _taken(near: ir.Node, log: ir.Value, index: ir.Value, label: str) -> ir.Value:
+    """Rows `[B, N, D]` of a log, at an index `[B, 1, N, 1]`."""
+    (taken,) = insert_before(near, "GatherND", [log, index], f"{label}/taken", {"batch_dims": 2})
+    head = constant(near, f"{label}/head", np.array([1], np.int64))
+    return insert_before(near, "Squeeze", [taken, head], f"{label}/rows")[0]
+
+
+def _placed(graph: ir.Graph, name: str, given: InputSpec) -> ir.Value:
+    """Rows `[B, N, D]` of a log, at the places `[B, N]` that the host tells."""
+    first, label = graph[0], f"{name}/rows"
+    around = constant(first, f"{label}/around", np.array([1, 3], np.int64))
+    (index,) = insert_before(first, "Unsqueeze", [_named(graph.inputs, f"places.{name}"), around], f"{label}/index")
+    return _taken(first, _named(graph.inputs, f"rows.{given.source}"), index, label)
+
+
+def _read_block(graph: ir.Graph, name: str, given: InputSpec) -> None:
+    """The block of all spans is gathered, each sequence's from its own log; where in it each span is stays as it was."""
+    if given.source is None:
+        return
+    old = _named(graph.inputs, name)
+    _replace_time_major(old, _placed(graph, name, given), f"{name}/rows")
+    graph.inputs.remove(old)
+
+
+def _read_newest(graph: ir.Graph, name: str, given: InputSpec) -> None:
+    """What the portable graph picks from a block by an index `[L]` is gathered, or told, as it is: the `count` rows of each."""
+    old, index = _named(graph.inputs, name), _named(graph.inputs, f"{name}.index")
+    told = old if given.source is None else _named(graph.inputs, f"places.{name}")
+    rows = old if given.source is None else _placed(graph, name, given)
+    for number, (picking, _) in enumerate(list(old.uses())):
+        if picking.op_type != "Gather":
+            raise TypeError(f"expected newest rows to be picked by Gather, got {picking.op_type} of {name}")
+        picked = picking.outputs[0]
+        if given.source is None:
+            for reader, place in list(picked.uses()):
+                reader.replace_input_with(place, rows)
+        else:
+            _replace_time_major(picked, rows, f"{name}/rows/{number}")
+            for reader, _ in list(picked.uses()):
+                graph.remove(reader, safe=True)
+        graph.remove(picking, safe=True)
+    if index.uses():
+        _replace_index(graph, index, told, given.count)
+    graph.inputs.remove(index)
+    if given.source is not None:
+        graph.inputs.remove(old)
+
+
+def _replace_index(graph: ir.Graph, index: ir.Value, told: ir.Value, count: int) -> None:
+    """Where the graph wants to know how many firings there are: of what is told each has `count`, one after another."""
+    first, label = graph[0], f"{index.name}/told"
+
+    def insert(op: str, inputs: Sequence[ir.Value], part: str, attributes: Attributes | None = None) -> ir.Value:
+        return insert_before(first, op, inputs, f"{label}/{part}", attributes)[0]
+
+    zero, step = (constant(first, f"{label}/{part}", np.array(size, np.int64)) for part, size in (("zero", 0), ("step", count)))
+    end = insert("Squeeze", [insert("Shape", [told], "shape", {"start": 1, "end": 2})], "rows")
+    index.replace_all_uses_with(insert("Range", [zero, end, step], "index"))
 
 
 def _replace_time_major(old: ir.Value, rows: ir.Value, label: str) -> None:

@@ -95,7 +95,7 @@ def _configure(parsed: ParsedStage, stage: LoweredStage, family: Family, watch: 
         config.set_compute_capability(known[capability], index)
     if options.timing_cache is not None:
         _set_timing_cache(config, options.timing_cache)
-    for profile in profiles_of(stage.spec, family.limits):
+    for profile in profiles_of(stage.spec, family.limits, stage.sizes):
         added = parsed.builder.create_optimization_profile()
         for name, (smallest, usual, largest) in shapes(stage.contract, stage.sizes, profile).items():
             added.set_shape(name, smallest, usual, largest)

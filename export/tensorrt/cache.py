@@ -54,7 +54,7 @@ def cache_key(stage: LoweredStage, family: Family) -> str:
     rest = {
         "format": NETWORK_FORMAT,
         "library": [library.target, library.version, machine.system],
-        "profiles": profiles_of(stage.spec, family.limits),
+        "profiles": profiles_of(stage.spec, family.limits, stage.sizes),
         "compute_capabilities": options.compute_capabilities,
         "strip_weights": options.strip_weights,
         "gpu": None if gpu is None else [gpu.name, gpu.compute_capability],

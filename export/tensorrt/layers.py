@@ -144,6 +144,8 @@ _KERNEL = re.compile(
 )
 _TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[^\]]*)\], .*?Datatype: (?P<type>\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]|]*?)(?: \|[^\]]*)?\]")  # "node", or "node of a function | its call (function)"
+_SIZES = "LayerType: ShapeHostToDevice,"
+"""Brings sizes of a call to where kernels compute with them; it is no kernel, and is listed in other words."""
 _MOST_PADDING = 31
 _PROFILE = re.compile(r"\[profile (\d+)\]")
 _REGION = re.compile(r"_myl(\d+)(?:_\d+)?$")
@@ -161,7 +163,7 @@ def layers_listed(log: Iterable[str]) -> tuple[Kernel, ...]:
             f"the log has {len(lists)} lists of layers, expected 1; "
             "build with a verbose logger and detailed profiling, or teach export/tensorrt/layers.py the log of this version"
         )
-    lines = lists[0].partition("\n\n")[0].splitlines()[1:]
+    lines = [line for line in lists[0].partition("\n\n")[0].splitlines()[1:] if _SIZES not in line]
     profiles = _profiles_of_regions(lines)
     return tuple(kernel for line in lines if (kernel := _kernel(line, profiles)).outputs)  # others make streams wait
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ConfigError
-from ..blt.boundaries import ENTROPY, FIXED
+from ..blt.boundaries import BYTES, ENTROPY, FIXED, SPECIAL
 from ..blt.config import BltConfig
 from ..blt.model import Blt
 from ..checkpoint import check_tensors
@@ -107,17 +107,14 @@ def load_blt(
     path: Path,
     config: Mapping[str, Any],
     reading: Reading | None = None,
-    boundaries: str | None = None,
-    threshold: float | None = None,
 ) -> Blt:
     """Load a checkpoint; weights widened to fp32, in eval mode.
 
     Args:
         path: its directory with one file of weights (or shards with an index), or that file.
         config: the parsed `config.json`.
-        reading: which of several models in the file, and where to note what was assumed.
-        boundaries: another rule for where patches end, `"entropy"`, `"space"` or `"fixed:4"`; None: what `config.json` says.
-        threshold: of the entropy in nats; None: what `config.json` says.
+        reading: which of several models in the file, another rule for where patches end (`"entropy"`, `"space"`, `"fixed:4"`)
+            or threshold in nats than `config.json` says, and where to note what was assumed.
 
     Raises:
         CheckpointError: no weights, tensors that are missing, left over or of another shape, or settings that are unknown,
@@ -126,8 +123,12 @@ def load_blt(
     """
     reading = reading or Reading()
     whole = _whole(config)
-    rule = boundaries or whole.boundaries or _rule_of(whole, reading.notes)
-    sizes = _sizes(config, whole, rule, whole.patching_threshold if threshold is None else threshold)
+    rule = reading.boundaries or whole.boundaries or _rule_of(whole, reading.notes)
+    if reading.threshold is not None and rule != ENTROPY:
+        raise ConfigError(f'a threshold is for boundaries "{ENTROPY}", got {reading.threshold} for "{rule}"; leave it out')
+    sizes = _sizes(config, whole, rule, whole.patching_threshold if reading.threshold is None else reading.threshold)
+    if sizes.vocab_size == SPECIAL + BYTES:
+        reading.ids = f"bytes+{SPECIAL}"
     tensors = {name.removeprefix("model."): value for name, value in read_weights(path, reading).items()}
     return _filled(sizes, _all_read(config), tensors, path, reading.notes)
 

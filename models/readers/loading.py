@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, ConfigError
 from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
@@ -47,6 +47,7 @@ class Layout(NamedTuple):
     sign: str
     recognises: Callable[[Config, Path], bool]
     load: Callable[[Path, Config, Reading], Architecture]
+    takes_boundaries: bool = False
 
 
 def _is_foveal(config: Config, _path: Path) -> bool:
@@ -62,7 +63,7 @@ LAYOUTS = (
     Layout("patch-decoder", "weights of NotaGen or bGPT, patch_level_decoder.*", is_patch_decoder, load_patch_decoder),
     Layout("block-transformer", "the weights of a Block Transformer", is_block_transformer, load_block_transformer),
     Layout("hnet", 'the class "HNetForCausalLM", or an "arch_layout"', is_hnet, load_hnet),
-    Layout("blt", 'the model_type "blt"', is_blt, load_blt),
+    Layout("blt", 'the model_type "blt"', is_blt, load_blt, takes_boundaries=True),
     Layout("x-transformers", 'the class "TransformerWrapper"', is_x_transformers, load_x_transformers),
 )
 
@@ -72,6 +73,7 @@ class LoadedCheckpoint:
     """A model in eval mode, fp32; the tokenizer that lay beside it; and whose layout it was.
 
     Attributes:
+        ids: what is known of its ids without a tokenizer: `"bytes+4"`; None: nothing.
         notes: what was assumed, chosen, taken off or widened, one line each.
     """
 
@@ -79,23 +81,35 @@ class LoadedCheckpoint:
     tokenizer_path: Path | None
     source_format: str
     notes: tuple[str, ...] = ()
+    ids: str | None = None
 
 
 @storage_errors()
-def load_model(checkpoint: str | Path) -> LoadedCheckpoint:
+def load_model(checkpoint: str | Path, boundaries: str | None = None, threshold: float | None = None) -> LoadedCheckpoint:
     """Load a checkpoint directory, or a file of weights that says enough by itself, of any layout foveal knows.
+
+    Args:
+        checkpoint: where it is.
+        boundaries: another rule for where patches end than the checkpoint's, of layouts that take one (BLT).
+        threshold: another threshold of the checkpoint's rule, likewise.
 
     Raises:
         CheckpointError: nothing there, or a layout that is none of these, or several; the message says what was found.
-        ConfigError: a configuration that can't be decoded incrementally.
+        ConfigError: a configuration that can't be decoded incrementally, or another rule for a layout that takes none.
     """
     path, reading = _asked(Path(checkpoint))
+    reading.boundaries, reading.threshold = boundaries, threshold
     config = _read_config(path)
     with damage_named(path):
         layout = _layout_of(path, config)
+        if not layout.takes_boundaries and (boundaries is not None or threshold is not None):
+            raise ConfigError(
+                f"{path} is of the layout {layout.name}, whose boundaries can't be replaced; leave boundaries and threshold "
+                "out: they are for BLT"
+            )
         model = layout.load(path, config, reading)
     tokenizer = (path if path.is_dir() else path.parent) / "tokenizer.json"
-    return LoadedCheckpoint(model, tokenizer if tokenizer.is_file() else None, layout.name, tuple(reading.notes))
+    return LoadedCheckpoint(model, tokenizer if tokenizer.is_file() else None, layout.name, tuple(reading.notes), reading.ids)
 
 
 def _asked(path: Path) -> tuple[Path, Reading]:

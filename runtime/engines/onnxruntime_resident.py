@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ class ResidentOrtProgram:
 class ResidentOrtEngine(ResidentOrtProgram):
     """A resident stage graph, as `ResidentEngine`.
 
-    Past and present of a cache are the same memory: there ONNX Runtime writes the new rows only.
+    Past and present of a cache are the same memory: there ONNX Runtime writes the new rows only. A recurrent state has one
+    reader, after which it is written over.
     """
 
-    in_place = True
+    in_place, replaces_in_place = True, True
 
     def __init__(self, spec: StageSpec, session: Any, sidecar: EngineSidecar, device: Any) -> None:
         super().__init__(spec.name, session, resident_contract_of(spec), device)
@@ -61,10 +63,10 @@ class ResidentOrtStage:
         """As `ResidentStage.bind`."""
         self._buffers[tensor] = buffer
 
-    def run(self, firings: int, wanted: int) -> None:
+    def run(self, firings: int, wanted: int, spans: Mapping[str, int] | None = None) -> None:
         """As `ResidentStage.run`."""
         try:
-            self._bind_changed({"B": self._batch, "L": firings, "N": wanted})
+            self._bind_changed({"B": self._batch, "L": firings, "N": wanted, **(spans or {})})
             self._program.session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = reason_of(error)

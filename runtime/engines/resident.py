@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 from ...contract import Limits, StageSpec
@@ -18,8 +19,11 @@ class ResidentStage(Protocol):
         """Let a tensor of `resident_contract_of` stand at an address, until it is bound again."""
         ...
 
-    def run(self, firings: int, wanted: int) -> None:
-        """Queue a run for so many firings and rows of logits; raises DeviceError if the library refuses it."""
+    def run(self, firings: int, wanted: int, spans: Mapping[str, int] | None = None) -> None:
+        """Queue a run for so many firings and rows of logits; raises DeviceError if the library refuses it.
+
+        `spans`: what the letters M and P of its inputs stand for, if it reads any.
+        """
         ...
 
     def check_recordable(self) -> None:
@@ -58,6 +62,7 @@ class ResidentEngine(ResidentProgram, Protocol):
         spec: the stage.
         limits: the largest shapes it takes; None: any, and its caches are as long as a session asks for.
         in_place: whether a cache may be read and written at the same address; else two take turns.
+        replaces_in_place: whether a recurrent state may be, too.
         cache_widths, cache_dtype: of its caches, as it keeps them.
         own_positions: whether sequences of a batch may each stand at a position of their own.
         target: that it was built for.
@@ -69,6 +74,8 @@ class ResidentEngine(ResidentProgram, Protocol):
     def limits(self) -> Limits | None: ...
     @property
     def in_place(self) -> bool: ...
+    @property
+    def replaces_in_place(self) -> bool: ...
     @property
     def cache_widths(self) -> tuple[int, ...]: ...
     @property

@@ -161,6 +161,8 @@ class TensorRTProgram:
 class TensorRTEngine(TensorRTProgram):
     """One stage's engine, as `ResidentEngine`; raises as `TensorRTProgram`."""
 
+    replaces_in_place = False
+
     def __init__(
         self,
         spec: StageSpec,
@@ -182,11 +184,16 @@ class TensorRTEngine(TensorRTProgram):
         self.in_place = self._updates_in_place()
 
     def _updates_in_place(self) -> bool:
-        """Whether all state must be, and so may be, read and written at one address; a stage without state never turns.
+        """Whether all caches and logs must be, and so may be, read and written at one address; a stage without any never turns.
 
-        TensorRT 10.3 knows no such tensors.
+        TensorRT 10.3 knows no such tensors. A recurrent state is none: it is replaced, by any operation.
         """
-        pairs = [(tensor.name, tensor.aliased_with) for tensor in self.contract.outputs if tensor.aliased_with is not None]
+        replaced = {f"present.{cache.name}" for cache in self.spec.caches if cache.recurrent}
+        pairs = [
+            (tensor.name, tensor.aliased_with)
+            for tensor in self.contract.outputs
+            if tensor.aliased_with is not None and tensor.name not in replaced
+        ]
         query = getattr(self.engine, "get_aliased_input_tensor", None)
         aliased = [query is not None and query(present) == past for present, past in pairs]
         if any(aliased) and not all(aliased):
@@ -217,9 +224,9 @@ class TensorRTStage:
             raise DeviceError(f"stage {self._label} refuses the address of {tensor}")
         self._addresses[tensor] = buffer.address
 
-    def run(self, firings: int, wanted: int) -> None:
+    def run(self, firings: int, wanted: int, spans: Mapping[str, int] | None = None) -> None:
         """As `ResidentStage.run`."""
-        letters = {**self._program.sizes, "B": self._batch, "L": firings, "N": wanted}
+        letters = {**self._program.sizes, "B": self._batch, "L": firings, "N": wanted, **(spans or {})}
         for name, dimensions in self._dynamic.items():
             self._set_shape(name, tuple(size_of(dimension, letters) for dimension in dimensions))
         self._stream = self._program.shared.device.stream

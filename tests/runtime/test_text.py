@@ -12,7 +12,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from foveal import BundleError, FovealWarning, InputError
 from foveal.models.text import train_tokenizer
 from foveal.runtime.text import TextStream
-from foveal.runtime.tokenizer import ByteTokenizer, HuggingFaceTokenizer, TextTokenizer, check_tokenizer, load_tokenizer
+from foveal.runtime.tokenizer import (
+    ByteTokenizer,
+    HuggingFaceTokenizer,
+    TextTokenizer,
+    check_tokenizer,
+    first_byte_id,
+    load_tokenizer,
+)
 
 TEXTS = st.text(st.sampled_from("abc de\n.éßł日本語🙂👩\u200d👧"), max_size=40)
 
@@ -22,7 +29,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextTokeni
     """Bytes, and a byte-level BPE whose tokens cut characters in two."""
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     path.write_text(train_tokenizer(["abc de é日本 日語. 🙂🙂 ab cde\n"] * 3, 290).to_str())
-    return {"bytes": ByteTokenizer(), "bpe": HuggingFaceTokenizer(path)}
+    return {"bytes": ByteTokenizer(), "bytes+4": ByteTokenizer(4), "bpe": HuggingFaceTokenizer(path)}
 
 
 def stream(tokenizer: TextTokenizer, ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
@@ -91,3 +98,26 @@ def test_a_tokenizer_that_does_not_know_every_text(tmp_path: Path) -> None:
     assert tokenizer.encode("a b a") == [0, 1, 0]
     with pytest.raises(InputError, match=r"no ids for all of the text: .*UNK.*; give text of its tokens only"):
         tokenizer.encode("a c")
+
+
+class TestBytesFromAnIdOn:
+    """Of models that have special tokens in front."""
+
+    def test_ids_and_back(self) -> None:
+        """Ids that are no bytes have no text."""
+        tokenizer = load_tokenizer("bytes+4", Path())
+        assert tokenizer is not None
+        assert tokenizer.encode("a\u00e9") == [101, 199, 173]
+        assert tokenizer.decode([1, 101, 199, 173, 2, 300]) == "a\u00e9"
+        assert (tokenizer.token_id("a"), tokenizer.token_id("ab")) == (101, None)
+        assert tokenizer.spelling().written[100:103] == [b"`", b"a", b"b"]
+        assert tokenizer.spelling().written[:4] == [b""] * 4
+
+    @pytest.mark.parametrize("kind", ["bytes+", "bytes+0", "bytes-4", "bytes+04", "bytes+4 ", "Bytes", 4, None, Path("bytes")])
+    def test_what_does_not_say_so(self, kind: object) -> None:
+        """Is the name of something else."""
+        assert first_byte_id(kind) is None
+
+    def test_what_does(self) -> None:
+        """From the first id, or from another."""
+        assert (first_byte_id("bytes"), first_byte_id("bytes+4"), first_byte_id("bytes+256")) == (0, 4, 256)

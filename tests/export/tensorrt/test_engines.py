@@ -5,21 +5,21 @@ Nothing here runs an engine: that takes an RTX GPU (tests/gpu).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from combinations import but_deep, deep
-from family_engines import check_reliance
 from precisions import CACHE, LOSSY
 from specimens import ZOO, Zoo
-from tensorrt_builds import Looked, PreciseModels, look_at, looked_at
+from tensorrt_builds import NARROW, PreciseModels, assert_sound, look_at, looked_at, types_read
+from towers import MixedTower, Tower
 
 from foveal.contract import resident_contract_of
-from foveal.export.tensorrt.layers import Kernel
+from foveal.export import convert_model
+from foveal.export.graphs.dialect import DIALECTS
 from foveal.export.tensorrt.profiles import DECODE, PREFILL
 from foveal.precision import PRECISIONS, Plan
 
-NARROW = {"fp32": set(), "fp16": {"Half"}, "int8": {"Int8"}, "w8": {"Int8"}, "w4": {"Int4"}}
 # Dialects differ in attention and in how rows are appended; how stages are resampled is all the same to them.
 KINDS = [(name, "modern") for name in ZOO] + [(name, "classic") for name in ("nested", "empty stacks")]
 KINDS_ON_EVERY_CHANGE = [(name, "modern") for name in ("nested", "attention", "empty stacks", "top-down")] + [
@@ -40,26 +40,6 @@ ON_EVERY_CHANGE = [
     ("resampled", "modern", "w4"),
 ]
 """Every precision, dialect and model; the shipped one, whose engines take longest to build, in one precision."""
-
-
-def types_read(kernels: Sequence[Kernel]) -> set[str]:
-    """Of activations and weights."""
-    types = {tensor.type for kernel in kernels for tensor in (*kernel.inputs, *kernel.constants)}
-    return types & {"Float", "Half", "Int8", "Int4"}
-
-
-def assert_sound(stage: Looked) -> None:
-    """Nothing to complain of, every input of the resident contract used, and every product as it was written."""
-    check_reliance(stage.lowered.model)
-    built, spec = stage.built, stage.entry.spec
-    assert built.complaints == ()
-    assert built.unreadable == ""
-    assert set(built.inputs) == {tensor.name for tensor in resident_contract_of(spec).inputs}
-    assert len(stage.products) >= 4 * spec.layers
-    for profile in (DECODE, PREFILL):
-        ran = {product.product: it.precision for product, it in zip(stage.products, stage.executed(profile), strict=True)}
-        assert ran == {product.product: product.obtained for product in stage.products}
-    assert [product for product in stage.products if product.obtained != product.asked and not product.reason] == []
 
 
 @pytest.mark.parametrize(("name", "dialect"), but_deep(KINDS_ON_EVERY_CHANGE, KINDS))
@@ -135,6 +115,20 @@ def test_tables_in_fewer_bytes_build_too(name: str, precision: str, type_read: s
     lookups = [kernel for kernel in kernels if any(node.endswith("/entry/tokens/Gather/rows") for node in kernel.nodes)]
     tables = {tensor.type for kernel in lookups for tensor in kernel.constants if tensor.shape == (model.vocab_size, model.dim)}
     assert tables == {type_read}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("tower", [Tower(), MixedTower()], ids=["tower", "mixed tower"])
+def test_layers_of_every_kind(tower: Tower | MixedTower, dialect: str, tmp_path: Path) -> None:
+    """Heads that share keys and values, windows, gates; a decode step attends in one kernel, and writes caches in place."""
+    (stage,) = looked_at(convert_model(tower, tmp_path / "tower"), dialect)
+    assert stage.built.complaints == ()
+    assert set(stage.built.inputs) == {tensor.name for tensor in resident_contract_of(stage.entry.spec).inputs}
+    if dialect == "modern":
+        attentions = [kernel for kernel in stage.built.layers.of_profile(DECODE) if kernel.label == "gemv_mha_v1"]
+        assert len(attentions) == len(stage.entry.spec.attentions) == 2
+        written = [cache for cache in stage.entry.spec.caches if not cache.recurrent]
+        assert stage.built.layers.network["KV_CACHE_UPDATE"] == len(written)
 
 
 def test_precisions_side_by_side(models: PreciseModels) -> None:

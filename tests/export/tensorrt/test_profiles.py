@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foveal.contract import InputSpec, Limits, StageSpec, layer_caches, resident_contract_of
-from foveal.export.tensorrt.profiles import Bounds, Profile, most_firings, profiles_of, shapes
+from foveal.contract import InputSpec, Limits, StageSpec, layer_caches, most_firings, resident_contract_of
+from foveal.export.tensorrt.profiles import Bounds, Profile, profiles_of, shapes
 
 
 def stage(stride: int, **choices: object) -> StageSpec:
@@ -27,7 +27,7 @@ ONE = Bounds(1, 1, 1)
 
 def test_one_profile_for_each_phase() -> None:
     """A decode step is one row of every sequence; a prefill is any number, and wants the logits of the last."""
-    decode, prefill = profiles_of(stage(1), Limits(batch=4, capacity=64, prefill=32))
+    decode, prefill = profiles_of(stage(1), Limits(batch=4, capacity=64, prefill=32), {})
     assert decode == Profile(batch=Bounds(1, 4, 4), rows=ONE, wanted=ONE)
     assert prefill == Profile(batch=Bounds(1, 4, 4), rows=Bounds(1, 32, 32), wanted=Bounds(1, 1, 32))
 
@@ -35,7 +35,7 @@ def test_one_profile_for_each_phase() -> None:
 @pytest.mark.parametrize("prefill", [1, 16, 17])
 def test_a_profile_is_never_of_static_shapes_alone(prefill: int) -> None:
     """Or all weights would be stored twice."""
-    for profile in profiles_of(stage(16), Limits(batch=1, capacity=64, prefill=prefill)):
+    for profile in profiles_of(stage(16), Limits(batch=1, capacity=64, prefill=prefill), {}):
         assert max(profile.batch.largest, profile.rows.largest) > 1
         assert profile.batch.usual == 1
 
@@ -62,7 +62,7 @@ def test_a_prefill_may_begin_at_any_phase(stride: int, fires: str, prefill: int,
 def test_every_input_has_its_shapes() -> None:
     """Letters of fixed sizes are numbers; the others are within the profile's bounds."""
     spec, limits = stage(4), Limits(batch=3, capacity=64, prefill=32)
-    found = shapes(resident_contract_of(spec), {"S": 16, "R": 19, "R.1": 67}, profiles_of(spec, limits)[1])
+    found = shapes(resident_contract_of(spec), {"S": 16, "R": 19, "R.1": 67}, profiles_of(spec, limits, {})[1])
     assert found == {
         "position": ((1,), (3,), (3,)),
         "offsets": ((1,), (8,), (8,)),

@@ -23,7 +23,7 @@ ROWS = 14
 
 def like(**choices: object) -> LayerConfig:
     """Small layers that differ from the usual ones in so much."""
-    return LayerConfig(**{"dim": DIM, "heads": 4, "head_dim": 8, "ff_dim": 16, **choices})  # type: ignore[arg-type]
+    return LayerConfig(**{"dim": DIM, "heads": 4, "head_dim": 8, "ff_dim": 16, **choices})
 
 
 def rows(seed: int = 0, length: int = ROWS) -> torch.Tensor:

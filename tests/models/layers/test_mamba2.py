@@ -142,3 +142,52 @@ def test_sizes_that_can_not_be(sizes: dict[str, int], reason: str) -> None:
     """Refused by name."""
     with pytest.raises(ConfigError, match=reason):
         Mamba2Config(**{"dim": 12, "head_dim": 8, **sizes})
+
+
+ORIGINALS = [
+    {"dim": 64, "state": 16, "head_dim": 64},
+    {"dim": 48, "state": 128, "head_dim": 16, "taps": 3},
+    {"dim": 32, "state": 8, "head_dim": 64, "expand": 4},
+]
+
+
+@pytest.mark.parametrize("sizes", ORIGINALS)
+@pytest.mark.parametrize("calls", [[75], [64, 11], [1] * 5 + [64, 6]])
+def test_rows_are_those_of_transformers(sizes: dict[str, int], calls: list[int]) -> None:
+    """Its `Mamba2Mixer`, whose plain torch has the kernels' equations; its chunks end elsewhere."""
+    from transformers import Mamba2Config as OriginalConfig  # takes seconds
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    layer = random_layer(dtype=torch.float32, **sizes)
+    config = layer.config
+    original = Mamba2Mixer(
+        OriginalConfig(
+            hidden_size=config.dim,
+            state_size=config.state,
+            conv_kernel=config.taps,
+            expand=config.expand,
+            head_dim=config.head_dim,
+            num_heads=config.heads,
+            n_groups=1,
+            chunk_size=32,
+            layer_norm_epsilon=config.norm_eps,
+        ),
+        0,
+    ).eval()
+    original.load_state_dict(
+        {
+            "A_log": layer.log_decay,
+            "D": layer.skip,
+            "dt_bias": layer.rate_bias,
+            "conv1d.weight": layer.conv_weight.T[:, None],
+            "conv1d.bias": layer.conv_bias,
+            "in_proj.weight": layer.project.weight,
+            "norm.weight": layer.norm.scale,
+            "out_proj.weight": layer.out.weight,
+        }
+    )
+    rows = random_rows(2, 75, config.dim, dtype=torch.float32)
+    with torch.no_grad():
+        expected = original(rows)
+        torch.testing.assert_close(layer(rows), expected, rtol=0, atol=FLOAT32)
+        torch.testing.assert_close(in_calls(layer, rows, calls), expected, rtol=0, atol=FLOAT32)

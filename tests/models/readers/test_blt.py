@@ -124,17 +124,17 @@ def test_another_rule_gives_what_the_original_gives_for_such_patches(rule: str, 
     theirs, ids, size = original(SMALL), random_text(2, 20, 0), int(rule.split(":")[1])
     lengths = [1, *(min(size, 20 - start) for start in range(1, 20, size)), *([] if 19 % size else [0])]
     expected = logits_of_original(theirs, ids, patch_lengths=torch.tensor([lengths, lengths]))
-    path, reading = saved({"boundaries": rule}), Reading()
+    path, reading = saved({"boundaries": rule}), Reading(boundaries=rule)
     assert relative(logits_of(load_model(path).model, ids.numpy()), expected) < TOLERANCE
     config = {**json.loads((path / "config.json").read_text()), "boundaries": None}
-    ours = load_blt(path, config, reading, boundaries=rule)
+    ours = load_blt(path, config, reading)
     assert relative(logits_of(ours, ids.numpy()), expected) < TOLERANCE
     assert reading.notes == [f'the patcher is left out: boundaries "{rule}" have no use for it']
 
 
 def test_spaces_may_end_patches(io: dict[str, np.ndarray]) -> None:
     """Of a checkpoint whose ids are the tokenizer's."""
-    model = load_blt(GOLDEN, CONFIG, boundaries="space")
+    model = load_blt(GOLDEN, CONFIG, Reading(boundaries="space"))
     ids = np.array([[4 + byte for byte in b"a bc, d\nef"]])
     with torch.no_grad():
         assert model.closes(torch.from_numpy(ids))[0].tolist() == [True, *(byte in b" ,\n" for byte in b" bc,_d\nef")]
@@ -143,11 +143,11 @@ def test_spaces_may_end_patches(io: dict[str, np.ndarray]) -> None:
 def test_another_threshold(model: Blt) -> None:
     """Said when it is loaded, or in config.json."""
     assert model.config.threshold == CONFIG["patching_threshold"]
-    assert load_blt(GOLDEN, CONFIG, threshold=2.0).config.threshold == 2.0
+    assert load_blt(GOLDEN, CONFIG, Reading(threshold=2.0)).config.threshold == 2.0
     assert load_blt(GOLDEN, {**CONFIG, "patching_threshold": 1.0}).config.threshold == 1.0
     for threshold in (-0.1, 5.6):
         with pytest.raises(ConfigError, match=f"threshold is {threshold} nats, expected 0 to 5.5607"):
-            load_blt(GOLDEN, CONFIG, threshold=threshold)
+            load_blt(GOLDEN, CONFIG, Reading(threshold=threshold))
 
 
 @pytest.mark.parametrize("saved_twice", [False, True])
@@ -295,3 +295,14 @@ def test_weights_alone_say_what_is_missing(tmp_path: Path) -> None:
     shutil.copy(GOLDEN / "model.safetensors", tmp_path)
     with pytest.raises(CheckpointError, match="holds the weights of transformers' BltForCausalLM, but not its sizes"):
         load_model(tmp_path)
+
+
+def test_another_rule_when_it_is_converted(saved: Callable[..., Path]) -> None:
+    """By name or threshold, of a BLT; its ids are known to be bytes plus 4."""
+    assert load_model(GOLDEN).ids == "bytes+4"
+    assert load_model(GOLDEN, "fixed:4").model.describe().hierarchy.split()[1] == "2@~4"
+    assert load_model(GOLDEN, threshold=2.0).model.clock.threshold == 2.0  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match='a threshold is for boundaries "entropy", got 2.0 for "space"'):
+        load_model(GOLDEN, "space", 2.0)
+    with pytest.raises(ConfigError, match="of the layout lucidrains, whose boundaries can't be replaced"):
+        load_model(GOLDEN.parents[1] / "golden" / "s4_naive_attn", "space")
