@@ -18,6 +18,7 @@ from .errors import ConfigError
 _ENTRY = re.compile(r"(\d+)@(?:(\d+)|~(\d+(?:\.\d+)?))")
 _HOURGLASS, _TOP_DOWN, _BOTTOM_UP = "2@1 8@4 2@1", "4@16 3@4 4@1", "2@1 2@4 2@16 2@1"
 _ONE_SCALE = "6@1"
+_DECIDED = "1@1 6@~5 1@1"
 MAX_LAYERS = 4096
 """Of a model; more is a slip of the pen, which would be built for hours before a weight is missed."""
 
@@ -84,6 +85,21 @@ class Hierarchy:
         factors = [level.stride for level in self.levels]
         if factors != [1]:
             raise self._error(f"there must be one level, at factor 1, got {factors}", _ONE_SCALE)
+        return self
+
+    def require_decided_middle(self) -> Hierarchy:
+        """Itself, if the data decides when the middle one of three levels fires; else raises ConfigError."""
+        outer = [self.levels[0], self.levels[-1]] if len(self.levels) == 3 else []
+        middle = self.levels[len(self.levels) // 2].expected if outer else None
+        if middle is None or middle <= 1 or any(level.stride != 1 or level.expected is not None for level in outer):
+            raise self._error("there must be three levels, at 1, at ~ and more than 1, and at 1", _DECIDED)
+        return self
+
+    def require_strides(self) -> Hierarchy:
+        """Itself, if no level fires where the data decides; else raises ConfigError."""
+        decided = next((level for level in self.levels if level.expected is not None), None)
+        if decided is not None:
+            raise self._error(f"the data decides when layers fire in dynamic models alone, got {decided}")
         return self
 
     def _require_growth(self, factors: Sequence[int], example: str = _HOURGLASS) -> None:

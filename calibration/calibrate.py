@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +17,13 @@ import safetensors
 import safetensors.numpy
 
 from ..bundle import Bundle, open_bundle
-from ..contract import StageSpec
 from ..errors import CalibrationError, ConfigError, unavailable
 from ..files import keep, scratch_directory
 from ..json_files import decode
 from ..progress import Progress, left, silent
 from ..runtime.model import Model, load
 from ..runtime.rows import Array
+from ..runtime.schedules import firings_of
 from ..runtime.session import Session
 from ..storage import storage_errors
 from .ranges import CacheRanges, ProductRanges
@@ -45,7 +45,8 @@ class Calibration:
         key: SHA-256 of the graphs, the token ids and the settings.
         tokens: tokens seen.
         coverage: rows of every stage at every phase, `{stage: {phase: rows}}`. A phase is the token's index modulo the
-            coarsest stride, so a stage of stride 16 under that stride has one, and a sixteenth of the rows.
+            coarsest stride, so a stage of stride 16 under that stride has one, and a sixteenth of the rows. A stage whose
+            firings the data decides has one phase, 0, and the rows that the text really fired.
         products: by name.
         caches: by attention, as `"4/attention/0"` for layer 0 of stage 4.
     """
@@ -167,19 +168,19 @@ def _observe(model: Model, ids: npt.NDArray[np.int64], found: Calibration, repor
                 session.reset()
                 session.advance(window[None])  # all logits: the head's product must see every row
                 found.tokens += len(window)
-                _count(found.coverage, specs, period, session, len(window))
+                _count(found.coverage, session, period)
     report("done", count, count)
     return found
 
 
-def _count(coverage: dict[str, Counter[int]], specs: Sequence[StageSpec], period: int, session: Session, tokens: int) -> None:
-    """Rows by the phase of the tokens that made them; of stages whose firings the data decides, all at phase 0."""
-    for spec in specs:
+def _count(coverage: dict[str, Counter[int]], session: Session, period: int) -> None:
+    tokens, schedule = session.position, session.schedule
+    for spec in session.specs:
         phases = coverage.setdefault(spec.name, Counter())
-        if spec.clock is not None:
-            phases[0] = session.decoder.fires[spec.name]
-        else:
+        if spec.clock is None:
             phases.update(spec.fired_by(firing) % period for firing in spec.firings(0, tokens))
+        else:
+            phases[0] += firings_of(spec, tokens, schedule)
 
 
 def _check_coverage(model: Model, found: Calibration) -> None:
@@ -188,10 +189,11 @@ def _check_coverage(model: Model, found: Calibration) -> None:
         phases = found.coverage.get(entry.spec.name) or Counter({0: 0})
         phase, rows = min(phases.items(), key=lambda item: item[1])
         if rows < FLOOR:
-            needed = -(-FLOOR * found.tokens // rows) if rows else FLOOR * period
+            needed = -(-FLOOR * found.tokens // rows) if rows else FLOOR * math.ceil(max(period, entry.spec.tokens_per_firing))
             limit = f", and set max_tokens no lower: it is {allowed:,}" if allowed is not None and allowed < needed else ""
+            at = f" at phase {phase}" if entry.spec.clock is None else ""
             raise CalibrationError(
-                f'stage "{entry.spec.name}" saw {rows} rows at phase {phase} in {found.tokens} tokens, '
+                f'stage "{entry.spec.name}" saw {rows} rows{at} in {found.tokens} tokens, '
                 f"expected at least {FLOOR}; give about {needed:,} tokens of text{limit}"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,12 @@ from ..bundle import Bundle
 from ..errors import CalibrationError, ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
+from ..runtime.schedules import clocks_of
 from ..runtime.scoring import bits_per_byte
 from ..runtime.session import Session
 from ..storage import storage_errors
 from .buckets import Bucket, by_frequency
+from .flips import ClockQuality, Flips
 from .text import EncodedText, Ids, Texts, read_ids, spread
 
 Floats = npt.NDArray[np.float32]
@@ -41,6 +44,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
         top1_agreement: share of positions where both find the same token likeliest.
         top1_half_width: as `kl_half_width`.
         buckets: the same by the frequency of the predicted token in the whole text, windows left out by a limit included.
+        clocks: of a model whose firings the data decides, what was decided. All figures above are of its own schedule.
+        forced: the losses on the reference's schedule: what remains of the change if no boundary moves. None without a
+            reference that decides by the same rules.
     """
 
     bundle: str
@@ -62,10 +68,26 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     top1_agreement: float | None = None
     top1_half_width: float | None = None
     buckets: tuple[Bucket, ...] = ()
+    clocks: tuple[ClockQuality, ...] = ()
+    forced: ForcedQuality | None = None
+
+
+class ForcedQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that fires where the reference fires; otherwise as `Quality`."""
+
+    nats_per_token: float
+    bits_per_byte: float | None
+    bits_per_byte_change: float
+    bits_per_byte_change_half_width: float
+    is_difference_shown: bool
+    kl_nats: float
+    kl_half_width: float
+    top1_agreement: float
+    top1_half_width: float
 
 
 class Scores(NamedTuple):
-    """What was measured at every predicted position of a text, `[T]` each; the last three only against a reference."""
+    """What was measured at every predicted position of a text, `[T]` each; three of them only against a reference."""
 
     target: Ids
     nats: Floats
@@ -115,22 +137,71 @@ def evaluate(
     given = spread(text.ids, length, limit)
     if not given:
         raise ConfigError("the text is a single token, which predicts nothing; give more text")
-    return summarise(score(model, other, given, on_progress), model, other, length, text)
+    scores, forced, flips = _score(model, other, given, on_progress or silent)
+    found = msgspec.structs.replace(summarise(scores, model, other, length, text), clocks=flips.found())
+    return found if forced is None else msgspec.structs.replace(found, forced=_summarise_forced(forced, text))
 
 
 def score(model: Model, reference: Model | None, given: Sequence[Ids], on_progress: Progress | None = None) -> Scores:
     """Predict every token but the first of each window `[L]`."""
-    report = on_progress or silent
+    return _score(model, reference, given, on_progress or silent)[0]
+
+
+def _score(
+    model: Model, reference: Model | None, given: Sequence[Ids], report: Progress
+) -> tuple[Scores, Scores | None, Flips]:
+    """As `score`; also on the reference's schedule, if there is one, and what the clocks decided."""
     longest = max(len(window) for window in given)
-    models = [model] if reference is None else [model, reference]
-    sessions = [Session(m.engines, m.manifest.model, 1, longest) for m in models]
-    names = [str(m.bundle.path) for m in models]
-    parts = []
-    for index, window in enumerate(given):
-        report("reading text", index, len(given))
-        parts.append(_scored(window, index, *(log_probabilities(*pair, window) for pair in zip(sessions, names, strict=True))))
+    with ExitStack() as stack:
+        opened = [_opened(stack, m, longest) for m in (model, reference) if m is not None]
+        reader = _Reader(*opened)
+        for index, window in enumerate(given):
+            report("reading text", index, len(given))
+            reader.read(window, index)
     report("done", len(given), len(given))
-    return _joined(parts)
+    return _joined(reader.own), _joined(reader.forced) if reader.forced else None, reader.flips
+
+
+class _Named(NamedTuple):
+    session: Session
+    name: str
+
+    def read(self, window: Ids) -> Floats:
+        return log_probabilities(self.session, self.name, window)
+
+
+def _opened(stack: ExitStack, model: Model, longest: int) -> _Named:
+    session = stack.enter_context(Session(model.engines, model.manifest.model, 1, longest))
+    return _Named(session, str(model.bundle.path))
+
+
+class _Reader:
+    """Reads windows with a bundle, and with its reference if there is one; where the data decides, by both schedules."""
+
+    def __init__(self, own: _Named, reference: _Named | None = None) -> None:
+        self._own, self._reference = own, reference
+        self.own: list[Scores] = []
+        self.forced: list[Scores] = []
+        self.flips = Flips(own.session.specs)
+        clocks = clocks_of(own.session.specs)
+        self._decides = bool(clocks)
+        others = () if reference is None else clocks_of(reference.session.specs)
+        self._follows = self._decides and set(clocks) == set(others)
+
+    def read(self, window: Ids, index: int) -> None:
+        """One window, from an empty past."""
+        expected = None if self._reference is None else self._reference.read(window)
+        self.own.append(_scored(window, index, self._own.read(window), expected))
+        own = self._own.session.schedule
+        if self._reference is None or not self._follows:
+            if self._decides:
+                self.flips.add(own, len(window))
+            return
+        reference = self._reference.session.schedule
+        self._own.session.follow(reference)
+        self.forced.append(_scored(window, index, self._own.read(window), expected))
+        self.flips.add_compared(own, self._own.session.schedule, reference, len(window))
+        self._own.session.follow(None)
 
 
 def _joined(parts: Sequence[Scores]) -> Scores:
@@ -199,19 +270,35 @@ def summarise(scores: Scores, model: Model, reference: Model | None, window: int
     if reference is None or scores.reference_nats is None or scores.kl is None or scores.agrees is None:
         return quality
     reference_nats = float(scores.reference_nats.mean(dtype=np.float64))
-    change, half_width = nats / reference_nats - 1, _paired_half_width(scores.nats, scores.reference_nats, scores.window)
     return msgspec.structs.replace(
         quality,
         reference=str(reference.bundle.path),
         reference_bits_per_byte=bits_per_byte(reference_nats, len(text.ids), text.bytes),
-        bits_per_byte_change=change,
-        bits_per_byte_change_half_width=half_width,
-        is_difference_shown=abs(change) > half_width,
-        kl_nats=float(scores.kl.mean(dtype=np.float64)),
-        kl_half_width=_half_width(scores.kl, scores.window),
-        top1_agreement=float(scores.agrees.mean()),
-        top1_half_width=_half_width(scores.agrees, scores.window),
+        **_distance(scores),
     )
+
+
+def _summarise_forced(scores: Scores, text: EncodedText) -> ForcedQuality:
+    nats = float(scores.nats.mean(dtype=np.float64))
+    return ForcedQuality(nats_per_token=nats, bits_per_byte=bits_per_byte(nats, len(text.ids), text.bytes), **_distance(scores))
+
+
+def _distance(scores: Scores) -> dict[str, Any]:
+    """The fields of a quality that say how far it is from the reference's."""
+    assert scores.reference_nats is not None
+    assert scores.kl is not None
+    assert scores.agrees is not None
+    nats, reference_nats = (float(column.mean(dtype=np.float64)) for column in (scores.nats, scores.reference_nats))
+    change, half_width = nats / reference_nats - 1, _paired_half_width(scores.nats, scores.reference_nats, scores.window)
+    return {
+        "bits_per_byte_change": change,
+        "bits_per_byte_change_half_width": half_width,
+        "is_difference_shown": abs(change) > half_width,
+        "kl_nats": float(scores.kl.mean(dtype=np.float64)),
+        "kl_half_width": _half_width(scores.kl, scores.window),
+        "top1_agreement": float(scores.agrees.mean()),
+        "top1_half_width": _half_width(scores.agrees, scores.window),
+    }
 
 
 def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None = None) -> Scores:
@@ -226,7 +313,11 @@ def _scored(window: Ids, index: int, predicted: Floats, expected: Floats | None 
 
 def _paired_half_width(nats: Floats, reference: Floats, windows: Ids) -> float:
     """Half of a 95 % interval of `nats.sum() / reference.sum()`: by how much windows stray from that ratio."""
-    sums, expected = (np.bincount(windows, values) for values in (nats, reference))
+    return half_width_of_ratio(np.bincount(windows, nats), np.bincount(windows, reference))
+
+
+def half_width_of_ratio(sums: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Half of a 95 % interval of `sums.sum() / expected.sum()`, of sums over the same windows `[W]`."""
     if len(sums) < 2:
         return math.inf
     strays = sums - sums.sum() / expected.sum() * expected

@@ -117,6 +117,8 @@ def _show_plan(planned: PlanReport) -> None:
         f"per token on {planned.threads} threads, weighted by how often a stage fires; losses are relative bits per byte "
         f"on {planned.held_out_tokens:,} held-out tokens"
     )
+    for decider in planned.deciders:
+        out.print(str(decider), markup=False)
 
 
 def _figures(measured: Measured | Option) -> str:

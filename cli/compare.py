@@ -90,7 +90,8 @@ def _show(found: CompareReport) -> None:
     beyond = "-" if found.tolerance is None else "none"
     for row in (*found.stages, *found.system):
         errors = f"{row.max_error:.1e}", f"{row.mean_error:.1e}"
-        table.add_row(row.name, row.decoded, str(row.firings), *errors, row.where or beyond)
+        last = row.where or beyond if row.flips is None else f"{row.flips} boundaries moved"
+        table.add_row(row.name, row.decoded, str(row.firings), *errors, last)
     out.print(table, markup=False)
     out.print(_verdict(found), markup=False)
 

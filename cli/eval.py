@@ -85,6 +85,7 @@ def show_quality(quality: Quality) -> None:
         )
         if not quality.is_difference_shown:
             out.print(f"No difference in {unit} is shown: the 95 % interval includes 0. More text narrows it.")
+    _show_clocks(quality)
     table = Table(box=None, header_style="bold")
     for column in ("occurrences per million", "tokens", "nats", "against", "rise", "KL", "same likeliest"):
         table.add_column(column, justify="right")
@@ -97,6 +98,33 @@ def show_quality(quality: Quality) -> None:
             row += [f"{bucket.kl_nats:.2e}", f"{bucket.top1_agreement:.2%}"]
         table.add_row(*row)
     out.print(table, markup=False)
+
+
+def _show_clocks(quality: Quality) -> None:
+    """Of a model whose firings the data decides: what boundaries that move cost, how many do, and how near decisions are."""
+    forced = quality.forced
+    if forced is not None:
+        out.print(
+            f"same schedule forced: {_bits(forced.bits_per_byte)}{forced.bits_per_byte_change:+.3%} ± "
+            f"{forced.bits_per_byte_change_half_width:.3%}, KL {forced.kl_nats:.2e} ± {forced.kl_half_width:.1e} nats, same "
+            f"likeliest token {forced.top1_agreement:.2%}; own schedule: as above"
+        )
+    for clock in quality.clocks:
+        name = "ids of tokens" if clock.decided_by is None else f"stage {clock.decided_by}"
+        pace = "no boundary" if clock.tokens_per_boundary is None else f"{clock.tokens_per_boundary:.2f} tokens per boundary"
+        out.print(f"{name} fires {', '.join(clock.fires)}: {clock.boundaries:,} boundaries in {clock.tokens:,} tokens, {pace}")
+        if clock.flips is not None and clock.flips_per_token is not None and clock.equal_share is not None:
+            error = "" if clock.value_error is None else f"; mean error of a value {clock.value_error:.1e}"
+            out.print(
+                f"  {clock.flips:,} decisions flip, {clock.flips_per_token:.2e} per token; on its own schedule {clock.moved:,} "
+                f"boundaries are moved, {clock.equal_share:.2%} are equal{error}"
+            )
+        if clock.margins is not None:
+            shares = ", ".join(f"{share} below {margin:.1e}" for share, margin in clock.margins.quantiles.items())
+            out.print(
+                f"  margins to the threshold {clock.threshold:g}: smallest {clock.margins.smallest:.1e}, {shares}; "
+                f"{clock.margins.density:.2g} of all values per unit at the threshold"
+            )
 
 
 def _bits(per_byte: float | None) -> str:

@@ -18,13 +18,23 @@ def train(
     directory: Annotated[Path, typer.Argument(help="Where the checkpoint goes; a run that is there is resumed.")],
     text: Annotated[list[Path], typer.Option(help="Training text: files, or directories of *.txt.")],
     valid: Annotated[list[Path], typer.Option(help="Validation text.")],
-    architecture: Annotated[str, typer.Option(help='"hourglass", "top-down", "bottom-up" or "retina".')] = "hourglass",
-    hierarchy: Annotated[str, typer.Option(help='For instance "2@1 8@4 2@1", or "6@1".')] = "2@1 2@4 3@16 2@4 2@1",
+    architecture: Annotated[
+        str, typer.Option(help='"hourglass", "top-down", "bottom-up", "retina" or "dynamic".')
+    ] = "hourglass",
+    hierarchy: Annotated[
+        str, typer.Option(help='For instance "2@1 8@4 2@1", "6@1", or of a dynamic model "1@1 6@~5 1@1".')
+    ] = "2@1 2@4 3@16 2@4 2@1",
     dim: Annotated[int, typer.Option(help="Width.")] = 192,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 6,
     ff_dim: Annotated[Optional[int], typer.Option(help="Feed-forward width; 4 x dim if not given.")] = None,  # noqa: UP045
-    vocab_size: Annotated[int, typer.Option(help="Tokens of the byte-level BPE.")] = 4096,
-    tokenizer: Annotated[Optional[Path], typer.Option(help="A tokenizer.json; trained if not given.")] = None,  # noqa: UP045
+    vocab_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens of the byte-level BPE; 4096 if not given, or 256 of bytes."),
+    ] = None,
+    tokenizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='A tokenizer.json, or "bytes": those of UTF-8 are the tokens. Trained if not given.'),
+    ] = None,
     positions: Annotated[str, typer.Option(help='"learned" or "rotary".')] = "learned",
     shortening: Annotated[str, typer.Option(help='"average", "linear", "attention" or "linear+attention".')] = "average",
     upsampling: Annotated[str, typer.Option(help='"repeat", "linear", "attention" or "linear+attention".')] = "repeat",
@@ -32,6 +42,11 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3600,
     batch: Annotated[int, typer.Option(help="Sequences per step.")] = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
+    cooldown: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Let the learning rate stay until this share of the steps is left; a cosine if not given."),
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bf16: for CPUs with AVX512-BF16 or AMX.")] = False,
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations and saved states.")] = 250,
     seed: Annotated[int, typer.Option(help="Of the initial weights and the order of the data.")] = 0,
     minutes: Annotated[
@@ -47,10 +62,11 @@ def train(
     resamples = not Hierarchy.parse(hierarchy).is_vanilla, "a --hierarchy with a coarse scale"
     require(context, dict.fromkeys(("shortening", "upsampling"), resamples))
     err.print(f"train: reading {', '.join(map(str, text))}")
+    tokens = (256 if tokenizer == "bytes" else 4096) if vocab_size is None else vocab_size
     config = ModelConfig(
         architecture=one_of(Architecture, architecture, "architecture"),
         hierarchy=hierarchy,
-        vocab_size=vocab_size,
+        vocab_size=tokens,
         dim=dim,
         heads=heads,
         head_dim=head_dim_of(dim, heads),
@@ -61,12 +77,19 @@ def train(
         upsampling=one_of(Upsampling, upsampling, "upsampling"),
     )
     settings = TrainSettings(
-        steps=steps, batch=batch, context=length, learning_rate=learning_rate, eval_every=eval_every, seed=seed
+        steps=steps,
+        batch=batch,
+        context=length,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        seed=seed,
+        bf16=bf16,
+        cooldown=cooldown,
     )
     if threads is not None:
         require_threads(threads)
     use_threads(threads)
-    trainer = Trainer(config, settings, tokenizer_for(text, vocab_size, tokenizer), text, valid, directory)
+    trainer = Trainer(config, settings, tokenizer_for(text, tokens, tokenizer), text, valid, directory)
     with progress("train") as report:
         result = trainer.run(lambda step, loss: report(f"loss {loss:.3f}", step, steps), minutes)
     last = result.curve[-1]

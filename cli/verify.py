@@ -35,4 +35,6 @@ def verify(
             table.add_row(check.name, f"{check.max_abs_error:.1e}", f"{check.values:,}", check.where or "equal")
         out.print(table)
         out.print(str(result.coverage), markup=False, highlight=False)
+        for clock in result.clocks:
+            out.print(str(clock), markup=False, highlight=False)
     result.require_equal()

@@ -27,10 +27,13 @@ from ..precision import Plan, ProductPrecision, check_precision
 from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model, load
+from ..runtime.schedules import Schedule, clocks_of
 from ..runtime.session import Session
 from ..sidecar import read_sidecar
 from ..storage import storage_errors
 from .compile import compile_stage
+from .deciders import Decider, Followed, bytes_saved, narrow_name, weigh_decider, with_stage
+from .pace import Pace
 from .precision.write_precision import HEAD, write_precision
 
 HELD_OUT_EVERY = 5
@@ -56,6 +59,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
         rivals: for each of them, the fastest other plan that was measured and loses no more.
         frontier: the best plans for other budgets, predicted.
         held_out_tokens: tokens that losses were measured on; none of them calibrated anything.
+        deciders: of a model whose firings the data decides, each stage that decides. All losses are of plans' own schedules.
     """
 
     plan: Plan
@@ -68,6 +72,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     frontier: tuple[Choice, ...]
     held_out_tokens: int
     threads: int
+    deciders: tuple[Decider, ...] = ()
 
 
 @storage_errors()
@@ -146,11 +151,14 @@ class _Workshop:
         self.entries = {entry.spec.name: entry for entry in model.manifest.stages}
         self._engines: dict[tuple[str, str, tuple[tuple[str, str], ...]], OnnxRuntimeEngine] = {}
         self.products: dict[str, tuple[ProductPrecision, ...]] = {}
+        self._written: dict[OnnxRuntimeEngine, tuple[ProductPrecision, ...]] = {}
         self.nats = 0.0
+        self._schedules: list[Schedule] = []
+        self._pace = Pace(model.specs)
 
     def plan(self, budget: float, precisions: Sequence[str]) -> PlanReport:
         """All of `plan_precision` after the calibration."""
-        self.nats = self._nats(self.full, "fp32")
+        self.nats = self._nats_of_fp32()
         made = {name: {p: self._engine(name, Plan(default=p, head=self.head)) for p in precisions} for name in self.full}
         systems = {"fp32": self.full, **{p: {name: made[name][p] for name in made} for p in precisions}}
         stage_ms = self._stage_ms(systems)
@@ -176,7 +184,57 @@ class _Workshop:
             frontier=tuple(frontier(units)),
             held_out_tokens=sum(len(window) - 1 for window in self.held_out),
             threads=self.model.threads,
+            deciders=tuple(self._decider(stage, kept[best].plan, precisions, stage_ms) for stage in self._deciders()),
         )
+
+    def _deciders(self) -> list[str]:
+        """Stages by whose rows others fire."""
+        return [clock.stage for clock in clocks_of(self.model.specs) if clock.stage is not None]
+
+    def _decider(self, stage: str, plan: Plan, precisions: Sequence[str], ms: Mapping[str, Mapping[str, float]]) -> Decider:
+        """The plan with such a stage narrow and in fp32, whichever of them it has."""
+        is_wide = all(product.obtained == "fp32" for product in self._products_of(stage, plan))
+        fastest = min(precisions, key=lambda precision: ms[precision][stage])
+        narrow_plan = with_stage(plan, stage, fastest) if is_wide else plan
+        wide_plan = plan if is_wide else with_stage(plan, stage, "fp32")
+        products = self._products_of(stage, narrow_plan)
+        return weigh_decider(
+            stage,
+            narrow_name(products),
+            is_wide,
+            self._followed(narrow_plan, f"stage {stage} narrow"),
+            self._followed(wide_plan, f"stage {stage} in fp32"),
+            bytes_saved(products) / self._pace.tokens_per_firing(stage),
+        )
+
+    def _products_of(self, stage: str, plan: Plan) -> tuple[ProductPrecision, ...]:
+        return self._written[self._engine(stage, plan)]
+
+    def _followed(self, plan: Plan, name: str) -> Followed:
+        """What a plan loses on its own schedule and on that of fp32, and how many decisions flip."""
+        engines = {stage: self._engine(stage, plan) for stage in self.full}
+        self._report(f"measuring {name}", self._done, 0)
+        nats, forced, flips = [], [], 0
+        with self._session(engines) as session:
+            for window, schedule in zip(self.held_out, self._schedules, strict=True):
+                session.follow(None)
+                nats.append(_sum_of_losses(session, name, window))
+                session.follow(schedule)
+                forced.append(_sum_of_losses(session, name, window))
+                flips += sum(len(decided.flips) for decided in session.schedule.values())
+        return Followed(np.array(nats), sum(forced), self.nats, flips, sum(map(len, self.held_out)))
+
+    def _session(self, engines: Mapping[str, OnnxRuntimeEngine]) -> Session:
+        longest = max(len(window) for window in self.held_out)
+        return Session(list(engines.values()), self.model.manifest.model, 1, longest)
+
+    def _nats_of_fp32(self) -> float:
+        """And remember when it fires."""
+        self._schedules = []
+        nats = self._nats(self.full, "fp32", self._schedules)
+        for window, schedule in zip(self.held_out, self._schedules, strict=True):
+            self._pace.add(schedule, len(window))
+        return nats
 
     def _engine(self, stage: str, plan: Plan) -> OnnxRuntimeEngine:
         """One stage as planned, written and compiled when it is first asked for."""
@@ -184,6 +242,7 @@ class _Workshop:
         key = (stage, plan.of_stage(stage), tuple(sorted(own.items())))
         if key not in self._engines:
             self._engines[key] = self._made(stage, plan)
+            self._written[self._engines[key]] = self.products[stage]
         return self._engines[key]
 
     def _made(self, stage: str, plan: Plan) -> OnnxRuntimeEngine:
@@ -242,15 +301,17 @@ class _Workshop:
         except NotFiniteError:
             return math.inf  # which no budget keeps
 
-    def _nats(self, engines: Mapping[str, OnnxRuntimeEngine], name: str) -> float:
+    def _nats(self, engines: Mapping[str, OnnxRuntimeEngine], name: str, schedules: list[Schedule] | None = None) -> float:
+        """Nats per held-out token; `schedules`: where what the data decided of each window goes."""
         self._done += 1
         self._report(f"measuring {name}", self._done, 0)
-        longest = max(len(window) for window in self.held_out)
         total, tokens = 0.0, 0
-        with Session(list(engines.values()), self.model.manifest.model, 1, longest) as session:
+        with self._session(engines) as session:
             for window in self.held_out:
-                total += float(token_losses(log_probabilities(session, name, window), window).sum(dtype=np.float64))
+                total += _sum_of_losses(session, name, window)
                 tokens += len(window) - 1
+                if schedules is not None:
+                    schedules.append(session.schedule)
         return total / tokens
 
     def _whole_ms(self, systems: Sequence[Mapping[str, OnnxRuntimeEngine]]) -> list[float]:
@@ -265,7 +326,7 @@ class _Workshop:
         sessions = {name: Session(list(engines.values()), self.model.manifest.model) for name, engines in systems.items()}
         for _ in range(_ROUNDS):
             for name, session in sessions.items():
-                rounds[name].append(_decode_ms(session, context // 2, min(_STEPS, context // 2)))
+                rounds[name].append(_decode_ms(session, context // 2, min(_STEPS, context // 2), self._pace))
         return {name: {stage: min(r[stage] for r in found) for stage in found[0]} for name, found in rounds.items()}
 
 
@@ -275,19 +336,23 @@ def _fastest(measured: Sequence[Measured], budget: float, but: int | None = None
     return min(able, key=lambda index: measured[index].ms_per_token, default=None)
 
 
-def _decode_ms(session: Session, prompt_tokens: int, steps: int) -> dict[str, float]:
-    """Median milliseconds of each stage's engine call in decoding, divided by its stride."""
+def _sum_of_losses(session: Session, name: str, window: Ids) -> float:
+    return float(token_losses(log_probabilities(session, name, window), window).sum(dtype=np.float64))
+
+
+def _decode_ms(session: Session, prompt_tokens: int, steps: int, pace: Pace) -> dict[str, float]:
+    """Median milliseconds of each stage's engine call in decoding, by how many tokens fire it once."""
     times: dict[str, list[int]] = {}
 
     def record(spec: StageSpec, _firings: int, elapsed_ns: int) -> None:
         times.setdefault(spec.name, []).append(elapsed_ns)
 
     session.reset()
+    session.follow(pace.even(prompt_tokens + steps))
     session.advance(np.zeros((1, prompt_tokens), np.int64), last_only=True)
     session.observer = record
     token = np.zeros((1, 1), np.int64)
     for _ in range(steps):
         session.advance(token, last_only=True)
     session.observer = None
-    strides = {spec.name: spec.stride for spec in session.specs}
-    return {name: median(ns) * 1e-6 / strides[name] for name, ns in times.items()}
+    return {name: median(ns) * 1e-6 / pace.tokens_per_firing(name) for name, ns in times.items()}

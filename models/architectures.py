@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .bottom_up import BottomUp
 from .config import ModelConfig
+from .dynamic.model import Dynamic
 from .hourglass.model import Hourglass
 from .retina.model import Retina
 from .top_down import TopDown
 
-OwnModel = Hourglass | TopDown | BottomUp | Retina
+OwnModel = Hourglass | TopDown | BottomUp | Retina | Dynamic
 """Models that a `ModelConfig` describes."""
 
 _MODELS: dict[str, type[OwnModel]] = {
@@ -16,6 +17,7 @@ _MODELS: dict[str, type[OwnModel]] = {
     "top-down": TopDown,
     "bottom-up": BottomUp,
     "retina": Retina,
+    "dynamic": Dynamic,
 }
 
 

@@ -11,7 +11,7 @@ def multiply_adds_per_token(model: Architecture, context: int) -> float:
     """Multiply-adds of one forward pass per token, averaged over a context of that many tokens.
 
     A weight at stride s meets one token in s; a row at that stride attends to half of context / s rows on average, or to those
-    that its cache keeps.
+    that its cache keeps. Where the data decides, s is what is expected.
     """
     return sum(_stage(stage, context) for stage in model.stages())
 
@@ -23,10 +23,11 @@ def training_flops_per_token(model: Architecture, context: int) -> float:
 
 def _stage(stage: Stage, context: int) -> float:
     spec = stage.spec
+    stride = spec.stride if spec.clock is None else spec.clock.tokens_per_firing
     attended = sum(
-        cache.heads * cache.width * (context / spec.stride / 2 if cache.keeps is None else cache.keeps) for cache in spec.caches
+        cache.heads * cache.width * (context / stride / 2 if cache.keeps is None else cache.keeps) for cache in spec.caches
     )
-    return (_matrices(stage.module) + attended) / spec.stride
+    return (_matrices(stage.module) + attended) / stride
 
 
 def _matrices(module: nn.Module) -> int:

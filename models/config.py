@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from .retina.compaction import Compaction
 
-Architecture = Literal["hourglass", "top-down", "bottom-up", "retina"]
+Architecture = Literal["hourglass", "top-down", "bottom-up", "retina", "dynamic"]
 Positions = Literal["learned", "rotary"]
 Shortening = Literal["average", "linear", "attention", "linear+attention"]
 Upsampling = Literal["repeat", "linear", "attention", "linear+attention"]
@@ -21,11 +21,13 @@ _REQUIRED = {
     "top-down": Hierarchy.require_descent,
     "bottom-up": Hierarchy.require_ascent,
     "retina": Hierarchy.require_one_scale,
+    "dynamic": Hierarchy.require_decided_middle,
 }
 # What an architecture has no other way of: rows of a coarse scale are repeated as they are; pooled keys know no rotation.
 _FIXED = {
     "bottom-up": {"upsampling": "repeat"},
     "retina": {"positions": "learned", "shortening": "average", "upsampling": "repeat"},
+    "dynamic": {"shortening": "average", "upsampling": "repeat"},
 }
 
 
@@ -115,7 +117,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     compaction: Compaction | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        _REQUIRED[self.architecture](Hierarchy.parse(self.hierarchy))
+        hierarchy = Hierarchy.parse(self.hierarchy)
+        _REQUIRED[self.architecture](hierarchy if self.architecture == "dynamic" else hierarchy.require_strides())
         for name, choice in _FIXED.get(self.architecture, {}).items():
             if getattr(self, name) != choice:
                 raise ConfigError(f'{name} of a {self.architecture} model must be "{choice}", got "{getattr(self, name)}"')

@@ -65,8 +65,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer whose tokens are the 256 bytes of UTF-8: each byte is its own id."""
+    alphabet = _byte_characters()
+    tokenizer = Tokenizer(models.BPE(vocab={character: byte for byte, character in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _byte_characters() -> list[str]:
+    """How a byte-level tokenizer writes each byte: printable Latin-1 as it is, the others, in order, from U+0100 on (GPT-2)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (chr(code) for code in range(0x100, 0x200))
+    return [chr(byte) if byte in printable else next(others) for byte in range(256)]
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """All texts as one int64 array of ids, paragraph by paragraph so that long books stay cheap to tokenise."""
+    if tokenizer.to_str() == byte_tokenizer().to_str():
+        return np.frombuffer("".join(texts).encode(), np.uint8).astype(np.int64)
     pieces = [piece for text in texts for piece in text.splitlines(keepends=True)]
     if not pieces:
         return np.empty(0, np.int64)

@@ -20,11 +20,12 @@ from ..errors import CheckpointError, ConfigError, reason_of
 from ..files import write_atomically
 from ..json_files import decode
 from .architecture import Architecture
-from .architectures import build_model
+from .architectures import OwnModel, build_model
 from .checkpoint import read_config, save_checkpoint
 from .compute import training_flops_per_token
 from .config import ModelConfig
-from .text import encode, read_texts, train_tokenizer
+from .dynamic.model import Dynamic
+from .text import byte_tokenizer, encode, read_texts, train_tokenizer
 
 Ids = npt.NDArray[np.int64]
 _START_AGAIN = "remove it to start again, or choose another directory"
@@ -32,6 +33,9 @@ _START_AGAIN = "remove it to start again, or choose another directory"
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train; everything that changes the result.
+
+    With a `cooldown` the learning rate stays at its peak until this share of the steps is left, and falls along a line to a
+    hundredth over those: so far a run does not depend on how many steps it will have, unlike along a cosine.
 
     `bf16` autocast pays only on CPUs with AVX512-BF16 or AMX: without them it is many times slower than fp32.
 
@@ -49,6 +53,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     eval_every: int = 250
     seed: int = 0
     bf16: bool = False
+    cooldown: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "context", "eval_every"):
@@ -56,6 +61,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"the learning rate is {self.learning_rate}, expected more than 0 and finite")
+        if self.cooldown is not None and not 0 < self.cooldown <= 1:
+            raise ConfigError(f"the cooldown is {self.cooldown}, expected a share of the steps, above 0 and at most 1")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"the seed is {self.seed}, expected 0 to 2^63 - 1")
 
@@ -82,9 +89,12 @@ class TrainReport(msgspec.Struct, kw_only=True):
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine down to a tenth."""
+    """Linear warm-up, then a cosine down to a tenth, or a constant and a cooldown."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.cooldown is not None:
+        left = (settings.steps - step) / max(settings.cooldown * settings.steps, 1)
+        return settings.learning_rate * min(1.0, max(left, 0.01))
     done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -94,6 +104,12 @@ def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
     rng = np.random.default_rng((settings.seed, step))
     starts = rng.integers(0, len(data) - settings.context, settings.batch)
     return torch.from_numpy(np.stack([data[start : start + settings.context + 1] for start in starts]))
+
+
+def forward_to_train(model: OwnModel, ids: Tensor) -> Tensor:
+    """Ids `[B, L]` -> logits `[B, L, V]`; a model that decides its schedule does so as it must to learn it."""
+    logits: Tensor = model.forward_to_train(ids) if isinstance(model, Dynamic) else model(ids)
+    return logits
 
 
 @torch.no_grad()
@@ -195,7 +211,7 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.settings)
         ids = batch_at(self.step, self.train_ids, self.settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits = self.model(ids[:, :-1])
+            logits = forward_to_train(self.model, ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -275,11 +291,15 @@ def _differences(there: msgspec.Struct, asked: msgspec.Struct) -> list[str]:
     return [f"{name} is {old!r} there, {new!r} was asked for" for name, old, new in pairs if old != new]
 
 
-def tokenizer_for(train: list[Path], vocab_size: int, path: Path | None) -> Tokenizer:
-    """Load the tokenizer at `path`, or train one of `vocab_size` tokens on the training text."""
-    if path is None:
+def tokenizer_for(train: list[Path], vocab_size: int, given: str | Path | None) -> Tokenizer:
+    """The tokenizer of a path, that of `"bytes"`, or one of `vocab_size` tokens trained on the training text.
+
+    Raises:
+        ConfigError: the file is no tokenizer, or has ids that the vocabulary has not.
+    """
+    if given is None:
         return train_tokenizer(read_texts(train), vocab_size)
-    tokenizer = _read_tokenizer(path)
+    tokenizer = byte_tokenizer() if given == "bytes" else _read_tokenizer(Path(given))
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= vocab_size:
         raise ConfigError(f"the tokenizer has ids up to {largest}, the model's vocabulary {vocab_size} tokens")

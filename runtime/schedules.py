@@ -6,13 +6,13 @@ they fire otherwise; run by one schedule, the second cause is gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import ClockSpec
+from ..contract import BEGINNING, ClockSpec, StageSpec
 from .rows import Ids
 
 
@@ -42,6 +42,23 @@ class Decisions:
         return found
 
     @property
+    def ends(self) -> Ids:
+        """The tokens that made a boundary, int64 `[boundaries]`."""
+        found: Ids = self.tokens[self.made]
+        return found
+
+    @property
+    def flips(self) -> Ids:
+        """Which rows' values say otherwise than what was followed, int64 `[flips]`."""
+        found: Ids = np.flatnonzero(self.made != self.wanted)
+        return found
+
+    def until(self, token: int) -> Decisions:
+        """The rows of tokens before this one."""
+        count = int(np.searchsorted(self.tokens, token))
+        return Decisions(self.tokens[:count], self.values[:count], self.made[:count], self.wanted[:count])
+
+    @property
     def tokens_per_boundary(self) -> float:
         """On average; infinite if there was none."""
         made = int(self.made.sum())
@@ -50,3 +67,28 @@ class Decisions:
 
 Schedule = Mapping[ClockSpec, Decisions]
 """Of a sequence, by clock."""
+
+
+def cause_of(spec: StageSpec, firing: int, schedule: Schedule) -> int:
+    """The token that causes a firing, by its stride or by what was decided; the beginning, where there is none yet."""
+    if spec.clock is None:
+        return spec.fired_by(firing)
+    boundary = firing - spec.begins_ahead
+    return BEGINNING if boundary < 0 else int(schedule[spec.clock].ends[boundary])
+
+
+def firings_of(spec: StageSpec, tokens: int, schedule: Schedule) -> int:
+    """How often the first so many tokens fired a stage, all of which the schedule has seen."""
+    if spec.clock is None:
+        return spec.firings_within(tokens)
+    return spec.begins_ahead + int((schedule[spec.clock].ends < tokens).sum())
+
+
+def clocks_of(specs: Sequence[StageSpec]) -> tuple[ClockSpec, ...]:
+    """The clocks by which the data decides, each once, in dataflow order; none: all stages fire by a fixed stride."""
+    return tuple(dict.fromkeys(spec.clock for spec in specs if spec.clock is not None))
+
+
+def differing(one: Decisions, other: Decisions) -> int:
+    """Tokens at which only one of them makes a boundary."""
+    return len(np.setxor1d(one.ends, other.ends, assume_unique=True))

@@ -12,6 +12,7 @@ from ...bundle import Bundle
 from ...calibration.text import Texts
 from ...errors import ConfigError, EquivalenceError
 from ...progress import Progress, silent
+from ...runtime.schedules import differing
 from ...runtime.session import Session
 from ...storage import storage_errors
 from .chunks import random_chunks
@@ -20,6 +21,7 @@ from .systems import System, pair_of, token_ids
 from .teacher_forcing import Ids, Recording, compare_forced, logits_place, record
 
 SYSTEM = "the system"
+OWN = "the system, own schedule"
 _SEED = 20211026
 
 
@@ -27,11 +29,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """How far one place is from the reference.
 
     Attributes:
-        name: a stage, a cut inside one, or `"the system"`, whose stages are fed with what it computes itself.
+        name: a stage, a cut inside one, or `"the system"`, whose stages are fed with what it computes itself; where the data
+            decides, it fires as the reference does, and `"the system, own schedule"` as its own values say.
         decoded: in what calls.
         firings: that were compared; for the system tokens.
         max_error, mean_error: of the reference's largest magnitude there.
-        where: the first place beyond the tolerance; None: there is none.
+        where: the first place beyond the tolerance; None: there is none, or, on its own schedule, nothing to hold it to.
+        flips: of a system on its own schedule: at so many tokens it makes a boundary where the reference makes none, or none
+            where that makes one.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     max_error: float
     mean_error: float
     where: str | None = None
+    flips: int | None = None
 
 
 class CompareReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +97,8 @@ def compare(
     """Compare two systems that decode the same ids, token by token and in random chunks.
 
     Every stage of the second is fed with the rows of the first, so that an error is charged to the stage that makes it. Then
-    it runs on its own rows, and its logits are compared.
+    it runs on its own rows, and its logits are compared. Where the data decides when stages fire, all of this is by the
+    schedule of the first; then the second runs by its own, and where it fires otherwise is counted.
 
     Args:
         bundle: the reference.
@@ -164,6 +171,8 @@ def differences(
         if has_logits:
             report(f"{way}, as a system", 3 * index + 2, 3 * len(ways))
             systems.append(_of_system(way, other(), expected, ids, chunks, tolerance))
+            if expected.schedule:
+                systems.append(_on_own_schedule(way, other(), expected, ids, chunks))
     report("done", 3 * len(ways), 3 * len(ways))
     return [found for both in zip(*stages, strict=True) for found in both], systems
 
@@ -184,8 +193,19 @@ def _of_system(
     """Of what the last stage gives: its logits."""
     found = Comparison(SYSTEM, tolerance, expected.magnitude(-1))
     with session:
+        session.follow(expected.schedule)
         found.add(record(session, ids, chunks).outputs[-1], expected.outputs[-1], partial(logits_place, 0), axis=1)
     return _difference(found, way, ids.shape[1])
+
+
+def _on_own_schedule(way: str, session: Session, expected: Recording, ids: Ids, chunks: Sequence[int]) -> Difference:
+    """What it costs that rounding moves boundaries, and how many it moves: no tolerance can be asked of that."""
+    found = Comparison(OWN, None, expected.magnitude(-1))
+    with session:
+        own = record(session, ids, chunks)
+    found.add(own.outputs[-1], expected.outputs[-1], partial(logits_place, 0), axis=1)
+    flips = sum(differing(own.schedule[clock], decided) for clock, decided in expected.schedule.items())
+    return msgspec.structs.replace(_difference(found, way, ids.shape[1]), flips=flips)
 
 
 def _difference(found: Comparison, way: str, firings: int) -> Difference:

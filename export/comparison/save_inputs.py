@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, open_bundle
+from ...contract import read_tensors
 from ...errors import BackendUnavailable, ConfigError, install
 from ...files import write_atomically
 from ...runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 from ...runtime.rows import Array, Block
+from ...runtime.schedules import clocks_of
 from ...runtime.session import Session
 from .portable_engines import portable_engines
-from .systems import token_ids
+from .systems import expected_period, token_ids
 
 PREFILL, DECODE = "prefill", "decode"
 TOLERANCES = {"fp32": 1e-4}
@@ -35,7 +37,8 @@ def save_inputs(
 ) -> tuple[str, ...]:
     """Decode the beginning of a text on the portable graphs, and write what their stages read and gave.
 
-    The prefill is the first call in which a stage fires; the decode step the last single token that fires it.
+    The prefill is the first call in which a stage fires; the decode step the last single token that fires it. A stage whose
+    firings the data decides may fire in no decode step: then there are no files of one.
 
     Args:
         bundle: whose stage graphs run.
@@ -54,9 +57,11 @@ def save_inputs(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     ids = token_ids(opened, texts, tokens)
     engines = [_Watched(engine) for engine in portable_engines(opened)]
-    period = max(engine.spec.stride for engine in engines)
+    specs = [engine.spec for engine in engines]
+    # Every stage fires once more in a period; where the data decides, it may be later than expected.
+    period = ids.shape[1] // 2 if clocks_of(specs) else expected_period(specs)
     with Session(engines, opened.manifest.model, 1, ids.shape[1]) as session:
-        begin = ids.shape[1] - period  # every stage fires once more in a period
+        begin = ids.shape[1] - period
         session.advance(ids[:, :begin])
         for position in range(begin, ids.shape[1]):
             session.advance(ids[:, position : position + 1])
@@ -94,10 +99,13 @@ class _WatchedStage(OnnxRuntimeStage):
         """As `BoundStage.run`."""
         read = self._state("past_key_values.")
         read |= {given.name: np.array(cache) for given, cache in zip(self._spec.borrows, self._borrowed, strict=True)}
-        read |= {name: np.array(block.array) for name, block in zip(self._spec.names(), inputs, strict=True)}
+        given = zip(read_tensors(self._spec), inputs, strict=True)
+        read |= {tensor.name: np.array(block.array) for tensor, block in given}
         if logit_rows is not None:
             read["logit_rows"] = np.array(logit_rows.array)
         super().run(first, firings, inputs, output, logit_rows)
+        if self._spec.clock is not None and self._spec.begins_ahead and first == 0 and firings == 1:
+            return  # before the first token there is nothing to read
         read |= {name: np.array(array) for name, array in self._counters.fixed.items()}  # set for this call
         read["rows"] = np.arange(first, first + firings, dtype=np.int64)[None]
         gave = {self._spec.output: np.array(output.array), **self._state("present.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from ...bundle import Bundle, open_bundle
 from ...calibration.text import Texts, as_texts, read_ids
+from ...contract import StageSpec
 from ...errors import ConfigError
 from ...runtime.decoder_factory import Engines
 from ...runtime.engines.onnxruntime_library import shared_threads
@@ -76,11 +78,13 @@ def pair_of(
 def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     """Ids `[1, T]` over at least two whole periods of firing: the beginning of a text, or random.
 
+    Where the data decides, a period is what a clock expects.
+
     Raises:
         ConfigError: fewer or more tokens than that takes or the context has; text that can't be read.
     """
     model = bundle.manifest.model
-    period = max(entry.spec.stride for entry in bundle.manifest.stages)
+    period = expected_period([entry.spec for entry in bundle.manifest.stages])
     least = min(2 * period, model.context)
     length = min(model.context, max(2 * period + 3, 61)) if tokens is None else tokens  # by default a multiple of nothing
     if not least <= length <= model.context:
@@ -94,6 +98,11 @@ def token_ids(bundle: Bundle, texts: Texts, tokens: int | None) -> Ids:
     if len(ids) < (wanted := least if tokens is None else tokens):
         raise ConfigError(f"the text has {len(ids)} tokens, expected at least {wanted}; give more text")
     return ids[None]
+
+
+def expected_period(specs: Sequence[StageSpec]) -> int:
+    """Tokens after which every stage has fired; where the data decides, as its clock expects."""
+    return math.ceil(max(spec.tokens_per_firing for spec in specs))
 
 
 def _threads(target: str) -> int | None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...contract import StageSpec, leads_of
 from ...runtime.rows import Array
+from ...runtime.schedules import Schedule, cause_of
 from ...runtime.session import Session
 from .chunks import spans
 from .errors import Comparison
@@ -26,9 +27,10 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recording:
-    """What a system gave while it decoded: by stage, rows `[lead + rows, B, D]` or logits `[B, T, V]`."""
+    """What a system gave while it decoded: by stage, rows `[lead + rows, B, D]` or logits `[B, T, V]`; and when it fired."""
 
     outputs: tuple[Array, ...]
+    schedule: Schedule
 
     def magnitude(self, stage: int) -> float:
         """The largest of a stage's values, never 0."""
@@ -39,13 +41,13 @@ def record(session: Session, ids: Ids, chunks: Sequence[int]) -> Recording:
     """Decode ids `[B, T]` in calls of so many tokens."""
     logits = np.concatenate([session.advance(ids[:, start:end]) for start, end in spans(chunks)], axis=1)
     rows = (session.decoder.rows(stage, session.position) for stage in range(len(session.specs)))
-    return Recording(tuple(logits if given is None else given for given in rows))
+    return Recording(tuple(logits if given is None else given for given in rows), session.schedule)
 
 
 def compare_forced(
     session: Session, reference: Recording, ids: Ids, chunks: Sequence[int], comparisons: Sequence[Comparison]
 ) -> dict[str, int]:
-    """Decode the same ids in the same calls on the reference's rows; returns the firings of each stage.
+    """Decode the same ids in the same calls on the reference's rows and by its schedule; returns the firings of each stage.
 
     Args:
         session: of the other system, at position 0.
@@ -56,6 +58,7 @@ def compare_forced(
     """
     forced = _Forced(session, reference, comparisons)
     session.observer = forced.after_stage
+    session.follow(reference.schedule)
     for start, end in spans(chunks):
         logits = session.advance(ids[:, start:end])
         for index in _heads(session.specs):
@@ -76,12 +79,13 @@ class _Forced:
         """As `Observer`: compare what the stage gave, then put the reference's rows in its place."""
         first, index = self.fired[spec.name], self._index[spec.name]
         self.fired[spec.name] += firings
-        rows = self._decoder.rows(index, spec.fired_by(first + firings - 1) + 1)
+        schedule = self._reference.schedule
+        rows = self._decoder.rows(index, cause_of(spec, first + firings - 1, schedule) + 1)
         if rows is None:
             return
         lead, expected = self._leads[spec.name], self._reference.outputs[index][: len(rows)]
         new = lead + first * spec.output_rows
-        place = partial(_row_place, spec, first * spec.output_rows)
+        place = partial(_row_place, spec, schedule, first * spec.output_rows)
         self._comparisons[index].add(rows[new:], expected[new:], place, axis=0)
         self._decoder.write_rows(index, expected)
 
@@ -90,9 +94,9 @@ def _heads(specs: Sequence[StageSpec]) -> Iterator[int]:
     return (index for index, spec in enumerate(specs) if spec.output == "logits")
 
 
-def _row_place(spec: StageSpec, first: int, index: int) -> str:
+def _row_place(spec: StageSpec, schedule: Schedule, first: int, index: int) -> str:
     row = first + index
-    return f"{spec.place_of(row // spec.output_rows)}, row {row}"
+    return f"token {cause_of(spec, row // spec.output_rows, schedule)}, row {row}"
 
 
 def logits_place(first: int, index: int) -> str:

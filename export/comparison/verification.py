@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
@@ -26,16 +25,19 @@ from ...runtime.decoder_factory import Engines
 from ...runtime.engines.base import Engine
 from ...runtime.preflight import require_whole
 from ...runtime.resident import ResidentEngines
-from ...runtime.rows import Array
+from ...runtime.rows import Array, Ids
+from ...runtime.schedules import Schedule, clocks_of
 from ...runtime.session import Session
 from ...storage import storage_errors
 from ..graphs.dialect import dialect_named
 from ..graphs.own_modules import line_of
+from .boundaries import BoundaryChecks, schedule_of
 from .chunks import random_chunks, spans
 from .errors import TOLERANCE, Comparison
 from .paired import NamedEngine, PairedEngine, RunError
 from .portable_engines import portable_engines
 from .probe import Probe, Surroundings, room_from, run_probe
+from .systems import expected_period
 from .teacher_forcing import compare_forced, record
 from .torch_engine import TorchEngine
 from .verify_report import Check, Coverage, VerifyReport
@@ -64,6 +66,8 @@ def verify(
     In order: the model cut into stages; the weights of each portable graph and engine, number by number; in several chunkings
     and at the last positions each portable graph and each engine of `target`, both fed with PyTorch's own rows; and the running
     system's logits, over the whole context where that takes seconds. `report.coverage` says how much of the model that was.
+    Where the data decides when stages fire, logits are compared on the schedule of PyTorch's stages, and when the system fires
+    by itself with that (`BoundaryChecks`); `report.clocks` says which tokens are too close to call.
     The report is also written to `reports/verify.json` in the bundle, if it can be. PyTorch runs on one thread meanwhile.
 
     Raises:
@@ -89,9 +93,10 @@ def verify(
         bundle=str(opened.path),
         checkpoint=source,
         tokens=job.short.ids.shape[1],
-        batch=_BATCH,
+        batch=job.batch,
         checks=tuple(checks),
         coverage=job.coverage(),
+        clocks=job.boundaries.report(),
     )
     data = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
     keep(opened.path / "reports" / "verify.json", data, "the report of verify")
@@ -101,22 +106,26 @@ def verify(
 
 
 class _Sequence(NamedTuple):
-    """Ids `[B, T]` and what the model's full forward makes of them."""
+    """Ids `[B, T]`, what the model's full forward makes of them, and when its stages fire, where the data decides."""
 
-    ids: npt.NDArray[np.int64]
+    name: str
+    ids: Ids
     logits: Array
+    schedule: Schedule
 
     @staticmethod
-    def of(model: Architecture, ids: npt.NDArray[np.int64]) -> _Sequence:
+    def of(name: str, model: Architecture, ids: Ids, reference: Sequence[Engine], info: ModelInfo) -> _Sequence:
         try:
             with torch.no_grad():
-                return _Sequence(ids, model(torch.from_numpy(ids)).numpy())
+                logits = model(torch.from_numpy(ids)).numpy()
         except Exception as error:  # a model's own code may raise any
             line = line_of(error)
             raise EquivalenceError(
                 f"the forward of {model.describe().architecture} failed on ids of shape {list(ids.shape)}: {reason_of(error)}"
                 + (f", at {line}" if line else "")
             ) from error
+        decides = any(engine.spec.clock is not None for engine in reference)
+        return _Sequence(name, ids, logits, schedule_of(reference, info, ids, logits) if decides else {})
 
 
 _Job = Callable[[], list[Check]]
@@ -136,12 +145,15 @@ class _Verification:
         self.stages: Sequence[Stage] = self.model.stages()
         self.specs: Sequence[StageSpec] = [stage.spec for stage in self.stages]
         self.reference = [NamedEngine(TorchEngine(stage)) for stage in self.stages]
+        self.batch = 1 if clocks_of(self.specs) else _BATCH  # several sequences of a session fire in step
+        self.boundaries = BoundaryChecks(self.specs)
         self.context = max(described.context, described.max_positions or 0)
-        self.short = _Sequence.of(self.model, _short_ids(self.specs, described.vocab_size, described.context))
-        self.long: _Sequence | None = None
+        read = partial(_Sequence.of, model=self.model, reference=self.reference, info=self.info)
+        ids = _short_ids(self.specs, described.vocab_size, described.context)[: self.batch]
+        self.short, self.long = read("the short text", ids=ids), None
         work, logits = self.info.parameters * described.context, described.vocab_size * described.context
         if work <= _MOST_WORK and logits <= _MOST_LOGITS:
-            self.long = _Sequence.of(self.model, _long_ids(described.vocab_size, described.context))
+            self.long = read("the long text", ids=_long_ids(described.vocab_size, described.context))
         self.weighed: dict[str, Weighed] = {}
         self.positions = 0  # that the system ran on
 
@@ -197,6 +209,8 @@ class _Verification:
         if self.long is not None:
             name = f"the {target} system, the whole context"
             yield "system, the whole context", partial(self._system, name, compiled, self.long, [self.long.ids.shape[1]])
+        if clocks_of(self.specs):
+            yield "boundaries", self.boundaries.checks
 
     def _split(self, singles: Sequence[int]) -> list[Check]:
         """The stages against the full forward; where they differ, the stage that depends on how it is called is named."""
@@ -211,9 +225,9 @@ class _Verification:
     def _blamed(self, singles: Sequence[int]) -> str | None:
         """The first stage whose rows are others token by token than in one call."""
         ids = self.short.ids
-        whole = record(Session(self.reference, self.info, _BATCH), ids, [ids.shape[1]])
+        whole = record(Session(self.reference, self.info, self.batch), ids, [ids.shape[1]])
         comparisons = [Comparison(spec.name, TOLERANCE) for spec in self.specs]
-        compare_forced(Session(self.reference, self.info, _BATCH), whole, ids, singles, comparisons)
+        compare_forced(Session(self.reference, self.info, self.batch), whole, ids, singles, comparisons)
         for found in comparisons:
             if found.where is not None:
                 return f'stage "{found.name}" gives other rows token by token than in one call, first for {found.where}'
@@ -238,7 +252,7 @@ class _Verification:
     def _compare_stages(self, kind: str, engines: Sequence[Engine], chunks: Sequence[int]) -> list[Check]:
         comparisons = self._comparisons(kind)
         paired = [PairedEngine(*trio) for trio in zip(self.reference, engines, comparisons, strict=True)]
-        session = Session(paired, self.info, _BATCH)
+        session = Session(paired, self.info, self.batch)
         for start, end in spans(chunks):
             session.advance(self.short.ids[:, start:end])
         return [_check(comparison) for comparison in comparisons]
@@ -264,13 +278,26 @@ class _Verification:
         ids = sequence.ids[:rows, : session.capacity]  # of engines that were built for less than the context
         self.positions = self.positions if engines is self.reference else max(self.positions, ids.shape[1])
         last = self.specs[-1].name
+        session.follow(sequence.schedule)
         for start, end in spans(chunks):
             if start >= ids.shape[1]:
                 break
             logits = session.advance(ids[:, start:end])
             expected = sequence.logits[:rows, start : start + logits.shape[1]]
             comparison.add(logits, expected, partial(_logits_place, last, start), axis=1)
+        if sequence.schedule:
+            self._decide_alone(name, session, sequence, ids, chunks)
         return [_check(comparison)]
+
+    def _decide_alone(self, name: str, session: Session, sequence: _Sequence, ids: Ids, chunks: Sequence[int]) -> None:
+        """The same calls again on the system's own schedule, which is held to that of PyTorch's stages."""
+        forced = session.schedule
+        session.reset()
+        session.follow(None)
+        for start, end in spans(chunks):
+            if start < ids.shape[1]:
+                session.advance(ids[:, start:end])
+        self.boundaries.add(name, sequence.name, forced, session.schedule, sequence.schedule)
 
 
 _GRAPH = "ONNX graph"
@@ -310,6 +337,7 @@ def _logits_place(stage: str, start: int, row: int) -> str:
 
 
 def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
+    """Raise EquivalenceError if they are of other sizes, or decide by other rules when stages fire."""
     described = model.describe()
     found = (described.hierarchy, described.vocab_size, described.dim)
     info = bundle.manifest.model
@@ -320,14 +348,22 @@ def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
             f"expected {expected}; give the checkpoint that was converted"
         )
 
+    expected_clocks = clocks_of([entry.spec for entry in bundle.manifest.stages])
+    clocks = clocks_of([stage.spec for stage in model.stages()])
+    if clocks != expected_clocks:
+        raise EquivalenceError(
+            f"{source} decides otherwise when stages fire than {bundle.path}: got {clocks}, expected {expected_clocks}; "
+            "give the checkpoint that was converted, or convert it again"
+        )
 
-def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> npt.NDArray[np.int64]:
+
+def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> Ids:
     """Two sequences over at least two whole periods of firing, and a length that is a multiple of nothing."""
-    length = min(context, max(2 * max(spec.stride for spec in specs) + 3, 61))
+    length = min(context, max(2 * expected_period(specs) + 3, 61))
     return np.random.default_rng(_SEED).integers(0, vocab_size, (_BATCH, length))
 
 
-def _long_ids(vocab_size: int, context: int) -> npt.NDArray[np.int64]:
+def _long_ids(vocab_size: int, context: int) -> Ids:
     """One sequence as long as the context, which repeats no id before it has had all."""
     rounds = -(-context // vocab_size)
     rng = np.random.default_rng(_SEED)

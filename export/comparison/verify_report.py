@@ -8,13 +8,17 @@ import msgspec
 
 from ...errors import EquivalenceError
 
-Kind = Literal["values", "weights", "run"]
+Kind = Literal["values", "weights", "run", "boundaries"]
+CLEAR = 2.0
+"""A margin of so many of the largest errors can't be rounding: the values of two systems are no farther apart than one."""
+_SHOWN = 3
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison; `where` names the first place that differs by more than the tolerance.
 
-    `kind` is what was compared: the values that a run gives, or weights; of a `run` that failed there is nothing to compare.
+    `kind` is what was compared: the values that a run gives, weights, or when stages fire, where the error is the largest
+    margin of a decision that came out otherwise; of a `run` that failed there is nothing to compare.
     """
 
     name: str
@@ -55,8 +59,57 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         return f"compared one by one: {graphs}, {engines}; {run}"
 
 
+class CloseCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision that rounding may turn: the token, PyTorch's value for it, and how far that is from the threshold."""
+
+    sequence: str
+    token: int
+    value: float
+    margin: float
+    flipped: bool = False
+
+
+class ClockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How one clock was decided.
+
+    Attributes:
+        stage: whose rows have the values; None: ids of tokens decide, which nothing rounds.
+        threshold: of the values.
+        decisions: rows that may be boundaries, and PyTorch's `boundaries` among them.
+        largest_error: of a value, from PyTorch's.
+        smallest_margin: of a value of PyTorch's; None where no value decides.
+        too_close: the decisions whose margin is below `CLEAR` times the largest error.
+        flips: decisions that came out otherwise in some run of the system; a text that has such a one has two right readings.
+        equal_share: of the boundaries that PyTorch and a system on its own schedule make, those that both make.
+    """
+
+    stage: str | None
+    threshold: float
+    decisions: int
+    boundaries: int
+    largest_error: float
+    smallest_margin: float | None
+    too_close: tuple[CloseCall, ...]
+    flips: int
+    equal_share: float
+
+    def __str__(self) -> str:
+        if self.stage is None:
+            return f"{self.boundaries:,} boundaries by the ids of tokens, {self.equal_share:.2%} of them equal"
+        smallest = "none" if self.smallest_margin is None else f"{self.smallest_margin:.1e}"
+        start = (
+            f'stage "{self.stage}" decides: {self.boundaries:,} boundaries in {self.decisions:,} rows, {self.equal_share:.2%} '
+            f"of them equal; values within {self.largest_error:.1e} of PyTorch's, the smallest margin is {smallest}"
+        )
+        if not self.too_close:
+            return f"{start}; no token is too close to call"
+        shown = ", ".join(f"{call.token} ({call.sequence}, margin {call.margin:.1e})" for call in self.too_close[:_SHOWN])
+        more = f" and {len(self.too_close) - _SHOWN} more" if len(self.too_close) > _SHOWN else ""
+        return f"{start}; too close to call, token {shown}{more}: {self.flips} came out otherwise"
+
+
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify` compared (`reports/verify.json`)."""
+    """What `verify` compared (`reports/verify.json`); `clocks` of a model whose firings the data decides."""
 
     bundle: str
     checkpoint: str
@@ -64,6 +117,7 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
     checks: tuple[Check, ...]
     coverage: Coverage
+    clocks: tuple[ClockReport, ...] = ()
 
     @property
     def first_failure(self) -> Check | None:
@@ -81,6 +135,11 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
             raise EquivalenceError(
                 f"{failed.name} are not those it was made from: {failed.where}; "
                 f"largest error {failed.max_abs_error:.2e}, expected 0; convert the checkpoint again"
+            )
+        if failed.kind == "boundaries":
+            raise EquivalenceError(
+                f"{failed.name} are not PyTorch's: {failed.where}; largest margin {failed.max_abs_error:.2e}, expected at most "
+                f"{failed.tolerance:.1e}, {CLEAR:g} times the largest error of a value: this is no rounding"
             )
         raise EquivalenceError(
             f"{failed.name} differs from PyTorch: {failed.where}; largest error {failed.max_abs_error:.2e}, "

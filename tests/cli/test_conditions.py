@@ -43,7 +43,7 @@ ALWAYS = {
     "bench claims": "names quick threads save json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
-    "learning_rate eval_every seed minutes threads",
+    "learning_rate cooldown bf16 eval_every seed minutes threads",
     "doctor": "json",
     "demo": "directory prompt",
 }

@@ -14,6 +14,7 @@ from specimens import random_model
 from foveal import CheckpointError, ConfigError
 from foveal.models.compute import multiply_adds_per_token
 from foveal.models.config import ModelConfig, head_dim_of
+from foveal.models.dynamic.model import Dynamic
 from foveal.models.readers.loading import load_model
 from foveal.models.text import encode, read_texts, train_tokenizer
 from foveal.models.train import Trainer, TrainReport, TrainSettings, learning_rate, tokenizer_for
@@ -160,6 +161,7 @@ def test_a_text_without_a_character(text: Path, tmp_path: Path) -> None:
             ("learning_rate", value, "the learning rate is .*, expected more than 0")
             for value in (0.0, -1.0, math.nan, math.inf)
         ),
+        *(("cooldown", value, f"the cooldown is {value}, expected a share") for value in (0.0, 1.5, math.nan)),
         ("seed", -1, "the seed is -1, expected 0 to"),
     ],
 )
@@ -209,6 +211,41 @@ def test_the_tokenizer_encodes_anything(text: Path) -> None:
     tokenizer = train_tokenizer(read_texts([text]), 300)
     strange = "\tÆsop’s 🦊\n日本\n"
     assert tokenizer.decode(encode(tokenizer, [strange]).tolist()) == strange
+
+
+def test_bytes_are_tokens(text: Path) -> None:
+    """Each is its own id, whatever it is part of, and two texts lie one after the other as they are."""
+    tokenizer = tokenizer_for([text], 256, "bytes")
+    strange = "\tÆsop’s 🦊\n日本\x00\x7f\n"
+    ids = list(strange.encode())
+    assert tokenizer.encode(strange, add_special_tokens=False).ids == ids
+    assert tokenizer.decode(ids) == strange
+    assert encode(tokenizer, [strange, "é"]).tolist() == [*ids, 0xC3, 0xA9]
+    with pytest.raises(ConfigError, match="the tokenizer has ids up to 255, the model's vocabulary 200 tokens"):
+        tokenizer_for([text], 200, "bytes")
+
+
+def test_a_model_of_bytes_that_learns_when_to_fire(text: Path, tmp_path: Path) -> None:
+    """Its middle fires at the wanted rate on text that it was not trained on, and the checkpoint says so."""
+    config = msgspec.structs.replace(
+        CONFIG, architecture="dynamic", hierarchy="1@1 1@~4 1@1", vocab_size=256, positions="rotary"
+    )
+    settings = msgspec.structs.replace(SETTINGS, steps=120, eval_every=60, cooldown=0.25)
+    report = Trainer(config, settings, tokenizer_for([text], 256, "bytes"), [text], [text], tmp_path / "run").run()
+    assert report.curve[-1].valid_loss_nats < report.curve[0].valid_loss_nats < math.log(256)
+    assert report.curve[-1].valid_bits_per_byte == pytest.approx(report.curve[-1].valid_loss_nats / math.log(2))
+    model = load_model(tmp_path / "run").model
+    assert isinstance(model, Dynamic)
+    ids = torch.from_numpy(encode(tokenizer_for([text], 256, "bytes"), read_texts([text]))[:3200].reshape(100, 32))
+    assert 0.15 < model.boundaries(ids).float().mean() < 0.35
+
+
+def test_a_cooldown() -> None:
+    """The rate stays, and falls along a line: so far a run does not depend on how long it will be."""
+    short, long = (TrainSettings(steps=steps, warmup_steps=10, learning_rate=1.0, cooldown=0.25) for steps in (100, 200))
+    assert [learning_rate(step, short) for step in (0, 10, 75, 80, 90)] == pytest.approx([0.1, 1.0, 1.0, 0.8, 0.4])
+    assert learning_rate(100, short) == pytest.approx(0.01)
+    assert [learning_rate(step, short) for step in range(75)] == [learning_rate(step, long) for step in range(75)]
 
 
 def test_the_schedule() -> None:
