@@ -53,7 +53,8 @@ class Dynamic(nn.Module):
 
     def boundaries(self, ids: Tensor) -> Tensor:
         """Ids `[B, L]`, int64 -> whether each token ends a span, bool `[B, L]`."""
-        return self.predictor(self._first(ids))[:, :, 0] > 0
+        found: Tensor = self.predictor(self._first(ids))[:, :, 0] > 0
+        return found
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids `[B, L]`, int64 -> logits `[B, L, V]`, all at once, no state."""

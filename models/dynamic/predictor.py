@@ -30,11 +30,16 @@ class BoundaryPredictor(nn.Module):
         return y
 
     def forward_to_train(self, rows: Tensor) -> Tensor:
-        """The same with the batch's own bias, in fp32 under autocast, too: rounding would move boundaries."""
+        """The same with the batch's own bias, in fp32 under autocast, too: rounding would move boundaries.
+
+        What all rows have in common has no gradient, for the bias would follow it anywhere: a boundary is good for what it
+        serves almost always, so that all logits would grow, faster than the running mean.
+        """
         with torch.autocast(rows.device.type, enabled=False):
             scores = F.linear(self.norm(rows.float()), self.logit.weight)  # [B, L, 1]
+        mean = scores.mean()
         with torch.no_grad():
             below = scores.numel() - round(scores.numel() / self.tokens_per_firing)
             bias = -scores.flatten().kthvalue(max(below, 1)).values
             self.logit.bias.lerp_(bias[None], _PACE)
-        return scores + bias
+        return scores - mean + (mean.detach() + bias)

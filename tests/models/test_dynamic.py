@@ -147,6 +147,16 @@ class TestTraining:
             assert int((predictor.forward_to_train(rows) > 0).sum()) == 30
         assert abs(int((predictor(rows) > 0).sum()) - 30) <= 1
 
+    def test_what_all_rows_have_in_common_is_not_learned(self) -> None:
+        """The bias would follow it anywhere."""
+        predictor = BoundaryPredictor(24, 1e-5, 4.0)
+        logits = predictor.forward_to_train(torch.randn(2, 20, 24))
+        (logits * (logits > 0)).sum().backward()
+        common, own = predictor.norm.bias.grad, predictor.logit.weight.grad
+        assert common is not None
+        assert own is not None
+        assert common.abs().max() < 1e-5 * own.abs().max()
+
     def test_without_a_share_to_hold_the_forward_is_the_same(self) -> None:
         """Where the kept bias is the batch's own, up to ties at the threshold."""
         model, ids = dynamic(), torch.from_numpy(random_ids(2, 40))
