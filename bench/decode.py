@@ -65,23 +65,15 @@ class Load:
                 f"{self.new_tokens} new tokens; lower one of them"
             )
 
-    def reading(self, model: Model, text: str | None, first_byte: int | None = None) -> Load:
+    def reading(self, model: Model, text: str | None) -> Load:
         """The same with a text, in the model's ids; None: itself.
 
-        Args:
-            model: whose ids.
-            text: to read.
-            first_byte: the id of byte 0, of a model of bytes without a tokenizer.
-
         Raises:
-            ConfigError: the text is shorter than a sequence, or the model has no tokenizer and no first byte is given.
+            ConfigError: the text is shorter than a sequence, or the model has no tokenizer.
         """
         if text is None:
             return self
-        if model.tokenizer is None and first_byte is not None:
-            ids = np.frombuffer(text.encode(), np.uint8).astype(np.int64) + first_byte
-        else:
-            ids = np.array(model.prompt_ids(text), np.int64)
+        ids = np.array(model.prompt_ids(text), np.int64)
         if len(ids) < self.prompt_tokens + self.new_tokens:
             raise ConfigError(
                 f"the text has {len(ids)} tokens, expected at least {self.prompt_tokens + self.new_tokens}: the prompt and the "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..contract import Contract, StageSpec, TensorSpec, contract_of, resident_contract_of
-from ..models.config import ModelConfig
+from ..models.config import Architecture, ModelConfig
+from ..models.dynamic.model import Dynamic
 from ..models.hourglass.model import Hourglass
 
 _HEAD = """# What every stage graph takes and gives
@@ -13,7 +14,8 @@ _HEAD = """# What every stage graph takes and gives
 Written by `python -m foveal.export.contract_docs` from the objects the exporter uses; a test compares the two.
 
 Example: hierarchy `{hierarchy}`, width 256, 8 heads of 32, vocabulary 4096. Letters: B batch, L firings of the stage in this
-call, S capacity of its caches in rows, N rows whose logits are wanted. All four are symbolic in the portable graph.
+call, S capacity of its caches in rows, N rows whose logits are wanted. All four are symbolic in the portable graph. Where the
+data decides what firings read, M is the length of the block of rows that holds all of it, and P that of the longest span.
 
 Rows between stages are time-major, `[rows, B, D]`, so that any run of rows is one contiguous block (docs/adr/0002). `position`
 counts firings of the stage, not tokens. An input and the output it is aliased with may, and on `cpu` do, share one buffer.
@@ -42,14 +44,38 @@ def contract_page() -> str:
         ("Exit: stream and context to logits", nested[4]),
         ("Vanilla: token ids to logits", vanilla[0]),
     ]
+    kinds += [(_DECIDED[spec.name], spec) for spec in _decided()]
     portable = (f"\n## {title} (`{spec.name}`)\n\n{_table(contract_of(spec))}" for title, spec in kinds)
     resident = (f"\n## `{spec.name}`, resident\n\n{_table(resident_contract_of(spec))}" for spec in nested)
     return _HEAD.format(hierarchy=hierarchy) + "".join(portable) + _RESIDENT + "".join(resident)
 
 
+_DECIDED = {
+    "pre": "Where the data decides: the rows whose last column is looked at",
+    "middle": "Fired by those: a span of rows, of any length",
+    "post": "The newest row of what fired",
+}
+
+
+def _decided() -> list[StageSpec]:
+    return [stage.spec for stage in Dynamic(_config("1@1 4@~5 1@1", architecture="dynamic")).stages()]
+
+
 def _stages(hierarchy: str) -> list[StageSpec]:
-    config = ModelConfig(hierarchy=hierarchy, vocab_size=4096, dim=256, heads=8, head_dim=32, ff_dim=1024, max_positions=512)
-    return [stage.spec for stage in Hourglass(config).stages()]
+    return [stage.spec for stage in Hourglass(_config(hierarchy)).stages()]
+
+
+def _config(hierarchy: str, architecture: Architecture = "hourglass") -> ModelConfig:
+    return ModelConfig(
+        architecture=architecture,
+        hierarchy=hierarchy,
+        vocab_size=4096,
+        dim=256,
+        heads=8,
+        head_dim=32,
+        ff_dim=1024,
+        max_positions=512,
+    )
 
 
 def _table(contract: Contract) -> str:

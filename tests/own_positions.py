@@ -15,6 +15,7 @@ from foveal.runtime.rows import Array
 
 CLOSE = 1e-5
 """Products of three rows and of one are summed in another order."""
+_SPAN = 5
 _DTYPES = {"float32": np.float32, "float16": np.float16}
 
 
@@ -52,6 +53,10 @@ def _may_call(spec: StageSpec, first: int, firings: int) -> bool:
 def _check_call(session: ort.InferenceSession, stage: LoweredStage, firings: int, positions: Array) -> None:
     letters = {**stage.sizes, "B": len(positions), "L": firings, "N": 1}
     told = {"position": positions, "offsets": np.arange(firings), "logit_rows": np.array([firings - 1])}
+    for name in stage.spec.names():  # of inputs that read spans: all find theirs at the same places of blocks of their own
+        letters |= {f"M.{name}": _SPAN * firings, f"P.{name}": _SPAN}
+        lengths = np.random.default_rng(1).integers(1, _SPAN + 1, (len(positions), firings))
+        told |= {f"{name}.first": np.arange(firings) * _SPAN, f"{name}.within": np.arange(_SPAN), f"{name}.lengths": lengths}
     feeds = _feeds(stage.contract, letters, told)
     together = session.run(None, feeds)
     for place in range(len(positions)):

@@ -134,9 +134,8 @@ def measure(
     torch.set_num_threads(threads)
     environment, ids = read_environment(), read_bytes(text)
     work = replace(work, text=replace(work, text=ids).sequences(1, VOCABULARY)[0])
-    model = random_original(
-        sizes or BltSizes(), ids[: work.prompt_tokens + work.new_tokens], bytes_per_patch, work.prompt_tokens
-    )
+    assert work.text is not None
+    model = random_original(sizes or BltSizes(), work.text, bytes_per_patch, work.prompt_tokens)
     rates: list[float] = []
     with scratch_directory() as directory:
         runners = [

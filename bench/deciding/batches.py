@@ -99,7 +99,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, all over which the sequences begin")
-    parser.add_argument("--first-byte", type=int, help="the id of byte 0, of a model of bytes without a tokenizer; of BLT 4")
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=1024)
@@ -111,7 +110,7 @@ def main() -> None:
     work, text = Load(given.prompt_tokens, given.new_tokens, given.rounds), read_text(given.text)
     models = [load(path, threads=given.threads) for path in given.bundles]
     command = shlex.join(["python", "-m", "foveal.bench.deciding.batches", *sys.argv[1:]])
-    result = measure([(model, work.reading(model, text, given.first_byte)) for model in models], given.slots, command)
+    result = measure([(model, work.reading(model, text)) for model in models], given.slots, command)
     if given.save is not None:
         write_atomically(given.save, msgspec.json.encode(result))
     if given.json:

@@ -1,12 +1,11 @@
 """A BLT with random weights as transformers makes it, of the published proportions, that ends patches in a given text.
 
-python -m foveal.bench.deciding.original CHECKPOINT --text TEXT.txt [--boundaries fixed:4]
+python -m foveal.bench.deciding.original CHECKPOINT --text TEXT.txt
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,14 +62,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, in whose first bytes patches end")
     parser.add_argument("--bytes", type=int, default=4096, help="that the threshold is set on")
     parser.add_argument("--bytes-per-patch", type=float, default=4.5)
-    parser.add_argument("--boundaries", help='another rule than entropy, such as "fixed:4"')
     given = parser.parse_args()
     text = read_bytes(read_text(given.text))[: given.bytes]
-    model = random_original(BltSizes(), text, given.bytes_per_patch)
-    model.save_pretrained(given.checkpoint)
-    if given.boundaries is not None:
-        path = given.checkpoint / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "boundaries": given.boundaries}, indent=1))
+    random_original(BltSizes(), text, given.bytes_per_patch).save_pretrained(given.checkpoint)
 
 
 def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float, begin: int = 0) -> BltForCausalLM:

@@ -90,7 +90,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, to decode")
-    parser.add_argument("--first-byte", type=int, help="the id of byte 0, of a model of bytes without a tokenizer; of BLT 4")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
@@ -102,7 +101,7 @@ def main() -> None:
     if given.picture is not None:
         require_picture(given.picture)
     model = load(given.bundle, threads=given.threads, overlap=False)
-    work = Load(given.prompt_tokens, given.new_tokens, given.rounds).reading(model, read_text(given.text), given.first_byte)
+    work = Load(given.prompt_tokens, given.new_tokens, given.rounds).reading(model, read_text(given.text))
     command = shlex.join(["python", "-m", "foveal.bench.deciding.steps", *sys.argv[1:]])
     result = measure(model, work, command)
     if given.save is not None:

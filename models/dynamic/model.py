@@ -64,12 +64,14 @@ class Dynamic(nn.Module):
     def forward_to_train(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The logits with as many boundaries as are wanted, of the batch as a whole, and what to add to their loss.
 
-        That is how far the estimates of entropies are off, a number; the kept threshold follows the batch's.
+        That is how far the estimates of entropies are off, but for their mean, which means nothing to a threshold that follows
+        the batch's; a number.
         """
         rows = self._first(ids)
         estimates = self.predictor.estimate(rows)
         logits = self._rest(rows, self._ends(estimates + self.predictor.aim(estimates)))
-        return logits, _WEIGHT * F.mse_loss(estimates, entropies(logits))
+        found = entropies(logits)
+        return logits, _WEIGHT * F.mse_loss(estimates - estimates.mean(), found - found.mean())
 
     @torch.no_grad()
     def aim(self, ids: Tensor) -> None:
@@ -82,7 +84,8 @@ class Dynamic(nn.Module):
         return rows
 
     def _ends(self, boundary_logits: Tensor) -> Tensor:
-        return boundary_logits[:, :, 0] > 0
+        found: Tensor = boundary_logits[:, :, 0] > 0
+        return found
 
     def _rest(self, rows: Tensor, boundaries: Tensor) -> Tensor:
         null = self.null.expand(len(rows), 1, -1)

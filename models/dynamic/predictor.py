@@ -13,9 +13,9 @@ _PACE = 0.1
 class BoundaryPredictor(nn.Module):
     """Rows to one logit each, linearly behind a norm (the rows of a pre-norm tower have none); above 0 is a boundary.
 
-    Without its bias it is an estimate of how uncertain the whole model will be of the next token, the entropy in nats, learned
-    from what it turns out to be. The bias is no weight: in training it is where the wanted share of the batch's rows is above 0,
-    and what is kept is a running mean of that.
+    Without its bias it is an estimate of how uncertain the whole model will be of the next token, the entropy in nats but for a
+    constant, learned from what it turns out to be. The bias is no weight: in training it is where the wanted share of the
+    batch's rows is above 0, and what is kept is a running mean of that.
     """
 
     def __init__(self, dim: int, norm_eps: float, tokens_per_firing: float) -> None:

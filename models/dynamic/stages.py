@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ...contract import ClockSpec, Fires, InputSpec, StageSpec
-from ..architecture import Stage, StageModule, count_parameters
+from ..architecture import Stage, count_parameters
 from ..cache import State
+from ..config import ModelConfig
 from ..layers.embed import Embed
 from ..layers.head import Head
 from ..layers.stack import Stack
 from ..spans import Spans
 from .predictor import BoundaryPredictor
-
-if TYPE_CHECKING:
-    from .model import Dynamic
 
 
 class Pre(nn.Module):
@@ -65,7 +63,21 @@ class Post(nn.Module):
         return y
 
 
-def dynamic_stages(model: Dynamic) -> list[Stage]:
+class Parts(Protocol):
+    """What a model is made of."""
+
+    config: ModelConfig
+    tokens_per_firing: float
+    embed: Embed
+    pre: Stack
+    predictor: BoundaryPredictor
+    middle: Stack
+    null: nn.Parameter
+    post: Stack
+    head: Head
+
+
+def dynamic_stages(model: Parts) -> list[Stage]:
     """The stages of a model, which share its weights."""
     dim, row = model.config.dim, model.config.dim + 1
     clock = ClockSpec(stage="pre", tokens_per_firing=model.tokens_per_firing)
@@ -83,7 +95,7 @@ def dynamic_stages(model: Dynamic) -> list[Stage]:
 
 def _stage(
     name: str,
-    module: StageModule,
+    module: nn.Module,
     stack: Stack,
     inputs: tuple[InputSpec, ...],
     width: int,

@@ -22,9 +22,11 @@ def result(store: Store) -> BatchesResult:
     """Four sequences of a BLT whose patches end by entropy, and of one whose patches have four bytes."""
     models = []
     for rule in ("entropy", "fixed:4"):
-        made = store.once(f"batches-{rule[:5]}", lambda to, rule=rule: convert_model(random_model(rule), to))
+        made = store.once(
+            f"batches-{rule[:5]}", lambda to, rule=rule: convert_model(random_model(rule), to, tokenizer="bytes+4")
+        )
         model = load(made, threads=1)
-        models.append((model, Load(12, 24, 2).reading(model, TEXT, 4)))
+        models.append((model, Load(12, 24, 2).reading(model, TEXT)))
     return measure(models, 4, "test")
 
 
@@ -65,4 +67,5 @@ def test_it_survives_json_and_is_shown(result: BatchesResult) -> None:
     assert msgspec.json.decode(msgspec.json.encode(result), type=BatchesResult) == result
     console = Console(width=160, record=True)
     show(result, console)
-    assert all(f"batches-fixed, {phases}" in console.export_text() for phases in ("aligned", "staggered"))
+    text = console.export_text()
+    assert all(f"batches-fixed, {phases}" in text for phases in ("aligned", "staggered"))

@@ -12,7 +12,7 @@ from programs import TOKENS, stage
 from rich.console import Console
 from store import Store
 
-from foveal import ConfigError, load
+from foveal import load
 from foveal.bench.deciding.steps import StepsResult, draw, expected_ms, measure, ratio_of, shares_of, show
 from foveal.bench.decode import Load
 from foveal.contract import ClockSpec
@@ -30,14 +30,14 @@ FIRED = [("middle",), (), (), ("middle", "deep")]
 
 @pytest.fixture(scope="module")
 def model(store: Store) -> Model:
-    """Without a tokenizer."""
-    return load(store.once("steps-deciding", lambda to: convert_model(deciding(), to)), threads=1)
+    """Of bytes."""
+    return load(store.once("steps-deciding", lambda to: convert_model(deciding(), to, tokenizer="bytes")), threads=1)
 
 
 @pytest.fixture(scope="module")
 def result(model: Model) -> StepsResult:
     """Of 60 bytes."""
-    return measure(model, Load(20, 60, 2).reading(model, TEXT, 0), "test")
+    return measure(model, Load(20, 60, 2).reading(model, TEXT), "test")
 
 
 def test_ratios_are_of_medians() -> None:
@@ -63,7 +63,7 @@ def test_shares_are_of_all_engine_time() -> None:
 def test_every_step_is_of_one_kind(result: StepsResult, model: Model) -> None:
     """By what a session fires that reads the text."""
     session = model.session()
-    session.advance(Load(20, 60).reading(model, TEXT, 0).sequences(1, 256))
+    session.advance(Load(20, 60).reading(model, TEXT).sequences(1, 256))
     (decisions,) = session.schedule.values()
     assert [kind.fires for kind in result.kinds] == [[], ["middle"]]
     assert result.kind_of_step == decisions.made[20:].astype(int).tolist()
@@ -82,10 +82,3 @@ def test_it_survives_json_and_is_shown(result: StepsResult, tmp_path: Path) -> N
     draw(tmp_path / "b.svg", result)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert "fires middle" in (tmp_path / "a.svg").read_text(encoding="utf-8")
-
-
-def test_a_text_for_a_model_without_tokenizer(model: Model) -> None:
-    """Takes the id of byte 0."""
-    assert Load(2, 2).reading(model, "abcd", 100).sequences(1, 256).tolist() == [[197, 198, 199, 200]]
-    with pytest.raises(ConfigError, match="has no tokenizer"):
-        Load(2, 2).reading(model, "abcd")
