@@ -29,8 +29,9 @@ mkdir -p "$results"
 python="${foveal%foveal}python"
 text=models/checkpoints/text
 "$python" -m foveal.bench.deciding.against_transformers --text $text/evaluation.txt --save "$results/against.json"
+"$python" -m foveal.bench.deciding.original "$results/blt-4.5" --text $text/evaluation.txt
+"$python" -m foveal.bench.deciding.original "$results/blt-4" --text $text/evaluation.txt --bytes-per-patch 4 --bytes 320
 for patch in 4.5 4; do
-    "$python" -m foveal.bench.deciding.original "$results/blt-$patch" --text $text/evaluation.txt --bytes-per-patch $patch
     "$foveal" convert "$results/blt-$patch" "$results/blt-$patch.bundle"
 done
 "$foveal" convert "$results/blt-4" "$results/fixed-4.bundle" --boundaries fixed:4
