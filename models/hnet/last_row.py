@@ -28,14 +28,15 @@ class LastRow:
         last = _rows(kept, (first - 1).clamp(min=0))
         return torch.where(first[:, :, None] == 0, torch.zeros_like(last), last)
 
-    def keep(self, rows: Tensor, state: State) -> Tensor:
-        """Let the last of these `[B, 1 + L, W]` be it from now on; the first is the one that was read. Gives them back."""
+    def keep(self, rows: Tensor, state: State) -> None:
+        """Let the last of these `[B, 1 + L, W]` be it from now on; the first is the one that was read.
+
+        What is written is not read back: TensorRT-RTX 1.7 crashes on a gather from a cache that it writes in place.
+        """
         if self.cache.recurrent:
             state.replace(self.cache.name, rows[:, None, -1:])
-            return rows
-        positions = state.positions(rows.shape[1] - 1).expand(rows.shape[0], -1)
-        written = state.write(self.cache.name, rows[:, None, 1:], positions[:, 0])
-        return torch.cat((rows[:, :1], _rows(written, positions)), 1)
+        else:
+            state.write(self.cache.name, rows[:, None, 1:], state.positions(1)[:, 0])
 
 
 def _rows(cache: Tensor, places: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ class Router(nn.Module):
     def step(self, x: Tensor, last: LastRow, state: State) -> Tensor:
         """The next rows `[B, L, D]` -> `[B, L, 1]`; `last` is the direction of the query of the row before."""
         queries = torch.cat((last.read(x.shape[1], state), _directions(self.query(x))), 1)
-        chances = _chances(last.keep(queries, state)[:, :-1], _directions(self.key(x)))
+        last.keep(queries, state)
+        chances = _chances(queries[:, :-1], _directions(self.key(x)))
         return torch.where(state.positions(x.shape[1]) == 0, torch.ones_like(chances), chances)[:, :, None]
 
 

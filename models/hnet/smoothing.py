@@ -33,7 +33,8 @@ def smooth_step(z: Tensor, chances: Tensor, last: LastRow, state: State) -> Tens
     between = fades(kept.log())  # [B, L, L]
     old = between[..., :1] * kept[:, :1, None]  # [B, L, 1]
     mixed = (between * new[:, None]).to(z.dtype) @ z + old.to(z.dtype) * before
-    return last.keep(torch.cat((before, mixed), 1), state)[:, 1:]
+    last.keep(torch.cat((before, mixed), 1), state)
+    return mixed
 
 
 def _weights(chances: Tensor) -> tuple[Tensor, Tensor]:

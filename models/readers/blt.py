@@ -19,16 +19,19 @@ from ..blt.boundaries import BYTES, ENTROPY, FIXED, SPECIAL
 from ..blt.config import BltConfig
 from ..blt.model import Blt
 from ..checkpoint import check_tensors
-from ..config import LayerConfig
+from ..config import LayerConfig, require_depth
 from ..weight_files import PAGE
 from ..weights import Reading, read_weights
 from .settings import ANNOTATIONS, NO_EFFECT, require_known, words
 
 EXAMPLE = "that which save_pretrained wrote with it"
 MODEL_TYPE, CLASS = "blt", "BltForCausalLM"
-EMBEDDING, HEAD = "local_encoder.embed_tokens.weight", "lm_head.weight"
-GROUPS = "encoder_hash_tok_embedding.weight"
-PATCHER = "patcher."
+MODEL, HEAD = "model.", "lm_head.weight"
+EMBEDDING = f"{MODEL}local_encoder.embed_tokens.weight"
+GROUPS = f"{MODEL}encoder_hash_tok_embedding.weight"
+PATCHER, ENCODER, MIDDLE, DECODER = (
+    f"{MODEL}{tower}." for tower in ("patcher", "local_encoder", "global_transformer", "local_decoder")
+)
 Shapes = dict[str, tuple[int, ...]]
 MODES = ("entropy", "bpe", "bpe_patcher", "space", "static", "byte")
 """Of the original project. transformers has the first; with any other it makes each byte a patch of its own."""
@@ -129,8 +132,13 @@ def load_blt(
     sizes = _sizes(config, whole, rule, whole.patching_threshold if reading.threshold is None else reading.threshold)
     if sizes.vocab_size == SPECIAL + BYTES:
         reading.ids = f"bytes+{SPECIAL}"
-    tensors = {name.removeprefix("model."): value for name, value in read_weights(path, reading).items()}
+    tensors = {_full_name(name): value for name, value in read_weights(path, reading).items()}
     return _filled(sizes, _all_read(config), tensors, path, reading.notes)
+
+
+def _full_name(name: str) -> str:
+    """With the prefix of all but the head, which is taken off as a wrapper's where the head is not saved."""
+    return name if name == HEAD or name.startswith(MODEL) else f"{MODEL}{name}"
 
 
 def _filled(config: BltConfig, all_read: bool, tensors: dict[str, Tensor], path: Path, notes: list[str]) -> Blt:
@@ -161,7 +169,7 @@ def _halved(tensor: Tensor, name: str, config: BltConfig) -> Tensor:
     Scores are the same if queries and keys have their dimensions in any order.
     """
     tower, _, rest = name.partition(".layers.")
-    towers = {PATCHER: config.patcher, "local_encoder.": config.encoder, "global_transformer.": config.middle}
+    towers = {PATCHER: config.patcher, ENCODER: config.encoder, MIDDLE: config.middle}
     layer = towers.get(f"{tower}.", config.decoder)
     if layer is None or not rest.endswith((".self_attn.q_proj.weight", ".self_attn.k_proj.weight")):
         return tensor
@@ -187,6 +195,7 @@ def _whole(config: Mapping[str, Any]) -> _Whole:
     whole: _Whole = _converted(
         {name: config[name] for name in _Whole.__struct_fields__ if name in config}, _Whole, "config.json"
     )
+    _theta(config, "config.json", 1.0)  # nobody reads it, but what it says may be meant
     if whole.max_patch_length is not None:
         raise CheckpointError(
             f"config.json says max_patch_length {whole.max_patch_length}, expected null: transformers cuts patches so that the "
@@ -281,6 +290,7 @@ def _tower(config: Mapping[str, Any], name: str) -> _Tower:
     for size in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
         if getattr(tower, size) < 1:
             raise ConfigError(f"{what} says {size} {getattr(tower, size)}, expected at least 1")
+    require_depth(tower.num_hidden_layers)
     return tower
 
 
@@ -316,11 +326,9 @@ def _theta(given: Mapping[str, Any], what: str, default: float) -> float:
     rope = given.get("rope_parameters") or {}
     scaling = given.get("rope_scaling") or {}
     for name, said in (("rope_parameters", rope), ("rope_scaling", scaling)):
-        kind = said.get("rope_type", said.get("type", "default")) if isinstance(said, Mapping) else said
-        if kind != "default" or said.keys() - {"rope_type", "type", "rope_theta"}:
-            raise CheckpointError(
-                f'{what} says {name} {said!r}, expected the rope_type "default" and a rope_theta, nothing else'
-            )
+        if not isinstance(said, Mapping) or said.get("rope_type", said.get("type", "default")) != "default":
+            raise CheckpointError(f'{what} says {name} {said!r}, expected the rope_type "default": no other is computed')
+        require_known(said, {"rope_type", "type", "rope_theta"}, f"{name} of {what}")
     found = {value for value in (rope.get("rope_theta"), given.get("rope_theta")) if value is not None}
     if len(found) > 1:
         raise CheckpointError(f"{what} says rope_theta {' and '.join(map(str, found))}; leave one")
@@ -342,28 +350,28 @@ def _originals(config: BltConfig, all_read: bool) -> Iterator[tuple[str, Shapes]
     encoder, middle, decoder, vocab_size = config.encoder, config.middle, config.decoder, config.vocab_size
     if config.patcher is not None:
         dim = config.patcher.dim
-        yield "patcher.entry.weight", {"patcher.embed_tokens.weight": (vocab_size, dim)}
+        yield "patcher.entry.weight", {f"{PATCHER}embed_tokens.weight": (vocab_size, dim)}
         yield from _layers("patcher.stack.", PATCHER, config.patcher, config.patcher_layers)
-        yield "patcher.exit.norm.scale", {"patcher.norm.weight": (dim,)}
-        yield "patcher.exit.next.weight", {"patcher.lm_head.weight": (vocab_size, dim)}
+        yield "patcher.exit.norm.scale", {f"{PATCHER}norm.weight": (dim,)}
+        yield "patcher.exit.next.weight", {f"{PATCHER}lm_head.weight": (vocab_size, dim)}
     yield "embed.tokens.weight", {EMBEDDING: (vocab_size, encoder.dim)}
     if config.hashes:
         yield "embed.groups.weight", {GROUPS: (config.hashes * config.hash_rows, encoder.dim)}
-    yield from _layers("encoder.", "local_encoder.", encoder, config.encoder_layers)
+    yield from _layers("encoder.", ENCODER, encoder, config.encoder_layers)
     wide = config.patch_rows * encoder.dim
-    yield "pool.project.weight", {"local_encoder.patch_embedding_projection.weight": (wide, encoder.dim)}
-    pooling = f"local_encoder.cross_attn_layers.{config.encoder_layers - 1 if all_read else 0}."
+    yield "pool.project.weight", {f"{ENCODER}patch_embedding_projection.weight": (wide, encoder.dim)}
+    pooling = f"{ENCODER}cross_attn_layers.{config.encoder_layers - 1 if all_read else 0}."
     yield from _cross("pool.offer.", "pool.read.", pooling, encoder)
     if wide != middle.dim:
-        yield "entry.weight", {"global_transformer.token_embedding_projection.weight": (middle.dim, wide)}
-    yield from _layers("middle.", "global_transformer.", middle, config.middle_layers)
+        yield "entry.weight", {f"{MIDDLE}token_embedding_projection.weight": (middle.dim, wide)}
+    yield from _layers("middle.", MIDDLE, middle, config.middle_layers)
     handed = (config.patch_rows * decoder.dim, middle.dim)
-    yield "hand_down.project.weight", {"local_decoder.patch_embedding_projection.weight": handed}
+    yield "hand_down.project.weight", {f"{DECODER}patch_embedding_projection.weight": handed}
     for index in range(config.reads):
-        original = f"local_decoder.cross_attn_layers.{index}."
+        original = f"{DECODER}cross_attn_layers.{index}."
         yield from _cross(f"hand_down.offers.{index}.", f"decoder.reads.{index}.", original, decoder)
-    yield from _layers("decoder.stack.", "local_decoder.", decoder, config.decoder_layers)
-    yield "decoder.head.norm.scale", {"local_decoder.norm.weight": (decoder.dim,)}
+    yield from _layers("decoder.stack.", DECODER, decoder, config.decoder_layers)
+    yield "decoder.head.norm.scale", {f"{DECODER}norm.weight": (decoder.dim,)}
     yield "decoder.head.logits.weight", {HEAD: (vocab_size, decoder.dim)}
 
 
@@ -396,7 +404,7 @@ def _dead(config: BltConfig, all_read: bool) -> Iterator[tuple[str, tuple[int, .
         yield GROUPS, (0, config.encoder.dim)
     for index in range(config.encoder_layers - 1 if all_read else 0):
         for name, shape in _cross_shapes(config.encoder).items():
-            yield f"local_encoder.cross_attn_layers.{index}.{name}.weight", shape
+            yield f"{ENCODER}cross_attn_layers.{index}.{name}.weight", shape
 
 
 def _cross_shapes(config: LayerConfig) -> Shapes:

@@ -36,6 +36,7 @@ LAYOUTS = {
     "bgpt": TESTS / "golden_families/bgpt_tiny",
     "block-transformer": TESTS / "golden_families/block_transformer_tiny",
     "hnet": TESTS / "golden_families/hnet_2stage_tiny",
+    "blt": TESTS / "golden_families/blt_tiny",
 }
 NAMES = [*LAYOUTS, "foveal"]
 Tensors = dict[str, Tensor]
@@ -508,7 +509,7 @@ def test_any_value_in_any_field_of_a_configuration_is_read_or_a_named_error(name
             "activation_function": "gelu",
         }
         keys |= {"encoder_config", "rope_scaling", "layer_norm_epsilon", "activation_function"}
-    checked = {key: value for key, value in config.items() if key in keys or name == "foveal"}
+    checked = {key: value for key, value in config.items() if key in keys or name in ("foveal", "blt")}
     for changed in mutants(checked):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         try:

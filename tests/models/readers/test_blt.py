@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_sessions import logits_of, torch_session
 
+import foveal
 from foveal import CheckpointError, ConfigError
 from foveal.models.blt.model import Blt
 from foveal.models.readers.blt import is_blt, load_blt
 from foveal.models.readers.loading import load_model
 from foveal.models.weights import Reading
+from foveal.runtime.model import Model
 
 GOLDEN = Path(__file__).parents[2] / "golden_families" / "blt_tiny"
 CONFIG: dict[str, Any] = json.loads((GOLDEN / "config.json").read_text())
@@ -232,7 +234,8 @@ REFUSED = [
         {"global_config.rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5e5}},
         "global_config in config.json says rope_parameters {'rope_type': 'yarn', .*expected the rope_type \"default\"",
     ),
-    ({"encoder_config.rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+    ({"encoder_config.rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}}, 'field "partial_rotary_factor'),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "config.json says rope_scaling {'type': 'dynamic'"),
     ({"patcher_config.rope_scaling": {"type": "linear", "factor": 2.0}}, "says rope_scaling {'type': 'linear'"),
     ({"patcher_config.rope_theta": 3.0}, "patcher_config in config.json says rope_theta .*; leave one"),
     ({"encoder_config.rope_parameters": {"rope_theta": -1}}, "says rope_theta -1, expected a number above 0"),
@@ -244,9 +247,12 @@ REFUSED = [
     ({"cross_attn_window": 512}, 'config.json has the unknown field "cross_attn_window"'),
     ({"encoder_config": 3}, "encoder_config in config.json is 3, expected an object"),
     ({"vocab_size": "many"}, "config.json: Expected `int`, got `str`"),
-    ({"encoder_hash_byte_group_vocab": 30}, r"encoder_hash_tok_embedding.weight has shape \(186, 16\), expected \(180, 16\)"),
-    ({"decoder_config.cross_attn_all_layers": False}, "extra local_decoder.cross_attn_layers.1.k_norm.weight"),
-    ({"encoder_config.num_hidden_layers": 3}, "missing local_encoder.layers.2.input_layernorm.weight"),
+    (
+        {"encoder_hash_byte_group_vocab": 30},
+        r"encoder_hash_tok_embedding.weight has shape \(186, 16\), expected \(180, 16\)",
+    ),
+    ({"decoder_config.cross_attn_all_layers": False}, "extra model.local_decoder.cross_attn_layers.1.k_norm.weight"),
+    ({"encoder_config.num_hidden_layers": 3}, "missing model.local_encoder.layers.2.input_layernorm.weight"),
 ]
 
 
@@ -295,6 +301,35 @@ def test_weights_alone_say_what_is_missing(tmp_path: Path) -> None:
     shutil.copy(GOLDEN / "model.safetensors", tmp_path)
     with pytest.raises(CheckpointError, match="holds the weights of transformers' BltForCausalLM, but not its sizes"):
         load_model(tmp_path)
+
+
+def test_converted_it_has_the_logits_of_the_original(tmp_path: Path, io: dict[str, np.ndarray]) -> None:
+    """Of engines: in one call, byte by byte, after a rewind from other bytes, and in a batch of two texts."""
+    model, texts, expected = _converted_golden(tmp_path), io["ids"].tolist(), io["logits_f64"]
+    session = model.session()
+    np.testing.assert_allclose(session.advance([texts[0]])[0], expected[0], atol=TOLERANCE)
+    assert 20 < session.fires["global"] < 70
+    session.rewind(60)
+    session.advance([texts[1][:7]])
+    session.rewind(7)
+    place = session.position
+    fork = session.fork()
+    for one in (session, fork):
+        found = np.concatenate([one.advance([[token]]) for token in texts[0][place : place + 20]], 1)
+        np.testing.assert_allclose(found[0], expected[0][place : place + 20], atol=TOLERANCE)
+    with model.batch(2, prefill_seconds=0) as batch:
+        going = {batch.join(text[: 5 + 4 * number]): number for number, text in enumerate(texts)}
+        logits = batch.step()
+        for _ in range(30):
+            for sequence, row in logits.items():
+                np.testing.assert_allclose(row, expected[going[sequence]][sequence.position - 1], atol=TOLERANCE)
+            ready = [one for one in going if one.state == "ready"]
+            logits = batch.step({one: texts[going[one]][one.position] for one in ready})
+
+
+def _converted_golden(directory: Path) -> Model:
+    foveal.convert(GOLDEN, directory / "b")
+    return foveal.load(directory / "b", threads=1)
 
 
 def test_another_rule_when_it_is_converted(saved: Callable[..., Path]) -> None:
