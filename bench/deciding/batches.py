@@ -24,7 +24,6 @@ from ...runtime.model import Model, load
 from ..batch_rounds import UNHURRIED_S, BatchRounds, BatchSamples, tokens_of_round
 from ..decode import Load
 from ..environment import Environment, read_environment
-from ..firings import is_coarse
 from ..script import run_script
 from ..statistics import NS_PER_MS, Summary, summarise
 from ..text import read_text
@@ -35,7 +34,7 @@ Phases = Literal["text", "aligned", "staggered"]
 
 
 class StageCalls(msgspec.Struct, frozen=True, kw_only=True):
-    """A coarse stage, per step of the batch.
+    """A stage, per step of the batch.
 
     Attributes:
         due: sequences that fire it.
@@ -100,9 +99,9 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, all over which the sequences begin")
     parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--prompt-tokens", type=int, default=256)
-    parser.add_argument("--new-tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompt-tokens", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="write the result to this file, as JSON")
     parser.add_argument("--json", action="store_true")
@@ -194,7 +193,7 @@ def _case(case: _Case, timed: int, work: Load) -> BatchCase:
         itl_ms=summarise(step_ms, "ms"),
         tokens_per_s=median(rates),
         tokens_per_s_by_round=rates,
-        stages=[calls_of(spec.name, kept, steps) for spec in case.model.specs if is_coarse(spec)],
+        stages=[calls_of(spec.name, kept, steps) for spec in case.model.specs],
         step_ms=step_ms,
     )
 
@@ -214,7 +213,7 @@ def calls_of(name: str, kept: BatchSamples, steps: int) -> StageCalls:
 
 
 def show(result: BatchesResult, console: Console) -> None:
-    """Print a line for each case, and for each of its coarse stages."""
+    """Print a line for each case, and for each of its stages; of coarse ones, in how many steps 0, 1, 2, ... sequences fire."""
     environment = result.environment
     load_1min = "" if environment.load_1min is None else f", load {environment.load_1min:.1f}"
     console.print(
@@ -222,18 +221,19 @@ def show(result: BatchesResult, console: Console) -> None:
         f"{result.rounds} rounds; {environment.cpu}, threads: {result.threads}, {environment.created_utc}{load_1min}",
         markup=False,
     )
-    table = Table("", "p50, ms", "p90", "p99", "p99 / p50", "most", "tokens/s", "in rounds", box=None)
+    table = Table("", "p50, ms", "p90", "p95", "p95 / p50", "most", "tokens/s", "in rounds", box=None)
     stages = Table("", "stage", "due a step", "calls", "slots run", "ms", "steps by due", box=None)
     for case in result.cases:
         name, itl = f"{case.bundle}, {case.phases}", case.itl_ms
-        ratio = "-" if itl.p50 is None or itl.p99 is None else f"{itl.p99 / itl.p50:.2f}"
-        cells = ("-" if ms is None else f"{ms:.2f}" for ms in (itl.p50, itl.p90, itl.p99))
+        ratio = "-" if itl.p50 is None or itl.p95 is None else f"{itl.p95 / itl.p50:.2f}"
+        cells = ("-" if ms is None else f"{ms:.2f}" for ms in (itl.p50, itl.p90, itl.p95))
         rounds = f"{min(case.tokens_per_s_by_round):,.0f} to {max(case.tokens_per_s_by_round):,.0f}"
         most = "-" if itl.max is None else f"{itl.max:.2f}"
         table.add_row(name, *cells, ratio, most, f"{case.tokens_per_s:,.0f}", rounds)
         for stage in case.stages:
             figures = (f"{figure:.2f}" for figure in (stage.due, stage.calls, stage.slots, stage.ms))
-            stages.add_row(name, stage.name, *figures, " ".join(map(str, stage.steps_by_due)))
+            by_due = " ".join(map(str, stage.steps_by_due)) if stage.due < result.slots else "all of all"
+            stages.add_row(name, stage.name, *figures, by_due)
     console.print(table)
     console.print(stages)
 
