@@ -37,7 +37,10 @@ def calibrate(
     threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Record what every stage sees of a text; with --budget, choose a precision for each."""
+    """Record what every stage sees of a text; with --budget, choose a precision for each.
+
+    Where a stage decides when others fire, --budget also says whether it pays to keep it in fp32.
+    """
     from .. import calibrate as calibrate_bundle
     from .. import plan_precision
     from ..calibration.plotting import require_picture

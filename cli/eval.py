@@ -31,7 +31,10 @@ def evaluate(
     threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs."""
+    """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs.
+
+    Where the data decides when stages fire: margins and tokens per firing; --against also forces the other's schedule.
+    """
     from .. import evaluate as evaluate_bundle
     from .. import probe as probe_bundles
     from ..calibration.plotting import require_picture

@@ -18,7 +18,10 @@ def verify(
     target: Annotated[str, typer.Option(help="Whose engines to check.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Compare PyTorch, every ONNX stage and the running system; exit code 2 if they differ."""
+    """Compare PyTorch, every ONNX stage and the running system; exit code 2 if they differ.
+
+    Where the data decides when stages fire: its values, its boundaries, and which tokens are too close to call.
+    """
     from ..export import verify as verify_bundle
 
     with progress("verify") as report:

@@ -131,6 +131,20 @@ def test_a_boundary_that_moves_by_itself() -> None:
     assert where.startswith("the run, own schedule, token 1")
 
 
+def test_what_follows_from_a_tie_is_charged_to_it() -> None:
+    """The rows of an inner clock are the outer one's boundaries: where those moved, it has others, and that is no error."""
+    inner = ClockSpec(stage="middle", threshold=0.5)
+    specs = [*SPECS, msgspec.structs.replace(SPECS[0], name="inner", clock=inner)]
+    outer, moved = decisions([0.9, 0.500001, 0.9]), decisions([0.9, 0.499999, 0.9])
+    followed = decisions([0.9, 0.499999, 0.9], outer.made.tolist())
+    right, other = decisions([0.9, 0.1, 0.9]), decisions([0.9, 0.9])
+    own = Decisions(moved.ends, other.values, other.made, other.wanted)
+    found = BoundaryChecks(specs)
+    found.add("the run", "the text", {CLOCK: followed, inner: right}, {CLOCK: moved, inner: own}, {CLOCK: outer, inner: right})
+    assert [check.where for check in found.checks()] == [None] * 4
+    assert [clock.flips for clock in found.report()] == [1, 0]
+
+
 def test_a_full_forward_that_decides_a_tie_otherwise(source: Deciding, bundle: Bundle) -> None:
     """Its stages are taken to fire as it did."""
     ids = np.random.default_rng(3).integers(0, VOCABULARY, (1, 40))
