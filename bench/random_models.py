@@ -38,6 +38,8 @@ class RandomModels:
     def build(self, hierarchy: str, architecture: Architecture | None = None) -> OwnModel:
         """A model of random weights, the same at every call; None: of the architecture that has its levels in this order.
 
+        One that decides its schedule itself fires as often as its hierarchy says on random tokens.
+
         Raises:
             ConfigError: a malformed hierarchy, or one that the architecture can't have.
         """
@@ -45,6 +47,7 @@ class RandomModels:
 
         from ..models.architectures import build_model
         from ..models.config import ModelConfig, head_dim_of
+        from ..models.dynamic.model import Dynamic
 
         torch.manual_seed(0)
         chosen = architecture_of(hierarchy) if architecture is None else architecture
@@ -59,7 +62,10 @@ class RandomModels:
             max_positions=self.context,
             positions="learned" if chosen == "retina" else self.positions,
         )
-        return build_model(config).eval()
+        model = build_model(config).eval()
+        if isinstance(model, Dynamic):
+            model.aim(torch.randint(0, self.vocab_size, (8, min(self.context, 512))))
+        return model
 
     def convert(
         self,
@@ -109,7 +115,10 @@ def architecture_of(hierarchy: str) -> Architecture:
     Raises:
         ConfigError: an entry that is not layers@factor.
     """
-    strides = [level.stride for level in Hierarchy.parse(hierarchy).levels]
+    levels = Hierarchy.parse(hierarchy).levels
+    strides = [level.stride for level in levels]
+    if any(level.expected is not None for level in levels):
+        return "dynamic"
     if strides == strides[::-1]:
         return "hourglass"
     if strides == sorted(strides, reverse=True):

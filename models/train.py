@@ -106,10 +106,9 @@ def batch_at(step: int, data: Ids, settings: TrainSettings) -> Tensor:
     return torch.from_numpy(np.stack([data[start : start + settings.context + 1] for start in starts]))
 
 
-def forward_to_train(model: OwnModel, ids: Tensor) -> Tensor:
-    """Ids `[B, L]` -> logits `[B, L, V]`; a model that decides its schedule does so as it must to learn it."""
-    logits: Tensor = model.forward_to_train(ids) if isinstance(model, Dynamic) else model(ids)
-    return logits
+def forward_to_train(model: OwnModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids `[B, L]` -> logits `[B, L, V]`, and what a model that learns its own schedule adds to their loss, a number."""
+    return model.forward_to_train(ids) if isinstance(model, Dynamic) else (model(ids), torch.zeros(()))
 
 
 @torch.no_grad()
@@ -211,10 +210,10 @@ class Trainer:
             group["lr"] = learning_rate(self.step, self.settings)
         ids = batch_at(self.step, self.train_ids, self.settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits = forward_to_train(self.model, ids[:, :-1])
+            logits, extra = forward_to_train(self.model, ids[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + extra).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         return loss.item()

@@ -23,6 +23,7 @@ class Boundaries:
     def __init__(self, spec: ClockSpec) -> None:
         self.spec = spec
         self.look_back = spec.least > 1 or spec.most is not None
+        self._threshold = np.float32(spec.threshold).item()  # as values are: 0.1 in fp32 is above 0.1, and no boundary
         self.forced: Bits | None = None
         self._ids = np.array(spec.ids, np.int64) if spec.stage is None else None
         self._known = frozenset(spec.ids)
@@ -42,7 +43,7 @@ class Boundaries:
                 return True
         if self._ids is not None:
             return int(value) in self._known
-        return bool(value >= spec.threshold if spec.ties else value > spec.threshold)
+        return bool(value >= self._threshold if spec.ties else value > self._threshold)
 
     def among(self, first: int, last: int, values: Array) -> Bits:
         """Which of the rows from index `first` on are boundaries, by their values `[n]`; `last` as of `is_one`."""
@@ -67,7 +68,7 @@ class Boundaries:
         """By their values alone."""
         if self._ids is not None:
             return np.isin(values, self._ids)
-        found: Bits = values >= self.spec.threshold if self.spec.ties else values > self.spec.threshold
+        found: Bits = values >= self._threshold if self.spec.ties else values > self._threshold
         return found
 
     def wanted_of(self, made: Bits, values: Array) -> Bits:

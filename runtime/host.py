@@ -252,7 +252,7 @@ class HostDecoder:
 
     def _fire(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         spec, first, count = step.spec, firings.start, len(firings)
-        step.end = firings.stop
+        step.end = -1  # should the engine fail, nobody knows what its state is of
         inputs = step.reader.blocks(firings)
         if step.output is not None:
             output, rows = step.output.rows(first * spec.output_rows, count * spec.output_rows), None
@@ -267,6 +267,7 @@ class HostDecoder:
             began = time.perf_counter_ns()
             step.bound.run(first, count, inputs, output, rows)
             self.observer(spec, count, time.perf_counter_ns() - began)
+        step.end = firings.stop
         self.fires[spec.name] += count
 
     draws = False
@@ -315,6 +316,10 @@ class HostDecoder:
         """As `Decoder.read`."""
         for step in self.steps:
             self._settle(step, step.clock.firings_within(position))
+        return self._copied(position)
+
+    def _copied(self, position: int) -> Written:
+        """What was written up to a position, recurrent states as they are."""
         rows = [self.rows(stage, position) for stage in range(len(self.steps))]
         caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self.steps)
         boundaries = tuple(log.made_within(position).copy() for log in self.clocks.logs.values())
@@ -335,7 +340,7 @@ class HostDecoder:
 
     def write(self, written: Written, position: int) -> None:
         """As `Decoder.write`."""
-        check_same_shapes(written, self.read(0))
+        check_same_shapes(written, self._copied(0))
         for stage, rows in enumerate(written.rows):
             if rows is not None:
                 self.write_rows(stage, rows)
@@ -382,6 +387,12 @@ class HostDecoder:
                 step.end = end
                 if step.copies is not None:
                     step.copies.keep(end)
+
+    def runs(self, stage: str) -> None:
+        """A stage's caches are about to be written elsewhere; until `ran` is called, nobody knows what they are of."""
+        for step in self.steps:
+            if step.spec.name == stage:
+                step.end = -1
 
     def close(self) -> None:
         """As `Decoder.close`."""

@@ -96,12 +96,12 @@ class ResidentEngines:
             CapacityError: more tokens than the engines were built for.
             EngineMismatchError: engines that want all sequences at one position.
         """
-        limits = self._limits(slots, capacity)
         if needs_clocks(self.specs):
             raise ConfigError(
                 "a batch of sequences that each fire by their own data is not there for devices yet; open a session for each "
                 "sequence (model.session), or a batch on the target cpu"
             )
+        limits = self._limits(slots, capacity)
         if slots > 1:
             self.require_own_positions()
         with self.turn:

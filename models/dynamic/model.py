@@ -4,13 +4,15 @@ A first tower sees every token; its row says whether a span ends here. The rows 
 tower's; a token is served the newest row that there is, its own span's if it ends it, and before the first a learned one. The
 last tower sees the sum of both.
 
-Unlike the original, towers are pre-norm with rotary positions, boundaries have no noise in training, either, and it is no loss
-that holds their rate: the predictor's threshold is where the wanted share of a training batch is above it.
+Boundaries are learned as the paper's "entropy" ones, section 3.2: from the uncertainty of the model itself, which is largest
+where a word begins. Unlike there, what is learned is the entropy, not where it has peaks, and the threshold is where the wanted
+share of tokens is above it; towers are pre-norm with rotary positions.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..architecture import Description, Stage
@@ -21,9 +23,8 @@ from ..layers.embed import Embed
 from ..layers.head import head_for
 from ..layers.initialise import initialise
 from ..layers.stack import Stack
-from .predictor import BoundaryPredictor
+from .predictor import BoundaryPredictor, entropies
 from .stages import dynamic_stages
-from .straight_through import straight_through
 
 
 class Dynamic(nn.Module):
@@ -53,28 +54,45 @@ class Dynamic(nn.Module):
 
     def boundaries(self, ids: Tensor) -> Tensor:
         """Ids `[B, L]`, int64 -> whether each token ends a span, bool `[B, L]`."""
-        found: Tensor = self.predictor(self._first(ids))[:, :, 0] > 0
-        return found
+        return self._ends(self.predictor(self._first(ids)))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids `[B, L]`, int64 -> logits `[B, L, V]`, all at once, no state."""
         rows = self._first(ids)
-        return self._rest(rows, self.predictor(rows)[:, :, 0])
+        return self._rest(rows, self._ends(self.predictor(rows)))
 
-    def forward_to_train(self, ids: Tensor) -> Tensor:
-        """The same with the share of boundaries that is wanted, of the batch as a whole; the threshold follows."""
+    def forward_to_train(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits with as many boundaries as are wanted, of the batch as a whole, and what to add to their loss.
+
+        That is how far the estimates of entropies are off, but for their mean, which means nothing to a threshold that follows
+        the batch's; a number.
+        """
         rows = self._first(ids)
-        return self._rest(rows, self.predictor.forward_to_train(rows)[:, :, 0])
+        estimates = self.predictor.estimate(rows)
+        logits = self._rest(rows, self._ends(estimates + self.predictor.aim(estimates)))
+        found = entropies(logits)
+        return logits, _WEIGHT * F.mse_loss(estimates - estimates.mean(), found - found.mean())
+
+    @torch.no_grad()
+    def aim(self, ids: Tensor) -> None:
+        """Let the wanted share of these tokens `[B, L]` be boundaries: for weights that were never trained."""
+        self.predictor.aim(self.predictor.estimate(self._first(ids)), pace=1.0)
 
     def _first(self, ids: Tensor) -> Tensor:
         """The first tower's rows `[B, L, D]`."""
         rows: Tensor = self.pre(self.embed(ids, torch.arange(ids.shape[1], device=ids.device)[None]))
         return rows
 
-    def _rest(self, rows: Tensor, boundary_logits: Tensor) -> Tensor:
-        boundaries = boundary_logits > 0
+    def _ends(self, boundary_logits: Tensor) -> Tensor:
+        found: Tensor = boundary_logits[:, :, 0] > 0
+        return found
+
+    def _rest(self, rows: Tensor, boundaries: Tensor) -> Tensor:
         null = self.null.expand(len(rows), 1, -1)
         coarse = self.middle(torch.cat((null, pool(rows, boundaries)), 1))  # [B, 1 + F, D]
-        coarse = straight_through(coarse, boundary_logits.sigmoid(), boundaries)
         y: Tensor = self.head(self.post(rows + serve(coarse, boundaries)))
         return y
+
+
+_WEIGHT = 0.1
+"""Of the squared errors of entropies, beside the loss of the language."""

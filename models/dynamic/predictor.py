@@ -1,4 +1,4 @@
-"""Where spans end: a linear reading of each row of the first tower, above a threshold that its rate sets."""
+"""Where spans end: after tokens that are thought to be hard to go on from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PACE = 0.05
+_PACE = 0.1
 """How far the bias goes, in a step of training, to where the batch would have had it."""
 
 
 class BoundaryPredictor(nn.Module):
-    """Rows to one logit each; a row is a boundary if it is above 0, so if its probability is above a half.
+    """Rows to one logit each, linearly behind a norm (the rows of a pre-norm tower have none); above 0 is a boundary.
 
-    Behind a norm, for the rows of a pre-norm tower have none. The bias is not learned by gradients: in training it is where the
-    wanted share of the batch's rows is above it, and what is kept of it is a running mean.
+    Without its bias it is an estimate of how uncertain the whole model will be of the next token, the entropy in nats but for a
+    constant, learned from what it turns out to be. The bias is no weight: in training it is where the wanted share of the
+    batch's rows is above 0, and what is kept is a running mean of that.
     """
 
     def __init__(self, dim: int, norm_eps: float, tokens_per_firing: float) -> None:
@@ -29,17 +30,21 @@ class BoundaryPredictor(nn.Module):
         y: Tensor = self.logit(self.norm(rows))
         return y
 
-    def forward_to_train(self, rows: Tensor) -> Tensor:
-        """The same with the batch's own bias, in fp32 under autocast, too: rounding would move boundaries.
-
-        What all rows have in common has no gradient, for the bias would follow it anywhere: a boundary is good for what it
-        serves almost always, so that all logits would grow, faster than the running mean.
-        """
+    def estimate(self, rows: Tensor) -> Tensor:
+        """Entropies to expect `[B, L, 1]`; in fp32 under autocast, too, for rounding would move boundaries."""
         with torch.autocast(rows.device.type, enabled=False):
-            scores = F.linear(self.norm(rows.float()), self.logit.weight)  # [B, L, 1]
-        mean = scores.mean()
-        with torch.no_grad():
-            below = scores.numel() - round(scores.numel() / self.tokens_per_firing)
-            bias = -scores.flatten().kthvalue(max(below, 1)).values
-            self.logit.bias.lerp_(bias[None], _PACE)
-        return scores - mean + (mean.detach() + bias)
+            return F.linear(self.norm(rows.float()), self.logit.weight)
+
+    @torch.no_grad()
+    def aim(self, estimates: Tensor, pace: float = _PACE) -> Tensor:
+        """The bias that puts the wanted share of estimates above 0; the kept one goes there by a step, or with a pace of 1."""
+        below = estimates.numel() - round(estimates.numel() / self.tokens_per_firing)
+        bias = -estimates.flatten().kthvalue(max(below, 1)).values
+        self.logit.bias.lerp_(bias[None], pace)
+        return bias
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """Of the next token, in nats: logits `[B, L, V]` -> `[B, L, 1]`, without a gradient."""
+    log = logits.detach().float().log_softmax(-1)
+    return -(log.exp() * log).sum(-1, keepdim=True)

@@ -39,6 +39,7 @@ class _SlotStage:
         keeps_rows = self.spec.output == "hidden"
         self.log = np.zeros((slots, self.rows_of_slot, self.spec.width), np.float32) if keeps_rows else None
         self.may_overfire = may_overfire(self.spec)
+        self.runs_again = self.spec.resets is not None or self.spec.is_recurrent
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +87,7 @@ class HostBatchDecoder:
         self._copies_every = interval_of(self._specs, 1, capacity, COPIES_BYTES)
         self._clocks = SlotClocks(self._specs, slots, capacity)
         self._by_name = {stage.spec.name: stage for stage in self._stages}
-        self._runs_again = any(spec.resets is not None or spec.is_recurrent for spec in self._specs)
+        self._runs_again = any(stage.runs_again for stage in self._stages)
         self._of_slot: dict[int, HostDecoder] = {}
         self._views: OrderedDict[tuple[int, int], dict[str, SlotsStage]] = OrderedDict()
         self._positions = np.zeros(slots, np.int64)
@@ -133,14 +134,16 @@ class HostBatchDecoder:
             firsts, due = self._clocks.next_firings(stage.spec, self._positions)
             fires = due & steps
             passable = firsts < stage.firings if stage.may_overfire else self._none
+            remembers = np.flatnonzero(fires).tolist() if stage.runs_again else ()
+            for slot in remembers:
+                self._decoder(slot).runs(stage.spec.name)
             for first, last in ranges_of(fires, passable):
                 self._fire(stage, first, last, firsts[first:last], logits)
             self._fires[stage.spec.name] += int(np.count_nonzero(fires))
             if self._clocks.asks(stage.spec.name):
                 self._clocks.see_rows(stage.spec.name, slots, positions, fires, firsts, self._newest_row(stage, firsts))
-            if stage.spec.resets is not None or stage.spec.is_recurrent:
-                for slot in np.flatnonzero(fires).tolist():
-                    self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)
+            for slot in remembers:
+                self._decoder(slot).ran(stage.spec.name, int(firsts[slot]) + 1)
         self._positions[slots] += 1
         found: npt.NDArray[np.float32] = logits[slots]
         return found

@@ -100,7 +100,8 @@ class SlotClocks:
             if spec.stage != stage:
                 continue
             before = count[slots, positions]
-            made = fired & self._are_boundaries(spec, slots, before, index, rows[:, spec.column])
+            values = rows[:, 0 if stage is None else spec.column]
+            made = fired & self._are_boundaries(spec, slots, before, index, values)
             count[slots, positions + 1] = before + made
             ends[slots[made], before[made]] = positions[made]
 

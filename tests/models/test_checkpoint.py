@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from specimens import full_forward, random_ids, random_model
 
 from foveal import CheckpointError
-from foveal.models import SHIPPED
+from foveal.models import SHIPPED, SHIPPED_BYTES
 from foveal.models.checkpoint import read_weights, save_checkpoint
 from foveal.models.readers.loading import load_model
 
@@ -108,10 +108,9 @@ def test_directories_that_are_no_checkpoint(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_shipped_checkpoints_load(name: str) -> None:
+@pytest.mark.parametrize("directory", [*SHIPPED.values(), *SHIPPED_BYTES.values()], ids=lambda directory: directory.name)
+def test_the_shipped_checkpoints_load(directory: Path) -> None:
     """They are there, small enough, with a tokenizer and a model card."""
-    directory = SHIPPED[name]
     loaded = load_model(directory)
     assert loaded.tokenizer_path is not None
     assert loaded.model.config.max_positions >= 512

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from batches import BatchWalk, wander
 from deciding import STATE, meaning, newest, random_program, span
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import CAPACITY, TOKENS, VOCABULARY, Program, host_engines, info, stage
+from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, host_engines, info, stage
 
-from foveal import ConfigError, InputError
-from foveal.contract import ClockSpec, InputSpec
+from foveal import CapacityError, ConfigError, InputError
+from foveal.contract import ClockSpec, InputSpec, StageSpec
 from foveal.runtime.batches.batch import Batch
+from foveal.runtime.batches.slot_clocks import SlotClocks
 from foveal.runtime.clocks import Clocks
+from foveal.runtime.engines.fake import FakeEngine, FakeStage
+from foveal.runtime.rows import Array, Block, TokenLog
 from foveal.runtime.session import Session
 from foveal.runtime.snapshots import Snapshot
 
@@ -105,6 +111,35 @@ class TestARule:
                 log.append(start, chunk, values[start : start + chunk])
             assert log.made_within(3).tolist() == expected
 
+    @pytest.mark.parametrize("rule", [{}, {"most": 90}, {"least": 1, "most": 95, "firsts": 1}])
+    @pytest.mark.parametrize(("ties", "expected"), [(False, [0, 4]), (True, [0, 1, 3, 4])])
+    def test_a_threshold_is_a_number_of_fp32(self, ties: bool, expected: list[int], rule: dict[str, int]) -> None:
+        """As the values are, and as torch compares them: 0.1 of fp32 is no more than a threshold of 0.1. So in batches."""
+        clock = ClockSpec(stage="pre", threshold=0.1, ties=ties, **rule)
+        values = np.array([0.2, 0.1, 0.0, 0.1, 0.3], np.float32)
+        chosen = torch.tensor(values) >= 0.1 if ties else torch.tensor(values) > 0.1
+        assert torch.nonzero(chosen)[:, 0].tolist() == expected
+        for chunk in (1, 5):
+            clocks = Clocks.allocate(decided(clock), 5)
+            (log,) = clocks.logs.values()
+            for start in range(0, 5, chunk):
+                log.append(start, chunk, values[start : start + chunk])
+            assert log.made_within(5).tolist() == expected
+        slots, every = SlotClocks(decided(clock), 2, 5), np.arange(2)
+        for token, value in enumerate(values):
+            rows, here = np.full((2, DIM), value, np.float32), np.full(2, token)
+            slots.see_rows("pre", every, here, np.ones(2, np.bool_), here, rows)
+        (log,) = slots.of(1).logs.values()
+        assert log.made_within(5).tolist() == expected
+
+    def test_of_ids_has_no_column(self) -> None:
+        """So none is looked for, in batches neither."""
+        slots, every = SlotClocks(decided(ClockSpec(ids=(1,), column=3)), 2, 4), np.arange(2)
+        tokens = TokenLog.allocate(0, 4, 2)
+        tokens.write(0, np.array([[1], [0]]))
+        slots.see_ids(every, np.zeros(2, np.int64), tokens)
+        assert [slots.decided(slot, 0) for slot in range(2)] == [{"middle"}, frozenset()]
+
     @pytest.mark.parametrize(
         ("rule", "message"),
         [
@@ -164,6 +199,74 @@ class TestARecurrentState:
         """Is refused."""
         with pytest.raises(ConfigError, match="copies_bytes"):
             Session(host_engines(decided(ClockSpec(ids=(1,)))), info(), copies_bytes=wrong)  # type: ignore[arg-type]
+
+
+class FailingStage(FakeStage):
+    """Spoils a state that it replaces, and fails, as often as it is told to."""
+
+    def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
+        """As `BoundStage.run`."""
+        if self.engine.fails():
+            if self.engine.spec.is_recurrent:
+                self.caches[0][...] = 1e3
+            raise MemoryError("no room")
+        super().run(first, firings, inputs, output, logit_rows)
+
+
+class FailingEngine(FakeEngine):
+    """A `FakeEngine` whose calls fail at times."""
+
+    def __init__(self, spec: StageSpec, fails: Callable[[], bool]) -> None:
+        super().__init__(spec, DIM)
+        self.fails = fails
+
+    def attach(self, caches: Sequence[Array], batch: int, firings: int) -> FailingStage:
+        """As `FakeEngine.attach`."""
+        return FailingStage(self, caches)
+
+
+class TestACallThatFails:
+    """In whatever stage, after whichever others: nothing is changed."""
+
+    @given(st.randoms())
+    def test_of_a_session(self, choose: Random) -> None:
+        """It goes on as if there had been none, after rewinds and copies, too."""
+        program, share = random_program(choose), [0.0]
+        engines = [FailingEngine(spec, lambda: choose.random() < share[0]) for spec in program]
+        session = Session(engines, info(), copies_bytes=choose.choice([0, 500, 1 << 20]))
+        for _ in range(8):
+            ids = [[choose.randrange(VOCABULARY) for _ in range(choose.choice([1, 1, 5, 11]))]]
+            share[0] = 0.2
+            for _ in range(4):
+                with contextlib.suppress(CapacityError):
+                    session.fork() if choose.random() < 0.2 else (session.advance(ids), session.rewind(len(ids[0])))
+            share[0] = 0.0
+            logits = session.advance(ids)[0]
+            np.testing.assert_allclose(logits, meaning(program, session.tokens[0])[-len(ids[0]) :], atol=1e-4)
+            session.rewind(choose.choice([0, 0, 1, session.position]))
+
+    @given(st.integers(2, 4), st.randoms())
+    def test_of_a_batch(self, slots: int, choose: Random) -> None:
+        """No sequence of a step that failed has taken its token."""
+        program, share = random_program(choose), [0.0]
+        engines = [FailingEngine(spec, lambda: choose.random() < share[0]) for spec in program]
+        batch = Batch(engines, info(), slots, prefill_seconds=0)
+        joined = [batch.join([choose.randrange(VOCABULARY) for _ in range(choose.randint(1, 9))]) for _ in range(slots)]
+        while any(one.state != "ready" for one in joined):
+            batch.step()
+        for _ in range(12):
+            tokens = {one: choose.randrange(VOCABULARY) for one in joined if choose.random() < 0.8}
+            share[0] = 0.2
+            try:
+                found = batch.step(tokens)
+            except CapacityError:
+                share[0] = 0.0
+                found = batch.step(tokens)
+            share[0] = 0.0
+            for one, logits in found.items():
+                np.testing.assert_allclose(logits, meaning(program, batch.tokens(one))[-1], atol=1e-4)
+            for one in choose.sample(joined, 1):
+                batch.rewind(one, choose.choice([0, 0, 1]))
 
 
 class TestASchedule:

@@ -7,8 +7,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import pytest
+from grouping_model import grouping
 from own_positions import check_own_positions
 from specimens import ZOO, Zoo
+from store import Store
 
 from foveal.bundle import Bundle, StageEntry
 from foveal.contract import leads_of, resident_contract_of
@@ -86,3 +88,46 @@ def test_a_graph_that_does_not_end_in_rows(zoo: Zoo) -> None:
     spec = type(hidden)(**{**{name: getattr(hidden, name) for name in hidden.__struct_fields__}, "output": "hidden"})
     with pytest.raises(TypeError, match="expected a stage graph to end with a transposition to time-major rows, got MatMul"):
         make_resident(model, spec, {"1": 0}, MODERN)
+
+
+class TestRowsThatTheDataPicks:
+    """Of a stage whose firings the data decides, and of those that read it."""
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_the_graph_is_its_contract(self, dialect: str, store: Store) -> None:
+        """Places come in for rows; ids that are picked are told as they are read; spans say where they are, as before."""
+        bundle = grouping(store).bundle
+        for entry in bundle.manifest.stages:
+            model, contract = resident(bundle, entry, dialect), resident_contract_of(entry.spec)
+            found = {value.name: tuple(str(size) for size in value.shape or ()) for value in model.graph.inputs}
+            assert found == {tensor.name: tuple(map(str, tensor.shape)) for tensor in contract.inputs}
+            assert [value.name for value in model.graph.outputs] == [tensor.name for tensor in contract.outputs]
+
+    def test_what_the_host_tells(self, store: Store) -> None:
+        """By stage: nothing that follows from a position, and no index where a firing's rows are all there is."""
+        fine, coarse, last = (
+            {tensor.name: tensor.shape for tensor in resident_contract_of(entry.spec).inputs if tensor.dtype == "int64"}
+            for entry in grouping(store).bundle.manifest.stages
+        )
+        assert fine == {"input_ids": ("B", "3*L"), "position": ("B",)}
+        assert coarse == {
+            "places.window": ("B", "M.window"),
+            "window.first": ("L",),
+            "window.within": ("P.window",),
+            "window.lengths": ("B", "L"),
+            "position": ("B",),
+        }
+        assert last == {"position": ("B",), "logit_rows": ("N",), "offsets": ("L",), "places.context": ("B", "2*L")}
+
+    def test_a_row_that_is_picked_is_gathered_once(self, store: Store) -> None:
+        """Straight from the log, and not turned."""
+        bundle = grouping(store).bundle
+        graph = resident(bundle, bundle.manifest.stages[2]).graph
+        (taken,) = [node for node in graph if node.name == "context/rows/taken"]
+        (squeezed,) = [reader for reader, _ in taken.outputs[0].uses()]
+        assert {reader.op_type for reader, _ in squeezed.outputs[0].uses()} == {"Reshape"}
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_each_sequence_has_places_of_its_own(self, dialect: str, store: Store) -> None:
+        """In its own log, with spans of its own lengths."""
+        check_own_positions(grouping(store).bundle, dialect)

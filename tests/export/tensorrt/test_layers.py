@@ -108,6 +108,16 @@ def test_what_only_makes_streams_wait_is_no_kernel() -> None:
     assert [kernel.name for kernel in kernels] == ["fc"]
 
 
+def test_sizes_that_are_brought_to_the_device_are_no_kernel() -> None:
+    """They are listed in words of their own, of graphs that compute with the size of an input."""
+    copied = (
+        "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: sub, Location: Device, "
+        "Dimensions: [], Datatype: Int64, Format: Format not available due to dynamic shapes }], ParameterType: ShapeH2D, "
+        "shapeValues0: [-39], TacticValue: 0x0000000000000000, StreamId: 0, Metadata: "
+    )
+    assert [kernel.name for kernel in layers_listed(listed(copied, line("fc", X, "", Y)))] == ["fc"]
+
+
 def test_a_weight_that_is_widened_apart() -> None:
     """What counts is how it is stored; both kernels are named."""
     widen = line("cast", "", tensor("w8", "Int8", 8, 16), tensor("w", "Float", 8, 16), "[ONNX Layer: 1/up/weight]")
