@@ -30,7 +30,8 @@ python="${foveal%foveal}python"
 text=models/checkpoints/text
 "$python" -m foveal.bench.deciding.against_transformers --text $text/evaluation.txt --save "$results/against.json"
 "$python" -m foveal.bench.deciding.original "$results/blt-4.5" --text $text/evaluation.txt
-"$python" -m foveal.bench.deciding.original "$results/blt-4" --text $text/evaluation.txt --bytes-per-patch 4 --bytes 320
+"$python" -m foveal.bench.deciding.original "$results/blt-4" --text $text/evaluation.txt --bytes-per-patch 4 \
+    --sequences 16 --prompt-bytes 64 --new-bytes 256
 for patch in 4.5 4; do
     "$foveal" convert "$results/blt-$patch" "$results/blt-$patch.bundle"
 done

@@ -135,7 +135,7 @@ def measure(
     environment, ids = read_environment(), read_bytes(text)
     work = replace(work, text=replace(work, text=ids).sequences(1, VOCABULARY)[0])
     assert work.text is not None
-    model = random_original(sizes or BltSizes(), work.text, bytes_per_patch, work.prompt_tokens)
+    model = random_original(sizes or BltSizes(), work.text[None], bytes_per_patch, work.prompt_tokens)
     rates: list[float] = []
     with scratch_directory() as directory:
         runners = [

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import BackendUnavailable, ConfigError
 from ...runtime.rows import Ids
+from ..decode import Load
 from ..script import run_script
 from ..text import read_text
 
@@ -59,17 +60,20 @@ def main() -> None:
     """Write a checkpoint, for `foveal convert`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a directory to write")
-    parser.add_argument("--text", type=Path, required=True, help="UTF-8, in whose first bytes patches end")
-    parser.add_argument("--bytes", type=int, default=4096, help="that the threshold is set on")
+    parser.add_argument("--text", type=Path, required=True, help="UTF-8, on which the threshold is set")
+    parser.add_argument("--sequences", type=int, default=1, help="that begin all over the text, each read by itself")
+    parser.add_argument("--prompt-bytes", type=int, default=512, help="of each, which do not count")
+    parser.add_argument("--new-bytes", type=int, default=1024, help="of each, behind these")
     parser.add_argument("--bytes-per-patch", type=float, default=4.5)
     given = parser.parse_args()
-    text = read_bytes(read_text(given.text))[: given.bytes]
-    random_original(BltSizes(), text, given.bytes_per_patch).save_pretrained(given.checkpoint)
+    work = Load(given.prompt_bytes, given.new_bytes, text=read_bytes(read_text(given.text)))
+    texts = work.sequences(given.sequences, VOCABULARY)
+    random_original(BltSizes(), texts, given.bytes_per_patch, given.prompt_bytes).save_pretrained(given.checkpoint)
 
 
-def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float, begin: int = 0) -> BltForCausalLM:
-    """Random weights, the same at every call, and a threshold with which patches of a text, from byte `begin` on, have so many
-    bytes on average.
+def random_original(sizes: BltSizes, texts: Ids, bytes_per_patch: float, begin: int = 0) -> BltForCausalLM:
+    """Random weights, the same at every call, and a threshold with which patches of some texts `[n, T]`, each from byte `begin`
+    on, have so many bytes on average.
 
     Raises:
         BackendUnavailable: transformers is not installed.
@@ -84,7 +88,7 @@ def random_original(sizes: BltSizes, text: Ids, bytes_per_patch: float, begin: i
     model = blt(_config(sizes)).eval()
     with torch.no_grad():
         model.model.patcher.lm_head.weight.mul_(_SPREAD)
-    model.config.patching_threshold = threshold_for(entropies(model, text)[begin:], bytes_per_patch)
+    model.config.patching_threshold = threshold_for(entropies(model, texts)[:, begin:].flatten(), bytes_per_patch)
     return model
 
 
@@ -124,15 +128,12 @@ def _config(sizes: BltSizes) -> Any:
     )
 
 
-def entropies(model: BltForCausalLM, text: Ids) -> Any:
-    """Nats that the patcher gives each byte of a text, float32 `[T]`, which is read in parts that are not too long."""
+def entropies(model: BltForCausalLM, texts: Ids) -> Any:
+    """Nats that the patcher gives each byte of some texts `[n, T]`, float32 `[n, T]`."""
     import torch
 
-    found = []
     with torch.no_grad():
-        for start in range(0, len(text), 4 * _WINDOW):
-            found.append(model.model.patcher(torch.from_numpy(text[None, start : start + 4 * _WINDOW]))[0][0].numpy())
-    return np.concatenate(found)
+        return np.stack([model.model.patcher(torch.from_numpy(text[None]))[0][0].numpy() for text in texts])
 
 
 def threshold_for(values: Any, bytes_per_patch: float) -> float:

@@ -89,7 +89,7 @@ def test_thresholds_are_between_neighbours(bytes_per_patch: float) -> None:
 def test_patches_that_can_not_be() -> None:
     """Of less than a byte, or longer than the text."""
     with pytest.raises(ConfigError, match=r"patches are to have 0\.5 bytes on average, expected at least 1"):
-        random_original(TINY, read_bytes("text"), 0.5)
+        random_original(TINY, read_bytes("text")[None], 0.5)
     with pytest.raises(ConfigError, match="the text has 4 bytes, expected enough for patches of 99"):
         threshold_for(np.arange(4.0), 99)
 
@@ -102,7 +102,7 @@ def test_a_text_that_is_too_short() -> None:
 
 def test_parameters_by_part() -> None:
     """Tables are looked up row by row: those of hashes and bytes. All parts are all parameters."""
-    model = random_original(TINY, read_bytes(TEXT[:100]), 4.5)
+    model = random_original(TINY, read_bytes(TEXT[:100])[None], 4.5)
     parts = parameters_of(model)
     assert list(parts) == ["patcher", "encoder", "global", "decoder", "tables"]
     assert parts["tables"] == 6 * 50 * 16 + 260 * 16 + 260 * 16
