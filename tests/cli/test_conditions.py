@@ -25,7 +25,7 @@ CACHES = "int8, w8 or w4 on --target cpu"
 NARROW = "a precision other than fp32"
 
 ALWAYS = {
-    "convert": "checkpoint bundle target tokenizer dialect",
+    "convert": "checkpoint bundle target tokenizer boundaries threshold dialect",
     "calibrate": "bundle text method max_tokens budget threads json",
     "build": "bundle destination target",
     "check": "bundle target json",
