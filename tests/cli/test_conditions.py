@@ -25,21 +25,21 @@ CACHES = "int8, w8 or w4 on --target cpu"
 NARROW = "a precision other than fp32"
 
 ALWAYS = {
-    "convert": "checkpoint bundle target tokenizer dialect",
+    "convert": "checkpoint bundle target tokenizer boundaries threshold dialect",
     "calibrate": "bundle text method max_tokens budget threads json",
     "build": "bundle destination target",
     "check": "bundle target json",
     "verify": "bundle checkpoint target json",
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
-    "inspect": "bundle tokens profile json",
+    "inspect": "bundle tokens text ids profile json",
     "generate": "bundle prompts files target",
     "score": "bundle text file top json target",
     "serve": "bundles host port slots queue capacity policy target store_memory token_file max_prompt max_output max_body "
     "timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
-    "bench": "bundles hierarchy prompt_tokens new_tokens rounds batch target power save json",
+    "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
@@ -164,7 +164,7 @@ REFUSED = [
     ),
     *each_idle(
         f"plan batch {B} --times {T}",
-        "--up-to 4, --rounds 2, --threads 1, --save-times t.json, --measure",
+        f"--up-to 4, --rounds 2, --text {T}, --threads 1, --save-times t.json, --measure",
         "times measured here, which --times replaces",
     ),
     idle(f"plan batch {B} --seed 3", "--seed", "--rate"),
