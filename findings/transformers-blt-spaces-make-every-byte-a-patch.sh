@@ -9,7 +9,8 @@
 # What happens: any mode but "entropy" (also one that is made up) goes the same way, in silence: patches of one byte each, so that
 # the large model runs for every byte. The logits of "space" are those of "anything", and those of patch_lengths of ones.
 #
-# For those who compare patching rules, or measure the speed of space patching with this model: pass patch_lengths of your own.
+# For those who compare patching rules, or measure the speed of space patching with this model: pass patch_lengths of your own (and
+# a 0 behind them, or the last patch counts as one that has not ended).
 set -eu
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -41,13 +42,13 @@ def logits(mode, **given):
 
 length = text.shape[1]
 by_mode = {mode: logits(mode) for mode in ("space", "anything")}
-single = logits("space", patch_lengths=torch.ones(1, length + 1, dtype=torch.int64)[:, :length])
+single = logits("space", patch_lengths=torch.tensor([[1] * length + [0]]))  # the last patch has ended: another one follows
 starts = [0, 1, *(i + 1 for i, byte in enumerate(b"it was the best of times") if byte == 32)]
 words = [stop - start for start, stop in zip(starts, [*starts[1:], length])]
-at_spaces = logits("space", patch_lengths=torch.tensor([words]))
+at_spaces = logits("space", patch_lengths=torch.tensor([[*words, 0]]))
 same = {
     "space and a made-up mode": torch.equal(by_mode["space"], by_mode["anything"]),
-    "space and patches of one byte": torch.allclose(by_mode["space"], single, atol=1e-5),
+    "space and patches of one byte": torch.allclose(by_mode["space"], single, atol=1e-6),
     "space and patches that end at spaces": torch.allclose(by_mode["space"], at_spaces, atol=1e-3),
 }
 print(same)
