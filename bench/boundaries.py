@@ -103,11 +103,14 @@ def draw(out: Path, text: str, ends: Sequence[int]) -> None:
 
 
 def _draw_piece(axes: Axes, piece: Piece) -> None:
+    from matplotlib.patches import Rectangle
+
     size = _WIDTH * 0.98 / _LINE * _POINTS / _MONOSPACED
-    right, top, bottom = piece.column + len(piece.text), piece.row + 0.08, piece.row + 0.92
-    axes.fill_between([piece.column, right], top, bottom, color=_GROUNDS[piece.span % len(_GROUNDS)], linewidth=0)
+    right, top = piece.column + len(piece.text), piece.row + 0.08
+    ground = _GROUNDS[piece.span % len(_GROUNDS)]
+    axes.add_patch(Rectangle((piece.column, top), len(piece.text), 0.84, facecolor=ground, linewidth=0))
     if piece.ends:
-        axes.plot([right, right], [top, bottom], color=_BAR, linewidth=1.5)
+        axes.add_patch(Rectangle((right - 0.1, top), 0.2, 0.84, facecolor=_BAR, linewidth=0))
     shown = piece.text.lstrip(" ")  # SVG drops spaces in front
     place = right - len(shown), piece.row + 0.5
     axes.text(*place, shown.replace("\n", "¶"), family="monospace", fontsize=size, va="center_baseline")

@@ -4,8 +4,8 @@ A first tower sees every token; its row says whether a span ends here. The rows 
 tower's; a token is served the newest row that there is, its own span's if it ends it, and before the first a learned one. The
 last tower sees the sum of both.
 
-Boundaries are learned as the paper's "entropy" ones, section 3.2: from the uncertainty of the model itself, which is largest
-where a word begins. Unlike there, what is learned is the entropy, not where it has peaks, and the threshold is where the wanted
+Boundaries are learned as the paper's "entropy" ones: from the uncertainty of the model itself, which is largest where a word
+begins. Unlike there, what is learned is the entropy, not where it has peaks, and the threshold is where the wanted
 share of tokens is above it; towers are pre-norm with rotary positions.
 """
 
