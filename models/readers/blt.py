@@ -316,7 +316,7 @@ def _theta(given: Mapping[str, Any], what: str, default: float) -> float:
     rope = given.get("rope_parameters") or {}
     scaling = given.get("rope_scaling") or {}
     for name, said in (("rope_parameters", rope), ("rope_scaling", scaling)):
-        kind = said.get("rope_type", said.get("type", "default")) if isinstance(said, Mapping) else said
+        kind = said.get("rope_type", said.get("type", "default")) if isinstance(said, Mapping) else None
         if kind != "default" or said.keys() - {"rope_type", "type", "rope_theta"}:
             raise CheckpointError(
                 f'{what} says {name} {said!r}, expected the rope_type "default" and a rope_theta, nothing else'

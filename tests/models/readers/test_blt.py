@@ -235,6 +235,7 @@ REFUSED = [
     ({"encoder_config.rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
     ({"patcher_config.rope_scaling": {"type": "linear", "factor": 2.0}}, "says rope_scaling {'type': 'linear'"),
     ({"patcher_config.rope_theta": 3.0}, "patcher_config in config.json says rope_theta .*; leave one"),
+    ({"encoder_config.rope_parameters": "default"}, 'says rope_parameters .default., expected the rope_type "default"'),
     ({"encoder_config.rope_parameters": {"rope_theta": -1}}, "says rope_theta -1, expected a number above 0"),
     ({"decoder_config.hidden_act": "gelu"}, "decoder_config in config.json says hidden_act 'gelu', expected 'silu'"),
     ({"encoder_config.attention_bias": True}, "encoder_config in config.json says attention_bias True, expected False"),
