@@ -58,9 +58,10 @@ def of_text(bundle: Bundle, target: str, text: str | None, ids: str | None, toke
     given = model.prompt_ids(_content(text) if text is not None else parse_ids(ids or "", "--ids"))[:tokens]
     if not given:
         raise ConfigError("the text is empty, expected at least one token: what to run")
-    if len(given) > model.manifest.model.context:
+    context = model.manifest.model.context
+    if len(given) > context:
         raise CapacityError(
-            f"the text has {len(given):,} tokens, the model a context of {model.manifest.model.context:,}; draw fewer of them: --tokens"
+            f"the text has {len(given):,} tokens, the model a context of {context:,}; draw fewer of them: --tokens"
         )
     session = model.session(capacity=len(given))
     session.advance([given], last_only=True)
