@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..contract import StageSpec
-from ..errors import ConfigError
+from ..errors import CapacityError, ConfigError
 from ..runtime.ids import parse_ids
 from ..runtime.model import load
 from ..runtime.schedules import Schedule
@@ -57,6 +58,11 @@ def of_text(bundle: Bundle, target: str, text: str | None, ids: str | None, toke
     given = model.prompt_ids(_content(text) if text is not None else parse_ids(ids or "", "--ids"))[:tokens]
     if not given:
         raise ConfigError("the text is empty, expected at least one token: what to run")
+    context = model.manifest.model.context
+    if len(given) > context:
+        raise CapacityError(
+            f"the text has {len(given):,} tokens, the model a context of {context:,}; draw fewer of them: --tokens"
+        )
     session = model.session(capacity=len(given))
     session.advance([given], last_only=True)
     schedule = session.schedule
@@ -68,8 +74,10 @@ def _content(text: str) -> str:
     """The text, or that of the file it names."""
     try:
         return Path(text).read_text("utf-8") if Path(text).is_file() else text
-    except OSError:  # longer than a name may be
-        return text
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no name, then
+            return text
+        raise ConfigError(f"{text} can't be read ({error.strerror}); give a file of text") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{text} is no UTF-8 ({error}); give a file of text") from error
 

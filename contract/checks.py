@@ -25,8 +25,16 @@ def problem_of(stages: Sequence[StageSpec], place: str = "") -> str | None:
 
 def _problems(stage: StageSpec, before: Mapping[str, StageSpec]) -> Iterator[str]:
     yield from _clock_problems(stage, before)
+    yield from _recurrent_problems(stage)
     for given in stage.inputs:
-        if given.source is not None and given.source not in before:
+        if given.count < 1 or given.shift < 0:
+            yield (
+                f'reads {given.count} rows of "{given.source or "tokens"}" less {given.shift}, expected at least one, of those '
+                "that there are"
+            )
+        elif given.reads == "span" and given.count != 1:
+            yield f'reads spans of "{given.source}" by {given.count} rows, expected a count of 1: they are of any length'
+        elif given.source is not None and given.source not in before:
             yield f'reads "{given.source}", expected one of the stages before it'
         elif given.source is not None and given.width != before[given.source].width:
             yield (
@@ -54,6 +62,14 @@ def _clock_problems(stage: StageSpec, before: Mapping[str, StageSpec]) -> Iterat
         yield f'is fired by the rows of "{clock.stage}", which fires before there is a token, expected one that does not'
     elif not -source.width <= clock.column < source.width:
         yield f'is fired by column {clock.column} of "{clock.stage}", whose rows are {source.width} wide'
+
+
+def _recurrent_problems(stage: StageSpec) -> Iterator[str]:
+    for cache in stage.caches if stage.is_recurrent else ():
+        if cache.recurrent and cache.keeps is not None:
+            yield f"has a recurrent state {cache.name} that keeps {cache.keeps} rows, expected one that each call replaces"
+    if stage.is_recurrent and stage.resets is not None:
+        yield f"has a recurrent state and resets every {stage.resets} firings, expected one or the other"
 
 
 def _in_step(stage: StageSpec, given: InputSpec, before: Mapping[str, StageSpec]) -> bool:

@@ -8,6 +8,9 @@ import msgspec
 
 from ..errors import ConfigError
 
+_LARGEST = (2 - 2**-23) * 2.0**127
+"""Of fp32."""
+
 
 class ClockSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which rows are boundaries. Each of them fires the stages that have this clock, at the token that made the row.
@@ -43,8 +46,8 @@ class ClockSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ConfigError("a clock is decided by the rows of a stage or by the ids of tokens: give one of stage and ids")
         if self.ids and min(self.ids) < 0:
             raise ConfigError(f"a clock fires at the token id {min(self.ids)}, expected ids of at least 0")
-        if not math.isfinite(self.threshold):
-            raise ConfigError(f"a clock's threshold is {self.threshold}, expected a finite number")
+        if not abs(self.threshold) <= _LARGEST:
+            raise ConfigError(f"a clock's threshold is {self.threshold}, expected a finite number of fp32, as the values are")
         if self.firsts < 0:
             raise ConfigError(f"a clock has {self.firsts} first boundaries, expected at least 0")
         if self.least < 1:

@@ -24,7 +24,7 @@ from ..bundle import (
 )
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Texts, require_texts
-from ..contract import StageSpec
+from ..contract import StageSpec, problem_of
 from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
 from ..models.architecture import Architecture, Description, Stage
@@ -138,7 +138,7 @@ def convert_model(
     require_float32(model)
     stages: Sequence[Stage] = asked(model, "stages")
     check_stages(plan, [stage.spec for stage in stages])
-    _check_borrows([stage.spec for stage in stages])
+    _check_program([stage.spec for stage in stages])
     info = _model_info(model, stages, source_format, notes)
     family = family_for(info, [stage.spec for stage in stages], target, options)
     _check_tokenizer(tokenizer, info.vocab_size)
@@ -221,6 +221,13 @@ def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFam
     )
     write_manifest(directory, manifest)
     report("done", steps, steps)
+
+
+def _check_program(stages: Sequence[StageSpec]) -> None:
+    """Whether stages can run together: raises ConfigError for borrowed caches that they can't, ExportError for all else."""
+    _check_borrows(stages)
+    if problem := problem_of(stages):
+        raise ExportError(f"{problem}; see docs/your-own-model.md")
 
 
 def _check_borrows(stages: Sequence[StageSpec]) -> None:

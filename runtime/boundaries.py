@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import ClockSpec
+from ..errors import InputError
 from .rows import Array, Ids
 
 Bits = npt.NDArray[np.bool_]
@@ -43,6 +44,8 @@ class Boundaries:
                 return True
         if self._ids is not None:
             return int(value) in self._known
+        if value != value:
+            raise self._no_number(row)
         return bool(value >= self._threshold if spec.ties else value > self._threshold)
 
     def among(self, first: int, last: int, values: Array) -> Bits:
@@ -51,10 +54,24 @@ class Boundaries:
         if self.forced is not None and first < len(self.forced):
             given = self.forced[first : first + rows]
             return np.concatenate([given, self._after(given, first, last, values)])
+        self.require_numbers(values, first)
         found = self.wanted(values)
         firsts = min(max(self.spec.firsts - first, 0), rows)
         found[:firsts] = True
         return self._spaced(found, first, last, firsts) if self.look_back else found
+
+    def require_numbers(self, values: Array, first: int | Ids) -> None:
+        """Raise InputError for values of rows from index `first` on, or of rows at these indices, of which one is NaN."""
+        if self._ids is None and np.isnan(values).any():
+            place = int(np.flatnonzero(np.isnan(values))[0])
+            raise self._no_number(first + place if isinstance(first, int) else int(first[place]))
+
+    def _no_number(self, row: int) -> InputError:
+        """A value that is none says nothing, and a stage that never fires would give logits that look right."""
+        return InputError(
+            f'stage "{self.spec.stage}" gave NaN in row {row}, by whose value other stages fire; its weights are broken, or '
+            "its precision overflows: build it in fp32, and look at the ids that it was given"
+        )
 
     def _after(self, given: Bits, first: int, last: int, values: Array) -> Bits:
         """By the rule, those of a call that come after what is forced."""

@@ -225,6 +225,7 @@ class DecidedDecoder:
         if step.frame.is_queued:
             self._wait()
         told, spec = step.reader.told(part), step.spec
+        step.end = -1  # if the call fails, the state may be anything
         step.frame.tell({"position": np.full(self._batch, part.start), "logit_rows": rows, **told.numbers})
         stage = step.stages["decode" if len(part) == 1 else "prefill"]
         for tensor, buffer in bindings_of(spec, self._states):

@@ -49,11 +49,15 @@ def drop_position(model: ir.Model) -> None:
 
 
 def _is_firing_range(value: ir.Value | None) -> bool:
-    """Whether a value is `arange(L)`, `[1, L]`: what a stage adds to its position may be something else, such as one number."""
+    """Whether a value is `arange(L)`, `[1, L]`: what a stage adds to its position may be something else, such as one number.
+
+    The exporter may have another name for L, if it works it out of the rows of a window; a fixed size or a multiple it is not.
+    """
     column = None if value is None else value.producer()
     numbers = column.inputs[0] if column is not None and column.op_type == "Unsqueeze" else None
     producer = None if numbers is None else numbers.producer()
-    is_whole = value is not None and (value.shape is None or str(value.shape[-1]) == "L")
+    size = None if value is None or value.shape is None else value.shape[-1]
+    is_whole = value is not None and not isinstance(size, int) and "*" not in str(size)
     return producer is not None and producer.op_type == "Range" and is_whole
 
 

@@ -109,6 +109,7 @@ class SlotClocks:
         """Of a row of each slot, by its index and value; `before`: boundaries that the slot has had."""
         rule = self._rules[spec]
         if not rule.look_back:
+            rule.require_numbers(values, index)
             return rule.wanted(values) | (index < spec.firsts)
         last = self._last_rows(spec, slots, before)
         each = zip(index.tolist(), last.tolist(), values.tolist(), strict=True)

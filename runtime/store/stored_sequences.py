@@ -50,7 +50,8 @@ class StoredSequences:
     ) -> None:
         self._specs, self._folder, self._clock = specs, folder, 0
         self._is_divisible, self._tree = is_divisible(specs), BlockTree(identity)
-        arrays = sum(2 + len(spec.caches) for spec in specs)  # rows, caches, and maybe boundaries
+        clocks = {spec.clock for spec in specs if spec.clock is not None}
+        arrays = sum(1 + len(spec.caches) for spec in specs) + len(clocks)
         self.levels = Levels(memory_bytes, disk_bytes, folder, arrays, self._evict)
         self.by_key: dict[str, StoredSequence] = {}
         self.evictions = self.damaged = 0

@@ -86,6 +86,8 @@ def test_without_one(foveal, bundle: Path) -> None:
         (["--text", "a", "--ids", "1"], "got both --text and --ids"),
         (["--text", ""], "the text is empty"),
         (["--ids", "1 999"], "999"),
+        (["--text", "a" * 97], "97 tokens, the model a context of 96; draw fewer of them: --tokens"),
+        (["--text", "a" * 5000, "--tokens", "97"], "97 tokens"),
         (["--text", "a", "--target", "cuda"], "cuda"),
         (["--target", "cpu"], "--target"),
     ],
@@ -95,3 +97,17 @@ def test_bad_input(foveal, bundle: Path, options: list[str], message: str) -> No
     code, _, err = foveal("inspect", bundle, *options)
     assert code != 0
     assert message in err
+
+
+def test_a_file_that_can_not_be_read(foveal, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not taken for a text."""
+    (tmp_path / "t.txt").write_bytes(b"a\xff")
+    assert "no UTF-8" in foveal("inspect", bundle, "--text", tmp_path / "t.txt")[2]
+
+    def refused(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    code, _, err = foveal("inspect", bundle, "--text", tmp_path / "t.txt")
+    assert code != 0
+    assert "t.txt can't be read (Permission denied)" in err

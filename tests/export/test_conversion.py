@@ -123,7 +123,7 @@ def test_unknown_settings(tmp_path: Path) -> None:
         ({"target": "tpu"}, 'unknown target "tpu"; expected one of cpu'),
         ({"precision": "fp64"}, 'unknown precision "fp64"; expected one of fp32'),
         ({"dialect": "latin"}, 'unknown dialect "latin"; expected one of modern, classic'),
-        ({"tokenizer": str(tmp_path / "none.json")}, r'no tokenizer at .*; expected a tokenizer\.json, or "bytes"'),
+        ({"tokenizer": str(tmp_path / "none.json")}, r'no tokenizer at .*; expected a tokenizer\.json, "bytes", or'),
     ):
         with pytest.raises(ConfigError, match=reason):
             convert(GOLDEN / "s4_naive_attn", tmp_path / "b", **settings)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, host_engines, info, stage
 
 from foveal import CapacityError, ConfigError, InputError
-from foveal.contract import ClockSpec, InputSpec, StageSpec
+from foveal.contract import ClockSpec, InputSpec, StageSpec, problem_of
 from foveal.runtime.batches.batch import Batch
 from foveal.runtime.batches.slot_clocks import SlotClocks
 from foveal.runtime.clocks import Clocks
@@ -147,6 +147,7 @@ class TestARule:
             ({"stage": "pre", "ids": (3,)}, "give one of stage and ids"),
             ({"ids": (-1,)}, "token id -1, expected ids of at least 0"),
             ({"stage": "pre", "threshold": float("nan")}, "threshold is nan, expected a finite number"),
+            ({"stage": "pre", "threshold": 1e39}, r"threshold is 1e\+39, expected a finite number of fp32"),
             ({"stage": "pre", "firsts": -1}, "-1 first boundaries"),
             ({"stage": "pre", "least": 0}, "shortest span has 0 rows"),
             ({"stage": "pre", "least": 4, "most": 3}, "longest span has 3 rows, expected at least as many as its shortest, 4"),
@@ -157,6 +158,28 @@ class TestARule:
         """Is refused where it is made."""
         with pytest.raises(ConfigError, match=message):
             ClockSpec(**rule)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": (newest("pre", shift=-1),)}, 'reads 1 rows of "pre" less -1'),
+        ({"inputs": (newest("pre", count=0),)}, 'reads 0 rows of "pre" less 0'),
+        ({"inputs": (msgspec.structs.replace(span("pre"), count=2),)}, 'spans of "pre" by 2 rows, expected a count of 1'),
+        ({"caches": (msgspec.structs.replace(STATE, keeps=3),)}, "recurrent state mix that keeps 3 rows"),
+        ({"caches": (STATE,), "clock": None, "resets": 4}, "recurrent state and resets every 4 firings"),
+    ],
+)
+def test_what_a_stage_can_not_be(changes: dict[str, object], message: str) -> None:
+    """Rows that are not there yet, and states that nobody would keep: told when a bundle is written or opened."""
+    pre, middle, post = decided(ClockSpec(stage="pre"))
+    assert problem_of((pre, middle, post)) is None
+    fields = {name: _as_wide(value) if name == "inputs" else value for name, value in changes.items()}
+    assert message in str(problem_of((pre, msgspec.structs.replace(middle, **fields), post)))
+
+
+def _as_wide(inputs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+    return tuple(msgspec.structs.replace(given, width=DIM) for given in inputs)
 
 
 def test_sequences_in_step_must_agree() -> None:
@@ -324,3 +347,38 @@ class TestASchedule:
         assert session.schedule[clock].made.all()
         with pytest.raises(InputError, match="another model"):
             session.follow({})
+
+
+class TestAValueThatIsNone:
+    """A stage that never fires would give logits that look right: it is said."""
+
+    def test_in_a_session(self) -> None:
+        """Which stays where it was, in a chunk and in a step."""
+        session = Session(host_engines(decided(ClockSpec(stage="pre", threshold=0.0, firsts=1))), info())
+        session.advance([[3, 4, 5]])
+        step = session.decoder.steps[0]  # type: ignore[attr-defined]
+        run, broken = step.bound.run, [True]
+
+        def spoiling(first: int, firings: int, inputs: object, output: Block, rows: object) -> None:
+            run(first, firings, inputs, output, rows)
+            if broken[0]:
+                output.array[-1] = np.nan
+
+        step.bound.run = spoiling
+        for ids in ([[6]], [[6, 7]]):
+            with pytest.raises(
+                InputError, match=f'stage "pre" gave NaN in row {2 + len(ids[0])}, by whose value other stages fire'
+            ):
+                session.advance(ids)
+            assert session.position == 3
+        broken[0] = False
+        expected = Session(host_engines(decided(ClockSpec(stage="pre", threshold=0.0, firsts=1))), info())
+        np.testing.assert_allclose(session.advance([[6, 7]]), expected.advance([[3, 4, 5, 6, 7]])[:, 3:], atol=1e-6)
+
+    def test_in_a_batch(self) -> None:
+        """Of one slot among others."""
+        clocks = SlotClocks(decided(ClockSpec(stage="pre", threshold=0.0)), 3, 8)
+        slots, fires = np.arange(3), np.ones(3, bool)
+        rows = np.array([[0.5], [np.nan], [0.5]], np.float32)
+        with pytest.raises(InputError, match="gave NaN in row 4"):
+            clocks.see_rows("pre", slots, np.zeros(3, int), fires, np.array([3, 4, 5]), rows)

@@ -238,6 +238,7 @@ REFUSED = [
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "config.json says rope_scaling {'type': 'dynamic'"),
     ({"patcher_config.rope_scaling": {"type": "linear", "factor": 2.0}}, "says rope_scaling {'type': 'linear'"),
     ({"patcher_config.rope_theta": 3.0}, "patcher_config in config.json says rope_theta .*; leave one"),
+    ({"encoder_config.rope_parameters": "default"}, 'says rope_parameters .default., expected the rope_type "default"'),
     ({"encoder_config.rope_parameters": {"rope_theta": -1}}, "says rope_theta -1, expected a number above 0"),
     ({"decoder_config.hidden_act": "gelu"}, "decoder_config in config.json says hidden_act 'gelu', expected 'silu'"),
     ({"encoder_config.attention_bias": True}, "encoder_config in config.json says attention_bias True, expected False"),
