@@ -75,8 +75,8 @@ def verify(
 
     Raises:
         BundleError, CheckpointError: either is broken.
-        ConfigError: a bundle that is not fp32, and so can't be equal; boundaries or a threshold for a checkpoint that takes none,
-            or for a model in memory.
+        ConfigError: a bundle that is not fp32, and so can't be equal; boundaries or a threshold for a checkpoint that takes
+            none, or for a model in memory.
         EngineMismatchError: everything is equal, but the engines' sidecars are of other engines or graphs.
         EquivalenceError: the checkpoint is of another model, or its forward fails. Differences, and stages that fail while they
             run, are not raised here; call `report.require_equal()`.
