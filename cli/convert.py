@@ -67,7 +67,8 @@ def convert(
         )
     model = made.manifest.model
     stages = ", ".join(entry.spec.name for entry in made.manifest.stages)
-    out.print(f'{made.path}: {model.source_format} {model.architecture} "{model.hierarchy}", stages {stages}')
+    kind = " ".join(dict.fromkeys((model.source_format, model.architecture)))  # "foveal hourglass"; "blt"
+    out.print(f'{made.path}: {kind} "{model.hierarchy}", stages {stages}')
     out.print(
         f"{model.parameters:,} parameters, {made.total_bytes() / 1e6:.1f} MB, engines for {target} in {made.manifest.precision}"
     )

@@ -115,7 +115,9 @@ def _show_reads(bundle: Bundle, stages: tuple[StageReads, ...], targets: str) ->
         rate = f"{stage.fires_per_token:.3g}" if stage.name != _ALL else ""
         figures = _megabytes(stage.weights), *wide, _megabytes(stage.caches_half), _megabytes(stage.caches_full)
         table.add_row(stage.name, rate, *figures)
-    out.print(f"\nDecoding with {targets}, weights by how often a stage fires, keys and values behind so many tokens:")
+    is_expected = any(entry.spec.clock is not None for entry in bundle.manifest.stages)
+    how_often = "how often a stage fires" + " (expected of text, where the data decides)" * is_expected
+    out.print(f"\nDecoding with {targets}, weights by {how_often}, keys and values behind so many tokens:", soft_wrap=True)
     out.print(table, markup=False)
     whole = _all(stages)
     most = 1e9 / (whole.weights + whole.caches_half)

@@ -157,8 +157,8 @@ def told(schedule: Schedule) -> list[str]:
     """A line on every clock: how often it fired, and how near a value came to the threshold."""
     lines = []
     for clock, decisions in schedule.items():
-        name = "token ids" if clock.stage is None else f'stage "{clock.stage}"'
-        line = f"boundaries of {name}: {int(decisions.made.sum())} of {len(decisions.made)} rows"
+        name = "by the ids of tokens" if clock.stage is None else f'of stage "{clock.stage}"'
+        line = f"boundaries {name}: {int(decisions.made.sum())} of {len(decisions.made)} rows"
         if decisions.made.any():
             line += f", one in {decisions.tokens_per_boundary:.3g}"
         margins = decisions.margins(clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import msgspec
 import typer
@@ -16,6 +16,14 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle to check.")],
     checkpoint: Annotated[Path, typer.Option(help="The checkpoint it was converted from.")],
     target: Annotated[str, typer.Option(help="Whose engines to check.")] = "cpu",
+    boundaries: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of a BLT, the boundaries that it was converted with."),
+    ] = None,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of a BLT, the threshold that it was converted with."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare PyTorch, every ONNX stage and the running system; exit code 2 if they differ.
@@ -25,7 +33,9 @@ def verify(
     from ..export import verify as verify_bundle
 
     with progress("verify") as report:
-        result = verify_bundle(bundle, checkpoint, target, on_progress=report)
+        result = verify_bundle(
+            bundle, checkpoint, target, boundaries=boundaries, threshold=threshold, on_progress=report
+        )
     if json:
         print_json(msgspec.json.encode(result))
     else:

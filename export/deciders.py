@@ -21,7 +21,8 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stage: that decides.
-        narrow: its precision where it is not fp32: the plan's, or the fastest of those that were asked for.
+        narrow: its precision where it is not fp32: the plan's, or the fastest of those that were asked for; "fp32" if none of its
+            products can be in any of them.
         chosen: which of the two the plan has.
         narrow_loss, wide_loss: relative rise of bits per byte, each on its own schedule.
         narrow_flips, wide_flips: decisions per token that come out otherwise than in fp32, all before them being as in fp32.
@@ -46,6 +47,8 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
     megabytes_per_token: float
 
     def __str__(self) -> str:
+        if self.narrow == "fp32":
+            return f"stage {self.stage}, which decides, is in fp32: none of its products can be in another of these precisions"
         verdict = "it pays" if self.pays else "no gain is shown"
         return (
             f"keeping stage {self.stage}, which decides, in fp32 instead of {self.narrow} costs {self.megabytes_per_token:.3f} "

@@ -194,8 +194,11 @@ class _Workshop:
     def _decider(self, stage: str, plan: Plan, precisions: Sequence[str], ms: Mapping[str, Mapping[str, float]]) -> Decider:
         """The plan with such a stage narrow and in fp32, whichever of them it has."""
         is_wide = all(product.obtained == "fp32" for product in self._products_of(stage, plan))
-        fastest = min(precisions, key=lambda precision: ms[precision][stage])
-        narrow_plan = with_stage(plan, stage, fastest) if is_wide else plan
+        by_time = sorted(precisions, key=lambda precision: ms[precision][stage])
+        narrow_plan = plan
+        if is_wide:  # the fastest in which anything is narrow: w4 leaves products of odd sizes in fp32
+            plans = [with_stage(plan, stage, precision) for precision in by_time]
+            narrow_plan = next((one for one in plans if narrow_name(self._products_of(stage, one)) != "fp32"), plans[0])
         wide_plan = plan if is_wide else with_stage(plan, stage, "fp32")
         products = self._products_of(stage, narrow_plan)
         return weigh_decider(

@@ -188,7 +188,7 @@ class HostDecoder:
         for log in logs:
             if not log.agree(position, tokens, values):
                 raise InputError(
-                    "sequences of one session fire a stage whose firings the data decides in step, and these ids do not; "
+                    "sequences of one session have to fire together, and the data would have these fire at different tokens; "
                     "append them to a batch (model.batch), in which each has its own clock"
                 )
             log.append(position, tokens, values[:, 0])

@@ -277,7 +277,7 @@ class DecidedDecoder:
         for log in logs:
             if not log.agree(position, tokens, values):
                 raise InputError(
-                    "sequences of one session fire a stage whose firings the data decides in step, and these ids do not; "
+                    "sequences of one session have to fire together, and the data would have these fire at different tokens; "
                     "open a session for each of them: on a device, batches have no clocks of their own yet"
                 )
             log.append(position, tokens, values[:, 0])

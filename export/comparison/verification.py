@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
-from ...contract import StageSpec
+from ...contract import ClockSpec, StageSpec
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import keep
 from ...models.architecture import Architecture, Stage
@@ -59,6 +59,8 @@ def verify(
     checkpoint: str | Path | Architecture,
     target: str = "cpu",
     *,
+    boundaries: str | None = None,
+    threshold: float | None = None,
     on_progress: Progress | None = None,
 ) -> VerifyReport:
     """Compare a bundle with the checkpoint, or the model in memory, it was made from, teacher-forced, at every phase.
@@ -69,10 +71,12 @@ def verify(
     Where the data decides when stages fire, logits are compared on the schedule of PyTorch's stages, and when the system fires
     by itself with that (`BoundaryChecks`); `report.clocks` says which tokens are too close to call.
     The report is also written to `reports/verify.json` in the bundle, if it can be. PyTorch runs on one thread meanwhile.
+    `boundaries` and `threshold` are those that the checkpoint was converted with, if it was with other than its own.
 
     Raises:
         BundleError, CheckpointError: either is broken.
-        ConfigError: a bundle that is not fp32, and so can't be equal.
+        ConfigError: a bundle that is not fp32, and so can't be equal; boundaries or a threshold for a checkpoint that takes none,
+            or for a model in memory.
         EngineMismatchError: everything is equal, but the engines' sidecars are of other engines or graphs.
         EquivalenceError: the checkpoint is of another model, or its forward fails. Differences, and stages that fail while they
             run, are not raised here; call `report.require_equal()`.
@@ -83,8 +87,12 @@ def verify(
             f"{opened.path} is {opened.manifest.precision}, expected fp32: other precisions differ from PyTorch on purpose; "
             "measure by how much with `foveal eval BUNDLE --against FP32_BUNDLE --text FILE`"
         )
-    model = load_model(checkpoint).model if isinstance(checkpoint, str | Path) else checkpoint
-    source = str(checkpoint) if isinstance(checkpoint, str | Path) else f"the {model.describe().architecture} in memory"
+    if isinstance(checkpoint, str | Path):
+        model, source = load_model(checkpoint, boundaries, threshold).model, str(checkpoint)
+    else:
+        model, source = checkpoint, f"the {checkpoint.describe().architecture} in memory"
+        if boundaries is not None or threshold is not None:
+            raise ConfigError(f"{source} has boundaries of its own; leave boundaries and threshold out")
     _check_same_model(opened, model, source)
     with _one_thread():
         job = _Verification(opened, model, target)
@@ -339,22 +347,33 @@ def _logits_place(stage: str, start: int, row: int) -> str:
 def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
     """Raise EquivalenceError if they are of other sizes, or decide by other rules when stages fire."""
     described = model.describe()
+    expected_clocks = clocks_of([entry.spec for entry in bundle.manifest.stages])
+    clocks = clocks_of([stage.spec for stage in model.stages()])
+    remedy = "give the checkpoint that was converted"
+    if clocks != expected_clocks:
+        remedy += ", with the boundaries and threshold that it was converted with"
     found = (described.hierarchy, described.vocab_size, described.dim)
     info = bundle.manifest.model
     expected = (info.hierarchy, info.vocab_size, info.dim)
     if found != expected:
         raise EquivalenceError(
             f"{source} is another model than {bundle.path} was made from: got hierarchy, vocabulary and width {found}, "
-            f"expected {expected}; give the checkpoint that was converted"
+            f"expected {expected}; {remedy}"
         )
-
-    expected_clocks = clocks_of([entry.spec for entry in bundle.manifest.stages])
-    clocks = clocks_of([stage.spec for stage in model.stages()])
     if clocks != expected_clocks:
         raise EquivalenceError(
-            f"{source} decides otherwise when stages fire than {bundle.path}: got {clocks}, expected {expected_clocks}; "
-            "give the checkpoint that was converted, or convert it again"
+            f"{source} decides otherwise when stages fire than {bundle.path}: {_differing(clocks, expected_clocks)}; "
+            f"{remedy}, or convert it again"
         )
+
+
+def _differing(clocks: Sequence[ClockSpec], expected: Sequence[ClockSpec]) -> str:
+    """Where rules differ, field by field; as a whole if there are more of one than of the other."""
+    if len(clocks) != len(expected):
+        return f"got {clocks}, expected {expected}"
+    pairs = [(msgspec.structs.asdict(one), msgspec.structs.asdict(other)) for one, other in zip(clocks, expected, strict=True)]
+    fields = [(name, one[name], other[name]) for one, other in pairs for name in one if one[name] != other[name]]
+    return ", ".join(f"{name} {found}, expected {wanted}" for name, found, wanted in fields)
 
 
 def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> Ids:

@@ -116,11 +116,20 @@ def _read_block(graph: ir.Graph, name: str, given: InputSpec) -> None:
 
 
 def _read_newest(graph: ir.Graph, name: str, given: InputSpec) -> None:
-    """What the portable graph picks from a block by an index `[L]` is gathered, or told, as it is: the `count` rows of each."""
+    """What the portable graph picks from a block by an index `[L]` is gathered, or told, as it is: the `count` rows of each.
+
+    A stage that remembers nothing may ask the block how many sequences there are; what is gathered or told has as many.
+    """
     old, index = _named(graph.inputs, name), _named(graph.inputs, f"{name}.index")
     told = old if given.source is None else _named(graph.inputs, f"places.{name}")
     rows = old if given.source is None else _placed(graph, name, given)
     for number, (picking, _) in enumerate(list(old.uses())):
+        if _is_size(picking, 0 if given.source is None else 1):
+            if given.source is not None:
+                (size,) = insert_before(picking, "Shape", [rows], f"{name}/rows/sequences_{number}", {"start": 0, "end": 1})
+                picking.outputs[0].replace_all_uses_with(size)
+                graph.remove(picking, safe=True)
+            continue
         if picking.op_type != "Gather":
             raise TypeError(f"expected newest rows to be picked by Gather, got {picking.op_type} of {name}")
         picked = picking.outputs[0]
@@ -160,6 +169,14 @@ def _replace_time_major(old: ir.Value, rows: ir.Value, label: str) -> None:
         else:
             (turned,) = insert_before(node, "Transpose", [rows], f"{label}/turned_{number}", {"perm": _TIME_MAJOR})
             node.replace_input_with(index, turned)
+
+
+def _is_size(node: ir.Node, axis: int) -> bool:
+    """Whether a node asks how large its input is along one axis."""
+    if node.op_type != "Shape":
+        return False
+    start, end = (node.attributes.get(name) for name in ("start", "end"))
+    return (start.as_int() if start else 0) == axis and end is not None and end.as_int() == axis + 1
 
 
 def _is_time_major(node: ir.Node) -> bool:

@@ -29,7 +29,7 @@ ALWAYS = {
     "calibrate": "bundle text method max_tokens budget threads json",
     "build": "bundle destination target",
     "check": "bundle target json",
-    "verify": "bundle checkpoint target json",
+    "verify": "bundle checkpoint target boundaries threshold json",
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens text ids profile json",

@@ -118,6 +118,7 @@ def test_build_s_errors(foveal: Run, specimen: Precise, tmp_path: Path) -> None:
         (("--precision", "int8"), "foveal: int8 needs text to calibrate on, got none; give files that are like what the model"),
         (("--precision", "int3"), 'foveal: unknown precision "int3"; expected one of fp32, fp16, int8, w8, w4'),
         (("--precision", "w8", "--cache", "fp8"), 'foveal: unknown cache "fp8"; expected one of auto, fp32'),
+        (("--target", "tensorrt-rtx"), "to add engines for tensorrt-rtx to"),
         (("--plan", "p.json"), "foveal: no plan at p.json: No such file or directory; write one with `foveal calibrate BUNDLE"),
         (("--plan", "p.json", "--precision", "w8"), "foveal: got --precision w8 and --plan p.json, expected one of them"),
     ):

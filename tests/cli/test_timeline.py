@@ -39,7 +39,7 @@ def test_told_of_a_clock() -> None:
     assert told({ClockSpec(stage="pre", threshold=0.45, firsts=1): decisions}) == [
         'boundaries of stage "pre": 2 of 3 rows, one in 1.5; nearest to the threshold 0.45: token 1, by 0.35'
     ]
-    assert told({ClockSpec(ids=(32,)): decisions}) == ["boundaries of token ids: 2 of 3 rows, one in 1.5"]
+    assert told({ClockSpec(ids=(32,)): decisions}) == ["boundaries by the ids of tokens: 2 of 3 rows, one in 1.5"]
 
 
 @pytest.fixture(scope="module")

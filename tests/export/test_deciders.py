@@ -79,6 +79,13 @@ def test_fp32_pays_where_its_gain_is_shown(spread: float, pays: bool, verdict: s
     assert str(found).startswith("keeping stage pre, which decides, in fp32 instead of w4 costs 2.000 MB/token")
 
 
+def test_a_stage_that_can_not_be_narrow() -> None:
+    """Nothing is weighed, as there is nothing to choose."""
+    same = Followed(np.full(4, 101.0), 401.0, 1.0, 0, 404)
+    found = weigh_decider("pre", narrow_name([product("pre/a", "fp32")]), True, same, same, 0)
+    assert str(found) == "stage pre, which decides, is in fp32: none of its products can be in another of these precisions"
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> PlanReport:
     """A plan of a model that decides."""

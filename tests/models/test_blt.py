@@ -181,3 +181,9 @@ def test_sizes_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
 def test_engines_of_all_kinds(kind: str, family: Callable[..., FamilyEngines]) -> None:
     """Exact ones, quantised ones, and those that TensorRT-RTX builds."""
     family("blt", random_model).check(kind)
+
+
+@pytest.mark.parametrize("rule", ["space", "fixed:4"])
+def test_engines_of_other_rules_on_devices(rule: str, family: Callable[..., FamilyEngines]) -> None:
+    """The stage that finds spaces has neither position nor state."""
+    family(f"blt {rule.partition(':')[0]}", lambda: random_model(rule)).check("cuda")

@@ -184,7 +184,7 @@ class TestWhatIsRefused:
         """A session's fire in step; after the refusal it is where it was."""
         session = Session(resident_engines(decided(BY_IDS)), info(), 2)
         session.advance([[3, 30], [4, 40]])
-        with pytest.raises(InputError, match="these ids do not; open a session for each of them"):
+        with pytest.raises(InputError, match="at different tokens; open a session for each of them"):
             session.advance([[3], [40]])
         assert session.advance([[30], [40]]).shape == (2, 1, VOCABULARY)
 

@@ -131,3 +131,24 @@ class TestRowsThatTheDataPicks:
     def test_each_sequence_has_places_of_its_own(self, dialect: str, store: Store) -> None:
         """In its own log, with spans of its own lengths."""
         check_own_positions(grouping(store).bundle, dialect)
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_a_stage_may_ask_the_block_how_many_sequences_there_are(self, dialect: str, store: Store) -> None:
+        """It has no state that says so; the rows that are gathered say it as well."""
+        bundle = grouping(store).bundle
+        entry = bundle.manifest.stages[2]
+        model = ir.load(bundle.file(entry.graph))
+        change_dialect(model, DIALECTS[dialect])
+        (block,) = [value for value in model.graph.inputs if value.name == "context"]
+        node = ir.node("Shape", [block], {"start": 1, "end": 2}, name="asked")
+        node.outputs[0].name = "asked_out"
+        model.graph.insert_before(model.graph[0], node)
+        reader = ir.node("Cast", [node.outputs[0]], {"to": 1}, name="told")
+        model.graph.append(reader)
+        model.graph.outputs.append(reader.outputs[0])
+        make_resident(model, entry.spec, leads_of([other.spec for other in bundle.manifest.stages]), DIALECTS[dialect])
+        (asked,) = [other for other in model.graph if other.op_type == "Cast" and other.name == "told"]
+        shape = asked.inputs[0].producer()
+        assert shape is not None
+        assert (shape.op_type, shape.attributes["start"].as_int(), shape.attributes["end"].as_int()) == ("Shape", 0, 1)
+        assert shape.inputs[0].producer().name == "context/rows/rows"

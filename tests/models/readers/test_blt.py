@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from torch_sessions import logits_of, torch_session
 
 import foveal
-from foveal import CheckpointError, ConfigError
+from foveal import CheckpointError, ConfigError, EquivalenceError
+from foveal.export import verify
 from foveal.models.blt.model import Blt
 from foveal.models.readers.blt import is_blt, load_blt
 from foveal.models.readers.loading import load_model
@@ -342,3 +343,15 @@ def test_another_rule_when_it_is_converted(saved: Callable[..., Path]) -> None:
         load_model(GOLDEN, "space", 2.0)
     with pytest.raises(ConfigError, match="of the layout lucidrains, whose boundaries can't be replaced"):
         load_model(GOLDEN.parents[1] / "golden" / "s4_naive_attn", "space")
+
+
+def test_verified_by_the_rule_that_it_was_converted_with(tmp_path: Path) -> None:
+    """Without it the checkpoint is another model; a model in memory has its own."""
+    bundle = foveal.convert(GOLDEN, tmp_path / "b", boundaries="fixed:4")
+    with pytest.raises(EquivalenceError, match="with the boundaries and threshold that it was converted with"):
+        verify(bundle, GOLDEN)
+    with pytest.raises(EquivalenceError, match="expected"):
+        verify(bundle, GOLDEN, boundaries="fixed:5")
+    with pytest.raises(ConfigError, match="the blt in memory has boundaries of its own; leave boundaries and threshold out"):
+        verify(bundle, load_model(GOLDEN).model, boundaries="fixed:4")
+    verify(bundle, GOLDEN, boundaries="fixed:4").require_equal()
