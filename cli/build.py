@@ -90,8 +90,8 @@ def build(
     chosen = {name: value for name, value in given.items() if value is not None}
     if destination is not None and target != "cpu" and not (precision or plan or calibration):
         raise ConfigError(
-            f"a bundle to write is int8 if --precision is not given, and int8 needs text: --calibration FILE; to add engines for "
-            f"{target} to {bundle} leave {destination} out, and for a copy with them alone say --precision fp32"
+            "a bundle to write is int8 if --precision is not given, and int8 needs text: --calibration FILE; to add engines "
+            f"for {target} to {bundle} leave {destination} out, and for a copy with them alone say --precision fp32"
         )
     wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
     require(context, _conditions(wanted, target, plan, calibration))

@@ -33,9 +33,7 @@ def verify(
     from ..export import verify as verify_bundle
 
     with progress("verify") as report:
-        result = verify_bundle(
-            bundle, checkpoint, target, boundaries=boundaries, threshold=threshold, on_progress=report
-        )
+        result = verify_bundle(bundle, checkpoint, target, boundaries=boundaries, threshold=threshold, on_progress=report)
     if json:
         print_json(msgspec.json.encode(result))
     else:

@@ -21,8 +21,8 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stage: that decides.
-        narrow: its precision where it is not fp32: the plan's, or the fastest of those that were asked for; "fp32" if none of its
-            products can be in any of them.
+        narrow: its precision where it is not fp32: the plan's, or the fastest of those that were asked for; "fp32" if none of
+            its products can be in any of them.
         chosen: which of the two the plan has.
         narrow_loss, wide_loss: relative rise of bits per byte, each on its own schedule.
         narrow_flips, wide_flips: decisions per token that come out otherwise than in fp32, all before them being as in fp32.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
-from ...contract import ClockSpec, StageSpec
+from ...contract import StageSpec
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import keep
 from ...models.architecture import Architecture, Stage
@@ -37,7 +37,7 @@ from .errors import TOLERANCE, Comparison
 from .paired import NamedEngine, PairedEngine, RunError
 from .portable_engines import portable_engines
 from .probe import Probe, Surroundings, room_from, run_probe
-from .systems import expected_period
+from .systems import differing_rules, expected_period
 from .teacher_forcing import compare_forced, record
 from .torch_engine import TorchEngine
 from .verify_report import Check, Coverage, VerifyReport
@@ -75,8 +75,8 @@ def verify(
 
     Raises:
         BundleError, CheckpointError: either is broken.
-        ConfigError: a bundle that is not fp32, and so can't be equal; boundaries or a threshold for a checkpoint that takes none,
-            or for a model in memory.
+        ConfigError: a bundle that is not fp32, and so can't be equal; boundaries or a threshold for a checkpoint that takes
+            none, or for a model in memory.
         EngineMismatchError: everything is equal, but the engines' sidecars are of other engines or graphs.
         EquivalenceError: the checkpoint is of another model, or its forward fails. Differences, and stages that fail while they
             run, are not raised here; call `report.require_equal()`.
@@ -362,18 +362,9 @@ def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
         )
     if clocks != expected_clocks:
         raise EquivalenceError(
-            f"{source} decides otherwise when stages fire than {bundle.path}: {_differing(clocks, expected_clocks)}; "
+            f"{source} decides otherwise when stages fire than {bundle.path}: {differing_rules(clocks, expected_clocks)}; "
             f"{remedy}, or convert it again"
         )
-
-
-def _differing(clocks: Sequence[ClockSpec], expected: Sequence[ClockSpec]) -> str:
-    """Where rules differ, field by field; as a whole if there are more of one than of the other."""
-    if len(clocks) != len(expected):
-        return f"got {clocks}, expected {expected}"
-    pairs = [(msgspec.structs.asdict(one), msgspec.structs.asdict(other)) for one, other in zip(clocks, expected, strict=True)]
-    fields = [(name, one[name], other[name]) for one, other in pairs for name in one if one[name] != other[name]]
-    return ", ".join(f"{name} {found}, expected {wanted}" for name, found, wanted in fields)
 
 
 def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> Ids:
