@@ -32,7 +32,7 @@ from .train import train
 from .verify import verify
 
 app = typer.Typer(
-    help="Hierarchical language models, exported per scale and run so that coarse stages fire only every k tokens.",
+    help="Hierarchical language models, exported per scale and run so that coarse stages fire only when due.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

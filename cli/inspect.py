@@ -72,7 +72,7 @@ def inspect(
     for name in built if layers else ():
         show_layers(opened, name)
     if profiled is not None:
-        show_profile(profiled)
+        show_profile(profiled, _is_expected(opened))
 
 
 def _profile(bundle: Bundle, target: str | None) -> Profile:
@@ -115,8 +115,7 @@ def _show_reads(bundle: Bundle, stages: tuple[StageReads, ...], targets: str) ->
         rate = f"{stage.fires_per_token:.3g}" if stage.name != _ALL else ""
         figures = _megabytes(stage.weights), *wide, _megabytes(stage.caches_half), _megabytes(stage.caches_full)
         table.add_row(stage.name, rate, *figures)
-    is_expected = any(entry.spec.clock is not None for entry in bundle.manifest.stages)
-    how_often = "how often a stage fires" + " (expected of text, where the data decides)" * is_expected
+    how_often = "how often a stage fires" + " (expected of text, where the data decides)" * _is_expected(bundle)
     out.print(f"\nDecoding with {targets}, weights by {how_often}, keys and values behind so many tokens:", soft_wrap=True)
     out.print(table, markup=False)
     whole = _all(stages)
@@ -124,6 +123,10 @@ def _show_reads(bundle: Bundle, stages: tuple[StageReads, ...], targets: str) ->
     out.print(
         f"Each GB/s of memory bandwidth allows at most {most:,.3g} tokens/s behind {context // 2:,} tokens (docs/devices.md)"
     )
+
+
+def _is_expected(bundle: Bundle) -> bool:
+    return any(entry.spec.clock is not None for entry in bundle.manifest.stages)
 
 
 _ALL = "all"

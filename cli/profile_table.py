@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 _TOP, _LONGEST = 5, 40
 
 
-def show_profile(profile: Profile) -> None:
-    """Print a line for each stage, then for its slowest operators, the others summed up."""
+def show_profile(profile: Profile, is_expected: bool) -> None:
+    """Print a line for each stage, then for its slowest operators, the others summed up; whether rates are expected is said."""
+    often = "as often as it fires" + " (as expected of text, where the data decides)" * is_expected
     threads = f" on {profile.threads} thread{'' if profile.threads == 1 else 's'}" if profile.target == "cpu" else ""
     out.print(
-        f"\n{profile.target}, {profile.tokens} tokens one by one{threads}, per token: a stage counts as often as it fires. "
+        f"\n{profile.target}, {profile.tokens} tokens one by one{threads}, per token: a stage counts {often}. "
         "Timing takes time itself: read the shares"
     )
     table = Table(box=None, header_style="bold")

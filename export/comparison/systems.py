@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ...bundle import Bundle, open_bundle
 from ...calibration.text import Texts, as_texts, read_ids
-from ...contract import StageSpec
+from ...contract import ClockSpec, StageSpec
 from ...errors import ConfigError
 from ...runtime.decoder_factory import Engines
 from ...runtime.engines.onnxruntime_library import shared_threads
 from ...runtime.model import load
+from ...runtime.schedules import clocks_of
 from ...runtime.session import Session
 from .portable_engines import PORTABLE, portable_engines
 from .teacher_forcing import Ids
@@ -110,10 +112,25 @@ def _threads(target: str) -> int | None:
     return shared_threads() or 1 if target == "cpu" else None
 
 
+def differing_rules(clocks: Sequence[ClockSpec], expected: Sequence[ClockSpec]) -> str:
+    """In words, where rules of when stages fire differ: field by field; as a whole if there are more of one than the other."""
+    if len(clocks) != len(expected):
+        return f"got {clocks}, expected {expected}"
+    pairs = [(msgspec.structs.asdict(one), msgspec.structs.asdict(other)) for one, other in zip(clocks, expected, strict=True)]
+    fields = [(name, one[name], other[name]) for one, other in pairs for name in one if one[name] != other[name]]
+    return ", ".join(f"{name} {found}, expected {wanted}" for name, found, wanted in fields)
+
+
 def _check_same_model(reference: Bundle, other: Bundle) -> None:
     expected, got = ((m.hierarchy, m.vocab_size, m.dim) for m in (reference.manifest.model, other.manifest.model))
     if got != expected:
         raise ConfigError(
             f"{other.path} is of another model than {reference.path}: got hierarchy, vocabulary and width {got}, "
             f"expected {expected}; compare bundles of one model"
+        )
+    rules, expected_rules = (clocks_of([entry.spec for entry in bundle.manifest.stages]) for bundle in (other, reference))
+    if rules != expected_rules:
+        raise ConfigError(
+            f"{other.path} decides otherwise when stages fire than {reference.path}: {differing_rules(rules, expected_rules)}; "
+            "compare bundles of one rule, or by what they say: foveal eval BUNDLE --against OTHER"
         )

@@ -37,7 +37,7 @@ from .errors import TOLERANCE, Comparison
 from .paired import NamedEngine, PairedEngine, RunError
 from .portable_engines import portable_engines
 from .probe import Probe, Surroundings, room_from, run_probe
-from .systems import expected_period
+from .systems import differing_rules, expected_period
 from .teacher_forcing import compare_forced, record
 from .torch_engine import TorchEngine
 from .verify_report import Check, Coverage, VerifyReport
@@ -362,7 +362,7 @@ def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
         )
     if clocks != expected_clocks:
         raise EquivalenceError(
-            f"{source} decides otherwise when stages fire than {bundle.path}: {_differing(clocks, expected_clocks)}; "
+            f"{source} decides otherwise when stages fire than {bundle.path}: {differing_rules(clocks, expected_clocks)}; "
             f"{remedy}, or convert it again"
         )
 

@@ -78,6 +78,7 @@ def test_without_one(foveal, bundle: Path) -> None:
     assert code == 0
     assert "the data decides when middle fires: give a text (--text) to see it" in printed
     assert "~3" in printed
+    assert "a stage fires (expected of text, where the data decides)" in printed
 
 
 @pytest.mark.parametrize(

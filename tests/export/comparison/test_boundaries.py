@@ -11,12 +11,13 @@ import pytest
 import torch
 from deciding_model import CONTEXT, VOCABULARY, Deciding, deciding
 
-from foveal import EquivalenceError
+from foveal import ConfigError, EquivalenceError
 from foveal.bundle import Bundle, open_bundle
 from foveal.contract import ClockSpec, StageSpec
 from foveal.export import compare, convert_model, verify
 from foveal.export.comparison.boundaries import BoundaryChecks, schedule_of
 from foveal.export.comparison.save_inputs import save_inputs
+from foveal.export.comparison.systems import differing_rules
 from foveal.export.comparison.torch_engine import TorchEngine
 from foveal.export.comparison.verify_report import VerifyReport
 from foveal.runtime.schedules import Decisions
@@ -80,12 +81,22 @@ def test_values_of_another_model(bundle: Bundle, source: Deciding) -> None:
     assert 'boundary values of stage "pre"' in failed
 
 
-def test_a_model_of_another_threshold(bundle: Bundle, source: Deciding) -> None:
+def test_a_model_of_another_threshold(bundle: Bundle, source: Deciding, tmp_path: Path) -> None:
     """It fires by other rules."""
     other = Deciding(source.fading is not None, threshold=0.31).eval()
     message = r"decides otherwise when stages fire than .*: threshold 0\.31, expected 0\.3; give .* it was converted with, or"
     with pytest.raises(EquivalenceError, match=message):
         verify(bundle, other)
+    converted = convert_model(other, tmp_path / "other.bundle", tokenizer="bytes")
+    with pytest.raises(ConfigError, match=r"decides otherwise .*: threshold 0\.31, expected 0\.3; compare bundles of one rule"):
+        compare(bundle, other=converted)
+
+
+def test_rules_in_words() -> None:
+    """What differs, by name; or all there is."""
+    one, other = ClockSpec(stage="a", threshold=1.0), ClockSpec(stage="a", threshold=2.0, most=4)
+    assert differing_rules([one], [other]) == "threshold 1.0, expected 2.0, most None, expected 4"
+    assert differing_rules([], [other]).startswith("got [], expected [ClockSpec(")
 
 
 def test_a_flip_within_rounding_is_a_tie() -> None:
