@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
-from ...contract import ClockSpec, StageSpec
+from ...contract import StageSpec
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import keep
 from ...models.architecture import Architecture, Stage
@@ -365,15 +365,6 @@ def _check_same_model(bundle: Bundle, model: Architecture, source: str) -> None:
             f"{source} decides otherwise when stages fire than {bundle.path}: {differing_rules(clocks, expected_clocks)}; "
             f"{remedy}, or convert it again"
         )
-
-
-def _differing(clocks: Sequence[ClockSpec], expected: Sequence[ClockSpec]) -> str:
-    """Where rules differ, field by field; as a whole if there are more of one than of the other."""
-    if len(clocks) != len(expected):
-        return f"got {clocks}, expected {expected}"
-    pairs = [(msgspec.structs.asdict(one), msgspec.structs.asdict(other)) for one, other in zip(clocks, expected, strict=True)]
-    fields = [(name, one[name], other[name]) for one, other in pairs for name in one if one[name] != other[name]]
-    return ", ".join(f"{name} {found}, expected {wanted}" for name, found, wanted in fields)
 
 
 def _short_ids(specs: Sequence[StageSpec], vocab_size: int, context: int) -> Ids:
