@@ -47,7 +47,7 @@ def ends_of_spans(bundle: Path, text: str, before: int) -> list[int]:
     with model.session(capacity=len(ids[0]) + len(ids[1])) as session:
         session.advance(np.array([[*ids[0], *ids[1]]], np.int64), last_only=True)
         decided = next(iter(session.schedule.values()))
-    places = decided.tokens[decided.made] - len(ids[0])
+    places = decided.ends - len(ids[0])
     return sorted({ends[place] for place in places if place >= 0})
 
 

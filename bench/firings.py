@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract import StageSpec
 from ..runtime.rows import Ids
-from ..runtime.schedules import Schedule
+from ..runtime.schedules import Schedule, firings_by
 
 
 class Fired(NamedTuple):
@@ -73,7 +73,7 @@ class Seen:
     """Of a stage whose firings the data decided, by the tokens that made boundaries, ascending `[n]`."""
 
     def __init__(self, spec: StageSpec, made: Ids) -> None:
-        self._made, self._ahead = made, int(spec.begins_ahead)
+        self._spec, self._made, self._ahead = spec, made, int(spec.begins_ahead)
 
     def among(self, position: int, tokens: int) -> Iterator[Fired]:
         """As `Firings.among`."""
@@ -82,21 +82,14 @@ class Seen:
 
     def within(self, tokens: int) -> float:
         """As `Firings.within`."""
-        return int(np.searchsorted(self._made, tokens)) + self._ahead
+        return firings_by(self._spec, self._made, tokens)
 
 
 def firings_of(spec: StageSpec, schedule: Schedule | None = None) -> Firings:
     """Of a stage; where the data decides, those of a session's `schedule`, or without one what is expected."""
     if spec.clock is None:
         return ByStride(spec)
-    return Expected(spec) if schedule is None else Seen(spec, _boundaries(spec, schedule))
-
-
-def _boundaries(spec: StageSpec, schedule: Schedule) -> Ids:
-    assert spec.clock is not None
-    decisions = schedule[spec.clock]
-    made: Ids = decisions.tokens[decisions.made]
-    return made
+    return Expected(spec) if schedule is None else Seen(spec, schedule[spec.clock].ends)
 
 
 def is_coarse(spec: StageSpec) -> bool:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..contract import clocks_of
 from ..errors import CalibrationError, ConfigError
 from ..progress import Progress, silent
 from ..runtime.model import Model, load
-from ..runtime.schedules import clocks_of
 from ..runtime.scoring import bits_per_byte
 from ..runtime.session import Session
 from ..storage import storage_errors

@@ -89,8 +89,8 @@ def _by_stride(spec: StageSpec, tokens: int) -> list[int]:
 def _fired(spec: StageSpec, schedule: Schedule, tokens: int) -> list[int]:
     if spec.clock is None:
         return _by_stride(spec, tokens)
-    decisions = schedule[spec.clock]
-    return [int(token) for token in decisions.tokens[decisions.made]]
+    found: list[int] = schedule[spec.clock].ends.tolist()
+    return found
 
 
 def _cells(tokenizer: TextTokenizer | None, ids: Sequence[int]) -> Iterator[str]:

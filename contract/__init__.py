@@ -6,6 +6,7 @@ from .checks import problem_of
 from .clock import ClockSpec
 from .derived import (
     begins_ahead,
+    clocks_of,
     late_stages,
     leads_of,
     needs_clocks,
@@ -64,6 +65,7 @@ __all__ = [
     "StageSpec",
     "TensorSpec",
     "begins_ahead",
+    "clocks_of",
     "contract_of",
     "late_stages",
     "layer_caches",

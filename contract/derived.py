@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+from .clock import ClockSpec
 from .schema import BEGINNING, Limits, StageSpec
 
 
@@ -57,6 +58,11 @@ def late_stages(stages: Sequence[StageSpec]) -> frozenset[str]:
                     if given.source in rows and last >= rows[given.source]:
                         waited_for.add(given.source)
     return frozenset(stage.name for stage in stages) - waited_for
+
+
+def clocks_of(stages: Sequence[StageSpec]) -> tuple[ClockSpec, ...]:
+    """The clocks by which the data decides, each once, in dataflow order; none: all stages fire by a fixed stride."""
+    return tuple(dict.fromkeys(stage.clock for stage in stages if stage.clock is not None))
 
 
 def begins_ahead(stages: Sequence[StageSpec]) -> bool:

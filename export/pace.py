@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..contract import StageSpec
-from ..runtime.schedules import Decisions, Schedule, clocks_of, firings_of
+from ..contract import StageSpec, clocks_of
+from ..runtime.schedules import Decisions, Schedule, firings_of
 
 
 class Pace:

@@ -20,14 +20,14 @@ from ..calibration.planner import Choice, Option, Unit, check_budget, choose, fr
 from ..calibration.quality import NotFiniteError, log_probabilities, token_losses
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Ids, Texts, evenly, read_ids, windows
-from ..contract import StageSpec
+from ..contract import StageSpec, clocks_of
 from ..errors import CalibrationError, ConfigError
 from ..files import scratch_directory
 from ..precision import Plan, ProductPrecision, check_precision
 from ..progress import Progress, silent
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.model import Model, load
-from ..runtime.schedules import Schedule, clocks_of
+from ..runtime.schedules import Schedule
 from ..runtime.session import Session
 from ..sidecar import read_sidecar
 from ..storage import storage_errors

@@ -7,15 +7,16 @@ reading it further down, at any phase, as with rows and caches (docs/adr/0022, d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ..contract import BEGINNING, ClockSpec, StageSpec
+from ..contract import BEGINNING, ClockSpec, StageSpec, clocks_of
+from ..errors import InputError
 from .boundaries import Boundaries
-from .rows import Array, Ids
-from .schedules import Decisions
+from .rows import Array, Ids, TokenLog
+from .schedules import Decisions, Schedule
 
 
 class Clock(Protocol):
@@ -121,15 +122,23 @@ class ClockLog:
         wanted = self.boundaries.wanted_of(made, values)
         return Decisions(self._source.causes(rows).copy(), values.copy(), made, wanted)
 
-    def agree(self, start: int, tokens: int, values: Array) -> bool:
-        """Whether several sequences that stand at the same token make the same boundaries, by their values `[n, B]`."""
-        if values.shape[1] == 1:
-            return True
+    def append_each(self, start: int, tokens: int, values: Array, way_out: str) -> None:
+        """As `append`, of sequences that stand at the same token and have this one log, by their values `[n, B]`.
+
+        Raises:
+            InputError: they make other boundaries than one another; `way_out` says what to do.
+        """
+        first, *others = values.T
         made = []
-        for of_one in values.T:
+        for of_one in others:
             self.append(start, tokens, of_one)
             made.append(self.made_within(start + tokens).tolist())
-        return all(of_one == made[0] for of_one in made)
+        self.append(start, tokens, first)
+        if made and any(of_one != self.made_within(start + tokens).tolist() for of_one in made):
+            raise InputError(
+                "sequences of one session have to fire together, and the data would have these fire at different tokens; "
+                + way_out
+            )
 
     def restore(self, ends: Ids) -> None:
         """Let these be all boundaries that were made."""
@@ -192,6 +201,33 @@ class Clocks:
         """For one sequence of so many tokens."""
         return cls(specs, {spec: (count[0], ends[0]) for spec, (count, ends) in log_arrays(specs, 1, capacity).items()})
 
+    def schedule(self, tokens: int, ids: TokenLog, values_of: Callable[[ClockSpec], Array]) -> Schedule:
+        """What was decided of the first so many tokens, of the first sequence.
+
+        Args:
+            tokens: how many.
+            ids: of them.
+            values_of: the values of the rows that they made, `[n]`, for a clock that a stage decides.
+        """
+        return {
+            spec: log.decisions(tokens, ids.seen(tokens)[0] if spec.stage is None else values_of(spec))
+            for spec, log in self.logs.items()
+        }
+
+    def follow(self, schedule: Schedule | None) -> None:
+        """Let boundaries be those of a schedule, as far as it goes; None: what the rules say."""
+        for spec, log in self.logs.items():
+            log.boundaries.forced = None if schedule is None else schedule[spec].made
+
+    def made_within(self, tokens: int) -> tuple[Ids, ...]:
+        """A copy of the boundaries that the first so many tokens have made, by clock."""
+        return tuple(log.made_within(tokens).copy() for log in self.logs.values())
+
+    def restore(self, boundaries: Sequence[Ids]) -> None:
+        """Let these be all that were made, by clock."""
+        for log, made in zip(self.logs.values(), boundaries, strict=True):
+            log.restore(made)
+
     def decided_by(self, stage: str | None) -> list[ClockLog]:
         """The logs that the rows of a stage are appended to; None: the ids of tokens."""
         return [log for spec, log in self.logs.items() if spec.stage == stage]
@@ -204,7 +240,7 @@ def token_clock() -> StrideClock:
 
 def log_arrays(specs: Sequence[StageSpec], sequences: int, capacity: int) -> dict[ClockSpec, tuple[Ids, Ids]]:
     """Zeros for the logs of so many sequences: counts `[sequences, capacity + 1]`, ends `[sequences, capacity]`."""
-    decided = dict.fromkeys(spec.clock for spec in specs if spec.clock is not None)
     return {
-        spec: (np.zeros((sequences, capacity + 1), np.int64), np.zeros((sequences, capacity), np.int64)) for spec in decided
+        clock: (np.zeros((sequences, capacity + 1), np.int64), np.zeros((sequences, capacity), np.int64))
+        for clock in clocks_of(specs)
     }

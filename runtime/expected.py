@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..contract import ClockSpec, StageSpec, period_of
+from ..contract import ClockSpec, StageSpec, clocks_of, period_of
 from .schedules import Decisions, Schedule
 
 
@@ -18,8 +18,7 @@ def expected_schedule(specs: Sequence[StageSpec], tokens: int) -> Schedule:
     stages all fire by a fixed stride.
     """
     rates = {spec.name: spec.tokens_per_firing for spec in specs}
-    clocks = dict.fromkeys(spec.clock for spec in specs if spec.clock is not None)
-    return {clock: _regular(clock, 1.0 if clock.stage is None else rates[clock.stage], tokens) for clock in clocks}
+    return {clock: _regular(clock, 1.0 if clock.stage is None else rates[clock.stage], tokens) for clock in clocks_of(specs)}
 
 
 def _regular(clock: ClockSpec, tokens_per_row: float, tokens: int) -> Decisions:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import BEGINNING, ClockSpec, StageSpec, late_stages, leads_of, page_of, vocab_size_of
+from ..contract import BEGINNING, RECURRENT_FIRINGS, ClockSpec, StageSpec, late_stages, leads_of, page_of, vocab_size_of
 from ..errors import CapacityError, ConfigError, InputError
 from .beside import Beside
 from .calls import run_in_calls
@@ -22,12 +22,13 @@ from .reading import Reader, Source
 from .rows import Array, Block, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
 from .schedules import Schedule
-from .state_copies import COPIES_BYTES, MOST_FIRINGS, StateCopies, interval_of
+from .state_copies import COPIES_BYTES, StateCopies, interval_of
 
 MOST_TOKENS = 512
 """Of one call where the data decides: rows that firings read are brought together for all firings of a call."""
 MOST_SPAN_ROWS = 4096
 """That the spans of one call may have, each taken to be as long as the longest."""
+_WAY_OUT = "append them to a batch (model.batch), in which each has its own clock"
 
 
 @dataclass
@@ -87,7 +88,7 @@ class HostDecoder:
         clocks: Clocks,
         batch: int,
         overlap: bool = False,
-        copies_every: int = MOST_FIRINGS,
+        copies_every: int = RECURRENT_FIRINGS,
     ) -> None:
         self.observer: Observer | None = None
         self.fires = {spec.name: 0 for spec in specs}
@@ -144,7 +145,9 @@ class HostDecoder:
         logits = self._room_for(len(wanted))
         if self._by_ids and position != BEGINNING:
             start = self._tokens.lead + position
-            self._log(self._by_ids, position, tokens, self._tokens.array[:, start : start + tokens].T)
+            ids = self._tokens.array[:, start : start + tokens].T
+            for log in self._by_ids:
+                log.append_each(position, tokens, ids, _WAY_OUT)
         beside = self._beside if tokens == 1 and self.observer is None else None
         try:
             for step in self.steps:
@@ -181,37 +184,16 @@ class HostDecoder:
             if tokens == 1 and self._batch == 1:  # of every token that is decoded
                 log.append_one(position, firings, array[first, 0, log.spec.column] if firings else 0.0)
             else:
-                self._log([log], position, tokens, array[first : first + len(firings), :, log.spec.column])
-
-    def _log(self, logs: Sequence[ClockLog], position: int, tokens: int, values: Array) -> None:
-        """Write down the boundaries that tokens make, by the values `[n, B]` of the rows that came with them."""
-        for log in logs:
-            if not log.agree(position, tokens, values):
-                raise InputError(
-                    "sequences of one session have to fire together, and the data would have these fire at different tokens; "
-                    "append them to a batch (model.batch), in which each has its own clock"
-                )
-            log.append(position, tokens, values[:, 0])
+                log.append_each(position, tokens, array[first : first + len(firings), :, log.spec.column], _WAY_OUT)
 
     def _fire_in_parts(self, step: _Step, firings: range, wanted: Ids, logits: Array) -> None:
         """Run a stage whose state each firing replaces, or whose spans are of any length, in calls that are not too large.
 
         After a rewind the state is of later firings: it goes back to a copy, and the stage runs again from there.
         """
-        copies = step.copies
-        if copies is None:
-            for part in _parts_of_spans(step.reader, firings):
+        for call in [firings] if step.copies is None else step.copies.calls(firings, step.end):
+            for part in _parts_of_spans(step.reader, call):
                 self._fire_part(step, part, firings, wanted, logits)
-            return
-        start = firings.start if step.goes_on(firings) else copies.go_back(firings.start)
-        size = min(copies.every, MOST_FIRINGS)
-        while start < firings.stop:
-            edge = firings.start if start < firings.start else firings.stop
-            stop = min(start - start % size + size, edge)
-            for part in _parts_of_spans(step.reader, range(start, stop)):
-                self._fire_part(step, part, firings, wanted, logits)
-            copies.keep(stop)
-            start = stop
 
     def _fire_part(self, step: _Step, part: range, firings: range, wanted: Ids, logits: Array) -> None:
         """Run some of the firings of a call, or some before them, again; fill in the logits of those that are wanted."""
@@ -288,13 +270,10 @@ class HostDecoder:
 
     def schedule(self, position: int) -> Schedule:
         """As `Decoder.schedule`."""
-        return {spec: log.decisions(position, self._values(spec, position)) for spec, log in self.clocks.logs.items()}
+        return self.clocks.schedule(position, self._tokens, lambda clock: self._values(clock, position))
 
     def _values(self, clock: ClockSpec, position: int) -> Array:
-        """What decides of the first so many tokens, of the first sequence."""
-        if clock.stage is None:
-            ids: Array = self._tokens.seen(position)[0]
-            return ids
+        """Those of the rows that the first so many tokens made, of the first sequence."""
         step = next(step for step in self.steps if step.spec.name == clock.stage)
         assert step.output is not None
         rows = step.output.rows(0, step.clock.firings_within(position)).array
@@ -303,8 +282,7 @@ class HostDecoder:
 
     def follow(self, schedule: Schedule | None) -> None:
         """As `Decoder.follow`."""
-        for spec, log in self.clocks.logs.items():
-            log.boundaries.forced = None if schedule is None else schedule[spec].made
+        self.clocks.follow(schedule)
 
     def write_rows(self, stage: int, rows: Array) -> None:
         """As `Decoder.write_rows`."""
@@ -322,8 +300,8 @@ class HostDecoder:
         """What was written up to a position, recurrent states as they are."""
         rows = [self.rows(stage, position) for stage in range(len(self.steps))]
         caches = tuple(tuple(cache.copy() for cache in self._used_caches(step, position)) for step in self.steps)
-        boundaries = tuple(log.made_within(position).copy() for log in self.clocks.logs.values())
-        return Written(tuple(None if array is None else array.copy() for array in rows), caches, boundaries)
+        own = tuple(None if array is None else array.copy() for array in rows)
+        return Written(own, caches, self.clocks.made_within(position))
 
     def _settle(self, step: _Step, fired: int) -> None:
         """Let a recurrent state be that of so many firings, if it is of more: they were rewound."""
@@ -344,8 +322,7 @@ class HostDecoder:
         for stage, rows in enumerate(written.rows):
             if rows is not None:
                 self.write_rows(stage, rows)
-        for log, boundaries in zip(self.clocks.logs.values(), written.boundaries, strict=True):
-            log.restore(boundaries)
+        self.clocks.restore(written.boundaries)
         for step, caches in zip(self.steps, written.caches, strict=True):
             for cache, saved in zip(step.bound.caches, caches, strict=True):
                 cache[:, :, : saved.shape[2]] = saved
@@ -356,8 +333,7 @@ class HostDecoder:
 
     def copy_from(self, other: HostDecoder, position: int) -> None:
         """Take over what another decoder of the same kind has written of so many tokens."""
-        for log, of_other in zip(self.clocks.logs.values(), other.clocks.logs.values(), strict=True):
-            log.restore(of_other.made_within(position))
+        self.clocks.restore(other.clocks.made_within(position))
         for step, given in zip(self.steps, other.steps, strict=True):
             fired = given.clock.firings_within(position)
             if step.output is not None and given.output is not None:

@@ -10,7 +10,7 @@ A state that a firing replaces is copied now and then, and after a rewind the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..contract import (
     BEGINNING,
+    ClockSpec,
     Limits,
     StageSpec,
     leads_of,
@@ -28,7 +29,7 @@ from ..contract import (
     sizes_of,
     vocab_size_of,
 )
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from .calls import run_in_calls
 from .clocks import Clock, ClockLog, Clocks, token_clock
 from .decoder import Observer, Written
@@ -43,8 +44,9 @@ from .rows import Array, Ids, RowLog, TokenLog
 from .sampling import SamplingParams
 from .schedules import Schedule
 from .stage_frame import StageFrame
-from .state_copies import COPIES_BYTES, MOST_FIRINGS, StateCopies, interval_of
+from .state_copies import COPIES_BYTES, StateCopies, interval_of
 
+_WAY_OUT = "open a session for each of them: on a device, batches have no clocks of their own yet"
 _FLOAT32_BYTES = 4
 _PHASES: tuple[Phase, ...] = ("decode", "prefill")
 
@@ -182,14 +184,16 @@ class DecidedDecoder:
         logits = np.empty((self._batch, len(wanted), self._vocab_size), np.float32)
         if self._by_ids and position != BEGINNING:
             start = self._tokens.lead + position
-            self._log(self._by_ids, position, tokens, self._tokens.array[:, start : start + tokens].T)
+            ids = self._tokens.array[:, start : start + tokens].T
+            for log in self._by_ids:
+                log.append_each(position, tokens, ids, _WAY_OUT)
         for step in self.steps:
             firings = step.clock.firings(position, tokens)
             for part in self._parts(step, firings):
                 self._fire(step, part, firings, wanted, logits)
             if position != BEGINNING:
                 for log in step.decides:
-                    self._log([log], position, tokens, self._column(step, firings, log.spec.column))
+                    log.append_each(position, tokens, self._column(step, firings, log.spec.column), _WAY_OUT)
         self._wait()
         return logits
 
@@ -197,19 +201,14 @@ class DecidedDecoder:
         """Firings in calls of the engine, and before them those that have to run again for what it remembers."""
         if not firings:
             return
-        start, size = firings.start, len(firings)
+        calls: Iterable[range] = [firings]
         if step.copies is not None:
-            size = min(step.copies.every, MOST_FIRINGS)
-            start = start if step.end == start else step.copies.go_back(start)
-        elif step.spec.resets is not None and step.end != start:
-            start -= start % step.spec.resets
-        while start < firings.stop:
-            edge = firings.start if start < firings.start else firings.stop
-            stop = edge if step.copies is None else min(start - start % size + size, edge)
-            yield from step.reader.parts(range(start, stop))
-            if step.copies is not None:
-                step.copies.keep(stop)
-            start = stop
+            calls = step.copies.calls(firings, step.end)
+        elif step.spec.resets is not None and step.end != firings.start:
+            again = range(firings.start - firings.start % step.spec.resets, firings.start)
+            calls = [again, firings] if again else [firings]
+        for call in calls:
+            yield from step.reader.parts(call)
 
     def _fire(self, step: _Step, part: range, firings: range, wanted: Ids, logits: Array) -> None:
         """Run some of the firings of a call, or some before them, again; fill in the logits of those that are wanted."""
@@ -272,16 +271,6 @@ class DecidedDecoder:
         self._wait()
         return values.T
 
-    def _log(self, logs: Sequence[ClockLog], position: int, tokens: int, values: Array) -> None:
-        """Write down the boundaries that tokens make, by the values `[n, B]` of the rows that came with them."""
-        for log in logs:
-            if not log.agree(position, tokens, values):
-                raise InputError(
-                    "sequences of one session have to fire together, and the data would have these fire at different tokens; "
-                    "open a session for each of them: on a device, batches have no clocks of their own yet"
-                )
-            log.append(position, tokens, values[:, 0])
-
     draws = False
 
     def draw(self, position: int, count: int, params: SamplingParams, uniform: npt.NDArray[np.float64]) -> Ids:
@@ -307,23 +296,19 @@ class DecidedDecoder:
     def schedule(self, position: int) -> Schedule:
         """As `Decoder.schedule`."""
         with self._turn:
-            return {spec: log.decisions(position, self._decided_by(log, position)) for spec, log in self.clocks.logs.items()}
+            return self.clocks.schedule(position, self._tokens, lambda clock: self._decided_by(clock, position))
 
-    def _decided_by(self, log: ClockLog, position: int) -> Array:
-        """What decides of the first so many tokens, of the first sequence."""
-        if log.spec.stage is None:
-            ids: Array = self._tokens.seen(position)[0]
-            return ids
-        step = next(step for step in self.steps if step.spec.name == log.spec.stage)
+    def _decided_by(self, clock: ClockSpec, position: int) -> Array:
+        """The values of the rows that the first so many tokens made, of the first sequence."""
+        step = next(step for step in self.steps if step.spec.name == clock.stage)
         rows = step.state.read_rows(self._rows_within(step, position))
         assert rows is not None
-        found: Array = rows[self._leads[step.spec.name] :, 0, log.spec.column]
+        found: Array = rows[self._leads[step.spec.name] :, 0, clock.column]
         return found
 
     def follow(self, schedule: Schedule | None) -> None:
         """As `Decoder.follow`."""
-        for spec, log in self.clocks.logs.items():
-            log.boundaries.forced = None if schedule is None else schedule[spec].made
+        self.clocks.follow(schedule)
 
     def read(self, position: int) -> Written:
         """As `Decoder.read`."""
@@ -332,8 +317,7 @@ class DecidedDecoder:
                 self._settle(step, step.clock.firings_within(position))
             rows = tuple(step.state.read_rows(self._rows_within(step, position)) for step in self.steps)
             caches = tuple(step.state.read_caches(step.clock.firings_within(position)) for step in self.steps)
-        boundaries = tuple(log.made_within(position).copy() for log in self.clocks.logs.values())
-        return Written(rows, caches, boundaries)
+        return Written(rows, caches, self.clocks.made_within(position))
 
     def _settle(self, step: _Step, fired: int) -> None:
         """Let a recurrent state be that of so many firings, if it is of more: they were rewound."""
@@ -347,8 +331,7 @@ class DecidedDecoder:
     def write(self, written: Written, position: int) -> None:
         """As `Decoder.write`."""
         check_same_shapes(written, self.read(0))
-        for log, boundaries in zip(self.clocks.logs.values(), written.boundaries, strict=True):
-            log.restore(boundaries)
+        self.clocks.restore(written.boundaries)
         with self._turn:
             self._write(written, position)
 

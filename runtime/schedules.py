@@ -6,7 +6,7 @@ they fire otherwise; run by one schedule, the second cause is gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,12 +81,12 @@ def firings_of(spec: StageSpec, tokens: int, schedule: Schedule) -> int:
     """How often the first so many tokens fired a stage, all of which the schedule has seen."""
     if spec.clock is None:
         return spec.firings_within(tokens)
-    return spec.begins_ahead + int((schedule[spec.clock].ends < tokens).sum())
+    return firings_by(spec, schedule[spec.clock].ends, tokens)
 
 
-def clocks_of(specs: Sequence[StageSpec]) -> tuple[ClockSpec, ...]:
-    """The clocks by which the data decides, each once, in dataflow order; none: all stages fire by a fixed stride."""
-    return tuple(dict.fromkeys(spec.clock for spec in specs if spec.clock is not None))
+def firings_by(spec: StageSpec, ends: Ids, tokens: int) -> int:
+    """The same of a stage that the data decides, by the tokens that made a boundary, ascending; with that before any token."""
+    return spec.begins_ahead + int(np.searchsorted(ends, tokens))
 
 
 def differing(one: Decisions, other: Decisions) -> int:

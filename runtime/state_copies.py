@@ -7,8 +7,8 @@ rewind costs at most `every` firings of such a stage, and is exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ..contract import RECURRENT_FIRINGS, StageSpec
 from ..errors import ConfigError
@@ -17,16 +17,7 @@ from .rows import Array
 
 COPIES_BYTES = 64 << 20
 """Of memory for the copies of a sequence, unless asked otherwise."""
-MOST_FIRINGS = RECURRENT_FIRINGS
-"""Of a stage with a recurrent state in one call."""
 _LEAST_EVERY = 16
-
-
-class Copied(Protocol):
-    """One of a stage's states, as it was."""
-
-    @property
-    def nbytes(self) -> int: ...
 
 
 class StateCopies:
@@ -39,9 +30,9 @@ class StateCopies:
 
     def __init__(self, states: Sequence[Array], every: int) -> None:
         self._states, self.every = states, every
-        self._copies: dict[int, Sequence[Copied]] = {}
+        self._copies: dict[int, Sequence[Any]] = {}
 
-    def _copy(self) -> Sequence[Copied]:
+    def _copy(self) -> Sequence[Any]:
         """Of the states as they are."""
         return [state.copy() for state in self._states]
 
@@ -70,10 +61,23 @@ class StateCopies:
         """Those of another decoder, up to a firing; a copy is never written to, so both may have it."""
         self._copies = {end: copy for end, copy in other._copies.items() if end <= firing}
 
-    @property
-    def nbytes(self) -> int:
-        """Of all copies so far."""
-        return sum(copied.nbytes for copy in self._copies.values() for copied in copy)
+    def calls(self, firings: range, end: int) -> Iterator[range]:
+        """Firings in calls that are not too large, and before them those since the newest copy, if the state is to go back.
+
+        A copy is kept between two calls: each has to be done when the next one is asked for.
+
+        Args:
+            firings: to run.
+            end: the firing after the last that was run.
+        """
+        start = end if end == firings.start else self.go_back(firings.start)
+        size = min(self.every, RECURRENT_FIRINGS)
+        while start < firings.stop:
+            edge = firings.start if start < firings.start else firings.stop
+            stop = min(start - start % size + size, edge)
+            yield range(start, stop)
+            self.keep(stop)
+            start = stop
 
 
 def checked_copies_bytes(copies_bytes: object) -> int:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...bundle import ModelInfo
-from ...contract import ClockSpec, StageSpec
+from ...contract import ClockSpec, StageSpec, clocks_of
 from ...runtime.engines.base import Engine
 from ...runtime.rows import Array, Ids
-from ...runtime.schedules import Decisions, Schedule, clocks_of, differing
+from ...runtime.schedules import Decisions, Schedule, differing
 from ...runtime.session import Session
 from .chunks import random_chunks, spans
 from .errors import TOLERANCE, Comparison

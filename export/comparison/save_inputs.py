@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle, open_bundle
-from ...contract import read_tensors
+from ...contract import clocks_of, read_tensors
 from ...errors import BackendUnavailable, ConfigError, install
 from ...files import write_atomically
 from ...runtime.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 from ...runtime.rows import Array, Block
-from ...runtime.schedules import clocks_of
 from ...runtime.session import Session
 from .portable_engines import portable_engines
 from .systems import expected_period, token_ids

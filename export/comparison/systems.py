@@ -12,12 +12,11 @@ import numpy as np
 
 from ...bundle import Bundle, open_bundle
 from ...calibration.text import Texts, as_texts, read_ids
-from ...contract import ClockSpec, StageSpec
+from ...contract import ClockSpec, StageSpec, clocks_of
 from ...errors import ConfigError
 from ...runtime.decoder_factory import Engines
 from ...runtime.engines.onnxruntime_library import shared_threads
 from ...runtime.model import load
-from ...runtime.schedules import clocks_of
 from ...runtime.session import Session
 from .portable_engines import PORTABLE, portable_engines
 from .teacher_forcing import Ids

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
-from ...contract import StageSpec
+from ...contract import StageSpec, clocks_of
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import keep
 from ...models.architecture import Architecture, Stage
@@ -26,7 +26,7 @@ from ...runtime.engines.base import Engine
 from ...runtime.preflight import require_whole
 from ...runtime.resident import ResidentEngines
 from ...runtime.rows import Array, Ids
-from ...runtime.schedules import Schedule, clocks_of
+from ...runtime.schedules import Schedule
 from ...runtime.session import Session
 from ...storage import storage_errors
 from ..graphs.dialect import dialect_named

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ...contract import CacheSpec, StageSpec, leads_of, rewinds_of
+from ...contract import CacheSpec, StageSpec, clocks_of, leads_of, rewinds_of
 from ...errors import InputError
 from ..decoder import Written
 from ..rows import Array
+from ..schedules import firings_by
 from ..snapshots import Snapshot
 
 
@@ -76,14 +77,13 @@ class Fired:
 
     def __init__(self, specs: Sequence[StageSpec], written: Written) -> None:
         self._specs, self._leads = specs, leads_of(specs)
-        clocks = dict.fromkeys(spec.clock for spec in specs if spec.clock is not None)
-        self._made = dict(zip(clocks, written.boundaries, strict=True))
+        self._made = dict(zip(clocks_of(specs), written.boundaries, strict=True))
 
     def within(self, spec: StageSpec, tokens: int) -> int:
         """How often the first so many tokens have fired a stage."""
         if spec.clock is None:
             return spec.firings_within(tokens)
-        return spec.begins_ahead + int(np.searchsorted(self._made[spec.clock], tokens))
+        return firings_by(spec, self._made[spec.clock], tokens)
 
     def rows(self, tokens: int) -> list[int]:
         """Rows of each stage's log after so many tokens, with the zeros in front of the first."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...contract import StageSpec
+from ...contract import StageSpec, clocks_of
 from ...errors import InputError
 from ..rows import Ids
 from .blocks import Block, BlockTree, StoredSequence
@@ -50,8 +50,7 @@ class StoredSequences:
     ) -> None:
         self._specs, self._folder, self._clock = specs, folder, 0
         self._is_divisible, self._tree = is_divisible(specs), BlockTree(identity)
-        clocks = {spec.clock for spec in specs if spec.clock is not None}
-        arrays = sum(1 + len(spec.caches) for spec in specs) + len(clocks)
+        arrays = sum(1 + len(spec.caches) for spec in specs) + len(clocks_of(specs))
         self.levels = Levels(memory_bytes, disk_bytes, folder, arrays, self._evict)
         self.by_key: dict[str, StoredSequence] = {}
         self.evictions = self.damaged = 0
