@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import msgspec
 import numpy as np
-from programs import DIM, TOKENS, VOCABULARY, Program, stage
+from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, stage
 
 from foveal.contract import CacheSpec, ClockSpec, InputSpec, StageSpec
 from foveal.runtime.rows import Array
+from foveal.runtime.session import Session
+from foveal.runtime.snapshots import Snapshot
 
 STATE = CacheSpec(name="mix", heads=1, width=DIM, recurrent=True)
 
@@ -140,6 +143,27 @@ class Meaning:
             start = firing * given.count - given.shift
             indices = range(start, start + given.count)
         return [self._row(source, index) for index in indices]
+
+
+def check_walk(session: Session, program: Program, choose: Random, chunk: Callable[[], int]) -> None:
+    """A session means what its program says, in chunks of sizes drawn, with rewinds, snapshots and forks between them."""
+    kept = session.snapshot()
+    for _ in range(8):
+        ids = np.array([[choose.randrange(VOCABULARY) for _ in range(chunk())]])
+        if session.position + ids.shape[1] > CAPACITY:
+            break
+        logits = session.advance(ids)[0]
+        expected = meaning(program, session.tokens[0])
+        np.testing.assert_allclose(logits, expected[-ids.shape[1] :], atol=1e-4)
+        what = choose.choice(["rewind", "fork", "keep", "restore", "none"])
+        if what == "rewind":
+            session.rewind(choose.randint(0, session.position))
+        elif what == "fork":
+            session = session.fork()
+        elif what == "keep":
+            kept = session.snapshot()
+        elif what == "restore":
+            session.restore(Snapshot.from_bytes(kept.to_bytes()))
 
 
 def meaning(program: Program, ids: Array) -> Array:

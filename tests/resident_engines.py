@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -178,3 +179,25 @@ def _unlimited(specimen: Specimen, index: int, dialect: str) -> bytes:
     change_dialect(model, dialect_named(dialect))
     make_resident(model, entry.spec, leads_of(specs), dialect_named(dialect))
     return ir.to_proto(model).SerializeToString()
+
+
+Opening = Callable[[Specimen, FakeGpu], ResidentEngines]
+
+
+def on_tensorrt(generation: Generation, dialect: str | None = None) -> Opening:
+    """Engines of a generation of TensorRT."""
+    return lambda specimen, gpu: tensorrt_engines(specimen, generation, gpu, dialect=dialect)
+
+
+LIBRARIES: dict[str, Opening] = {
+    "onnxruntime": lambda specimen, gpu: ort_engines(specimen, "modern"),
+    "onnxruntime, classic": lambda specimen, gpu: ort_engines(specimen, "classic"),
+    "onnxruntime, of any length": lambda specimen, gpu: ort_engines(specimen, "modern", None),
+    "onnxruntime, taking turns": lambda specimen, gpu: ort_engines(specimen, "classic", in_place=False),
+    "onnxruntime, on a GPU": lambda specimen, gpu: ort_engines(specimen, "modern", gpu=gpu),
+    "tensorrt-rtx": on_tensorrt("tensorrt-rtx"),
+    "tensorrt": on_tensorrt("tensorrt"),
+    "tensorrt, classic": on_tensorrt("tensorrt", "classic"),
+    "tensorrt 10.3": on_tensorrt("tensorrt 10.3"),
+}
+"""Every way to run resident engines that needs no GPU."""

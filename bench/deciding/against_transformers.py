@@ -6,22 +6,18 @@ python -m foveal.bench.deciding.against_transformers --text TEXT.txt
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
-from rich.console import Console
 
 from ...bundle import Bundle
 from ...calibration.settings import CalibrationSettings
 from ...export import build, convert, convert_model
-from ...files import scratch_directory, write_atomically
+from ...files import scratch_directory
 from ...runtime.model import Model, load
 from ...runtime.rows import Array, Ids
 from ...runtime.session import Session
@@ -43,6 +39,7 @@ from .against_result import (
     show,
 )
 from .original import VOCABULARY, BltSizes, parameters_of, random_original, read_bytes
+from .output import add_options, command_of, give
 
 if TYPE_CHECKING:
     from transformers import BltForCausalLM
@@ -58,11 +55,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=512, help="bytes before the first that is timed")
     parser.add_argument("--new-bytes", type=int, default=256, help="that foveal's models decode in a round")
     parser.add_argument("--original-bytes", type=int, default=6, help="that transformers' model does, a full forward for each")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bytes-per-patch", type=float, default=4.5)
-    parser.add_argument("--save", type=Path, help="write the result to this file, as JSON")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser, rounds=7)
     given = parser.parse_args()
     result = measure(
         read_text(given.text),
@@ -70,14 +64,9 @@ def main() -> None:
         original_bytes=given.original_bytes,
         threads=given.threads,
         bytes_per_patch=given.bytes_per_patch,
-        command=shlex.join(["python", "-m", "foveal.bench.deciding.against_transformers", *sys.argv[1:]]),
+        command=command_of("against_transformers"),
     )
-    if given.save is not None:
-        write_atomically(given.save, msgspec.json.encode(result))
-    if given.json:
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-    else:
-        show(result, Console(width=140))
+    give(result, given, show, 140)
 
 
 @dataclass

@@ -6,8 +6,6 @@ python -m foveal.bench.deciding.batches DECIDED.bundle FIXED.bundle --text TEXT.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ...contract import StageSpec
-from ...files import write_atomically
 from ...runtime.model import Model, load
 from ..batch_rounds import UNHURRIED_S, BatchRounds, BatchSamples, tokens_of_round
 from ..decode import Load
@@ -27,6 +24,7 @@ from ..environment import Environment, read_environment
 from ..script import run_script
 from ..statistics import NS_PER_MS, Summary, summarise
 from ..text import read_text
+from .output import add_options, command_of, give
 
 BATCHES_SCHEMA_VERSION = 1
 Phases = Literal["text", "aligned", "staggered"]
@@ -101,21 +99,13 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save", type=Path, help="write the result to this file, as JSON")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser, rounds=4)
     given = parser.parse_args()
     work, text = Load(given.prompt_tokens, given.new_tokens, given.rounds), read_text(given.text)
     models = [load(path, threads=given.threads) for path in given.bundles]
-    command = shlex.join(["python", "-m", "foveal.bench.deciding.batches", *sys.argv[1:]])
+    command = command_of("batches")
     result = measure([(model, work.reading(model, text)) for model in models], given.slots, command)
-    if given.save is not None:
-        write_atomically(given.save, msgspec.json.encode(result))
-    if given.json:
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-    else:
-        show(result, Console(width=140))
+    give(result, given, show, 140)
 
 
 def measure(models: Sequence[tuple[Model, Load]], slots: int, command: str = "") -> BatchesResult:

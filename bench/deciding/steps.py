@@ -6,8 +6,6 @@ python -m foveal.bench.deciding.steps BUNDLE --text TEXT.txt --picture OUT.svg
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -18,7 +16,6 @@ from rich.table import Table
 
 from ...calibration.plotting import new_axes, require_picture, save
 from ...contract import StageSpec
-from ...files import write_atomically
 from ...runtime.model import Model, load
 from ...runtime.schedules import Schedule
 from ..decode import DecodeSamples, Load, measure_round, measure_stages
@@ -27,6 +24,7 @@ from ..firings import firings_of, is_coarse
 from ..script import run_script
 from ..statistics import NS_PER_MS, Summary, summarise
 from ..text import read_text
+from .output import add_options, command_of, give
 
 STEPS_SCHEMA_VERSION = 1
 _BINS = 60
@@ -92,26 +90,18 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="UTF-8, to decode")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--picture", type=Path, help="draw the histogram into this file")
-    parser.add_argument("--save", type=Path, help="write the result to this file, as JSON")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser, rounds=5)
     given = parser.parse_args()
     if given.picture is not None:
         require_picture(given.picture)
     model = load(given.bundle, threads=given.threads, overlap=False)
     work = Load(given.prompt_tokens, given.new_tokens, given.rounds).reading(model, read_text(given.text))
-    command = shlex.join(["python", "-m", "foveal.bench.deciding.steps", *sys.argv[1:]])
+    command = command_of("steps")
     result = measure(model, work, command)
-    if given.save is not None:
-        write_atomically(given.save, msgspec.json.encode(result))
+    give(result, given, show, 120)
     if given.picture is not None:
         draw(given.picture, result)
-    if given.json:
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-    else:
-        show(result, Console(width=120))
 
 
 def measure(model: Model, work: Load, command: str = "") -> StepsResult:

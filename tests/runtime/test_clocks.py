@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from batches import BatchWalk, wander
-from deciding import STATE, meaning, newest, random_program, span
+from deciding import STATE, check_walk, meaning, newest, random_program, span
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import CAPACITY, DIM, TOKENS, VOCABULARY, Program, host_engines, info, stage
@@ -24,7 +24,6 @@ from foveal.runtime.clocks import Clocks
 from foveal.runtime.engines.fake import FakeEngine, FakeStage
 from foveal.runtime.rows import Array, Block, TokenLog
 from foveal.runtime.session import Session
-from foveal.runtime.snapshots import Snapshot
 
 
 @given(st.randoms())
@@ -32,21 +31,7 @@ def test_a_session_in_any_chunks_means_what_the_program_says(choose: Random) -> 
     """With rewinds, snapshots and forks between them, over random rules, spans and states."""
     program = random_program(choose)
     session = Session(host_engines(program), info(), copies_bytes=choose.choice([0, 500, 1 << 20]))
-    kept = session.snapshot()
-    for _ in range(8):
-        ids = np.array([[choose.randrange(VOCABULARY) for _ in range(choose.randint(1, 9))]])
-        logits = session.advance(ids)[0]
-        expected = meaning(program, session.tokens[0])
-        np.testing.assert_allclose(logits, expected[-ids.shape[1] :], atol=1e-4)
-        what = choose.choice(["rewind", "fork", "keep", "restore", "none"])
-        if what == "rewind":
-            session.rewind(choose.randint(0, session.position))
-        elif what == "fork":
-            session = session.fork()
-        elif what == "keep":
-            kept = session.snapshot()
-        elif what == "restore":
-            session.restore(Snapshot.from_bytes(kept.to_bytes()))
+    check_walk(session, program, choose, lambda: choose.randint(1, 9))
 
 
 @given(st.integers(1, 5), st.randoms())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from fake_cuda import FakeGpu
 from fake_tensorrt import GENERATIONS, LAYER_MS, FakeTensorRT, Generation
 from hypothesis import given
 from hypothesis import strategies as st
-from resident_engines import LIMITS, ort_engines, session_of, sidecar_of, specs_of, tensorrt_engines
+from resident_engines import LIBRARIES, LIMITS, ort_engines, session_of, sidecar_of, specs_of, tensorrt_engines
 from specimens import ZOO, Specimen, Zoo, full_forward, random_ids
 
 from foveal import CapacityError, ConfigError, InputError
@@ -42,27 +42,6 @@ from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.session import Session
 from foveal.sidecar import EngineSidecar
-
-Opening = Callable[[Specimen, FakeGpu], ResidentEngines]
-
-
-def on_tensorrt(generation: Generation, dialect: str | None = None) -> Opening:
-    """Engines of a generation of TensorRT."""
-    return lambda specimen, gpu: tensorrt_engines(specimen, generation, gpu, dialect=dialect)
-
-
-LIBRARIES: dict[str, Opening] = {
-    "onnxruntime": lambda specimen, gpu: ort_engines(specimen, "modern"),
-    "onnxruntime, classic": lambda specimen, gpu: ort_engines(specimen, "classic"),
-    "onnxruntime, of any length": lambda specimen, gpu: ort_engines(specimen, "modern", None),
-    "onnxruntime, taking turns": lambda specimen, gpu: ort_engines(specimen, "classic", in_place=False),
-    "onnxruntime, recorded": lambda specimen, gpu: ort_engines(specimen, "modern", gpu=gpu),
-    "tensorrt-rtx": on_tensorrt("tensorrt-rtx"),
-    "tensorrt": on_tensorrt("tensorrt"),
-    "tensorrt, classic": on_tensorrt("tensorrt", "classic"),
-    "tensorrt 10.3": on_tensorrt("tensorrt 10.3"),
-}
-"""Every way to run resident engines that needs no GPU."""
 
 
 def walk_of(session: Session, specimen: Specimen) -> Walk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 
@@ -11,15 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 from combinations import fewer_examples
-from deciding import STATE, meaning, newest, random_program, span
+from deciding import STATE, check_walk, meaning, newest, random_program, span
 from exactness import Walk, paths
 from fake_cuda import FakeGpu
-from fake_tensorrt import Generation
 from grouping_model import grouping
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import CAPACITY, LIMITS, TOKENS, VOCABULARY, Program, info, resident_engines, stage
-from resident_engines import ort_engines, session_of, tensorrt_engines
+from resident_engines import LIBRARIES, session_of, tensorrt_engines
 from specimens import Specimen, full_forward
 from store import Store
 
@@ -30,28 +29,6 @@ from foveal.runtime.resident_decided import DecidedDecoder
 from foveal.runtime.rows import TokenLog
 from foveal.runtime.sampling import SamplingParams
 from foveal.runtime.session import Session
-from foveal.runtime.snapshots import Snapshot
-
-Opening = Callable[[Specimen, FakeGpu], ResidentEngines]
-
-
-def on_tensorrt(generation: Generation, dialect: str | None = None) -> Opening:
-    """Engines of a generation of TensorRT."""
-    return lambda specimen, gpu: tensorrt_engines(specimen, generation, gpu, dialect=dialect)
-
-
-LIBRARIES: dict[str, Opening] = {
-    "onnxruntime": lambda specimen, gpu: ort_engines(specimen, "modern"),
-    "onnxruntime, classic": lambda specimen, gpu: ort_engines(specimen, "classic"),
-    "onnxruntime, of any length": lambda specimen, gpu: ort_engines(specimen, "modern", None),
-    "onnxruntime, taking turns": lambda specimen, gpu: ort_engines(specimen, "classic", in_place=False),
-    "onnxruntime, queued": lambda specimen, gpu: ort_engines(specimen, "modern", gpu=gpu),
-    "tensorrt-rtx": on_tensorrt("tensorrt-rtx"),
-    "tensorrt": on_tensorrt("tensorrt"),
-    "tensorrt, classic": on_tensorrt("tensorrt", "classic"),
-    "tensorrt 10.3": on_tensorrt("tensorrt 10.3"),
-}
-"""Every way to run resident engines that needs no GPU."""
 
 
 @pytest.fixture(scope="session")
@@ -83,23 +60,7 @@ def test_any_program_means_what_it_says(choose: Random, in_place: bool, replaces
     limits = choose.choice([LIMITS, Limits(batch=1, capacity=CAPACITY, prefill=64), None])
     engines = resident_engines(program, in_place, limits, replaces=replaces)
     session = Session(engines, info(), copies_bytes=choose.choice([0, 500, 1 << 20]))
-    kept = session.snapshot()
-    for _ in range(8):
-        ids = np.array([[choose.randrange(VOCABULARY) for _ in range(choose.choice([1, 1, 2, 5, 9, 24]))]])
-        if session.position + ids.shape[1] > CAPACITY:
-            break
-        logits = session.advance(ids)[0]
-        expected = meaning(program, session.tokens[0])
-        np.testing.assert_allclose(logits, expected[-ids.shape[1] :], atol=1e-4)
-        what = choose.choice(["rewind", "fork", "keep", "restore", "none"])
-        if what == "rewind":
-            session.rewind(choose.randint(0, session.position))
-        elif what == "fork":
-            session = session.fork()
-        elif what == "keep":
-            kept = session.snapshot()
-        elif what == "restore":
-            session.restore(Snapshot.from_bytes(kept.to_bytes()))
+    check_walk(session, program, choose, lambda: choose.choice([1, 1, 2, 5, 9, 24]))
 
 
 def decided(clock: ClockSpec, reads: InputSpec | None = None) -> Program:
