@@ -56,8 +56,13 @@ class StrideClock:
 
     def firings_within_each(self, tokens: Ids) -> Ids:
         """As `Clock.firings_within_each`."""
-        found: Ids = -(-(tokens - self._delay) // self._stride)
-        return np.maximum(found, 0)
+        return within_by_stride(self._stride, self._delay, tokens)
+
+
+def within_by_stride(stride: int, delay: int, tokens: Ids) -> Ids:
+    """How often the first so many tokens fire a stage of a fixed stride, `[n]`, and of a delay (`StageSpec.delay`)."""
+    found: Ids = np.maximum(-(-(tokens - delay) // stride), 0)
+    return found
 
 
 class ClockLog:

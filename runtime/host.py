@@ -164,7 +164,7 @@ class HostDecoder:
     def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
         """Run all that a call needs of a stage."""
         fire = self._fire
-        if step.copies is not None or (step.reader.has_spans and len(firings) > 1):
+        if step.copies is not None or (step.spec.reads_spans and len(firings) > 1):
             fire = self._fire_in_parts
         elif step.spec.resets is not None:
             fire = self._fire_by_period
@@ -192,7 +192,7 @@ class HostDecoder:
         After a rewind the state is of later firings: it goes back to a copy, and the stage runs again from there.
         """
         for call in [firings] if step.copies is None else step.copies.calls(firings, step.end):
-            for part in _parts_of_spans(step.reader, call):
+            for part in _parts_of_spans(step, call):
                 self._fire_part(step, part, firings, wanted, logits)
 
     def _fire_part(self, step: _Step, part: range, firings: range, wanted: Ids, logits: Array) -> None:
@@ -426,7 +426,7 @@ def _steps(
             spec=spec,
             clock=clocks.of[spec.name],
             bound=memory.bound[spec.name],
-            reader=Reader(spec.inputs, clocks.of[spec.name], [source(given.source) for given in spec.inputs], batch),
+            reader=Reader(spec, clocks.of[spec.name], [source(given.source) for given in spec.inputs], batch),
             output=memory.logs.get(spec.name),
             decides=clocks.decided_by(spec.name),
             copies=_copies(spec, memory.bound[spec.name], copies_every),
@@ -441,12 +441,12 @@ def _copies(spec: StageSpec, bound: BoundStage, every: int) -> StateCopies | Non
     return StateCopies(states, every) if states else None
 
 
-def _parts_of_spans(reader: Reader, firings: range) -> Iterator[range]:
+def _parts_of_spans(step: _Step, firings: range) -> Iterator[range]:
     """Firings in runs whose spans, each as long as the longest, are few rows: one long span makes all of a call that long."""
-    if not reader.has_spans or len(firings) == 1:
+    if not step.spec.reads_spans or len(firings) == 1:
         yield firings
         return
-    lengths = np.maximum(reader.longest_span(firings), 1).tolist()
+    lengths = np.maximum(step.reader.longest_span(firings), 1).tolist()
     start, longest = 0, lengths[0]
     for index, length in enumerate(lengths):
         longest = max(longest, length)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import InputSpec
+from ..contract import InputSpec, StageSpec
 from .clocks import Clock
 from .rows import Block, Ids, RowLog, TokenLog
 
@@ -28,23 +28,22 @@ class Reader:
     """Of one stage, for all sequences of a decoder in step.
 
     Args:
-        inputs: of the stage.
+        spec: of the stage.
         clock: of the stage.
-        sources: of the inputs.
+        sources: of its inputs.
         batch: sequences.
     """
 
-    def __init__(self, inputs: Sequence[InputSpec], clock: Clock, sources: Sequence[Source], batch: int) -> None:
-        self._inputs, self._clock, self._batch = list(zip(inputs, sources, strict=True)), clock, batch
-        self.is_linear = all(given.reads == "stride" for given in inputs)
-        self.has_spans = any(given.reads == "span" for given in inputs)
+    def __init__(self, spec: StageSpec, clock: Clock, sources: Sequence[Source], batch: int) -> None:
+        self._inputs, self._clock, self._batch = list(zip(spec.inputs, sources, strict=True)), clock, batch
+        self._is_linear = all(given.reads == "stride" for given in spec.inputs)
         self._zero = Block.of(np.zeros(1, np.int64))
         self._within = np.arange(1)
 
     def blocks(self, firings: range) -> list[Block]:
         """What the engine is given, in the order of its contract (`contract.read_tensors`)."""
         first, count = firings.start, len(firings)
-        if self.is_linear:
+        if self._is_linear:
             return [source.log.rows(first * given.count - given.shift, count * given.count) for given, source in self._inputs]
         found: list[Block] = []
         for given, source in self._inputs:

@@ -39,7 +39,7 @@ class ResidentReader:
     def __init__(
         self, spec: StageSpec, clock: Clock, sources: Sequence[Source], batch: int, limits: Limits, rooms: Sequence[int]
     ) -> None:
-        self._reader = Reader(spec.inputs, clock, sources, batch)
+        self._spec, self._reader = spec, Reader(spec, clock, sources, batch)
         self._inputs = list(zip(spec.names(), spec.inputs, sources, rooms, strict=True))
         self._batch, self._most, self._room = batch, most_firings(spec, limits), span_room(limits)
 
@@ -84,7 +84,7 @@ class ResidentReader:
 
     def parts(self, firings: range) -> Iterator[range]:
         """Firings in calls that the engine takes: no more than it was built for, and with spans that it has room for."""
-        if len(firings) == 1 or not self._reader.has_spans:
+        if len(firings) == 1 or not self._spec.reads_spans:
             for start in range(firings.start, firings.stop, self._most):
                 yield range(start, min(start + self._most, firings.stop))
             return

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...contract import BEGINNING, ClockSpec, StageSpec
 from ..boundaries import Boundaries
-from ..clocks import Clocks, log_arrays
+from ..clocks import Clocks, log_arrays, within_by_stride
 from ..rows import Array, Ids, TokenLog
 
 
@@ -54,8 +54,7 @@ class SlotClocks:
     def firings_within(self, spec: StageSpec, slots: Ids, tokens: Ids) -> Ids:
         """How often the first so many tokens of each of some slots fire a stage, `[n]`."""
         if spec.clock is None:
-            found: Ids = np.maximum(-(-(tokens - spec.delay) // spec.stride), 0)
-            return found
+            return within_by_stride(spec.stride, spec.delay, tokens)
         count, _ = self._logs[spec.clock]
         counted: Ids = count[slots, np.minimum(tokens, count.shape[1] - 1)]
         return counted + spec.begins_ahead
