@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from served import Hold
 from serving import Site, error_of, opened_site
 
 from foveal import ConfigError, FovealWarning
 from foveal.runtime.model import Model
+from foveal.runtime.service.stream import ThreadStream
 from foveal.serve.bearers import read_tokens
 from foveal.serve.settings import ServeSettings
 
@@ -91,20 +93,27 @@ def test_any_of_the_tokens_will_do(strict: Site) -> None:
 
 def test_when_there_is_no_room_clients_are_told_when_to_come_back(model: Model) -> None:
     """With 429, also before a stream; texts of one request that find no room leave none behind."""
+    holds = Hold(2), Hold(2)
     with opened_site(model, slots=1, queue=1) as site:
-        running = [site.served.service.submit("a", max_new_tokens=1000) for _ in range(2)]
+        running = [site.served.service.submit("a", max_new_tokens=100, logits_hook=hold) for hold in holds]
+        holds[0].wait()
         for streams in (False, True):
             answer = site.complete(prompt="a", stream=streams)
             assert error_of(answer, 429)["code"] == "rate_limit_exceeded"
             assert int(answer.headers["retry-after"]) >= 1
-        running[0].cancel()
-        for _ in running[0]:
-            pass
+        _end(running[0], holds[0])
+        holds[1].wait()
         assert site.refusal(429, prompt=["a", "b"])
-        running[1].cancel()
-        for _ in running[1]:
-            pass
+        _end(running[1], holds[1])
         assert site.complete(prompt=["a", "b"]).status_code == 200
+
+
+def _end(stream: ThreadStream, hold: Hold) -> None:
+    """Cancel a text that is held, and read it to its end."""
+    stream.cancel()
+    hold.release()
+    for _ in stream:
+        pass
 
 
 def test_a_text_ends_when_its_time_is_over(model: Model) -> None:

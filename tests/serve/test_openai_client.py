@@ -11,6 +11,7 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
+from served import Hold
 from serving import Site, listening, opened_site
 
 from foveal.runtime.model import Model
@@ -159,11 +160,9 @@ def test_a_conflict_is_not_asked_again(place: tuple[Site, str], client: openai.O
 
 def test_a_full_server_is_asked_again_when_it_says(place: tuple[Site, str], client: openai.OpenAI) -> None:
     """RateLimitError, or, with retries, an answer as soon as Retry-After is over and there is room."""
-    service = place[0].served.service
-    running = [service.submit("a", max_new_tokens=100_000, max_seconds=60) for _ in range(2)]
-    batch = service._worker.going.batch
-    real = batch.step
-    batch.step = lambda *given: (time.sleep(0.02), real(*given))[1]  # type: ignore[method-assign]
+    service, hold = place[0].served.service, Hold(2)
+    running = [service.submit("a", max_new_tokens=100, logits_hook=hold) for _ in range(2)]
+    hold.wait()
     try:
         with pytest.raises(openai.RateLimitError) as full:
             client.completions.create(model="m", prompt="a", stream=True)
@@ -178,11 +177,12 @@ def test_a_full_server_is_asked_again_when_it_says(place: tuple[Site, str], clie
             _until(lambda: _answers(place[0], 429) > before)
             for stream in running:
                 stream.cancel()
+            hold.release()
             assert asking.result(20).choices[0].finish_reason == "length"
         assert time.monotonic() - began >= seconds
         assert _answers(place[0], 429) == before + 1
     finally:
-        batch.step = real  # type: ignore[method-assign]
+        hold.release()
         for stream in running:
             stream.cancel()
 
