@@ -22,8 +22,8 @@ PROGRAM_VERSION = 1
 MOST_ROWS = 16
 """Firings of one call; longer ones are for the stage's graph."""
 ALIGNMENT = 64
-PANEL = 16
-"""Columns of a weight that lie together; columns are filled up with zeros to a multiple of it."""
+PANEL, ROW_STEP = 16, 8
+"""Columns of a weight that lie together; columns are filled up to a multiple of it, and rows of integers to a multiple of 8."""
 
 Format = Literal["fp32", "int8", "w8", "w4"]
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
@@ -37,29 +37,24 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             row and block by block.
         rows, columns: K and N.
         block: rows that share a scale, of `w8` and `w4`; 0: all.
-        values, scales: places in the file; scales are float32 `[blocks, N]`, N filled up, and fp32 has none.
+        place: in the file.
     """
 
     format: Format
     rows: int
     columns: int
     block: int = 0
-    values: int
-    scales: int | None = None
+    place: int
 
     @property
-    def blocks(self) -> int:
-        """Rows of scales."""
-        return -(-self.rows // self.block) if self.block else 1
-
-    @property
-    def values_bytes(self) -> int:
-        """Of the packed values."""
+    def bytes(self) -> int:
+        """Of what is packed: panels of 16 columns, their scales in front of each block of rows."""
         columns = padded(self.columns)
         if self.format == "fp32":
             return columns * self.rows * 4
-        rows = self.blocks * self.block if self.block else -(-self.rows // 4) * 4
-        return columns * rows // (2 if self.format == "w4" else 1)
+        rows = -(-self.rows // ROW_STEP) * ROW_STEP
+        blocks = -(-rows // self.block) if self.block else 1
+        return columns * (blocks * 4 + rows // (2 if self.format == "w4" else 1))
 
 
 def padded(columns: int) -> int:
@@ -68,26 +63,24 @@ def padded(columns: int) -> int:
 
 
 class Embed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="embed"):
-    """`out = table[ids] + positions[row] + added`, of which any may be left out; `row` is the index of the firing.
+    """`out = table[ids]`, `count` of them one behind the other; of a single one `+ positions[row]`, the index of the firing.
 
     Attributes:
-        ids: which of the program's inputs; there is one with a `table` only.
-        count: ids of a firing, whose rows follow one another in `out`.
-        table: place of `[tokens, width]`, float32, or int8 with `scales`, float32 `[tokens]`.
-        positions: place of float32 `[rows, width]`; with `position_rows` of them.
-        added: a buffer.
+        ids: which of the program's inputs.
+        table: place of `[tokens, width]`: float32, float16, or uint8 around 128 with `scales`, float32 `[tokens]`.
+        positions: place of float32 `[position_rows, width]`.
     """
 
+    ids: int
+    count: int = 1
     out: int
     width: int
-    ids: int | None = None
-    count: int = 1
-    table: int | None = None
+    tokens: int
+    table: int
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
     scales: int | None = None
-    tokens: int = 0
     positions: int | None = None
     position_rows: int = 0
-    added: int | None = None
 
 
 class Add(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="add"):
@@ -97,6 +90,22 @@ class Add(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     b: int
     c: int | None = None
     out: int
+
+
+class Mul(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="mul"):
+    """`out = a * b`, element by element."""
+
+    a: int
+    b: int
+    out: int
+
+
+class Activate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="activate"):
+    """`out = activation(x)`."""
+
+    x: int
+    out: int
+    activation: Activation
 
 
 class Norm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="norm"):
@@ -147,6 +156,19 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     activation: Activation = "silu"
 
 
+class Angles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="angles"):
+    """`out = [cos(row * frequencies), sin(row * frequencies)]`, `row` the index of the firing.
+
+    Attributes:
+        width: of both together.
+        frequencies: place of float32 `[width / 2]`.
+    """
+
+    out: int
+    width: int
+    frequencies: int
+
+
 class Attend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="attend"):
     """Write the keys and values of all rows into caches, then attend from each row to those up to its own.
 
@@ -158,9 +180,9 @@ class Attend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         scale: of scores.
         window: rows that are seen, the row itself counted; 0: all.
         key_scale, value_scale: of int8 caches: `round(x / scale)`, half to even, within -128 to 127.
-        rotary_dims: of a head, which are rotated before they are written, by `row * frequencies[i]`; 0: none.
-        frequencies: place of float32 `[rotary_dims / 2]`.
-        neighbours: dimensions 2i and 2i + 1 are rotated together, and put where i and i + rotary_dims / 2 are.
+        angles: a buffer of `Angles`, by which the first dimensions of queries and keys, as many as it is wide, are rotated; in
+            caches keys are rotated.
+        neighbours: dimensions 2i and 2i + 1 are rotated together, and put where i and i + half are; else those are.
     """
 
     qkv: int
@@ -174,8 +196,7 @@ class Attend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     window: int = 0
     key_scale: float = 0.0
     value_scale: float = 0.0
-    rotary_dims: int = 0
-    frequencies: int | None = None
+    angles: int | None = None
     neighbours: bool = False
 
 
@@ -210,12 +231,11 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="repeat"):
-    """A row of x, `count` times; with `added`, which is as wide as `out`, added to it."""
+    """A row of x, `count` times."""
 
     x: int
     out: int
     count: int
-    added: int | None = None
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step", tag="copy"):
@@ -228,7 +248,7 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     to: int = 0
 
 
-Step = Embed | Add | Norm | Product | Gate | Attend | GroupAttend | Take | Mean | Repeat | Copy
+Step = Embed | Add | Mul | Activate | Norm | Product | Gate | Angles | Attend | GroupAttend | Take | Mean | Repeat | Copy
 
 
 class BufferSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,13 +9,16 @@ from .program import (
     ALIGNMENT,
     MOST_ROWS,
     PROGRAM_VERSION,
+    Activate,
     Add,
+    Angles,
     Attend,
     Copy,
     Embed,
     Gate,
     GroupAttend,
     Mean,
+    Mul,
     Norm,
     Product,
     Program,
@@ -30,6 +33,7 @@ from .tensors import read_tensors
 _MOST_WIDTH = 1 << 24
 _MOST_STEPS = 1 << 16
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2**-23) * 2.0**127
+_TABLE_BYTES = {"float32": 4, "float16": 2, "uint8": 1}
 _BLOCKS = (16, 32, 64, 128, 256)
 
 
@@ -58,6 +62,7 @@ class _Checker:
         self.program, self.stage = program, stage
         self.cache_widths, self.cache_dtype = widths, cache_dtype
         self.written: set[int] = set()
+        self.angles: dict[int, int] = {}
 
     def problems(self) -> Iterator[str]:
         """In the order of the file; those after the first may follow from it."""
@@ -172,29 +177,25 @@ class _Checker:
     # The steps.
 
     def embed(self, step: Embed) -> Iterator[str]:
-        yield from self._sizes(width=step.width, count=step.count)
-        if step.ids is None and (step.table is not None or step.count != 1):
-            yield "has a table and no ids"
-        if step.table is None and step.positions is None:
-            yield "has neither a table nor positions"
-        if step.ids is not None:
-            if not 0 <= step.ids < len(self.program.inputs) or self.program.inputs[step.ids].buffer is not None:
-                yield f"reads input {step.ids}, expected ids"
-            elif self.program.inputs[step.ids].count != step.count:
-                yield f"reads {step.count} ids a firing, expected {self.program.inputs[step.ids].count}"
-            if step.table is None:
-                yield "has ids and no table"
-            yield from self._sizes(tokens=step.tokens)
-            yield from self._array(step.table, step.tokens * step.width, 4 if step.scales is None else 1, "a table")
-            yield from self._array(step.scales, step.tokens, 4, "scales")
-        width = step.count * step.width
+        yield from self._sizes(width=step.width, count=step.count, tokens=step.tokens)
+        if not 0 <= step.ids < len(self.program.inputs) or self.program.inputs[step.ids].buffer is not None:
+            yield f"reads input {step.ids}, expected ids"
+        elif self.program.inputs[step.ids].count != step.count:
+            yield f"reads {step.count} ids a firing, expected {self.program.inputs[step.ids].count}"
+        if (step.scales is None) == (step.dtype == "uint8"):
+            yield f"has {'no ' if step.scales is None else ''}scales of a table of {step.dtype}"
+        yield from self._array(step.table, step.tokens * step.width, _TABLE_BYTES[step.dtype], "a table")
+        yield from self._array(step.scales, step.tokens, 4, "scales")
         if step.positions is not None:
             yield from self._sizes(position_rows=step.position_rows)
-            yield from self._array(step.positions, step.position_rows * width, 4, "positions")
-        if step.added is not None:
-            yield from self._read(step.added, width, "added")
-        yield from self._write(step.out, width, [step.added])
-        if self._is_buffer(step.out) and self.program.buffers[step.out].wanted:
+            yield from self._array(step.positions, step.position_rows * step.width, 4, "positions")
+            if step.count != 1:
+                yield f"has positions of {step.count} ids a firing, expected one"
+        yield from self._write(step.out, step.count * step.width, [])
+        yield from self._of_firings(step.out)
+
+    def _of_firings(self, out: int) -> Iterator[str]:
+        if self._is_buffer(out) and self.program.buffers[out].wanted:
             yield "gives rows of those that are wanted, expected of every firing"
 
     def add(self, step: Add) -> Iterator[str]:
@@ -202,6 +203,17 @@ class _Checker:
         for buffer in (step.a, step.b, *([] if step.c is None else [step.c])):
             yield from self._read(buffer, width, "what is added")
         yield from self._write(step.out, width, [step.a, step.b, step.c])
+
+    def mul(self, step: Mul) -> Iterator[str]:
+        width = self.program.buffers[step.out].width if self._is_buffer(step.out) else 0
+        for buffer in (step.a, step.b):
+            yield from self._read(buffer, width, "what is multiplied")
+        yield from self._write(step.out, width, [step.a, step.b])
+
+    def activate(self, step: Activate) -> Iterator[str]:
+        width = self.program.buffers[step.out].width if self._is_buffer(step.out) else 0
+        yield from self._read(step.x, width, "x")
+        yield from self._write(step.out, width, [step.x])
 
     def norm(self, step: Norm) -> Iterator[str]:
         yield from self._sizes(width=step.width)
@@ -237,20 +249,25 @@ class _Checker:
         is_blocked = weight.format in ("w8", "w4")
         if is_blocked and weight.block not in _BLOCKS:
             yield f"has blocks of {weight.block}, expected one of {', '.join(map(str, _BLOCKS))}"
-            return
-        if not is_blocked and weight.block:
+        elif not is_blocked and weight.block:
             yield f"has blocks of {weight.block}, expected none of {weight.format}"
-            return
-        if (weight.scales is None) != (weight.format == "fp32"):
-            yield "has scales of fp32 values, or none of integers"
-        yield from self._array(weight.values, weight.values_bytes, 1, "values")
-        yield from self._array(weight.scales, weight.blocks * padded(weight.columns), 4, "scales")
+        else:
+            yield from self._array(weight.place, weight.bytes, 1, "a weight")
 
     def gate(self, step: Gate) -> Iterator[str]:
         yield from self._sizes(width=step.width)
         yield from self._read(step.x, 2 * step.width, "x")
         yield from self._write(step.out, step.width, [step.x])
         yield from self._apart(step.out, step.x)
+
+    def angles_(self, step: Angles) -> Iterator[str]:
+        yield from self._sizes(width=step.width)
+        if step.width % 2:
+            yield f"has a width of {step.width}, expected an even number"
+        yield from self._array(step.frequencies, step.width // 2, 4, "frequencies")
+        yield from self._write(step.out, step.width, [])
+        yield from self._of_firings(step.out)
+        self.angles[step.out] = step.width
 
     def attend(self, step: Attend) -> Iterator[str]:
         yield from self._sizes(heads=step.heads, kv_heads=step.kv_heads, head_dim=step.head_dim)
@@ -259,11 +276,11 @@ class _Checker:
             yield f"has {step.heads} heads and {step.kv_heads} of keys, expected a divisor"
         if not 0 <= step.window <= _MOST_WIDTH:
             yield f"has a window of {step.window}, expected 0 to {_MOST_WIDTH}"
-        if step.rotary_dims % 2 or not 0 <= step.rotary_dims <= step.head_dim:
-            yield f"rotates {step.rotary_dims} dimensions, expected an even number, at most {step.head_dim}"
-        if (step.frequencies is None) != (step.rotary_dims == 0):
-            yield "has frequencies of no rotation, or none of one"
-        yield from self._array(step.frequencies, step.rotary_dims // 2, 4, "frequencies")
+        if step.angles is not None:
+            width = self.angles.get(step.angles, 0)
+            yield from self._read(step.angles, width, "angles")
+            if not 0 < width <= step.head_dim:
+                yield f"rotates {width} dimensions, expected an even number of angles, at most {step.head_dim}"
         if step.key == step.value:
             yield "has one cache for keys and values"
         for index, scale in ((step.key, step.key_scale), (step.value, step.value_scale)):
@@ -311,9 +328,7 @@ class _Checker:
         width = self.program.buffers[step.x].width if self._is_buffer(step.x) else 0
         yield from self._sizes(count=step.count)
         yield from self._read(step.x, width, "x")
-        if step.added is not None:
-            yield from self._read(step.added, width * step.count, "added")
-        yield from self._write(step.out, width * step.count, [step.x, step.added])
+        yield from self._write(step.out, width * step.count, [step.x])
         yield from self._apart(step.out, step.x)
 
     def copy(self, step: Copy) -> Iterator[str]:
@@ -330,6 +345,9 @@ class _Checker:
 _PROBLEMS: dict[type[Any], Callable[[_Checker, Any], Iterator[str]]] = {
     Embed: _Checker.embed,
     Add: _Checker.add,
+    Mul: _Checker.mul,
+    Activate: _Checker.activate,
+    Angles: _Checker.angles_,
     Norm: _Checker.norm,
     Product: _Checker.product,
     Gate: _Checker.gate,

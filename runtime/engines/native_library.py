@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
 from ...errors import BackendUnavailable, install
 
 ABI = 1
 """Of `native/src/api.h`."""
+SPIN_US = 50
+"""How long a thread that waits for work watches for it before it sleeps: from step to step it need not be woken."""
 
 
 class FvStep(ctypes.Structure):
@@ -24,6 +26,57 @@ class FvStep(ctypes.Structure):
         ("n", c_int32 * 12),
         ("f", c_float * 6),
         ("data", c_void_p * 8),
+    )
+
+
+class FvInput(ctypes.Structure):
+    """`struct fv_input`."""
+
+    _fields_ = (("buffer", c_int32), ("is_ids", c_int32), ("parts", c_int32))
+
+
+class FvProgram(ctypes.Structure):
+    """`struct fv_program`."""
+
+    _fields_ = (
+        ("steps", POINTER(FvStep)),
+        ("n_steps", c_int32),
+        ("n_buffers", c_int32),
+        ("widths", POINTER(c_int32)),
+        ("inputs", POINTER(FvInput)),
+        ("n_inputs", c_int32),
+        ("n_caches", c_int32),
+        ("output", c_int32),
+        ("output_parts", c_int32),
+        ("most_rows", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class FvRows(ctypes.Structure):
+    """`struct fv_rows`."""
+
+    _fields_ = (("data", c_void_p), ("row_bytes", c_int64), ("part_bytes", c_int64))
+
+
+class FvCache(ctypes.Structure):
+    """`struct fv_cache`."""
+
+    _fields_ = (("data", c_void_p), ("slot_bytes", c_int64), ("head_bytes", c_int64), ("rows", c_int64))
+
+
+class FvCall(ctypes.Structure):
+    """`struct fv_call`."""
+
+    _fields_ = (
+        ("rows", c_int32),
+        ("logit_count", c_int32),
+        ("row_index", c_void_p),
+        ("slot", c_void_p),
+        ("logit_rows", c_void_p),
+        ("inputs", POINTER(FvRows)),
+        ("caches", POINTER(FvCache)),
+        ("output", FvRows),
     )
 
 
@@ -49,18 +102,22 @@ class NativeLibrary:
         self.isa = library.fv_isa().decode("ascii", "replace")
         """Which instructions of this CPU it uses."""
         self.pool_open = library.fv_pool_open
-        self.pool_open.argtypes, self.pool_open.restype = [c_int], c_void_p
+        self.pool_open.argtypes, self.pool_open.restype = [c_int32, c_int32], c_void_p
         self.pool_close = library.fv_pool_close
         self.pool_close.argtypes, self.pool_close.restype = [c_void_p], None
         self.open = library.fv_open
-        # pool; steps, n; widths of buffers, n; most rows; the buffer of each input (-1: ids), n; the buffer of the output
-        self.open.argtypes = [c_void_p, POINTER(FvStep), c_int, POINTER(c_int32), c_int, c_int, POINTER(c_int32), c_int, c_int]
-        self.open.restype = c_void_p
+        self.open.argtypes, self.open.restype = [c_void_p, POINTER(FvProgram)], c_void_p
         self.close = library.fv_close
         self.close.argtypes, self.close.restype = [c_void_p], None
         self.run = library.fv_run
-        """Without `argtypes`: callers give pointers and `c_int64` that stay as they are, and ints that are 32 bits wide."""
-        self.run.restype = c_int
+        """Of a stage and an `FvCall`. Without `argtypes`, which would look at both in every call: give a `c_void_p` and a `byref`."""
+        self.run.restype = c_int32
+        self._error = library.fv_error
+        self._error.restype = c_char_p
+
+    def error(self) -> str:
+        """What went wrong in the last call of this thread that failed."""
+        return (self._error() or b"").decode("utf-8", "replace")
 
 
 _lock = threading.Lock()
@@ -97,7 +154,7 @@ class Pool:
 
     def __init__(self, library: NativeLibrary, threads: int) -> None:
         self._library, self.threads = library, threads
-        self.handle = library.pool_open(threads)
+        self.handle = library.pool_open(threads, SPIN_US)
         if not self.handle:
             raise BackendUnavailable(f"foveal-native can't start {threads} threads; ask for fewer: threads=1")
 
