@@ -14,6 +14,7 @@ What a file says is checked before anything of it is used: `problem_of_program`
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -298,3 +299,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     caches: tuple[ProgramCache, ...]
     output: int
     steps: tuple[Step, ...]
+
+
+def program_files(engine: Path) -> tuple[Path, Path]:
+    """Where the program of an engine graph is, and its weights."""
+    return engine.with_suffix(".native.json"), engine.with_suffix(".native")
