@@ -110,7 +110,7 @@ class NativeLibrary:
         self.close = library.fv_close
         self.close.argtypes, self.close.restype = [c_void_p], None
         self.run = library.fv_run
-        """Of a stage and an `FvCall`. Without `argtypes`, which would look at both in every call: give a `c_void_p` and a `byref`."""
+        """Of a stage, a `c_void_p`, and a call, a `byref`; no `argtypes` look at them in every call."""
         self.run.restype = c_int32
         self._error = library.fv_error
         self._error.restype = c_char_p
