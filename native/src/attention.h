@@ -45,14 +45,14 @@ FV_INLINE Scratch scratch_of(const AttendCall &call, int queries) {
     return s;
 }
 
-// Rotates the first `rotated` dimensions of a head by angles cos [rotated / 2], sin [rotated / 2].
+// Rotates the first `rotated` dimensions of a head by angles cos [rotated / 2], sin [rotated / 2]; pairs of neighbours are parted.
 FV_INLINE void rotate(const Attention &a, const float *angles, const float *x, float *y) {
     const int half = a.rotated / 2;
     for (int i = 0; i < half; i++) {
         const int first = a.pairs == FV_NEIGHBOURS ? 2 * i : i, second = a.pairs == FV_NEIGHBOURS ? 2 * i + 1 : i + half;
         const float u = x[first], v = x[second], cosine = angles[i], sine = angles[half + i];
-        y[first] = u * cosine - v * sine;
-        y[second] = v * cosine + u * sine;
+        y[i] = u * cosine - v * sine;
+        y[half + i] = v * cosine + u * sine;
     }
     for (int i = a.rotated; i < a.head_dim; i++) y[i] = x[i];
 }

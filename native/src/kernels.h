@@ -8,8 +8,9 @@
 
 namespace foveal {
 
-constexpr int kPanel = 16;       // columns of a panel of weights, and what widths of buffers are rounded up to
+constexpr int kPanel = 16;       // columns of a panel of weights
 constexpr int kMostTogether = 8;  // rows that one pass over a panel serves
+constexpr int kMostGroupDim = 512;  // columns of a head that attends to its own row's parts
 constexpr int kKeyBlock = 64;     // keys that are attended to together; blocks begin at multiples of it
 
 inline int rounded_up(int x, int step) { return (x + step - 1) / step * step; }
@@ -31,7 +32,7 @@ struct Rounded {
 };
 
 struct Product {
-    int format, k, n, block, activation;
+    int format, k, n, block, activation, parts;
     float x_scale;
     const uint8_t *weights;
     const float *bias;  // [n] or NULL
@@ -39,6 +40,8 @@ struct Product {
     int padded_k() const { return format == FV_FP32 ? k : rounded_up(k, 8); }
     int block_rows() const { return format == FV_W8 || format == FV_W4 ? block : padded_k(); }
     int blocks() const { return format == FV_FP32 ? 0 : (padded_k() + block_rows() - 1) / block_rows(); }
+    // Bytes from one rounded row to the next: rows of 2 or 4 KiB would all fall into the same few lines of the cache.
+    int64_t rounded_stride() const { return rounded_up(padded_k(), 64) + 64; }
     int panels() const { return (n + kPanel - 1) / kPanel; }
 };
 
@@ -79,6 +82,7 @@ struct Kernels {
     void (*mean)(Rows x, int parts, Rows out, int width, int rows);  // width: of out
     void (*gate)(int activation, Rows x, Rows out, int width, int rows);  // width: of out
     void (*activate)(int activation, Rows x, Rows out, int width, int rows);
+    void (*group_attend)(Rows query, Rows pairs, Rows out, int heads, int dim, int parts, float scale, int rows);
 };
 
 const Kernels *kernels_avx512();

@@ -14,8 +14,8 @@ constexpr int kChunksPerThread = 2;
 
 const char *name_of(int kind) {
     static const char *const names[] = {"load", "embed", "add", "mul", "norm", "product", "attend",
-                                        "take", "mean", "repeat", "gated", "angles", "activate"};
-    return kind >= 0 && kind <= FV_ACTIVATE ? names[kind] : "unknown";
+                                        "take", "mean", "repeat", "gated", "angles", "activate", "group_attend", "copy"};
+    return kind >= 0 && kind <= FV_COPY ? names[kind] : "unknown";
 }
 
 // Where the newest value of a buffer is.
@@ -80,17 +80,15 @@ private:
 
     // ---- places
 
-    int64_t stride_of(int buffer) const { return rounded_up(plan_.widths[buffer], kPanel); }
-
     Place place(Place::Space space, int buffer, int64_t *offset, int64_t *total) {
         if (*offset == kNoPlace) {
             *offset = *total;
-            *total += stride_of(buffer) * plan_.most_rows;
+            *total += rounded_up(plan_.widths[buffer] * plan_.most_rows, kPanel);
         }
         Place found;
         found.space = space;
         found.offset = *offset;
-        found.stride = stride_of(buffer);
+        found.stride = plan_.widths[buffer];
         return found;
     }
     Place own_place(int buffer) { return place(Place::kOwn, buffer, &own_[buffer], &plan_.own_floats); }
@@ -188,6 +186,8 @@ private:
             case FV_ANGLES: return add_angles(step);
             case FV_PRODUCT: return add_product(step);
             case FV_ATTEND: return add_attend(step);
+            case FV_GROUP_ATTEND: return add_group_attend(step);
+            case FV_COPY: return add_copy(step);
             default: refuse("there is no step of kind " + std::to_string(step.kind));
         }
     }
@@ -250,7 +250,9 @@ private:
         }
         made.out[0] = write_own(step.out[0], made.count);
         require_equal(width(step.out[0]), width(step.in[0]), "width of the result");
-        made.width = width(step.out[0]);
+        made.parts = std::max(step.n[1], 1);
+        require(width(step.out[0]) % made.parts == 0, "parts must divide the width");
+        made.width = width(step.out[0]) / made.parts;
         push(made);
     }
 
@@ -290,6 +292,43 @@ private:
         push(made);
     }
 
+    void add_group_attend(const fv_step &step) {
+        const int64_t heads = step.n[0], dim = step.n[1], parts = step.n[2];
+        require(heads >= 1 && dim >= 1 && dim <= kMostGroupDim && parts >= 1, "heads, their width or parts are none, or too wide");
+        RowStep made = row_step(step, kCallRows);
+        made.in[0] = read(step.in[0]);
+        made.in[1] = read(step.in[1]);
+        made.count = common_count(step, 2);
+        require_equal(width(step.in[0]), heads * dim, "width of queries");
+        require_equal(width(step.in[1]), 2 * parts * heads * dim, "width of keys and values");
+        require(step.out[0] != step.in[1], "writes the keys that it reads");
+        made.out[0] = write_own(step.out[0], made.count);
+        require_equal(width(step.out[0]), heads * dim, "width of the result");
+        push(made);
+    }
+
+    // The rest of the buffer has to be where the copy goes.
+    void add_copy(const fv_step &step) {
+        const int32_t columns = step.n[0], at = step.n[1], to = step.n[2], out = step.out[0];
+        RowStep made = row_step(step, kCallRows);
+        made.in[0] = read(step.in[0]);
+        made.count = count_of(step.in[0]);
+        require(out >= 0 && out < program_.n_buffers, "writes a buffer that is not one");
+        require(columns >= 1 && at >= 0 && to >= 0, "there are no such columns");
+        require(at <= width(step.in[0]) - columns && to <= width(out) - columns, "columns beyond a row's width");
+        require(step.in[0] != out, "copies within a buffer");
+        const bool is_new = values_[out].kind == Value::kUnwritten || values_[out].count != made.count;
+        RowStep rest = row_step(step, made.count);
+        rest.kind = is_new ? kClear : kMove;
+        rest.width = width(out);
+        if (!is_new) rest.in[0] = read(out);
+        rest.out[0] = write_own(out, made.count);
+        if (is_new || rest.in[0].space == Place::kShared) push(rest);
+        made.out[0] = rest.out[0];
+        made.width = columns;
+        push(made);
+    }
+
     void check_activation(int activation) const {
         require(activation >= FV_NONE && activation <= FV_SILU, "there is no such activation");
     }
@@ -301,6 +340,7 @@ private:
         product.n = step.n[2];
         product.block = step.n[3];
         product.activation = step.n[4];
+        product.parts = std::max(step.n[5], 1);
         product.x_scale = step.f[0];
         product.weights = (const uint8_t *)step.data[0];
         product.bias = (const float *)step.data[1];
@@ -316,20 +356,19 @@ private:
         open_.kind = FV_PRODUCT;
         open_.step = step;
         open_.in = read(step.in[0]);
-        require_equal(width(step.in[0]), product.k, "width of the input");
+        require_equal(width(step.in[0]), (int64_t)product.k * product.parts, "width of the input");
         if (step.in[1] >= 0) {
             open_.added = read(step.in[1]);
-            require_equal(width(step.in[1]), product.n, "width of what is added");
+            require_equal(width(step.in[1]), (int64_t)product.n * product.parts, "width of what is added");
         }
         open_.count = common_count(step, 2);
         open_.out = write_shared(step.out[0], open_.count);
-        require_equal(width(step.out[0]), product.n, "width of the result");
+        require_equal(width(step.out[0]), (int64_t)product.n * product.parts, "width of the result");
         const int64_t bytes = product.panel_bytes * product.panels();
         open_.most_chunks = chunks_for(bytes, product.panels());
         if (product.format != FV_FP32) {
-            // Rows of 2 or 4 KiB would all fall into the same few lines of the cache.
-            plan_.rounded_stride = std::max(plan_.rounded_stride, (int64_t)rounded_up(product.padded_k(), 64) + 64);
-            plan_.most_blocks = std::max(plan_.most_blocks, product.blocks());
+            const int64_t floats = product.rounded_stride() / 4 + 2 * product.blocks();
+            plan_.rounded_floats = std::max(plan_.rounded_floats, floats * plan_.most_rows * product.parts);
         }
         close_phase();
     }
@@ -381,8 +420,7 @@ private:
         }
         plan_.output = read(program_.output);
         plan_.own_floats = (plan_.own_floats + 15) / 16 * 16;
-        const int64_t per_row = (plan_.rounded_stride + 3) / 4 + 2 * plan_.most_blocks;
-        plan_.rounded_floats = (per_row * plan_.most_rows + 15) / 16 * 16;
+        plan_.rounded_floats = (plan_.rounded_floats + 15) / 16 * 16;
         plan_.scratch_floats = (plan_.scratch_floats + 15) / 16 * 16;
     }
 

@@ -28,15 +28,17 @@ struct Place {
 enum Count { kCallRows, kLogitRows };
 
 struct RowStep {
-    int kind = 0;  // fv_kind, or kLoad
+    int kind = 0;  // fv_kind, or one of those below
     fv_step step{};
     Place in[4], out[2];
     int width = 0;  // of what is made
+    int parts = 1;  // of a row
     int input = kNoPlace;  // kLoad, FV_EMBED: which of the program's inputs
     Count count = kCallRows;
 };
 
-constexpr int kLoad = 0;  // copies an input's rows
+// Row steps that no program has: an input's rows are loaded; rows are moved from shared memory, or cleared, before a part is copied in.
+constexpr int kLoad = 0, kMove = -1, kClear = -2;
 
 struct Publication {
     Place from, to;
@@ -70,8 +72,6 @@ struct Plan {
     int64_t rounded_floats = 0;  // a product's rounded input
     int64_t scratch_floats = 0;  // an attention's scratch
     int64_t shared_floats = 0;
-    int most_blocks = 0;  // of a rounded row
-    int64_t rounded_stride = 0;  // bytes
     bool takes = false;   // whether it has an FV_TAKE
 };
 

@@ -169,19 +169,14 @@ FV_INLINE void panel_of_floats(const Product &product, Rows x, const float *w, F
     for (int r = 0; r < R; r++) sums[r] = sums[r] + odd[r];
 }
 
-FV_INLINE Floats bias_of(const Product &product, int column) {
-    const int left = product.n - column;
-    if (!product.bias) return splat(0.0f);
-    return left >= kLanes ? load(product.bias + column) : load_part(product.bias + column, left);
-}
-
-// Bias, activation and residual of one panel's sums. Columns beyond N are written too: buffers have room.
+// Bias, activation and residual of one panel's sums.
 static __attribute__((noinline)) void finish(const Product &product, const Floats *sums, int rows, int column, Rows added, Rows out) {
-    const Floats bias = bias_of(product, column);
+    const int lanes = product.n - column < kLanes ? product.n - column : kLanes;
+    const Floats bias = product.bias ? load_lanes(product.bias + column, lanes) : splat(0.0f);
     for (int r = 0; r < rows; r++) {
         Floats y = activated(sums[r] + bias, product.activation);
-        if (added.data) y = y + load(added.row(r) + column);
-        store(out.row(r) + column, y);
+        if (added.data) y = y + load_lanes(added.row(r) + column, lanes);
+        store_lanes(out.row(r) + column, y, lanes);
     }
 }
 

@@ -5,6 +5,7 @@
 
 namespace FV_ISA {
 
+using foveal::kMostGroupDim;
 using foveal::Rows;
 
 // Calls `step(i, lanes)` for every sixteen of `width` columns, the last time with fewer lanes.
@@ -14,14 +15,6 @@ FV_INLINE void over_columns(int width, Step step) {
     for (; i + kLanes <= width; i += kLanes) step(i, kLanes);
     if (i < width) step(i, width - i);
 }
-FV_INLINE Floats load_lanes(const float *from, int lanes) { return lanes == kLanes ? load(from) : load_part(from, lanes); }
-FV_INLINE void store_lanes(float *to, Floats x, int lanes) {
-    if (lanes == kLanes)
-        store(to, x);
-    else
-        store_part(to, x, lanes);
-}
-
 static float root(float x) {
     float y;
 #if defined(__SSE2__)
@@ -71,6 +64,7 @@ static void add(Rows a, Rows b, Rows c, Rows out, int width, int rows) {
     }
 }
 
+// The parts of all rows lie one behind the other: rows are as wide as their strides.
 static void norm(
     int kind, float eps, const float *gamma, const float *beta, int width, Rows x, Rows added, Rows normed, Rows sum, int rows
 ) {
@@ -107,6 +101,38 @@ static void activate(int activation, Rows x, Rows out, int width, int rows) {
         over_columns(width, [&](int i, int lanes) __attribute__((always_inline)) {
             store_lanes(out.row(r) + i, activated(load_lanes(x.row(r) + i, lanes), activation), lanes);
         });
+}
+
+// A query [heads dim] against `parts` keys and values [2][heads dim] of its own row.
+static void group_attend(Rows query, Rows pairs, Rows out, int heads, int dim, int parts, float scale, int rows) {
+    const int width = heads * dim;
+    for (int r = 0; r < rows; r++) {
+        for (int h = 0; h < heads; h++) {
+            const float *q = query.row(r) + h * dim, *keys = pairs.row(r) + h * dim, *values = keys + width;
+            float largest = -__builtin_inff(), sum = 0.0f;
+            Floats found[kMostGroupDim / kLanes];
+            for (Floats &part : found) part = splat(0.0f);
+            for (int p = 0; p < parts; p++) {
+                Floats products = splat(0.0f);
+                over_columns(dim, [&](int i, int lanes) __attribute__((always_inline)) {
+                    products = fma(load_lanes(q + i, lanes), load_lanes(keys + 2 * p * width + i, lanes), products);
+                });
+                const float score = sum_of(products) * scale, now = score > largest || score != score ? score : largest;
+                float factors[kLanes] = {largest - now, score - now};
+                store(factors, exponential_of_difference(load(factors)));
+                const float kept = p == 0 ? 0.0f : factors[0], share = factors[1];
+                sum = sum * kept + share;
+                over_columns(dim, [&](int i, int lanes) __attribute__((always_inline)) {
+                    const Floats value = load_lanes(values + 2 * p * width + i, lanes);
+                    found[i / kLanes] = fma(value, splat(share), found[i / kLanes] * splat(kept));
+                });
+                largest = now;
+            }
+            over_columns(dim, [&](int i, int lanes) __attribute__((always_inline)) {
+                store_lanes(out.row(r) + h * dim + i, found[i / kLanes] / splat(sum), lanes);
+            });
+        }
+    }
 }
 
 }  // namespace FV_ISA

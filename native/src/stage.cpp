@@ -129,22 +129,28 @@ private:
         return {base + place.offset, place.stride};
     }
 
+    // The rows of a product: parts lie one behind the other, as rows do.
+    int rows_of(const Phase &phase) const { return count(phase.count) * phase.product.parts; }
+    Rows parts_of(const Place &place, int width, int thread) const { return {at(place, thread).data, width}; }
+
     // A product's rounded input, behind the buffers of a thread.
     Rounded rounded(const Product &product, int thread) const {
         char *base = (char *)(workspace_.own(thread) + plan_.own_floats);
         Rounded to;
+        const int64_t rows = (int64_t)plan_.most_rows * product.parts;
         to.q = (int8_t *)base;
-        to.stride = plan_.rounded_stride;
-        to.scale = (float *)(base + plan_.most_rows * to.stride);
+        to.stride = product.rounded_stride();
+        to.scale = (float *)(base + rows * to.stride);
         to.blocks = product.blocks();
-        to.zero = (int32_t *)(to.scale + (int64_t)plan_.most_rows * plan_.most_blocks);
+        to.zero = (int32_t *)(to.scale + rows * to.blocks);
         return to;
     }
 
     void prepare(const Phase &phase, int thread) const {
         for (const RowStep &step : phase.row_steps) run_row_step(step, thread);
         if (phase.kind == FV_PRODUCT && phase.product.format != FV_FP32)
-            kernels_.round_rows(phase.product, at(phase.in, thread), count(phase.count), rounded(phase.product, thread));
+            kernels_.round_rows(
+                phase.product, parts_of(phase.in, phase.product.k, thread), rows_of(phase), rounded(phase.product, thread));
     }
 
     void publish(const Publication &publication, int thread) const {
@@ -158,7 +164,8 @@ private:
         const int panels = product.panels(), chunks = phase.most_chunks;
         const int first = (int)((int64_t)panels * chunk / chunks), last = (int)((int64_t)panels * (chunk + 1) / chunks);
         const Rounded x = product.format == FV_FP32 ? Rounded{} : rounded(product, thread);
-        kernels_.product(product, at(phase.in, thread), x, count(phase.count), first, last, at(phase.added, thread), at(phase.out, thread));
+        const Rows added = parts_of(phase.added, product.n, thread), out = parts_of(phase.out, product.n, thread);
+        kernels_.product(product, parts_of(phase.in, product.k, thread), x, rows_of(phase), first, last, added, out);
     }
 
     void attend(const Phase &phase, int chunk, int chunks, int thread) const {
@@ -191,7 +198,9 @@ private:
             case FV_NORM: {
                 const Rows sum = step.out[1].space == Place::kNone ? out : at(step.out[1], thread);
                 const float *gamma = (const float *)given.data[0], *beta = (const float *)given.data[1];
-                return kernels_.norm(given.n[0], given.f[0], gamma, beta, width, a, b, out, sum, rows);
+                const auto parts = [&](Rows whole) { return Rows{whole.data, width}; };
+                return kernels_.norm(
+                    given.n[0], given.f[0], gamma, beta, width, parts(a), parts(b), parts(out), parts(sum), rows * step.parts);
             }
             case FV_TAKE: return take(a, out, width);
             case FV_MEAN: return kernels_.mean(a, given.n[0], out, width, rows);
@@ -199,6 +208,11 @@ private:
             case FV_GATED: return kernels_.gate(given.n[0], a, out, width, rows);
             case FV_ANGLES: return angles((const float *)given.data[0], out, width / 2);
             case FV_ACTIVATE: return kernels_.activate(given.n[0], a, out, width, rows);
+            case FV_GROUP_ATTEND:
+                return kernels_.group_attend(a, b, out, given.n[0], given.n[1], given.n[2], given.f[0], rows);
+            case FV_COPY: return copy(a, given.n[1], out, given.n[2], width, rows);
+            case kMove: return copy(a, 0, out, 0, width, rows);
+            case kClear: std::memset(out.data, 0, (int64_t)rows * width * sizeof(float));
         }
     }
 
@@ -242,6 +256,10 @@ private:
 
     void take(Rows x, Rows out, int width) const {
         for (int i = 0; i < call_.logit_count; i++) std::memcpy(out.row(i), x.row((int)call_.logit_rows[i]), width * sizeof(float));
+    }
+
+    static void copy(Rows x, int at, Rows out, int to, int width, int rows) {
+        for (int r = 0; r < rows; r++) std::memcpy(out.row(r) + to, x.row(r) + at, width * sizeof(float));
     }
 
     static void repeat(Rows x, Rows out, int width, int times, int rows) {

@@ -7,7 +7,7 @@
 namespace FV_ISA {
 
 static const foveal::Kernels kTable = {
-    FV_ISA_NAME, round_rows, product, attend, attend_scratch, norm, add, multiply, mean, gate, activate,
+    FV_ISA_NAME, round_rows, product, attend, attend_scratch, norm, add, multiply, mean, gate, activate, group_attend,
 };
 
 }  // namespace FV_ISA

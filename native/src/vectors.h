@@ -72,6 +72,14 @@ FV_INLINE void store_part(float *to, Floats x, int n) {
     for (int i = 0; i < n; i++) to[i] = lanes[i];
 }
 
+FV_INLINE Floats load_lanes(const float *from, int lanes) { return lanes == kLanes ? load(from) : load_part(from, lanes); }
+FV_INLINE void store_lanes(float *to, Floats x, int lanes) {
+    if (lanes == kLanes)
+        store(to, x);
+    else
+        store_part(to, x, lanes);
+}
+
 FV_INLINE Floats operator+(Floats a, Floats b) {
     FV_EACH a.p[i] += b.p[i];
     return a;
