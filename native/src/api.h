@@ -34,10 +34,11 @@ enum fv_kind {
     // in: a, b; out: their product, element by element
     FV_MUL = 3,
     // in: x, (added); out: normed, (sum): where `added` is given, x + added is normed, and stored in `sum` if there is one.
-    // n: norm kind.  f: eps.  data: gamma [D], beta [D] or NULL
+    // n: norm kind, parts: each [D] of a row [parts D] is normed by itself.  f: eps.  data: gamma [D], beta [D] or NULL
     FV_NORM = 4,
     // in: x, (added); out: y [N] = activation(x W + bias) + added; `out` may be `added`'s buffer.
-    // n: format, K, N, block (w8, w4: rows of a block), activation.  f: scale of x (int8).  data: weights (layouts.md), bias fp32 [N] or NULL
+    // n: format, K, N, block (w8, w4: rows of a block), activation, parts: a row [parts K] becomes [parts N], part by part.
+    // f: scale of x (int8).  data: weights (layouts.md), bias fp32 [N] or NULL
     FV_PRODUCT = 5,
     // in: qkv [(H + 2 Hkv) D], (angles of FV_ANGLES); out: [H D].
     // n: key cache, value cache, H, Hkv, D, width of a cache row (>= D; the rest is written as zeros), cache dtype, window (0: none; the row
@@ -56,6 +57,11 @@ enum fv_kind {
     FV_ANGLES = 11,
     // in: x; out: activation(x).  n: activation
     FV_ACTIVATE = 12,
+    // in: query [H D], keys and values [parts][2][H D]; out: [H D], what the query finds among the row's own parts.
+    // n: H, D, parts.  f: scale
+    FV_GROUP_ATTEND = 13,
+    // in: x; out: y; y[to : to + width] = x[at : at + width], the rest of y stays (zeros at first).  n: width, at, to
+    FV_COPY = 14,
 };
 
 enum fv_format { FV_FP32 = 0, FV_INT8 = 1, FV_W8 = 2, FV_W4 = 3 };
@@ -63,7 +69,8 @@ enum fv_activation { FV_NONE = 0, FV_RELU = 1, FV_GELU = 2, FV_GELU_TANH = 3, FV
 // layer: mean and variance; rms: x / max(rms, eps); rms_eps: x / sqrt(mean(x^2) + eps)
 enum fv_norm { FV_LAYER = 0, FV_RMS = 1, FV_RMS_EPS = 2 };
 enum fv_dtype { FV_F32 = 0, FV_I8 = 1, FV_U8 = 2, FV_F16 = 3 };  // caches: F32, I8; tables: F32, U8, F16
-enum fv_pairs { FV_HALVES = 0, FV_NEIGHBOURS = 1 };  // i and i + dims / 2; or 2i and 2i + 1
+// i and i + dims / 2 are rotated together; or 2i and 2i + 1, which are put where i and i + dims / 2 stand: so keys stand in the cache
+enum fv_pairs { FV_HALVES = 0, FV_NEIGHBOURS = 1 };
 
 typedef struct fv_input {
     int32_t buffer;
