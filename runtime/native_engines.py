@@ -32,8 +32,8 @@ def with_programs(
     Raises:
         ConfigError: `native` is True, and a stage has no program.
         BackendUnavailable: `native` is True, and foveal-native is not installed or of another version.
-        BundleError: a program that can't be followed.
-        EngineMismatchError: it is of another engine, or foveal-native refuses it.
+        BundleError: what should be a program is none.
+        EngineMismatchError: one that can't be followed, is of another engine, or is refused by foveal-native.
     """
     if native is False:
         return tuple(graphs)
