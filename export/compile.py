@@ -104,7 +104,7 @@ def _compile_for_cpu(
             f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "
             "upgrade it, or build with --cache fp32"
         )
-    lower_for_cpu(source, engine, spec, cache_scales)
+    has_kernel = lower_for_cpu(source, engine, spec, cache_scales)
     return _sidecar(
         source,
         spec,
@@ -113,7 +113,7 @@ def _compile_for_cpu(
         cache_widths=cache_widths(spec),
         cache_dtype="int8" if cache_scales else "float32",
         cache_scales=tuple(cache_scales),
-        batch_one_chunks=uses_kernel(spec),
+        batch_one_chunks=has_kernel,
         **_hashes_of_graph(engine),
     )
 
