@@ -63,6 +63,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         limits: of a resident engine whose shapes are bounded; None: it takes any.
         own_positions: each sequence of a batch may stand at a position of its own; engines of earlier versions want all at one.
         build: of an engine that TensorRT built.
+        native: of a `cpu` engine, why its stage has no program of native steps beside it; empty: it has one, or nobody tried.
     """
 
     target: str
@@ -83,6 +84,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: Limits | None = None
     own_positions: bool = False
     build: BuildRecord | None = None
+    native: str = ""
 
 
 def read_sidecar(engine: Path) -> EngineSidecar:
