@@ -30,6 +30,9 @@ from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
+from .speculation.costs import CallCosts
+from .speculation.drafting import Drafting
+from .speculation.opening import drafting_of
 from .state_copies import COPIES_BYTES
 from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, check_text, load_tokenizer
@@ -54,6 +57,7 @@ class Model:
         self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
         self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
         self.identity = bundle.identity(target)
+        self._costs, self._drafting_models = CallCosts(self.specs), dict[Path, Model]()
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property
@@ -107,10 +111,15 @@ class Model:
         is full, when a constraint allows nothing more, or after `max_seconds`: `finish_reason` of the result says which. `for`
         and `async for` go through it.
 
+        With `draft` several tokens are checked in one call where that saves time; the text is the same. `"ngrams"` drafts from
+        the prompt and the text itself, a bundle's path or a model by that model, which needs the same tokenizer.
+        `draft_tokens` are the most of one draft; how many are best is measured. `speculation` of the result says what it came
+        to (docs/speculation.md).
+
         Args:
             prompt: text or ids.
             settings: those of `SamplingParams`; `json_schema`, `regex` or `grammar`, of which the text follows one; `end` and
-                `end_rules`.
+                `end_rules`; `draft` and `draft_tokens`.
 
         Raises (at the call):
             InputError: an unknown setting, settings out of range, an empty prompt, one that is no text, several prompts, or an
@@ -177,7 +186,10 @@ class Model:
 
         Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
-        return self._request(prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text)
+        drafting = self._drafting(settings.get("draft"), settings.get("draft_tokens"))
+        return self._request(
+            prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text, drafting
+        )
 
     def _request(
         self,
@@ -186,13 +198,29 @@ class Model:
         end: int | str | Sequence[int | str],
         end_rules: str | Sequence[str],
         as_text: bool,
+        drafting: Drafting | None,
     ) -> Request:
         self._check_params(params)
         if params.stop and not as_text:
             raise InputError(_NO_STOP)
         tokenizer, ends = self.required_tokenizer() if as_text else None, frozenset(self.end_ids(end))
         guide = self._guide(params.constraint, ends)
-        return Request(self.prompt_ids(prompt), params, ends, tokenizer, guide, self.end_rules(end_rules))
+        return Request(self.prompt_ids(prompt), params, ends, tokenizer, guide, self.end_rules(end_rules), drafting)
+
+    def _drafting(self, draft: object, most: object) -> Drafting | None:
+        if draft is None:
+            if most is not None:
+                raise InputError("draft_tokens is given, and no draft: there is nothing that it is the length of")
+            return None
+        return drafting_of(draft, most, self, self._costs, self._drafting_model)
+
+    def _drafting_model(self, bundle: str | Path | Bundle) -> Model:
+        """A bundle's model, loaded once, on the same target and with as many threads."""
+        path = (bundle.path if isinstance(bundle, Bundle) else Path(bundle)).resolve()
+        if path not in self._drafting_models:
+            threads = self.threads if self.target == "cpu" and shared_threads() is None else None
+            self._drafting_models[path] = load(bundle, self.target, threads, self.provider)
+        return self._drafting_models[path]
 
     def _check_params(self, params: SamplingParams) -> None:
         """What depends on the model."""
@@ -231,12 +259,15 @@ class Model:
         *,
         end: int | str | Sequence[int | str] = (),
         end_rules: str | Sequence[str] = (),
+        draft: str | Path | Bundle | Model | None = None,
+        draft_tokens: int | None = None,
     ) -> GeneratedIds:
-        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; ends and `finish_reason` as of `generate`.
+        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; ends, drafts and `finish_reason` as of `generate`.
 
         Raises (at the call): as `generate`; InputError for stop strings, which are of text.
         """
-        request = self._request(prompt, params or SamplingParams(), end, end_rules, as_text=False)
+        drafting = self._drafting(draft, draft_tokens)
+        request = self._request(prompt, params or SamplingParams(), end, end_rules, False, drafting)
         return GeneratedIds(*begin(self.session(), request))
 
     def end_rules(self, names: str | Sequence[str]) -> tuple[EndRule, ...]:
