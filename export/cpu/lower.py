@@ -27,7 +27,9 @@ from .products import lower_products
 OPSET, OPSET_INT8_CACHES = 23, 24
 
 
-def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[CacheScale] = ()) -> None:
+def lower(
+    source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[CacheScale] = (), of_chunks: bool = False
+) -> None:
     """Write the CPU form of the stage graph `source` to `target`; same outputs, and the same rows and caches as inputs.
 
     Args:
@@ -35,6 +37,7 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
         target: the engine.
         stage: what the graph declares.
         cache_scales: by layer; if given, caches are int8.
+        of_chunks: for an engine that never has less than many rows, over the same caches.
 
     Raises:
         BuildError: the graph has other attention than the stage declares.
@@ -44,11 +47,11 @@ def lower(source: Path, target: Path, stage: StageSpec, cache_scales: Sequence[C
     if stage.cache_dtype == "float16":
         widen_attention(model)
     change_state_ops(model, CLASSIC, opset)
-    lower_products(model)
+    lower_products(model, of_chunks)
     if uses_kernel(stage) or not stage.caches:
         count_rows(model)
     if uses_kernel(stage):
-        lower_attention(model, stage, opset, cache_scales)
+        lower_attention(model, stage, opset, cache_scales, of_chunks)
     RemoveUnusedNodesPass()(model)
     drop_position(model)
     save_graph(model, target)
