@@ -262,6 +262,12 @@ def data_name(graph: str) -> str:
     return f"{graph}.data"
 
 
+def chunks_name(engine: str) -> str:
+    """Where the second engine of a stage is, the one for many rows, by the path of the first; not every stage has one."""
+    path = PurePosixPath(engine)
+    return str(path.with_name("chunks") / path.name)
+
+
 def _engine_files(manifest: Manifest) -> set[str]:
     engines = {name for by_stage in manifest.engines.values() for name in by_stage.values()}
     return engines | {sidecar_name(name) for name in engines}
