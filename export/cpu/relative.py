@@ -218,7 +218,9 @@ class _Uses:
             last = _op(place, "Sub", [columns, _integers(place, [1])], "last_column")
             newest = _op(place, "Sub", [last, _integers(place, [steps.ahead])], "own_column")
             places = _op(place, "Add", [self.distance(read), newest], "all_columns")
-            places = _op(place, "Max", [_op(place, "Min", [places, last], "some_columns"), _integers(place, [0])], "columns_seen")
+            places = _op(
+                place, "Max", [_op(place, "Min", [places, last], "some_columns"), _integers(place, [0])], "columns_seen"
+            )
             self._made[shared] = _op(place, "Expand", [places, _integers(place, [1, heads, 1, 1])], "columns_of_heads")
         return self._made[shared]
 
@@ -319,7 +321,9 @@ def _attend_in_place(model: ir.Model, read: RelativeRead, own: OwnRows) -> None:
     past = [own.write_key.inputs[0], own.write_value.inputs[0]]
     given = [query, key, value, *past, counter(model, "last_row"), counter(model, "total"), None, None, None, bias]
     sizes: Attributes = {"num_heads": heads, "kv_num_heads": heads, "scale": read.scale}
-    y, *present = insert_before(place, "GroupQueryAttention", given, f"{name}/attention", sizes, domain="com.microsoft", outputs=3)
+    y, *present = insert_before(
+        place, "GroupQueryAttention", given, f"{name}/attention", sizes, domain="com.microsoft", outputs=3
+    )
     model.opset_imports["com.microsoft"] = 1
     replace_value(read.merged, y)
     for written, appended in zip((read.keys, read.values), present, strict=True):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 from .costs import CallCosts
 from .drafter import Drafter
 
-_LEAST_CHANCE = 0.02
-"""That a whole draft is right, below which no longer one is looked at."""
+_LEAST_CHANCE = 0.1
+"""That a whole draft is right, below which no longer one is looked at: a row more takes as large a part of a call."""
 _LONGEST_REST = 256
 """Draws between two tries of a drafter that takes time and does not pay: a text changes."""
 
@@ -32,19 +30,22 @@ class DraftLengths:
     def draft(self, position: int, room: int) -> list[int]:
         """The tokens to check behind the one that is appended at a position, at most `room`; none where that does not pay."""
         room = min(room, self._most)
-        if room < 1 or not self._is_worth_asking(position, room):
+        if room < 1 or self._drafter.chance < _LEAST_CHANCE or not self._is_worth_asking(position, room):
             return []
+        seconds = self._costs.seconds
         tokens: list[int] = []
-        best, length, likely, saved = 0.0, 0, 1.0, 0.0
-        alone = self._costs.seconds(position, 1)
-        for proposal in itertools.islice(self._drafter.propose(), room):
-            tokens.append(proposal.token)
+        best, length, likely, saved, alone = 0.0, 0, 1.0, 0.0, 0.0
+        for proposal in self._drafter.propose():
             likely *= proposal.chance
-            saved += likely * self._costs.seconds(position + len(tokens), 1)
-            gain = saved - (self._costs.seconds(position, 1 + len(tokens)) - alone)
+            if likely < _LEAST_CHANCE:
+                break
+            alone = alone or seconds(position, 1)
+            tokens.append(proposal.token)
+            saved += likely * seconds(position + len(tokens), 1)
+            gain = saved - (seconds(position, 1 + len(tokens)) - alone)
             if gain > best:
                 best, length = gain, len(tokens)
-            if likely < _LEAST_CHANCE or (self._drafter.seconds and gain < best):
+            if len(tokens) == room or (self._drafter.seconds and gain < best):
                 break
         return tokens[:length]
 
