@@ -38,7 +38,7 @@ struct Product {
     const float *bias;  // [n] or NULL
     int64_t panel_bytes;
     int padded_k() const { return format == FV_FP32 ? k : rounded_up(k, 8); }
-    int block_rows() const { return format == FV_W8 || format == FV_W4 ? block : padded_k(); }
+    int block_rows() const { return block && (format == FV_W8 || format == FV_W4) ? block : padded_k(); }
     int blocks() const { return format == FV_FP32 ? 0 : (padded_k() + block_rows() - 1) / block_rows(); }
     // Bytes from one rounded row to the next: rows of 2 or 4 KiB would all fall into the same few lines of the cache.
     int64_t rounded_stride() const { return rounded_up(padded_k(), 64) + 64; }

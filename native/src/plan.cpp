@@ -346,8 +346,8 @@ private:
         product.bias = (const float *)step.data[1];
         require(product.format >= FV_FP32 && product.format <= FV_W4, "there is no such format");
         require(product.k >= 1 && product.k <= 65536 && product.n >= 1, "K must be 1 to 65536 and N at least 1");
-        const bool has_blocks = product.format == FV_W8 || product.format == FV_W4;
-        require(!has_blocks || (product.block >= 8 && product.block % 8 == 0), "blocks must be multiples of 8 rows");
+        const bool has_blocks = product.block != 0 && (product.format == FV_W8 || product.format == FV_W4);
+        require(!has_blocks || (product.block > 0 && product.block % 8 == 0), "blocks must be multiples of 8 rows");
         require(product.format != FV_INT8 || product.x_scale > 0.0f, "the input's scale must be positive");
         require(product.weights, "weights are missing");
         check_activation(product.activation);
@@ -439,7 +439,7 @@ private:
 
 int64_t panel_bytes(int format, int k, int block) {
     if (format == FV_FP32) return (int64_t)k * kPanel * 4;
-    const int64_t padded = rounded_up(k, 8), rows = format == FV_INT8 ? padded : block;
+    const int64_t padded = rounded_up(k, 8), rows = format == FV_INT8 || block == 0 ? padded : block;
     const int64_t integers = padded * kPanel / (format == FV_W4 ? 2 : 1);
     return (padded + rows - 1) / rows * 64 + integers;
 }
