@@ -9,7 +9,7 @@ used are copied out of it (docs/adr/0003 has the measurements).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,10 @@ class _OtherGraph(Exception):
 SHORTEST_BLOCK = 512
 """Distances that are scored at least. A table is kept in blocks, each as long as all before it: a product with a part of a
 tensor needs a copy of it, which takes as long as three products."""
+
+
+FEW_DISTANCES = 2048
+"""Of a table for a context so short that a copy of all keys costs no more than the choice not to make it."""
 
 
 def find_reads(model: ir.Model) -> list[RelativeRead]:
@@ -170,12 +174,12 @@ class _Uses:
             self._made[shared] = _op(place, "Add", [newest, _integers(place, [steps.ahead + 1])], "distances_used")
         return self._made[shared]
 
-    def distance(self, read: RelativeRead) -> ir.Value:
-        """Of each key used from each query, int64 `[B or 1, 1, L, T]`."""
+    def distance(self, read: RelativeRead, keys_read: ir.Value) -> ir.Value:
+        """Of so many keys from each query, int64 `[B or 1, 1, L, T]`."""
         place, steps = read.by_table, read.steps
-        shared = ("distance", read.positions, steps)
+        shared = ("distance", read.positions, steps, keys_read)
         if shared not in self._made:
-            count = _op(place, "Squeeze", [self.keys(read)], "keys_count")
+            count = _op(place, "Squeeze", [keys_read], "keys_count")
             keys = _op(place, "Range", [_integer(place, 0), count, _integer(place, 1)], "key_numbers")
             if steps.keys > 1:
                 keys = _op(place, "Mul", [keys, _integer(place, steps.keys)], "key_places")
@@ -185,24 +189,16 @@ class _Uses:
             self._made[shared] = _op(place, "Sub", [keys, queries], "key_distances")
         return self._made[shared]
 
-    def hidden(self, read: RelativeRead) -> ir.Value:
-        """Which of these keys a query does not see, bool."""
-        shared = ("hidden", read.positions, read.steps)
-        if shared not in self._made:
-            beyond = [self.distance(read), _integer(read.by_table, read.steps.ahead)]
-            self._made[shared] = _op(read.by_table, "Greater", beyond, "keys_hidden")
-        return self._made[shared]
-
-    def place(self, read: RelativeRead, product: ir.Value) -> ir.Value:
+    def place(self, read: RelativeRead, keys_read: ir.Value, product: ir.Value) -> ir.Value:
         """Where the distance of each key stands among the columns of the product, int64 `[B or 1, H, L, T]`."""
         place, steps = read.by_table, read.steps
         heads, _, distances = _shape_of(read.table)
-        shared = ("place", read.positions, steps, heads, distances)
+        shared = ("place", read.positions, steps, keys_read, heads, distances)
         if shared not in self._made:
             columns = _op(place, "Shape", [product], "columns", {"start": 3, "end": 4})
             last = _op(place, "Sub", [columns, _integers(place, [1])], "last_column")
             own = _op(place, "Sub", [columns, _integers(place, [1 + steps.ahead])], "own_column")
-            places = _op(place, "Add", [self.distance(read), own], "all_columns")
+            places = _op(place, "Add", [self.distance(read, keys_read), own], "all_columns")
             places = _op(
                 place, "Max", [_op(place, "Min", [places, last], "some_columns"), _integers(place, [0])], "columns_seen"
             )
@@ -218,8 +214,8 @@ def lower_relative_attention(model: ir.Model) -> bool:
     """
     uses, has_kernel = _Uses(), False
     for read in find_reads(model):
-        _read_distances(read, uses)
         if own := _own_rows(read):
+            _read_distances(read, uses, uses.keys(read))
             _attend_in_place(model, read, own)
             has_kernel = True
         else:
@@ -227,7 +223,7 @@ def lower_relative_attention(model: ir.Model) -> bool:
     return has_kernel
 
 
-def _read_distances(read: RelativeRead, uses: _Uses) -> None:
+def _read_distances(read: RelativeRead, uses: _Uses, keys_read: ir.Value) -> None:
     """Score no more of the table's distances than twice as many as are seen, and gather from these."""
     place, table = read.by_table, np.asarray(read.table.const_value)
     name, ends, count = place.name or "", _ends(table.shape[2]), table.shape[2]
@@ -241,7 +237,7 @@ def _read_distances(read: RelativeRead, uses: _Uses) -> None:
         graph.insert_before(place, node)
     scores = nodes[-1].outputs[0]
     read.gather.replace_input_with(0, scores)
-    read.gather.replace_input_with(1, uses.place(read, scores))
+    read.gather.replace_input_with(1, uses.place(read, keys_read, scores))
 
 
 def _ends(distances: int) -> list[int]:
@@ -283,11 +279,7 @@ class _Product:
         limit = _node("Constant", [], f"{name}/limit", [ir.AttrTensor("value", end)])
         is_more = _node("Greater", [self.seen, limit.outputs[0]], f"{name}/is_more")
         branches = {"then_branch": self._one_of(middle + 1, last), "else_branch": self._one_of(first, middle)}
-        graphs = [
-            ir.AttrGraph(branch, ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{name}/{branch}"))
-            for branch, nodes in branches.items()
-        ]
-        return [limit, is_more, _node("If", [is_more.outputs[0]], f"{name}/distances", graphs)]
+        return [limit, is_more, _node("If", [is_more.outputs[0]], f"{name}/distances", _branches(name, branches))]
 
     def _some(self, last: int) -> list[ir.Node]:
         """With all blocks up to this one."""
@@ -367,11 +359,41 @@ def _attend_in_place(model: ir.Model, read: RelativeRead, own: OwnRows) -> None:
 
 
 def _attend_to_used(read: RelativeRead, uses: _Uses) -> None:
-    """Cut keys and values to those that are seen."""
-    used = uses.keys(read)
-    read.turn.replace_input_with(0, _first_rows(read.turn, read.keys, used))
-    read.found.replace_input_with(1, _first_rows(read.found, read.values, used))
-    read.hide.replace_input_with(0, uses.hidden(read))
+    """Cut keys and values to those that are seen, or, where these are most of many, read all: a copy costs three readings."""
+    seen, before, is_most = uses.keys(read), read.keys.producer(), None
+    rows, place = seen, read.by_table
+    if _shape_of(read.table)[2] > FEW_DISTANCES and (before is None or before.op_type != "Concat"):
+        all_rows = _op(place, "Shape", [read.keys], "rows", {"start": 2, "end": 3})
+        half = _op(place, "Div", [all_rows, _integers(place, [2])], "half_of_rows")
+        is_most = _op(place, "Greater", [seen, half], "most_are_seen")
+        rows = _op(place, "Where", [is_most, all_rows, seen], "rows_read")
+    _read_distances(read, uses, rows)
+    beyond = [uses.distance(read, rows), _integer(place, read.steps.ahead)]
+    read.hide.replace_input_with(0, _op(place, "Greater", beyond, "hidden"))
+    if is_most is None:
+        read.turn.replace_input_with(0, _first_rows(read.turn, read.keys, rows))
+        read.found.replace_input_with(1, _first_rows(read.found, read.values, rows))
+        return
+    turn = list(read.turn.attributes["perm"].as_ints())
+    for product, cached, perm in ((read.scores, read.keys, turn), (read.found, read.values, None)):
+        _multiply_by_rows(product, cached, perm, rows, is_most)
+
+
+def _multiply_by_rows(product: ir.Node, cached: ir.Value, perm: list[int] | None, rows: ir.Value, is_all: ir.Value) -> None:
+    """Let a product be with all rows of a cache, or with a copy of the first so many."""
+    name, x = product.name or "", _of(product.inputs[0])
+    cut = _node("Slice", [cached, *_span(product, rows)], f"{name}/rows_seen")
+    branches = {"then_branch": [], "else_branch": [cut]}  # type: dict[str, list[ir.Node]]
+    for branch, nodes in branches.items():
+        multiplied = nodes[-1].outputs[0] if nodes else cached
+        if perm is not None:
+            nodes.append(_node("Transpose", [multiplied], f"{name}/{branch}_turned", [ir.AttrInt64s("perm", perm)]))
+            multiplied = nodes[-1].outputs[0]
+        nodes.append(_node("MatMul", [x, multiplied], f"{name}/{branch}_product"))
+    choice = _node("If", [is_all], f"{name}/by_rows", _branches(name, branches))
+    _graph(product).insert_before(product, choice)
+    for reader, index in list(product.outputs[0].uses()):
+        reader.replace_input_with(index, choice.outputs[0])
 
 
 def _first_rows(place: ir.Node, rows: ir.Value, count: ir.Value) -> ir.Value:
@@ -387,6 +409,14 @@ def _first_rows(place: ir.Node, rows: ir.Value, count: ir.Value) -> ir.Value:
 def _span(place: ir.Node, count: ir.Value) -> Sequence[ir.Value]:
     """Start, end and axis of the first so many rows."""
     return _integers(place, [0]), count, _integers(place, [2])
+
+
+def _branches(name: str, branches: Mapping[str, Sequence[ir.Node]]) -> list[ir.Attr]:
+    """Of an `If`; each gives what its last node gives."""
+    return [
+        ir.AttrGraph(branch, ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{name}/{branch}"))
+        for branch, nodes in branches.items()
+    ]
 
 
 def _op(
