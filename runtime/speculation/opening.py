@@ -70,7 +70,7 @@ def drafting_of(
 
 
 def most_alike(model: Model) -> int:
-    """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than any draft has."""
+    """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than a draft has."""
     engines = model.engines if isinstance(model.engines, tuple) else ()
     fewest = [engine.most_rows * engine.spec.stride for engine in engines if isinstance(engine, NativeEngine)]
     return min(fewest, default=_LARGEST + 1)
