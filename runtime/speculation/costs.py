@@ -31,6 +31,8 @@ class CallCosts:
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
         self._groups = [_Group(*rhythm) for rhythm in dict.fromkeys((spec.tokens_per_firing, spec.delay) for spec in specs)]
+        self.is_timed = False
+        """Whether anything was learnt yet."""
 
     def seconds(self, position: int, tokens: int) -> float:
         """That a call of so many tokens, the first at a position, is expected to take."""
@@ -38,6 +40,7 @@ class CallCosts:
 
     def learn(self, position: int, tokens: int, seconds: float) -> None:
         """Of a call that took so long."""
+        self.is_timed = True
         ratio = seconds / self.seconds(position, tokens)
         ratio = min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO)
         for group in self._groups:
