@@ -18,6 +18,7 @@ from .engines.onnxruntime_providers import PROVIDERS, open_resident_session
 from .engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtProgram
 from .engines.tensorrt import TensorRTEngine, TensorRTProgram, TensorRTRuntime
 from .engines.tensorrt_library import library_of
+from .native_engines import with_programs
 from .preflight import require_match, require_whole
 from .resident import ResidentEngines
 
@@ -29,6 +30,7 @@ def open_engines(
     provider: str | None = None,
     graphs: bool = True,
     overlap: bool | None = None,
+    native: bool | None = None,
 ) -> Engines:
     """Load a bundle's engines for a target.
 
@@ -40,9 +42,11 @@ def open_engines(
         graphs: whether TensorRT's decode steps are recorded as CUDA graphs.
         overlap: whether stages that TensorRT's decode steps do not wait for run beside the others, on a second stream; None:
             they do. Of `cpu` engines the session decides that.
+        native: as `with_programs`; of `cpu` engines only.
 
     Raises:
-        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines.
+        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines; `native`
+            of other engines than `cpu`'s, or of stages that have no program.
         BackendUnavailable: a library, driver or GPU that they need is not there.
         EngineMismatchError: they were made for something else.
     """
@@ -50,10 +54,12 @@ def open_engines(
         raise ConfigError(
             f'provider "{provider}" for target {target}: only target cuda has a choice, of {", ".join(PROVIDERS)}; leave it out'
         )
+    if native is not None and target != "cpu":
+        raise ConfigError(f"native={native} for target {target}: only cpu engines have native steps; leave it out")
     if target in ("cpu", "cuda"):
         require_whole(bundle, target)  # whatever else they need shows when they are loaded
     if target == "cpu":
-        return cpu_engines(bundle, threads)
+        return with_programs(bundle, cpu_engines(bundle, threads), threads, native)
     if target == "cuda":
         if overlap:
             raise ConfigError("overlap=True for target cuda: its engines run on one stream, one after the other; leave it out")
@@ -62,7 +68,10 @@ def open_engines(
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
-    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`...)."""
+    """The graphs of the target `cpu`, on ONNX Runtime; raises as `open_engines`.
+
+    `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
+    """
 
     def engine(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
         name, trace = entry.spec.name, None if traces is None else traces / f"{index}"

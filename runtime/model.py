@@ -18,6 +18,8 @@ from .batches.batch import PREFILL_SECONDS, Batch
 from .batches.generate_many import GeneratedMany, counted, settings_of_all, settings_of_each
 from .batches.phases import Policy
 from .capacity import whole
+from .engines.native import NativeEngine
+from .engines.native_library import native_library
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generation.generate import GeneratedIds, GeneratedText, begin
@@ -26,6 +28,7 @@ from .generation.settings import Settings, check_count, check_names, params_of
 from .given import several, shown
 from .guides.constraint import Constraint
 from .ids import checked_ids
+from .native_engines import runs_on
 from .races import remembered
 from .resident import ResidentEngines
 from .sampling import SamplingParams
@@ -51,10 +54,16 @@ class Model:
     a stream)."""
 
     def __init__(
-        self, bundle: Bundle, target: str, threads: int, provider: str | None = None, overlap: bool | None = None
+        self,
+        bundle: Bundle,
+        target: str,
+        threads: int,
+        provider: str | None = None,
+        overlap: bool | None = None,
+        native: bool | None = None,
     ) -> None:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
-        self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
+        self.engines = open_engines(bundle, target, threads, provider, overlap=overlap, native=native)
         self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
         self.identity = bundle.identity(target)
         self._costs, self._drafting_models = CallCosts(self.specs), dict[Path, Model]()
@@ -62,9 +71,15 @@ class Model:
 
     @property
     def host_engines(self) -> tuple[OnnxRuntimeEngine, ...]:
-        """The engines that work in the host's memory: all of target `cpu`'s, none of another's."""
+        """The graphs that work in the host's memory: all of target `cpu`'s, none of another's."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
-        return tuple(engine for engine in engines if isinstance(engine, OnnxRuntimeEngine))
+        return tuple(engine.graph if isinstance(engine, NativeEngine) else engine for engine in engines)
+
+    @property
+    def native_stages(self) -> frozenset[str]:
+        """Names of the stages that run their program of native steps for a few rows (docs/engines.md)."""
+        engines = self.engines if isinstance(self.engines, tuple) else ()
+        return frozenset(engine.spec.name for engine in engines if isinstance(engine, NativeEngine))
 
     @property
     def specs(self) -> Sequence[StageSpec]:
@@ -343,6 +358,7 @@ def load(
     threads: int | None = None,
     provider: str | None = None,
     overlap: bool | None = None,
+    native: bool | None = None,
 ) -> Model:
     """Load a bundle's engines.
 
@@ -356,29 +372,32 @@ def load(
         overlap: whether engines that a decode step does not wait for, where the model has such stages, run beside the others:
             those of `cpu` in a second thread (None: where it is measured to be quicker), those of TensorRT on a second stream
             (None: they do; whether it is quicker, no GPU has shown). Those of `cuda` can't.
+        native: whether stages run their programs of native steps (docs/engines.md): None: those that have one, where
+            foveal-native is installed; True: all of them, else it is refused; False: none. Of `cpu` engines only.
 
     Raises:
         BundleError: not a bundle, or not whole.
         ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1, not the shared pool's or of
-            other engines than `cpu`'s, a provider that is unknown or for another target, or an overlap that the target can't
-            do.
-        BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
+            other engines than `cpu`'s, a provider that is unknown or for another target, an overlap that the target can't
+            do, or `native` where it can't be.
+        BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one; or
+            foveal-native is not, and `native` is True.
         EngineMismatchError: the engines were made for something else.
     """
     opened = _opened(bundle, target)
-    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
+    model = Model(opened, target, _thread_count(opened, target, threads, native), provider, overlap, native)
     if target == "cpu" and overlap is None:
         model.overlap = _overlap_helps(model)
     return model
 
 
-def threads_of(bundle: str | Path | Bundle, target: str = "cpu") -> int:
+def threads_of(bundle: str | Path | Bundle, target: str = "cpu", native: bool | None = None) -> int:
     """The engine threads that `load` would choose here, without loading what is known already.
 
     Raises:
         BundleError, ConfigError, BackendUnavailable, EngineMismatchError: as `load`.
     """
-    return _thread_count(_opened(bundle, target), target, None)
+    return _thread_count(_opened(bundle, target), target, None, native)
 
 
 def _opened(bundle: str | Path | Bundle, target: str) -> Bundle:
@@ -401,10 +420,10 @@ def _overlap_helps(model: Model) -> bool:
         return False
     shared = ", shared" if shared_threads() else ""
     question = f"whether late stages run beside the others with {model.threads} threads{shared}"
-    return bool(remembered(question, model.bundle, _library(), (False, True), race))
+    return bool(remembered(question, model.bundle, _library(bool(model.native_stages)), (False, True), race))
 
 
-def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
+def _thread_count(bundle: Bundle, target: str, threads: int | None, native: bool | None) -> int:
     if threads is not None:
         require_threads(threads)
     if target != "cpu":
@@ -413,18 +432,23 @@ def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
         return 1
     shared = shared_threads()
     if shared is None:
-        return threads or _fastest_thread_count(bundle)
+        return threads or _fastest_thread_count(bundle, native)
     if threads not in (None, shared):
         raise ConfigError(f"this process shares a pool of {shared} threads, got threads={threads}; leave it out")
     return shared
 
 
-def _fastest_thread_count(bundle: Bundle) -> int:
+def _fastest_thread_count(bundle: Bundle, native: bool | None) -> int:
+    def opened(threads: int) -> Session:
+        return Session(open_engines(bundle, "cpu", threads, native=native), bundle.manifest.model)
+
     def race() -> int:
-        return fastest_thread_count(lambda threads: Session(open_engines(bundle, "cpu", threads), bundle.manifest.model))
+        return fastest_thread_count(opened)
 
-    return remembered("how many threads decode fastest", bundle, _library(), tuple(thread_counts()), race)
+    runs_natively = native is not False and any(on.startswith("native") for on in runs_on(bundle).values())
+    return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
 
 
-def _library() -> str:
-    return f"onnxruntime {import_onnxruntime().__version__}"
+def _library(with_native: bool) -> str:
+    name = f"onnxruntime {import_onnxruntime().__version__}"
+    return f"{name}, foveal-native {native_library().version} ({native_library().isa})" if with_native else name
