@@ -96,7 +96,7 @@ class Drafts:
             room: tokens that may come behind it.
         """
         self.drafter.extend([token])
-        return self._lengths.draft(position, room).tokens
+        return self._lengths.draft(position, room)
 
     def among(self, seen: npt.NDArray[np.int64], token: int, room: int, terms: Terms) -> Draft:
         """As `after`, for a sequence of a batch, which asks only where drafts may pay.
@@ -109,7 +109,7 @@ class Drafts:
         """
         self.drafter.extend([*seen[self._known :].tolist(), token][: len(seen) + 1 - self._known])
         self._known = len(seen) + 1
-        return self._lengths.draft(len(seen), room, terms)
+        return self._lengths.offer(len(seen), room, terms)
 
     def came(self, token: int) -> None:
         """A token that was drawn, and stands there already as it was drafted."""

@@ -38,16 +38,20 @@ class DraftLengths:
         self._drafter, self._costs, self._most = drafter, costs, most
         self._rest, self._resting = 1, 0
 
-    def draft(self, position: int, room: int, terms: Terms | None = None) -> Draft:
-        """What to check behind the token that is appended at a position, at most `room` tokens.
+    def draft(self, position: int, room: int) -> list[int]:
+        """The tokens to check behind the one that is appended at a position, at most `room`; none where that does not pay."""
+        alone = Terms(lambda place: self._costs.seconds(place, 1), self._costs.seconds(position, 1))
+        return self.offer(position, room, alone).tokens
+
+    def offer(self, position: int, room: int, terms: Terms) -> Draft:
+        """As `draft`, where a token is worth something else than a call for it alone.
 
         Args:
-            position: of the token that was drawn.
+            position: of the token that is appended.
             room: tokens that may come behind it.
-            terms: of a sequence among others; None: of one for itself, which would be a call of one token.
+            terms: what it is worth.
         """
         room = min(room, self._most)
-        terms = terms or Terms(lambda place: self._costs.seconds(place, 1), self._costs.seconds(position, 1))
         if room < 1 or not self._is_worth_asking(position, room, terms):
             return Draft([], 0.0)
         tokens: list[int] = []
