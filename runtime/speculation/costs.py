@@ -34,6 +34,11 @@ class CallCosts:
         self._groups = [_Group(*rhythm) for rhythm in dict.fromkeys((spec.tokens_per_firing, spec.delay) for spec in specs)]
         self._calls = 0
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything was learnt yet."""
+        return self._calls > 0
+
     def seconds(self, position: int, tokens: int) -> float:
         """That a call of so many tokens, the first at a position, is expected to take."""
         total = 0.0

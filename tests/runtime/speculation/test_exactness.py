@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drafts import FreeCosts, KnowingDrafter, check_drafts, continued
+from drafts import FreeCosts, KnowingDrafter, LenientDrafter, check_drafts, continued
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from specimens import ZOO, Goldens, Zoo, random_ids
@@ -77,7 +77,7 @@ class TestAsText:
         plain = model.generate(prompt, **choices)
         plain_pieces = list(plain)
         whole, size = [*prompt.encode(), *plain.ids, *[0] * 8], model.manifest.model.vocab_size
-        drafting = Drafting(lambda sampler: _Lenient(whole, Random(0), size), FreeCosts())
+        drafting = Drafting(lambda sampler: LenientDrafter(whole, Random(0), size), FreeCosts())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(model, "_drafting", lambda draft, most: drafting)
             drafted = model.generate(prompt, **choices)
@@ -114,13 +114,6 @@ class TestAsText:
         assert seen[-1] == [*b"It was", *plain.ids[:-1]]
 
 
-class _Lenient(KnowingDrafter):
-    """Does not mind what comes."""
-
-    def extend(self, tokens: Any) -> None:
-        self._seen += len(tokens)
-
-
 def test_who_stops_early_leaves_the_session_at_the_last_token(zoo: Zoo) -> None:
     """Drafts behind it are taken back; `close` at any token."""
     model, params = load(zoo["nested"].bundle, threads=1), SamplingParams(seed=4, max_new_tokens=30)
@@ -142,7 +135,7 @@ def test_an_error_while_drawing_closes_the_drafter(zoo: Zoo) -> None:
         return logits if len(ids) < 14 else logits[:3]
 
     def open_drafter(sampler: Any) -> KnowingDrafter:
-        opened.append(_Lenient([0] * 60, Random(0), 41))
+        opened.append(LenientDrafter([0] * 60, Random(0), 41))
         return opened[-1]
 
     with pytest.MonkeyPatch.context() as patch:
