@@ -20,6 +20,14 @@ Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Threads of CPU engines; measured if not given."),
 ]
+Verified = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help='Which files are hashed before anything runs: "used", those that are read; "all"; or "once", as used, but large '
+        "ones only if they were written to since this machine hashed them.",
+    ),
+]
 Calibration = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..contents import Verify
 from ..errors import ConfigError
 from ..runtime.batches.phases import Policy
 from ..serve.bearers import read_tokens
@@ -22,7 +23,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bundles: paths, or NAME=PATH; the same on all machines.
-        slots, queue, capacity, policy, target, threads, keep_prefixes: of each replica's services.
+        slots, queue, capacity, policy, target, threads, verify, keep_prefixes: of each replica's services.
         store_memory: megabytes for sessions in each replica.
         token_file: of bearer tokens.
         max_prompt, max_output, max_body, timeout: what a request may ask for.
@@ -42,6 +43,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     policy: Policy = "staggered"
     target: str = "cpu"
     threads: int | None = None
+    verify: Verify = "used"
     keep_prefixes: bool = False
     store_memory: int = 256
     token_file: str | None = None
@@ -72,6 +74,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             policy=self.policy,
             target=self.target,
             threads=self.threads,
+            verify=self.verify,
             store_memory=self.store_memory * _MB,
             keeps_prefixes=self.keep_prefixes,
             chat_template=None if self.chat_template is None else Path(self.chat_template),
