@@ -75,9 +75,7 @@ class Drafts:
         undrafted: steps since the last draft, in a batch.
     """
 
-    def __init__(
-        self, drafting: Drafting, sampler: Sampler, most: int | None, outcome: Speculation | None = None
-    ) -> None:
+    def __init__(self, drafting: Drafting, sampler: Sampler, most: int | None, outcome: Speculation | None = None) -> None:
         self.costs, self.drafter, self.outcome = drafting.costs, drafting.open(sampler), outcome or Speculation()
         most = drafting.most if most is None else max(min(drafting.most, most), 0)
         self.most, self.undrafted = most, 0
