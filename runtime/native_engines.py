@@ -37,6 +37,7 @@ def with_programs(
     """
     if native is False:
         return tuple(graphs)
+    bundle.check(*(name for graph in graphs for name in bundle.program(graph.spec.name) or ()))  # several at once
     programs = {graph.spec.name: read_program(bundle, graph.spec, graph.sidecar) for graph in graphs}
     missing = {name: reason for name in programs if (reason := no_program(bundle, name))}
     if native and missing:

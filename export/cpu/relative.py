@@ -9,7 +9,7 @@ used are copied out of it (docs/adr/0003 has the measurements).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,18 @@ class RelativeRead:
     def values(self) -> ir.Value:
         return _of(self.found.inputs[1])
 
-    @property
-    def distances(self) -> int:
-        """That the table has."""
-        return int(np.asarray(self.table.const_value).shape[2])
-
 
 class _OtherGraph(Exception):
     """These nodes are no attention by relative position, or not as foveal writes it."""
+
+
+SHORTEST_BLOCK = 512
+"""Distances that are scored at least. A table is kept in blocks, each as long as all before it: a product with a part of a
+tensor needs a copy of it, which takes as long as three products."""
+
+
+FEW_DISTANCES = 2048
+"""Of a table for a context so short that a copy of all keys costs no more than the choice not to make it."""
 
 
 def find_reads(model: ir.Model) -> list[RelativeRead]:
@@ -170,12 +174,12 @@ class _Uses:
             self._made[shared] = _op(place, "Add", [newest, _integers(place, [steps.ahead + 1])], "distances_used")
         return self._made[shared]
 
-    def distance(self, read: RelativeRead) -> ir.Value:
-        """Of each key used from each query, int64 `[B or 1, 1, L, T]`."""
+    def distance(self, read: RelativeRead, keys_read: ir.Value) -> ir.Value:
+        """Of so many keys from each query, int64 `[B or 1, 1, L, T]`."""
         place, steps = read.by_table, read.steps
-        shared = ("distance", read.positions, steps)
+        shared = ("distance", read.positions, steps, keys_read)
         if shared not in self._made:
-            count = _op(place, "Squeeze", [self.keys(read)], "keys_count")
+            count = _op(place, "Squeeze", [keys_read], "keys_count")
             keys = _op(place, "Range", [_integer(place, 0), count, _integer(place, 1)], "key_numbers")
             if steps.keys > 1:
                 keys = _op(place, "Mul", [keys, _integer(place, steps.keys)], "key_places")
@@ -185,40 +189,19 @@ class _Uses:
             self._made[shared] = _op(place, "Sub", [keys, queries], "key_distances")
         return self._made[shared]
 
-    def hidden(self, read: RelativeRead) -> ir.Value:
-        """Which of these keys a query does not see, bool."""
-        shared = ("hidden", read.positions, read.steps)
-        if shared not in self._made:
-            beyond = [self.distance(read), _integer(read.by_table, read.steps.ahead)]
-            self._made[shared] = _op(read.by_table, "Greater", beyond, "keys_hidden")
-        return self._made[shared]
-
-    def is_most(self, read: RelativeRead) -> ir.Value:
-        """Whether a call sees more than half of the table, so that reading all of it costs less than a copy, bool `[1]`."""
-        place, shared = read.by_table, ("most", read.positions, read.steps, read.distances)
-        if shared not in self._made:
-            half = _integers(place, [read.distances // 2])
-            self._made[shared] = _op(place, "Greater", [self.farthest(read), half], "table_most")
-        return self._made[shared]
-
-    def first_column(self, read: RelativeRead) -> ir.Value:
-        """Where the distances that are seen begin, counted from the end of the table, int64 `[1]`."""
-        shared = ("first", read.positions, read.steps.queries, read.steps.ahead)
-        if shared not in self._made:
-            self._made[shared] = _op(read.by_table, "Neg", [self.farthest(read)], "first_column")
-        return self._made[shared]
-
-    def place(self, read: RelativeRead) -> ir.Value:
+    def place(self, read: RelativeRead, keys_read: ir.Value, product: ir.Value) -> ir.Value:
         """Where the distance of each key stands among the columns of the product, int64 `[B or 1, H, L, T]`."""
-        place, steps, n = read.by_table, read.steps, read.distances
-        heads = int(np.asarray(read.table.const_value).shape[0])
-        shared = ("place", read.positions, steps, n, heads)
+        place, steps = read.by_table, read.steps
+        heads, _, distances = _shape_of(read.table)
+        shared = ("place", read.positions, steps, keys_read, heads, distances)
         if shared not in self._made:
-            columns = _op(place, "Where", [self.is_most(read), _integers(place, [n]), self.farthest(read)], "columns")
+            columns = _op(place, "Shape", [product], "columns", {"start": 3, "end": 4})
             last = _op(place, "Sub", [columns, _integers(place, [1])], "last_column")
-            newest = _op(place, "Sub", [last, _integers(place, [steps.ahead])], "own_column")
-            places = _op(place, "Add", [self.distance(read), newest], "all_columns")
-            places = _op(place, "Max", [_op(place, "Min", [places, last], "some_columns"), _integers(place, [0])], "columns_seen")
+            own = _op(place, "Sub", [columns, _integers(place, [1 + steps.ahead])], "own_column")
+            places = _op(place, "Add", [self.distance(read, keys_read), own], "all_columns")
+            places = _op(
+                place, "Max", [_op(place, "Min", [places, last], "some_columns"), _integers(place, [0])], "columns_seen"
+            )
             self._made[shared] = _op(place, "Expand", [places, _integers(place, [1, heads, 1, 1])], "columns_of_heads")
         return self._made[shared]
 
@@ -231,8 +214,8 @@ def lower_relative_attention(model: ir.Model) -> bool:
     """
     uses, has_kernel = _Uses(), False
     for read in find_reads(model):
-        _read_distances(read, uses)
         if own := _own_rows(read):
+            _read_distances(read, uses, uses.keys(read))
             _attend_in_place(model, read, own)
             has_kernel = True
         else:
@@ -240,31 +223,78 @@ def lower_relative_attention(model: ir.Model) -> bool:
     return has_kernel
 
 
-def _read_distances(read: RelativeRead, uses: _Uses) -> None:
-    """Score those distances of the table that are seen, and gather from these."""
-    place = read.by_table
-    located, table = _of(place.inputs[0]), read.table
-    seen = [table, uses.first_column(read), _integers(place, [read.distances]), _integers(place, [2])]
-    cut = ir.Node("", "Slice", seen, name=f"{place.name}/distances_seen")
-    few = ir.Node("", "MatMul", [located, cut.outputs[0]], name=f"{place.name}/few")
-    all_of_it = ir.Node("", "MatMul", [located, table], name=f"{place.name}/all")
-    for node in (cut, few, all_of_it):
-        node.outputs[0].name = f"{node.name}_out"
-    branches = {"then_branch": [all_of_it], "else_branch": [cut, few]}
-    choice = ir.Node(
-        *("", "If", [uses.is_most(read)]),
-        attributes=[
-            ir.AttrGraph(name, ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{place.name}/{name}"))
-            for name, nodes in branches.items()
-        ],
-        name=f"{place.name}/by_distance",
-    )
-    choice.outputs[0].name = f"{choice.name}_out"
-    graph = place.graph
-    assert isinstance(graph, ir.Graph)
-    graph.insert_before(place, choice)
-    read.gather.replace_input_with(0, choice.outputs[0])
-    read.gather.replace_input_with(1, uses.place(read))
+def _read_distances(read: RelativeRead, uses: _Uses, keys_read: ir.Value) -> None:
+    """Score no more of the table's distances than twice as many as are seen, and gather from these."""
+    place, table = read.by_table, np.asarray(read.table.const_value)
+    name, ends, count = place.name or "", _ends(table.shape[2]), table.shape[2]
+    blocks = [
+        constant(place, f"{name}/table_{end}", table[:, :, count - end : count - start])
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    product = _Product(name, _of(place.inputs[0]), blocks, ends, uses.farthest(read))
+    graph = _graph(place)
+    for node in (nodes := product.nodes()):
+        graph.insert_before(place, node)
+    scores = nodes[-1].outputs[0]
+    read.gather.replace_input_with(0, scores)
+    read.gather.replace_input_with(1, uses.place(read, keys_read, scores))
+
+
+def _ends(distances: int) -> list[int]:
+    """How many of the nearest distances the first block of a table has, the first two, and so on: each time twice as many."""
+    ends = [min(SHORTEST_BLOCK, distances)]
+    while ends[-1] < distances:
+        ends.append(min(2 * ends[-1], distances))
+    return ends
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Queries times as many blocks of a table as hold the distances that are seen.
+
+    Attributes:
+        located: the queries `[B, H, L, Dh]`, and `seen` how many distances count, int64 `[1]`.
+        blocks: `[H, Dh, n]`, the nearest first; `ends` are how many distances each has, all before it included.
+    """
+
+    name: str
+    located: ir.Value
+    blocks: Sequence[ir.Value]
+    ends: Sequence[int]
+    seen: ir.Value
+
+    def nodes(self) -> list[ir.Node]:
+        """The last gives the scores `[B, H, L, n]`, the nearest distance last. One block, as is usual, takes one choice."""
+        last = len(self.blocks) - 1
+        return self._one_of(0, last) if last < 1 else self._choice(0, 0, last)
+
+    def _one_of(self, first: int, last: int) -> list[ir.Node]:
+        """With so many blocks or more, up to so many."""
+        return self._some(last) if first == last else self._choice(first, (first + last) // 2, last)
+
+    def _choice(self, first: int, middle: int, last: int) -> list[ir.Node]:
+        """Up to the middle one where that has all that is seen, else with more."""
+        name = f"{self.name}/{first}_{last}"
+        end = ir.tensor(np.array(self.ends[middle], np.int64), name=f"{name}/end")
+        limit = _node("Constant", [], f"{name}/limit", [ir.AttrTensor("value", end)])
+        is_more = _node("Greater", [self.seen, limit.outputs[0]], f"{name}/is_more")
+        branches = {"then_branch": self._one_of(middle + 1, last), "else_branch": self._one_of(first, middle)}
+        return [limit, is_more, _node("If", [is_more.outputs[0]], f"{name}/distances", _branches(name, branches))]
+
+    def _some(self, last: int) -> list[ir.Node]:
+        """With all blocks up to this one."""
+        name = f"{self.name}/{last}"
+        parts = [_node("MatMul", [self.located, self.blocks[index]], f"{name}/block_{index}") for index in range(last, -1, -1)]
+        if len(parts) == 1:
+            return parts
+        return [*parts, _node("Concat", [part.outputs[0] for part in parts], f"{name}/blocks", [ir.AttrInt64("axis", 3)])]
+
+
+def _node(op: str, inputs: Sequence[ir.Value], name: str, attributes: Sequence[ir.Attr] = ()) -> ir.Node:
+    """A node of no graph yet."""
+    node = ir.Node("", op, inputs, attributes=attributes, name=name)
+    node.outputs[0].name = f"{name}_out"
+    return node
 
 
 @dataclass(frozen=True)
@@ -292,7 +322,7 @@ def _own_rows(read: RelativeRead) -> OwnRows | None:
         return None
     are_own = read.steps == Steps(1, 1, 0) and key_value is from_value
     are_alone = all(len(list(value.uses())) == 1 for value in (read.keys, read.values))
-    width = int(np.asarray(read.table.const_value).shape[1])
+    _, width, _ = _shape_of(read.table)
     is_float = _of(write_key.inputs[0]).dtype == ir.DataType.FLOAT
     if not (are_own and are_alone and is_float) or width % KERNEL_STEP:
         return None
@@ -311,7 +341,7 @@ def _projected(rows: ir.Value | None) -> ir.Value:
 def _attend_in_place(model: ir.Model, read: RelativeRead, own: OwnRows) -> None:
     """Append the rows and attend by the kernel, to whose scores those of the distances are added."""
     place, name = read.found, read.found.name
-    heads = int(np.asarray(read.table.const_value).shape[0])
+    heads, _, _ = _shape_of(read.table)
     context = np.asarray(_of(read.contexted.inputs[1]).const_value).reshape(-1)
     query = _op(place, "Add", [own.query, constant(place, f"{name}/context", context)], "query")
     key, value = insert_before(place, "Split", [own.key_value], f"{name}/key_value", {"axis": -1, "num_outputs": 2}, outputs=2)
@@ -319,7 +349,9 @@ def _attend_in_place(model: ir.Model, read: RelativeRead, own: OwnRows) -> None:
     past = [own.write_key.inputs[0], own.write_value.inputs[0]]
     given = [query, key, value, *past, counter(model, "last_row"), counter(model, "total"), None, None, None, bias]
     sizes: Attributes = {"num_heads": heads, "kv_num_heads": heads, "scale": read.scale}
-    y, *present = insert_before(place, "GroupQueryAttention", given, f"{name}/attention", sizes, domain="com.microsoft", outputs=3)
+    y, *present = insert_before(
+        place, "GroupQueryAttention", given, f"{name}/attention", sizes, domain="com.microsoft", outputs=3
+    )
     model.opset_imports["com.microsoft"] = 1
     replace_value(read.merged, y)
     for written, appended in zip((read.keys, read.values), present, strict=True):
@@ -327,11 +359,41 @@ def _attend_in_place(model: ir.Model, read: RelativeRead, own: OwnRows) -> None:
 
 
 def _attend_to_used(read: RelativeRead, uses: _Uses) -> None:
-    """Cut keys and values to those that are seen."""
-    used = uses.keys(read)
-    read.turn.replace_input_with(0, _first_rows(read.turn, read.keys, used))
-    read.found.replace_input_with(1, _first_rows(read.found, read.values, used))
-    read.hide.replace_input_with(0, uses.hidden(read))
+    """Cut keys and values to those that are seen, or, where these are most of many, read all: a copy costs three readings."""
+    seen, before, is_most = uses.keys(read), read.keys.producer(), None
+    rows, place = seen, read.by_table
+    if _shape_of(read.table)[2] > FEW_DISTANCES and (before is None or before.op_type != "Concat"):
+        all_rows = _op(place, "Shape", [read.keys], "rows", {"start": 2, "end": 3})
+        half = _op(place, "Div", [all_rows, _integers(place, [2])], "half_of_rows")
+        is_most = _op(place, "Greater", [seen, half], "most_are_seen")
+        rows = _op(place, "Where", [is_most, all_rows, seen], "rows_read")
+    _read_distances(read, uses, rows)
+    beyond = [uses.distance(read, rows), _integer(place, read.steps.ahead)]
+    read.hide.replace_input_with(0, _op(place, "Greater", beyond, "hidden"))
+    if is_most is None:
+        read.turn.replace_input_with(0, _first_rows(read.turn, read.keys, rows))
+        read.found.replace_input_with(1, _first_rows(read.found, read.values, rows))
+        return
+    turn = list(read.turn.attributes["perm"].as_ints())
+    for product, cached, perm in ((read.scores, read.keys, turn), (read.found, read.values, None)):
+        _multiply_by_rows(product, cached, perm, rows, is_most)
+
+
+def _multiply_by_rows(product: ir.Node, cached: ir.Value, perm: list[int] | None, rows: ir.Value, is_all: ir.Value) -> None:
+    """Let a product be with all rows of a cache, or with a copy of the first so many."""
+    name, x = product.name or "", _of(product.inputs[0])
+    cut = _node("Slice", [cached, *_span(product, rows)], f"{name}/rows_seen")
+    branches = {"then_branch": [], "else_branch": [cut]}  # type: dict[str, list[ir.Node]]
+    for branch, nodes in branches.items():
+        multiplied = nodes[-1].outputs[0] if nodes else cached
+        if perm is not None:
+            nodes.append(_node("Transpose", [multiplied], f"{name}/{branch}_turned", [ir.AttrInt64s("perm", perm)]))
+            multiplied = nodes[-1].outputs[0]
+        nodes.append(_node("MatMul", [x, multiplied], f"{name}/{branch}_product"))
+    choice = _node("If", [is_all], f"{name}/by_rows", _branches(name, branches))
+    _graph(product).insert_before(product, choice)
+    for reader, index in list(product.outputs[0].uses()):
+        reader.replace_input_with(index, choice.outputs[0])
 
 
 def _first_rows(place: ir.Node, rows: ir.Value, count: ir.Value) -> ir.Value:
@@ -347,6 +409,14 @@ def _first_rows(place: ir.Node, rows: ir.Value, count: ir.Value) -> ir.Value:
 def _span(place: ir.Node, count: ir.Value) -> Sequence[ir.Value]:
     """Start, end and axis of the first so many rows."""
     return _integers(place, [0]), count, _integers(place, [2])
+
+
+def _branches(name: str, branches: Mapping[str, Sequence[ir.Node]]) -> list[ir.Attr]:
+    """Of an `If`; each gives what its last node gives."""
+    return [
+        ir.AttrGraph(branch, ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{name}/{branch}"))
+        for branch, nodes in branches.items()
+    ]
 
 
 def _op(
@@ -366,9 +436,20 @@ def _integer(place: ir.Node, number: int) -> ir.Value:
 
 
 def _constant(place: ir.Node, numbers: np.ndarray) -> ir.Value:
-    graph, name = place.graph, "relative/" + "x".join(map(str, numbers.shape)) + "_" + "_".join(map(str, numbers.flat))
-    assert isinstance(graph, ir.Graph)
+    graph, name = _graph(place), "relative/" + "_".join(map(str, (*numbers.shape, "of", *numbers.flat)))
     return graph.initializers[name] if name in graph.initializers else constant(place, name, numbers)
+
+
+def _graph(place: ir.Node) -> ir.Graph:
+    graph = place.graph
+    assert isinstance(graph, ir.Graph)  # the nodes of reads are the stage's own
+    return graph
+
+
+def _shape_of(table: ir.Value) -> tuple[int, int, int]:
+    """Heads, their width, distances."""
+    heads, width, distances = np.asarray(table.const_value).shape
+    return heads, width, distances
 
 
 def _of(value: ir.Value | None) -> ir.Value:

@@ -37,7 +37,7 @@ enum fv_kind {
     // n: norm kind, parts: each [D] of a row [parts D] is normed by itself.  f: eps.  data: gamma [D], beta [D] or NULL
     FV_NORM = 4,
     // in: x, (added); out: y [N] = activation(x W + bias) + added; `out` may be `added`'s buffer.
-    // n: format, K, N, block (w8, w4: rows of a block), activation, parts: a row [parts K] becomes [parts N], part by part.
+    // n: format, K, N, block (w8, w4: rows of a block, 0: all), activation, parts: a row [parts K] becomes [parts N], part by part.
     // f: scale of x (int8).  data: weights (layouts.md), bias fp32 [N] or NULL
     FV_PRODUCT = 5,
     // in: qkv [(H + 2 Hkv) D], (angles of FV_ANGLES); out: [H D].

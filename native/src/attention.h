@@ -5,6 +5,7 @@
 // only what it sees, so that its result does not depend on the other rows of the call.
 #pragma once
 #include "functions.h"
+#include "integer_scores.h"
 #include "kernels.h"
 
 namespace FV_ISA {
@@ -14,34 +15,42 @@ using foveal::Attention;
 using foveal::Group;
 using foveal::kKeyBlock;
 
-// Of one query while blocks go by: the largest score so far, the sum of shares against it, and the weighted sum of values.
+// Of one query while blocks go by: the largest score so far, and the sum of shares against it.
 struct Softmax {
     float largest, sum;
 };
 
+// Keys of a block that a row sees.
+struct Range {
+    int low, high;
+};
+
+// A thread's memory for one unit. Queries are fp32 or, for dot products of integers, digits (integer_scores.h), in as much room.
 struct Scratch {
     float *query;    // [queries][dim], scaled
-    float *found;    // [queries][dim]
-    float *keys;     // [kKeyBlock][dim] where keys are int8
-    float *values;   // likewise
-    float *shares;   // [kKeyBlock]
+    float *found;    // [queries][2][dim], of even and of odd keys
+    float *keys;     // [kKeyBlock][dim], widened; or [kKeyBlock * dim] bytes, transposed
+    float *values;   // [kKeyBlock][dim], widened
+    float *shares;   // [queries][kKeyBlock]; scores at first
     Softmax *state;  // [queries]
+    Range *ranges;   // [queries] what each sees of the block
 };
 
 FV_INLINE int64_t scratch_floats(const Attention &a, int rows) {
     const int64_t dim = a.padded_dim(), queries = (int64_t)rows * a.queries_per_key();
-    return 2 * queries * dim + 2 * kKeyBlock * dim + kKeyBlock + 2 * queries;
+    return queries * (3 * dim + kKeyBlock + 4) + 2 * kKeyBlock * dim;
 }
 
-FV_INLINE Scratch scratch_of(const AttendCall &call, int queries) {
+FV_INLINE Scratch scratch_of(const AttendCall &call, int64_t queries) {
     const int64_t dim = call.attention->padded_dim();
     Scratch s;
     s.query = call.scratch;
     s.found = s.query + queries * dim;
-    s.keys = s.found + queries * dim;
+    s.keys = s.found + 2 * queries * dim;
     s.values = s.keys + kKeyBlock * dim;
     s.shares = s.values + kKeyBlock * dim;
-    s.state = (Softmax *)(s.shares + kKeyBlock);
+    s.state = (Softmax *)(s.shares + queries * kKeyBlock);
+    s.ranges = (Range *)(s.state + queries);
     return s;
 }
 
@@ -107,29 +116,36 @@ FV_INLINE void take_queries(const AttendCall &call, const Group &group, int head
             memcpy(to, query, a.head_dim * sizeof(float));
         memset(to + a.head_dim, 0, (dim - a.head_dim) * sizeof(float));
         for (int i = 0; i < dim; i += kLanes) store(to + i, load(to + i) * factor);
-        memset(s.found + (int64_t)j * dim, 0, dim * sizeof(float));
+        memset(s.found + 2 * (int64_t)j * dim, 0, 2 * dim * sizeof(float));
         s.state[j] = {-__builtin_inff(), 0.0f};
     }
 }
 
-// `count` rows of a cache as fp32 [count][dim], the scale left out.
+// ---- keys and values of a block
+
+FV_INLINE Floats load_numbers(const float *from, int lanes) { return load_lanes(from, lanes); }
+FV_INLINE Floats load_numbers(const int8_t *from, int lanes) {
+    if (lanes == kLanes) return load_bytes(from);
+    int8_t bytes[kLanes] = {0};
+    memcpy(bytes, from, lanes);
+    return load_bytes(bytes);
+}
+
+// `count` rows [width] of a cache as fp32 [count][dim], the scale left out.
+template <class Number>
+FV_INLINE void widen(const Number *from, int count, int width, int dim, float *to) {
+    for (int i = 0; i < count; i++)
+        for (int d = 0; d < dim; d += kLanes)
+            store(to + i * dim + d, load_numbers(from + (int64_t)i * width + d, width - d < kLanes ? width - d : kLanes));
+}
+
+// The rows themselves if they are fp32 and need no filling up.
 FV_INLINE const float *widened(const Attention &a, const char *from, int count, float *to) {
-    const int dim = a.padded_dim();
-    if (a.dtype == FV_F32 && dim == a.width) return (const float *)from;
-    for (int i = 0; i < count; i++) {
-        for (int d = 0; d < dim; d += kLanes) {
-            const int lanes = a.width - d < kLanes ? a.width - d : kLanes;
-            if (a.dtype == FV_F32) {
-                store(to + i * dim + d, load_part((const float *)from + i * a.width + d, lanes));
-            } else if (lanes == kLanes) {
-                store(to + i * dim + d, load_bytes((const int8_t *)from + i * a.width + d));
-            } else {
-                int8_t bytes[kLanes] = {0};
-                memcpy(bytes, from + i * a.width + d, lanes);
-                store(to + i * dim + d, load_bytes(bytes));
-            }
-        }
-    }
+    if (a.dtype == FV_F32 && a.padded_dim() == a.width) return (const float *)from;
+    if (a.dtype == FV_F32)
+        widen((const float *)from, count, a.width, a.padded_dim(), to);
+    else
+        widen((const int8_t *)from, count, a.width, a.padded_dim(), to);
     return to;
 }
 
@@ -166,24 +182,34 @@ FV_INLINE Floats sums_of(const Floats (&x)[kLanes]) {
 }
 #endif
 
-// Scores of one query against keys [0, count), rounded up to sixteen; those beyond read the last key again.
-FV_INLINE void score(const float *query, const float *keys, int dim, int count, float *scores) {
+// Scores of one query against sixteen keys, `stride` apart; DIM columns if that is known.
+template <int DIM>
+FV_INLINE Floats score_sixteen(const float *query, const float *keys, int dim, int stride) {
+    Floats sums[kLanes];
+    const int columns = DIM ? DIM : dim;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i++) sums[i] = load(query) * load(keys + i * stride);
+    for (int d = kLanes; d < columns; d += kLanes) {
+        const Floats part = load(query + d);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; i++) sums[i] = fma(part, load(keys + i * stride + d), sums[i]);
+    }
+    return sums_of(sums);
+}
+
+// Scores of all queries against `count` keys, and numbers without a meaning up to a multiple of sixteen.
+FV_INLINE void score_floats(const float *query, int queries, const float *keys, int dim, int count, float *scores, float *spare) {
     for (int first = 0; first < count; first += kLanes) {
-        Floats sums[kLanes];
-#pragma GCC unroll 16
-        for (int i = 0; i < kLanes; i++) {
-            const int key = first + i < count ? first + i : count - 1;
-            sums[i] = load(query) * load(keys + key * dim);
+        const float *from = keys + (int64_t)first * dim;
+        if (count - first < kLanes && keys != spare) {  // behind the last key the cache may end
+            memcpy(spare, from, (int64_t)(count - first) * dim * sizeof(float));
+            from = spare;
         }
-        for (int d = kLanes; d < dim; d += kLanes) {
-            const Floats part = load(query + d);
-#pragma GCC unroll 16
-            for (int i = 0; i < kLanes; i++) {
-                const int key = first + i < count ? first + i : count - 1;
-                sums[i] = fma(part, load(keys + key * dim + d), sums[i]);
-            }
+        for (int j = 0; j < queries; j++) {
+            const float *q = query + (int64_t)j * dim;
+            const Floats found = dim == 64 ? score_sixteen<64>(q, from, 64, 64) : score_sixteen<0>(q, from, dim, dim);
+            store(scores + j * kKeyBlock + first, found);
         }
-        store(scores + first, sums_of(sums));
     }
 }
 
@@ -209,23 +235,98 @@ FV_INLINE float share(float *scores, int low, int high, Softmax *state) {
     return factor;
 }
 
-template <int V>
-FV_INLINE void gather_vectors(const float *shares, const float *values, int dim, int low, int high, float factor, float *found) {
-    Floats sums[V];
-    for (int v = 0; v < V; v++) sums[v] = load(found + v * kLanes) * splat(factor);
-    for (int i = low; i < high; i++) {
-        const Floats part = splat(shares[i]);
-        for (int v = 0; v < V; v++) sums[v] = fma(part, load(values + i * dim + v * kLanes), sums[v]);
+// ---- values
+
+// Adds values [low, high), weighted by their shares, to the sums of Q queries, V vectors from column d on; even and odd ones apart, which
+// are two chains. Shares are kKeyBlock apart from query to query, sums 2 dim.
+template <int V, int Q, class Number>
+FV_INLINE void gather_columns(const float *shares, const Number *values, int stride, int low, int high, float *found, int dim) {
+    Floats sums[2][Q][V];
+    for (int odd = 0; odd < 2; odd++)
+        for (int q = 0; q < Q; q++)
+            for (int v = 0; v < V; v++) sums[odd][q][v] = load(found + (2 * q + odd) * dim + v * kLanes);
+    const auto add = [&](int i, int odd) __attribute__((always_inline)) {
+        Floats row[V];
+        for (int v = 0; v < V; v++) row[v] = load_numbers(values + (int64_t)i * stride + v * kLanes, kLanes);
+        for (int q = 0; q < Q; q++) {
+            const Floats share = splat(shares[q * kKeyBlock + i]);
+            for (int v = 0; v < V; v++) sums[odd][q][v] = fma(share, row[v], sums[odd][q][v]);
+        }
+    };
+    int i = low;
+    if (i < high && i % 2) add(i++, 1);
+    for (; i + 2 <= high; i += 2) {
+        add(i, 0);
+        add(i + 1, 1);
     }
-    for (int v = 0; v < V; v++) store(found + v * kLanes, sums[v]);
+    if (i < high) add(i, 0);
+    for (int odd = 0; odd < 2; odd++)
+        for (int q = 0; q < Q; q++)
+            for (int v = 0; v < V; v++) store(found + (2 * q + odd) * dim + v * kLanes, sums[odd][q][v]);
 }
 
-// found = found * factor + the values weighted by their shares
-FV_INLINE void gather(const float *shares, const float *values, int dim, int low, int high, float factor, float *found) {
+template <int Q, class Number>
+FV_INLINE void gather(const float *shares, const Number *values, int stride, int low, int high, float *found, int dim) {
+    constexpr int kWide = kPieces == 1 ? 4 : 1;
     int d = 0;
-    for (; d + 4 * kLanes <= dim; d += 4 * kLanes) gather_vectors<4>(shares, values + d, dim, low, high, factor, found + d);
-    for (; d + 2 * kLanes <= dim; d += 2 * kLanes) gather_vectors<2>(shares, values + d, dim, low, high, factor, found + d);
-    for (; d < dim; d += kLanes) gather_vectors<1>(shares, values + d, dim, low, high, factor, found + d);
+    for (; d + kWide * kLanes <= dim; d += kWide * kLanes)
+        gather_columns<kWide, Q>(shares, values + d, stride, low, high, found + d, dim);
+    for (; d < dim; d += kLanes) gather_columns<1, Q>(shares, values + d, stride, low, high, found + d, dim);
+}
+
+FV_INLINE void shrink(float *found, int count, float factor) {
+    if (factor == 1.0f) return;
+    for (int i = 0; i < count; i += kLanes) store(found + i, load(found + i) * splat(factor));
+}
+
+// ---- all of it
+
+// What the row at `index` sees of a block of `count` keys from `block` on.
+FV_INLINE Range seen(const Attention &a, int64_t index, int64_t block, int count) {
+    const int64_t low = a.window && index - a.window + 1 > block ? index - a.window + 1 - block : 0;
+    const int64_t high = index + 1 - block < count ? index + 1 - block : count;
+    return {(int)(low < high ? low : high > 0 ? high : 0), (int)(high > 0 ? high : 0)};
+}
+
+FV_INLINE int64_t first_block(const AttendCall &call, const Group &group) {
+    if (!call.attention->window) return 0;
+    int64_t least = call.row_index[group.first];
+    for (int r = 1; r < group.count; r++)
+        least = call.row_index[group.first + r] < least ? call.row_index[group.first + r] : least;
+    const int64_t first = least - call.attention->window + 1;
+    return first > 0 ? first / kKeyBlock * kKeyBlock : 0;
+}
+
+FV_INLINE void score_block(const Attention &a, const char *keys, int queries, int count, Scratch s) {
+#ifdef FV_INTEGER_SCORES
+    if (a.dtype == FV_I8) {
+        transpose_keys((const int8_t *)keys, count, a.width, a.padded_dim(), (uint8_t *)s.keys);
+        return score_integers(s.query, queries, (const uint8_t *)s.keys, a.padded_dim(), count, s.shares);
+    }
+#endif
+    score_floats(s.query, queries, widened(a, keys, count, s.keys), a.padded_dim(), count, s.shares, s.keys);
+}
+
+FV_INLINE void gather_block(const Attention &a, const char *values, int queries, int count, const Range *ranges, Scratch s) {
+    const int dim = a.padded_dim();
+    if (queries == 1 && a.dtype == FV_I8 && a.width == dim)
+        return gather<1>(s.shares, (const int8_t *)values, dim, ranges[0].low, ranges[0].high, s.found, dim);
+    const float *wide = widened(a, values, count, s.values);
+    for (int j = 0; j < queries;) {
+        const float *shares = s.shares + j * kKeyBlock;
+        float *found = s.found + 2 * (int64_t)j * dim;
+        const Range own = ranges[j];
+        if (j + 1 < queries && ranges[j + 1].low == own.low) {  // two at a time read the values once
+            const int next = ranges[j + 1].high, both = own.high < next ? own.high : next;
+            gather<2>(shares, wide, dim, own.low, both, found, dim);
+            if (own.high > both) gather<1>(shares, wide, dim, both, own.high, found, dim);
+            if (next > both) gather<1>(shares + kKeyBlock, wide, dim, both, next, found + 2 * dim, dim);
+            j += 2;
+        } else {
+            gather<1>(shares, wide, dim, own.low, own.high, found, dim);
+            j++;
+        }
+    }
 }
 
 static int64_t attend_scratch(const Attention &a, int rows) { return scratch_floats(a, rows); }
@@ -236,32 +337,26 @@ static void attend(const AttendCall &call, const Group &group, int head) {
     const Scratch s = scratch_of(call, queries);
     write_rows(call, group, head, s.query);
     take_queries(call, group, head, s);
-    int64_t begin = 0;
-    if (a.window) {
-        int64_t least = call.row_index[group.first];
-        for (int r = 1; r < group.count; r++)
-            least = call.row_index[group.first + r] < least ? call.row_index[group.first + r] : least;
-        begin = least - a.window + 1 > 0 ? (least - a.window + 1) / kKeyBlock * kKeyBlock : 0;
-    }
-    for (int64_t block = begin; block < group.longest; block += kKeyBlock) {
+#ifdef FV_INTEGER_SCORES
+    if (a.dtype == FV_I8)
+        for (int j = 0; j < queries; j++) to_digits(s.query + (int64_t)j * dim, dim);
+#endif
+    for (int64_t block = first_block(call, group); block < group.longest; block += kKeyBlock) {
         const int count = group.longest - block < kKeyBlock ? (int)(group.longest - block) : kKeyBlock;
-        const float *keys = widened(a, cache_row(a, *call.keys, group.slot, head, block), count, s.keys);
-        const float *values = widened(a, cache_row(a, *call.values, group.slot, head, block), count, s.values);
+        score_block(a, cache_row(a, *call.keys, group.slot, head, block), queries, count, s);
         for (int j = 0; j < queries; j++) {
-            const int64_t index = call.row_index[group.first + j / each];
-            const int64_t first = a.window && index - a.window + 1 > block ? index - a.window + 1 - block : 0;
-            const int64_t end = index + 1 - block < count ? index + 1 - block : count;
-            if (first >= end) continue;
-            score(s.query + (int64_t)j * dim, keys, dim, (int)end, s.shares);
-            const float factor = share(s.shares, (int)first, (int)end, s.state + j);
-            gather(s.shares, values, dim, (int)first, (int)end, factor, s.found + (int64_t)j * dim);
+            const Range range = s.ranges[j] = seen(a, call.row_index[group.first + j / each], block, count);
+            if (range.low < range.high)
+                shrink(s.found + 2 * (int64_t)j * dim, 2 * dim, share(s.shares + j * kKeyBlock, range.low, range.high, s.state + j));
         }
+        gather_block(a, cache_row(a, *call.values, group.slot, head, block), queries, count, s.ranges, s);
     }
     for (int j = 0; j < queries; j++) {
-        const float *found = s.found + (int64_t)j * dim;
+        const float *even = s.found + 2 * (int64_t)j * dim, *odd = even + dim;
         float *to = call.out.row(group.first + j / each) + (head * each + j % each) * a.head_dim;
-        const float factor = (a.dtype == FV_I8 ? a.value_scale : 1.0f) / s.state[j].sum;
-        for (int i = 0; i < a.head_dim; i++) to[i] = found[i] * factor;
+        const Floats factor = splat((a.dtype == FV_I8 ? a.value_scale : 1.0f) / s.state[j].sum);
+        for (int i = 0; i < a.head_dim; i += kLanes)
+            store_lanes(to + i, (load(even + i) + load(odd + i)) * factor, a.head_dim - i < kLanes ? a.head_dim - i : kLanes);
     }
 }
 

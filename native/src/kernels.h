@@ -10,7 +10,7 @@ namespace foveal {
 
 constexpr int kPanel = 16;       // columns of a panel of weights
 constexpr int kMostTogether = 8;  // rows that one pass over a panel serves
-constexpr int kMostGroupDim = 512;  // columns of a head that attends to its own row's parts
+constexpr int kMostHeadDim = 512;  // columns of a head
 constexpr int kKeyBlock = 64;     // keys that are attended to together; blocks begin at multiples of it
 
 inline int rounded_up(int x, int step) { return (x + step - 1) / step * step; }
@@ -22,13 +22,13 @@ struct Rows {
     float *row(int r) const { return data + r * stride; }
 };
 
-// Rows rounded to 8 bits: q [rows][stride], and of every block of a row its scale and the zero of its sums, [rows][blocks].
+// Rows rounded to 8 bits, as products read them: q [k / 8][rows][8], and of every block its scale and the zero of its sums,
+// [blocks][rows].
 struct Rounded {
     int8_t *q;
     float *scale;
     int32_t *zero;
-    int64_t stride;  // bytes
-    int blocks;
+    int rows;
 };
 
 struct Product {
@@ -38,10 +38,10 @@ struct Product {
     const float *bias;  // [n] or NULL
     int64_t panel_bytes;
     int padded_k() const { return format == FV_FP32 ? k : rounded_up(k, 8); }
-    int block_rows() const { return format == FV_W8 || format == FV_W4 ? block : padded_k(); }
+    int block_rows() const { return block && (format == FV_W8 || format == FV_W4) ? block : padded_k(); }
     int blocks() const { return format == FV_FP32 ? 0 : (padded_k() + block_rows() - 1) / block_rows(); }
-    // Bytes from one rounded row to the next: rows of 2 or 4 KiB would all fall into the same few lines of the cache.
-    int64_t rounded_stride() const { return rounded_up(padded_k(), 64) + 64; }
+    // Of one rounded row, in floats.
+    int64_t rounded_floats() const { return padded_k() / 4 + 2 * blocks(); }
     int panels() const { return (n + kPanel - 1) / kPanel; }
 };
 
@@ -69,8 +69,8 @@ struct AttendCall {
 
 struct Kernels {
     const char *name;
-    // Rounds rows [0, rows) as the product wants its input.
-    void (*round_rows)(const Product &, Rows x, int rows, Rounded to);
+    // Rounds all rows of `to` as the product wants its input.
+    void (*round_rows)(const Product &, Rows x, Rounded to);
     // out[:, panels] = activation(x W + bias) + added, of panels [first, last); `added.data` may be NULL.
     void (*product)(const Product &, Rows x, Rounded rounded, int rows, int first, int last, Rows added, Rows out);
     // Writes the keys and values of one head of a group, then attends to it with the queries that read it.

@@ -294,7 +294,7 @@ private:
 
     void add_group_attend(const fv_step &step) {
         const int64_t heads = step.n[0], dim = step.n[1], parts = step.n[2];
-        require(heads >= 1 && dim >= 1 && dim <= kMostGroupDim && parts >= 1, "heads, their width or parts are none, or too wide");
+        require(heads >= 1 && dim >= 1 && dim <= kMostHeadDim && parts >= 1, "heads, their width or parts are none, or too wide");
         RowStep made = row_step(step, kCallRows);
         made.in[0] = read(step.in[0]);
         made.in[1] = read(step.in[1]);
@@ -346,8 +346,8 @@ private:
         product.bias = (const float *)step.data[1];
         require(product.format >= FV_FP32 && product.format <= FV_W4, "there is no such format");
         require(product.k >= 1 && product.k <= 65536 && product.n >= 1, "K must be 1 to 65536 and N at least 1");
-        const bool has_blocks = product.format == FV_W8 || product.format == FV_W4;
-        require(!has_blocks || (product.block >= 8 && product.block % 8 == 0), "blocks must be multiples of 8 rows");
+        const bool has_blocks = product.block != 0 && (product.format == FV_W8 || product.format == FV_W4);
+        require(!has_blocks || (product.block > 0 && product.block % 8 == 0), "blocks must be multiples of 8 rows");
         require(product.format != FV_INT8 || product.x_scale > 0.0f, "the input's scale must be positive");
         require(product.weights, "weights are missing");
         check_activation(product.activation);
@@ -366,10 +366,8 @@ private:
         require_equal(width(step.out[0]), (int64_t)product.n * product.parts, "width of the result");
         const int64_t bytes = product.panel_bytes * product.panels();
         open_.most_chunks = chunks_for(bytes, product.panels());
-        if (product.format != FV_FP32) {
-            const int64_t floats = product.rounded_stride() / 4 + 2 * product.blocks();
-            plan_.rounded_floats = std::max(plan_.rounded_floats, floats * plan_.most_rows * product.parts);
-        }
+        if (product.format != FV_FP32)
+            plan_.rounded_floats = std::max(plan_.rounded_floats, product.rounded_floats() * plan_.most_rows * product.parts);
         close_phase();
     }
 
@@ -387,6 +385,7 @@ private:
         require(n[0] >= 0 && n[0] < program_.n_caches && n[1] >= 0 && n[1] < program_.n_caches, "a cache is not one");
         require(a.heads >= 1 && a.kv_heads >= 1 && a.heads % a.kv_heads == 0, "heads of keys must divide heads");
         require(a.head_dim >= 1 && a.head_dim <= a.width, "heads are wider than rows of the cache");
+        require(a.width <= kMostHeadDim, "rows of a cache have at most 512 columns");
         require(a.dtype == FV_F32 || a.dtype == FV_I8, "caches are fp32 or int8");
         require(a.dtype == FV_F32 || (a.key_scale > 0.0f && a.value_scale > 0.0f), "int8 caches need positive scales");
         require(a.window >= 0, "a window has at least one row");
@@ -439,7 +438,7 @@ private:
 
 int64_t panel_bytes(int format, int k, int block) {
     if (format == FV_FP32) return (int64_t)k * kPanel * 4;
-    const int64_t padded = rounded_up(k, 8), rows = format == FV_INT8 ? padded : block;
+    const int64_t padded = rounded_up(k, 8), rows = format == FV_INT8 || block == 0 ? padded : block;
     const int64_t integers = padded * kPanel / (format == FV_W4 ? 2 : 1);
     return (padded + rows - 1) / rows * 64 + integers;
 }

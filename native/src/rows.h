@@ -5,7 +5,7 @@
 
 namespace FV_ISA {
 
-using foveal::kMostGroupDim;
+using foveal::kMostHeadDim;
 using foveal::Rows;
 
 // Calls `step(i, lanes)` for every sixteen of `width` columns, the last time with fewer lanes.
@@ -110,7 +110,7 @@ static void group_attend(Rows query, Rows pairs, Rows out, int heads, int dim, i
         for (int h = 0; h < heads; h++) {
             const float *q = query.row(r) + h * dim, *keys = pairs.row(r) + h * dim, *values = keys + width;
             float largest = -__builtin_inff(), sum = 0.0f;
-            Floats found[kMostGroupDim / kLanes];
+            Floats found[kMostHeadDim / kLanes];
             for (Floats &part : found) part = splat(0.0f);
             for (int p = 0; p < parts; p++) {
                 Floats products = splat(0.0f);

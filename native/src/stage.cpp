@@ -134,23 +134,18 @@ private:
     Rows parts_of(const Place &place, int width, int thread) const { return {at(place, thread).data, width}; }
 
     // A product's rounded input, behind the buffers of a thread.
-    Rounded rounded(const Product &product, int thread) const {
-        char *base = (char *)(workspace_.own(thread) + plan_.own_floats);
-        Rounded to;
-        const int64_t rows = (int64_t)plan_.most_rows * product.parts;
-        to.q = (int8_t *)base;
-        to.stride = product.rounded_stride();
-        to.scale = (float *)(base + rows * to.stride);
-        to.blocks = product.blocks();
-        to.zero = (int32_t *)(to.scale + rows * to.blocks);
-        return to;
+    Rounded rounded(const Phase &phase, int thread) const {
+        const Product &product = phase.product;
+        const int rows = rows_of(phase);
+        int8_t *q = (int8_t *)(workspace_.own(thread) + plan_.own_floats);
+        float *scale = (float *)(q + (int64_t)product.padded_k() * rows);
+        return {q, scale, (int32_t *)(scale + (int64_t)product.blocks() * rows), rows};
     }
 
     void prepare(const Phase &phase, int thread) const {
         for (const RowStep &step : phase.row_steps) run_row_step(step, thread);
         if (phase.kind == FV_PRODUCT && phase.product.format != FV_FP32)
-            kernels_.round_rows(
-                phase.product, parts_of(phase.in, phase.product.k, thread), rows_of(phase), rounded(phase.product, thread));
+            kernels_.round_rows(phase.product, parts_of(phase.in, phase.product.k, thread), rounded(phase, thread));
     }
 
     void publish(const Publication &publication, int thread) const {
@@ -163,7 +158,7 @@ private:
         const Product &product = phase.product;
         const int panels = product.panels(), chunks = phase.most_chunks;
         const int first = (int)((int64_t)panels * chunk / chunks), last = (int)((int64_t)panels * (chunk + 1) / chunks);
-        const Rounded x = product.format == FV_FP32 ? Rounded{} : rounded(product, thread);
+        const Rounded x = product.format == FV_FP32 ? Rounded{} : rounded(phase, thread);
         const Rows added = parts_of(phase.added, product.n, thread), out = parts_of(phase.out, product.n, thread);
         kernels_.product(product, parts_of(phase.in, product.k, thread), x, rows_of(phase), first, last, added, out);
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 from .costs import CallCosts
 from .drafter import Drafter
 from .step_costs import Terms
 
-_LEAST_CHANCE = 0.02
-"""That a whole draft is right, below which no longer one is looked at."""
+_LEAST_CHANCE = 0.1
+"""That a whole draft is right, below which no longer one is looked at: a row more takes as large a part of a call."""
 _LONGEST_REST = 256
 """Draws between two tries of a drafter that takes time and does not pay: a text changes."""
 
@@ -40,6 +39,8 @@ class DraftLengths:
 
     def draft(self, position: int, room: int) -> list[int]:
         """The tokens to check behind the one that is appended at a position, at most `room`; none where that does not pay."""
+        if self._drafter.chance < _LEAST_CHANCE:  # most tokens of most texts: no time to waste
+            return []
         alone = Terms(lambda place: self._costs.seconds(place, 1), self._costs.seconds(position, 1))
         return self.offer(position, room, alone).tokens
 
@@ -52,18 +53,20 @@ class DraftLengths:
             terms: what it is worth.
         """
         room = min(room, self._most)
-        if room < 1 or not self._is_worth_asking(position, room, terms):
+        if room < 1 or self._drafter.chance < _LEAST_CHANCE or not self._is_worth_asking(position, room, terms):
             return Draft([], 0.0)
         tokens: list[int] = []
         best, length, likely, saved = 0.0, 0, 1.0, 0.0
-        for proposal in itertools.islice(self._drafter.propose(), room):
-            tokens.append(proposal.token)
+        for proposal in self._drafter.propose():
             likely *= proposal.chance
+            if likely < _LEAST_CHANCE:
+                break
+            tokens.append(proposal.token)
             saved += likely * terms.worth(position + len(tokens))
             gain = saved - (self._costs.seconds(position, 1 + len(tokens)) - terms.spared)
             if gain > best:
                 best, length = gain, len(tokens)
-            if likely < _LEAST_CHANCE or (self._drafter.seconds and gain < best):
+            if len(tokens) == room or (self._drafter.seconds and gain < best):
                 break
         return Draft(tokens[:length], best)
 
