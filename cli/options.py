@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..bundle import check_target
+from ..errors import ConfigError
 from ..precision import Plan
 from .console import err
 
@@ -37,6 +38,21 @@ Calibration = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),
 ]
+
+
+def checked_draft(draft: str | None) -> str | None:
+    """What `--draft` names: `ngrams`, or the absolute path of a bundle, as other processes may open it.
+
+    Raises:
+        ConfigError: there is nothing at the path.
+    """
+    if draft is None or draft == "ngrams":
+        return draft
+    if not Path(draft).exists():
+        raise ConfigError(
+            f'--draft is "{draft}", where there is no bundle; expected ngrams, or a bundle with the same tokenizer'
+        )
+    return str(Path(draft).resolve())
 
 
 def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Sequence[Path] | None = ()) -> tuple[bool, str]:
