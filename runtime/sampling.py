@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -208,6 +209,8 @@ class Sampler:
         self.params = params
         self.logprobs: list[TokenLogprobs] = []
         self._rng = np.random.default_rng(params.seed)
+        self._ahead = deque[float]()
+        """Random numbers that were looked at and not used."""
         self._end_ids, self._count, self._drawn = list(end_ids), 0, dict[int, int]()
 
     def sample(
@@ -228,7 +231,7 @@ class Sampler:
                 bias outside the vocabulary; none allowed; a hook that raised an error or gave no logits.
         """
         given = _checked(logits)
-        token = self._choose(self._adjusted(given, seen, allowed))
+        token = self._choose(self._adjusted(given, seen, allowed), self._random)
         self._count += 1
         if self.params.frequency_penalty or self.params.presence_penalty:
             self._drawn[token] = self._drawn.get(token, 0) + 1
@@ -253,24 +256,45 @@ class Sampler:
             logits = _without(logits, self._end_ids)
         return logits if logits.max() > -np.inf else _refuse_all(allowed is not None)
 
-    def _choose(self, logits: Floats) -> int:
+    def guess(self, logits: npt.NDArray[np.float32], uniform: float) -> tuple[int, float]:
+        """What would be drawn from another model's logits `[V]` by a random number, and how likely its likeliest token is.
+
+        Nothing is drawn: neither are the model's own logits looked at, nor what `SamplingParams` does to them before filters.
+        """
+        surest = float(_softmax(logits, 1.0).max())
+        return self._choose(logits, lambda: uniform), surest
+
+    def _choose(self, logits: Floats, random: Callable[[], float]) -> int:
         params = self.params
         if params.is_greedy:
             return int(logits.argmax())
         if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
-            return self._draw(_softmax(logits, params.temperature))  # nothing to filter: no need to sort
+            return _drawn(_softmax(logits, params.temperature), random())  # nothing to filter: no need to sort
         ids, probabilities = _sorted(logits, params)
-        return int(ids[self._draw(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)])])
+        return int(ids[_drawn(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)], random())])
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
         """The numbers of [0, 1) that the next tokens are drawn by, `[count]`; zeros, and none used up, when greedy."""
-        return np.zeros(count) if self.params.is_greedy else self._rng.random(count)
+        return np.array([0.0 if self.params.is_greedy else self._random() for _ in range(count)])
 
-    def _draw(self, weights: npt.NDArray[np.float64]) -> int:
-        """An index by its weight: the inverse of the cumulative distribution at one uniform number; none of weight 0."""
-        cumulative = np.cumsum(weights)
-        drawn = self._rng.random() * cumulative[-1]  # below it: the largest random number is 1 - 2**-53
-        return int(np.searchsorted(cumulative, drawn, side="right"))
+    def upcoming(self) -> Iterator[float]:
+        """The numbers that the next tokens will be drawn by, one by one, and none used up; zeros when greedy."""
+        place = 0
+        while True:
+            if not self.params.is_greedy and place == len(self._ahead):
+                self._ahead.append(self._rng.random())
+            yield 0.0 if self.params.is_greedy else self._ahead[place]
+            place += 1
+
+    def _random(self) -> float:
+        return self._ahead.popleft() if self._ahead else self._rng.random()
+
+
+def _drawn(weights: npt.NDArray[np.float64], uniform: float) -> int:
+    """An index by its weight: the inverse of the cumulative distribution at one uniform number; none of weight 0."""
+    cumulative = np.cumsum(weights)
+    drawn = uniform * cumulative[-1]  # below it: the largest random number is 1 - 2**-53
+    return int(np.searchsorted(cumulative, drawn, side="right"))
 
 
 def _checked(logits: npt.ArrayLike) -> Floats:

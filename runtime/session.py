@@ -120,6 +120,11 @@ class Session:
         self._reached = max(self._reached, self.position)
 
     @property
+    def rewinds(self) -> int | None:
+        """The most tokens that can be taken back of those that it has seen; None: all."""
+        return self._rewinds
+
+    @property
     def draws(self) -> bool:
         """Whether `draw` can be used: on a device, with engines that have a sampler."""
         return self.decoder.draws

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..guides.guide import Guide
 from ..logprobs import TokenLogprobs
 from ..sampling import Sampler
+from ..speculation.drafting import Speculation
 from ..text import TextStream
 from .end_watch import EndWatch, Mark
 from .request import Request
@@ -34,6 +35,7 @@ class Continuation:
         end_rule: the name of the rule that ended it; None: another end.
         is_complete: whether the constraint allowed no token any more.
         leaves_out_last: whether the token drawn last is not given out, and not to be appended: an end token, say.
+        speculation: what drafts came to, if there are any.
         withheld: tokens before that one that are not given out either, though they were appended: the mark's that ended it.
     """
 
@@ -44,6 +46,7 @@ class Continuation:
         self.end_rule: str | None = None
         self.is_complete = False
         self.leaves_out_last, self.withheld = False, 0
+        self.speculation: Speculation | None = None
         self.sampler = Sampler(request.params, request.end_ids)
         self._guide = request.guide() if guide is None and request.guide is not None else guide
         self._stream = None if request.tokenizer is None else TextStream(request.tokenizer, request.params.stop)
@@ -54,6 +57,11 @@ class Continuation:
     def logprobs(self) -> list[TokenLogprobs]:
         """Of the new tokens, if the settings ask for them."""
         return self.sampler.logprobs[: len(self.ids)]
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be drawn."""
+        return self.request.params.max_new_tokens - len(self.ids) - len(self._held)
 
     def draw(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int64]) -> tuple[int | None, str]:
         """Choose a token and go on by it.

@@ -17,6 +17,8 @@ from ..one_at_a_time import one_at_a_time
 from ..sampling import SamplingParams
 from ..scoring import append_scored
 from ..session import Session
+from ..speculation.drafting import Drafts, Speculation
+from ..speculation.speculate import speculate
 from .continuation import Continuation, FinishReason
 from .request import Request
 
@@ -67,6 +69,11 @@ class Generated(AsyncPieces[Piece], Generic[Piece]):
     def logprobs(self) -> list[TokenLogprobs]:
         """Of those drawn so far, if the settings ask for them."""
         return self._continuation.logprobs
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """What drafts came to so far; None without drafts."""
+        return self._continuation.speculation
 
     def _advance(self) -> str:
         """Draw the next token, if there is one; the text that is certain by then."""
@@ -166,6 +173,11 @@ def begin(session: Session, request: Request) -> tuple[Generator[int, None, None
         logits = session.advance(np.asarray([prompt]), last_only=True)[0, 0]
     else:
         scored, logits = append_scored(session, prompt, params.prompt_logprobs)
+    if request.drafting is not None:
+        marks = max((len(rule.ids) for rule in request.end_rules), default=0)  # may be taken back, too
+        drafts = Drafts(request.drafting, continuation.sampler, None if session.rewinds is None else session.rewinds - marks)
+        continuation.speculation = drafts.outcome
+        return speculate(session, logits, continuation, drafts), continuation, scored
     if session.draws and can_draw(params):
         drawn = continuation.choose(logits, session.tokens[0])
         assert drawn is not None, "a device draws under no constraint"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ...contract import EndRule
 from ..guides.guide import Guide
 from ..sampling import SamplingParams
+from ..speculation.drafting import Drafting
 from ..tokenizer import TextTokenizer
 
 
@@ -23,6 +24,7 @@ class Request:
         end_rules: marks of ids that end it.
         tokenizer: None: the continuation has no text.
         guide: opens what follows `params.constraint`; None without one.
+        drafting: how tokens to come are guessed; None: they are not.
         begun: when it came, of `time.monotonic`; `params.max_seconds` counts from there.
     """
 
@@ -32,6 +34,7 @@ class Request:
     tokenizer: TextTokenizer | None = None
     guide: Callable[[], Guide] | None = None
     end_rules: tuple[EndRule, ...] = ()
+    drafting: Drafting | None = None
     begun: float = field(default_factory=time.monotonic)
 
     @property

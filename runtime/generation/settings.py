@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import InputError
 from ..given import shown
@@ -12,13 +13,18 @@ from ..guides.constraint import KINDS, Constraint
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
 
+if TYPE_CHECKING:
+    from ...bundle import Bundle
+    from ..model import Model
+
 
 class Settings(TypedDict, total=False):
-    """Those of `SamplingParams`, and five more.
+    """Those of `SamplingParams`, and seven more.
 
     `json_schema`, `regex` or `grammar`, of which at most one is given, are the constraint. `end` are tokens that end the text:
     ids, or as the tokenizer writes them, such as `"</s>"`. `end_rules` are names of ends that the model's own ids mark, such as
-    `"piece"` (`EndRule`; `foveal inspect` lists them).
+    `"piece"` (`EndRule`; `foveal inspect` lists them). `draft` is what guesses tokens to
+    come, which change nothing but the time it takes, and `draft_tokens` how many at most.
     """
 
     temperature: float
@@ -43,6 +49,8 @@ class Settings(TypedDict, total=False):
     stop: str | Sequence[str]
     end: int | str | Sequence[int | str]
     end_rules: str | Sequence[str]
+    draft: str | Path | Bundle | Model | None
+    draft_tokens: int | None
 
 
 NAMES = frozenset(Settings.__annotations__)

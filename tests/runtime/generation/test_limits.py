@@ -111,7 +111,10 @@ def test_settings_that_the_model_can_not_follow(model: Model) -> None:
 
 def test_settings_that_there_are_not(model: Model) -> None:
     """Those that there are come with the error."""
-    with pytest.raises(InputError, match='there is no setting "max_tokens"; there are: constraint, end, end_rules, frequency'):
+    with pytest.raises(
+        InputError,
+        match='there is no setting "max_tokens"; there are: constraint, draft, draft_tokens, end, end_rules, frequency',
+    ):
         model.generate(PROMPT, max_tokens=5)  # type: ignore[call-arg]
     with pytest.raises(InputError, match="got json_schema and regex, expected at most one of them"):
         model.generate(PROMPT, json_schema="{}", regex="a")

@@ -1,0 +1,98 @@
+"""Drafts by another, smaller model of the same tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sampling import Sampler
+from ..session import Session
+from .chances import Chances
+from .drafter import Proposal
+
+_KINDS = 8
+"""By how sure the drafting model is."""
+_FAR = 16
+"""Tokens to append before the first proposal, above which they do not count as its time."""
+_MEMORY = 0.05
+"""Weight of the newest time in the mean of all."""
+
+
+class ModelDrafter:
+    """Proposes what another model would draw by the same random numbers, so that two models that agree draw the same.
+
+    Args:
+        session: of the drafting model, at its beginning; batch 1.
+        sampler: of the sequence that drafts are for; nothing is drawn from it.
+    """
+
+    def __init__(self, session: Session, sampler: Sampler) -> None:
+        self._session, self._sampler = session, sampler
+        self._ids: list[int] = []
+        self._agreed = 0
+        """Of the drafting model's tokens, those that are the sequence's."""
+        self._proposed: list[tuple[int, int]] = []
+        """Tokens and their kinds, of those not compared yet with what came."""
+        self._chances = Chances([(kind + 0.5) / _KINDS for kind in range(_KINDS)])
+        self.seconds = 0.0
+
+    @property
+    def chance(self) -> float:
+        """As `Drafter.chance`."""
+        return self._chances.overall
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """As `Drafter.extend`."""
+        for token in map(int, tokens):
+            if self._proposed:
+                proposed, kind = self._proposed.pop(0)
+                self._chances.learn(kind, proposed == token)
+                if proposed != token:
+                    self._proposed.clear()
+            self._ids.append(token)
+
+    def propose(self) -> Iterator[Proposal]:
+        """As `Drafter.propose`, as far as the drafting model's context reaches."""
+        uniform = self._sampler.upcoming()
+        session = self._session
+        self._proposed = []
+        if len(self._ids) > session.capacity:
+            return
+        is_far_behind = len(self._ids) - self._agreed > _FAR
+        began = time.perf_counter()
+        logits = self._catch_up()
+        if is_far_behind:  # as at a prompt: no measure of what a proposal takes
+            began = time.perf_counter()
+        while True:
+            token, sure = self._sampler.guess(logits, next(uniform))
+            kind = min(int(sure * _KINDS), _KINDS - 1)
+            self._proposed.append((token, kind))
+            self._took(time.perf_counter() - began)
+            yield Proposal(token, self._chances[kind])
+            if session.position == session.capacity:
+                return
+            began = time.perf_counter()
+            logits = session.advance([[token]], last_only=True)[0, 0]
+
+    def _catch_up(self) -> npt.NDArray[np.float32]:
+        """Go back to where the models agree, and append what came since; the logits after the last."""
+        session, ids = self._session, np.asarray(self._ids)
+        kept = min(session.position, len(ids) - 1)
+        own = session.tokens[0, self._agreed : kept]
+        differs = np.flatnonzero(own != ids[self._agreed : kept])
+        kept = self._agreed + int(differs[0]) if differs.size else kept
+        session.rewind(session.position - kept)
+        self._agreed = len(ids)
+        logits: npt.NDArray[np.float32] = session.advance(ids[None, kept:], last_only=True)[0, 0]
+        return logits
+
+    def _took(self, seconds: float) -> None:
+        self.seconds += (seconds - self.seconds) * (_MEMORY if self.seconds else 1)
+
+    def close(self) -> None:
+        """As `Drafter.close`."""
+        with self._session:
+            pass

@@ -1,0 +1,110 @@
+"""What a user's `draft` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...bundle import Bundle
+from ...errors import ConfigError, InputError
+from ..capacity import whole
+from ..engines.native import NativeEngine
+from ..given import shown
+from ..sampling import Sampler
+from .costs import CallCosts
+from .drafter import Drafter
+from .drafting import MOST_DRAFTED, Drafting
+from .model_drafter import ModelDrafter
+from .ngrams import NgramDrafter
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+NGRAMS = "ngrams"
+_LARGEST = 1024
+_ALLOWED = f'"{NGRAMS}", a bundle of another model with the same tokens, or a model that is loaded'
+
+
+def checked_most(most: object) -> int:
+    """The most tokens of a draft; None: the default.
+
+    Raises:
+        InputError: it is no whole number of 1 to 1,024.
+    """
+    if most is None:
+        return MOST_DRAFTED
+    found = whole("draft_tokens", most, InputError)
+    if not 1 <= found <= _LARGEST:
+        raise InputError(f"draft_tokens is {found}, expected 1 to {_LARGEST:,}: tokens of one draft, which may be shorter")
+    return found
+
+
+def drafting_of(
+    draft: object, most: object, model: Model, costs: CallCosts, load: Callable[[str | Path | Bundle], Model]
+) -> Drafting:
+    """How a model's sequences are drafted.
+
+    Args:
+        draft: `"ngrams"`, a bundle or its path, or a model.
+        most: tokens of a draft; None: the default.
+        model: that checks.
+        costs: of its calls.
+        load: what bundles are opened by.
+
+    Raises:
+        InputError: a draft of another kind, or a number of tokens out of range.
+        ConfigError: a model of other tokens.
+        BundleError: a path that is no bundle; and what else `load` raises.
+    """
+    count = min(checked_most(most), most_alike(model) - 1)
+    if draft == NGRAMS and isinstance(draft, str):
+        return Drafting(lambda sampler: NgramDrafter(), costs, count)
+    other = _model_of(draft, load)
+    check_same_tokens(model, other)
+
+    def open_drafter(sampler: Sampler) -> Drafter:
+        return ModelDrafter(other.session(), sampler)
+
+    return Drafting(open_drafter, costs, count)
+
+
+def most_alike(model: Model) -> int:
+    """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than a draft has."""
+    engines = model.engines if isinstance(model.engines, tuple) else ()
+    fewest = [engine.most_rows * engine.spec.stride for engine in engines if isinstance(engine, NativeEngine)]
+    return min(fewest, default=_LARGEST + 1)
+
+
+def _model_of(draft: object, load: Callable[[str | Path | Bundle], Model]) -> Model:
+    from ..model import Model
+
+    if isinstance(draft, Model):
+        return draft
+    if isinstance(draft, str) and not Path(draft).exists():
+        raise InputError(f"draft is {shown(draft)}, where there is no bundle; expected {_ALLOWED}")
+    if not isinstance(draft, str | Path | Bundle):
+        raise InputError(f"draft is {shown(draft)}, expected {_ALLOWED}")
+    return load(draft)
+
+
+def check_same_tokens(model: Model, other: Model) -> None:
+    """Raise ConfigError unless an id stands for the same token in both."""
+    own, its = model.manifest, other.manifest
+    if own.model.vocab_size != its.model.vocab_size:
+        raise ConfigError(
+            f"the drafting model {other.bundle.path} has {its.model.vocab_size:,} ids, {model.bundle.path} has "
+            f"{own.model.vocab_size:,}; a model that drafts needs the same tokenizer"
+        )
+    if _tokenizer(model) != _tokenizer(other):
+        raise ConfigError(
+            f"the drafting model {other.bundle.path} has another tokenizer than {model.bundle.path}: its ids stand for other "
+            "tokens; take a model that was trained with the same"
+        )
+
+
+def _tokenizer(model: Model) -> str | None:
+    """What tells tokenizers apart: the name, of a file its hash."""
+    name = model.manifest.tokenizer
+    entry = None if name is None else model.manifest.files.get(name)
+    return name if entry is None else entry.sha256
