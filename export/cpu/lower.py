@@ -57,7 +57,7 @@ def lower(
     if uses_kernel(stage) or has_relative or not stage.caches:
         count_rows(model)
     if uses_kernel(stage):
-        lower_attention(model, stage, opset, cache_scales, of_chunks)
+        lower_attention(model, stage, opset, cache_scales)
     RemoveUnusedNodesPass()(model)
     drop_position(model)
     save_graph(model, target)
