@@ -127,7 +127,7 @@ class TestWhatMayBeADraft:
         for draft in ("ngrams", model, model.bundle, str(model.bundle.path)):
             many = model.generate_many(["abcabcabc"], seed=1, temperature=0, max_new_tokens=50, draft=draft, draft_tokens=5)
             assert "".join(piece for _, piece in many) == plain
-            assert many.speculation[0].calls + many.speculation[0].accepted == 49
+            assert many.speculation[0].calls + many.speculation[0].accepted in (49, 50)
         assert model.generate_many(["abc"], max_new_tokens=3).speculation == {}
 
     def test_each_prompt_may_have_its_own(self, model: Model) -> None:
@@ -175,7 +175,7 @@ class TestServices:
             outcome, said = drafted.speculation[0], service.statistics
             assert outcome.accepted > 10
             assert (said.draft_calls, said.drafted, said.accepted) == (outcome.calls, outcome.drafted, outcome.accepted)
-            assert outcome.calls + outcome.accepted == 29
+            assert outcome.calls + outcome.accepted in (29, 30)  # the last token need not be appended
 
     def test_firings_are_told_as_without(self, model: Model, knowing: Knowing) -> None:
         """Of every token, by the stages that fired for the one before it."""
