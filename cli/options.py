@@ -21,6 +21,19 @@ Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Threads of CPU engines; measured if not given."),
 ]
+Native = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--native/--no-native",
+        help="Whether all stages run native steps, or none; if not given, those that can. CPU engines only.",
+    ),
+]
+Programs = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--native/--no-native", help="Whether CPU engines get programs of native steps beside them; if not given, they do."
+    ),
+]
 Calibration = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),
@@ -51,6 +64,11 @@ def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Seque
     if not counts and path is not None and text:
         err.print(f"{path} takes nothing from text for target {target}: --calibration is not read")
     return counts or path is not None, "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
+
+
+def native_counts(target: str) -> tuple[bool, str]:
+    """When `--native` and `--no-native` do something."""
+    return target == "cpu", "--target cpu, as other engines have no native steps"
 
 
 def threads_count(target: str) -> tuple[bool, str]:

@@ -14,16 +14,16 @@ def own_process() -> None:
     _Process.is_own = True
 
 
-def pool_threads(bundle: Path, target: str, threads: int | None) -> int | None:
+def pool_threads(bundle: Path, target: str, threads: int | None, native: bool | None = None) -> int | None:
     """Make the shared pool, of `threads` or of the number that decodes `bundle` fastest; returns what to load with.
 
-    Engines of other targets than `cpu` have no threads.
+    Engines of other targets than `cpu` have no threads. `native` as it will be loaded with.
     """
     if not _Process.is_own or target != "cpu":
         return threads
     from ..runtime import share_threads
     from ..runtime.model import threads_of
 
-    count = threads_of(bundle) if threads is None else threads
+    count = threads_of(bundle, native=native) if threads is None else threads
     share_threads(count)
     return count

@@ -81,6 +81,14 @@ class Model:
         return tuple(engine.graph if isinstance(engine, NativeEngine) else engine for engine in engines)
 
     @property
+    def runs_on(self) -> dict[str, str]:
+        """What each stage of `cpu` engines runs on, for people, and why not natively; none of another target's."""
+        if self.target != "cpu":
+            return {}
+        told = runs_on(self.bundle)
+        return {name: on if name in self.native_stages else _not_natively(on) for name, on in told.items()}
+
+    @property
     def native_stages(self) -> frozenset[str]:
         """Names of the stages that run their program of native steps for a few rows (docs/engines.md)."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
@@ -466,6 +474,11 @@ def _fastest_thread_count(bundle: Bundle, raced: _Raced) -> int:
 
     runs_natively = raced.native is not False and any(on.startswith("native") for on in runs_on(bundle).values())
     return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
+
+
+def _not_natively(told: str) -> str:
+    """Of a stage that does not run natively, though it could: it was told not to."""
+    return told if told.startswith("onnxruntime") else "onnxruntime: loaded with native=False (--no-native)"
 
 
 def _library(with_native: bool) -> str:

@@ -52,7 +52,7 @@ class NativeEngine:
         self.spec, self.graph, self.program, self.library = graph.spec, graph, program, library
         self._kept = (weights, pool)  # what the opened program points to
         self.most_rows = program.most_rows
-        self.handle = self._open(weights, pool)
+        self.handle: c_void_p | None = self._open(weights, pool)
 
     def _open(self, weights: Array, pool: Pool) -> c_void_p:
         program = self.program

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ....contract.program import Copy, Repeat
+from .lowering import Lowering
 from .tensors import Dimension, Size, Tensor, Unsupported, atoms_of
 from .values import RowIndex, Sizes, Turns, Wanted
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 _WHOLE = np.iinfo(np.int64).max
 
