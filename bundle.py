@@ -3,7 +3,8 @@
     bundle/
       manifest.json            what the model is, its stages as a dataflow program, every file's size and SHA-256
       stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
-      engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
+      engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json; of cpu engines also
+                               programs of native steps, <name>.native.json, with their weights in <name>.native
       tokenizer.json           Hugging Face tokenizers format (absent: "bytes", "bytes+4", or ids only)
       tokenizer_config.json, chat_template.jinja    how a chat becomes a prompt, where the checkpoint says it
       reports/                 what was verified or measured; not part of the manifest
@@ -28,6 +29,7 @@ import msgspec
 
 from .contents import VERIFY, Contents, FileEntry, Verify, check_size
 from .contract import EndRule, StageSpec, problem_of
+from .contract.program import program_names
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
 from .json_files import decode
@@ -138,6 +140,11 @@ class Bundle:
         engine = self.manifest.engines[target][stage]
         self.check(sidecar_name(engine))
         return read_sidecar(self.path / engine)
+
+    def program(self, stage: str) -> tuple[str, str] | None:
+        """Names of the program of a stage's `cpu` engine and of its weights (`contract/program.py`); None: it has none."""
+        names = program_names(self.manifest.engines["cpu"][stage])
+        return names if names[0] in self.manifest.files else None
 
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
         """Bytes that one firing of a stage adds to the caches of its engine; some keep a fixed number of rows."""
@@ -285,6 +292,12 @@ def sidecar_name(engine: str) -> str:
 def data_name(graph: str) -> str:
     """Where the weights of a graph are, by the graph's path in the bundle; a graph without weights has no such file."""
     return f"{graph}.data"
+
+
+def chunks_name(engine: str) -> str:
+    """Where the second engine of a stage is, the one for many rows, by the path of the first; not every stage has one."""
+    path = PurePosixPath(engine)
+    return str(path.with_name("chunks") / path.name)
 
 
 def _engine_files(manifest: Manifest) -> set[str]:

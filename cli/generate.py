@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..runtime.generation.settings import check_count, params_of
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.logprobs import TokenLogprobs
+from ..runtime.speculation.drafting import Speculation
 from .conditions import require
 from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
@@ -130,22 +131,24 @@ def generate(
         for piece in new:
             write(piece if isinstance(piece, str) else f" {piece}")
         write("\n")
-        err.print(_why(new.finish_reason, new.end_rule, options, model))
+        err.print(_why(new.finish_reason, new.end_rule, options, model) + _of_drafts(new.speculation))
     else:
         for choice in _gather(model, given, settings, options.n, as_ids).choices:
             new_text = "".join(f" {token}" for token in choice.ids) if choice.text is None else choice.text
             write(f"=== {choice.index + 1} of {options.n} ===\n{_shown(model, given, as_ids)}{new_text}\n")
-            err.print(f"{choice.index + 1} of {options.n}: {_why(choice.finish_reason, None, options, model)}")
+            why = _why(choice.finish_reason, None, options, model) + _of_drafts(choice.speculation)
+            err.print(f"{choice.index + 1} of {options.n}: {why}")
 
 
-class _Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One text; `text` is None where ids were asked for, `logprobs` where none were."""
+class _Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One text; `text` is None where ids were asked for, `logprobs` where none were; `speculation` is there with drafts."""
 
     index: int
     text: str | None
     ids: list[int]
     finish_reason: FinishReason | None
     logprobs: list[TokenLogprobs] | None
+    speculation: Speculation | None = None
 
 
 class _Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +185,14 @@ def _why(reason: FinishReason | None, rule: str | None, options: GenerationOptio
     return _REASONS[reason].format(tokens=tokens, seconds=seconds, context=room)
 
 
+def _of_drafts(found: Speculation | None) -> str:
+    """How often they were right, and what that came to; nothing without drafts."""
+    if found is None or found.tokens_per_call is None:
+        return ""
+    right = "none was checked" if found.acceptance is None else f"{found.acceptance:.0%} of {found.drafted:,} came"
+    return f"; drafts: {right}, {found.tokens_per_call:.2f} tokens per call"
+
+
 _REASONS: Mapping[FinishReason | None, str] = {
     "length": "ended (length): {tokens} new tokens, as --max-new-tokens says",
     "stop": "ended (stop): a text of --stop came",
@@ -213,7 +224,8 @@ def _shown(model: Model, given: str | npt.ArrayLike, as_ids: bool) -> str:
 
 def _begin(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], as_ids: bool) -> GeneratedIds | GeneratedText:
     if as_ids:
-        return model.generate_ids(given, params_of(settings), end=settings["end"], end_rules=settings["end_rules"])
+        ends = {name: settings[name] for name in ("end", "end_rules", "draft", "draft_tokens")}
+        return model.generate_ids(given, params_of(settings), **ends)
     return model.generate(given, **settings)
 
 
@@ -225,7 +237,14 @@ def _gather(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], 
         new = _begin(model, given, settings, as_ids)
         text = "".join(map(str, new))
         found = None if settings["logprobs"] is None else new.logprobs
-        choice = _Choice(index=0, text=None if as_ids else text, ids=new.ids, finish_reason=new.finish_reason, logprobs=found)
+        choice = _Choice(
+            index=0,
+            text=None if as_ids else text,
+            ids=new.ids,
+            finish_reason=new.finish_reason,
+            logprobs=found,
+            speculation=new.speculation,
+        )
         choices, scored = [choice], new.prompt_logprobs
     return _Generated(
         prompt=None if as_ids else _shown(model, given, as_ids),
@@ -258,6 +277,7 @@ def _several(
             ids=ids[index],
             finish_reason=stream.finish_reasons[index],
             logprobs=None if settings["logprobs"] is None else logprobs[index],
+            speculation=stream.speculation.get(index),
         )
         for index in range(n)
     ]

@@ -24,10 +24,17 @@ from .on_ray import (
     Replicas,
     serve_on_ray,
 )
-from .options import Threads, Verified, threads_count
+from .options import Threads, Verified, checked_draft, threads_count
 from .threads import pool_threads
 
 _MB = 1 << 20
+Draft = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Guess tokens to come: ngrams, or a bundle with the same tokenizer; none: not even for requests that ask for it."
+    ),
+]
+DraftTokens = Annotated[Optional[int], typer.Option(help="Tokens of one draft at most.")]  # noqa: UP045
 
 
 def serve(
@@ -59,6 +66,8 @@ def serve(
     keep_prefixes: Annotated[
         bool, typer.Option("--keep-prefixes", help="Keep what requests leave, for prompts that begin alike.")
     ] = False,
+    draft: Draft = None,
+    draft_tokens: DraftTokens = None,
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Bearer tokens, one a line, beside those of FOVEAL_TOKENS; requests need one of them."),
@@ -94,7 +103,7 @@ def serve(
     from ..runtime.batches.phases import Policy, check_policy
     from ..serve.app import create_app
     from ..serve.bearers import VARIABLE, read_tokens
-    from ..serve.loading import ServiceOptions, named, opened
+    from ..serve.loading import NO_DRAFTS, ServiceOptions, named, opened
     from ..serve.logs import LEVELS, log_to
     from ..serve.process import Listening, bind
     from ..serve.process import serve as listen
@@ -112,6 +121,7 @@ def serve(
             **dict.fromkeys(OF_SERVE, (on_ray, "--ray")),
             "store_disk": (store is not None, "--store"),
             "keep_prefixes": (bool(store_memory) or store is not None, "a store: --store-memory, or --store"),
+            "draft_tokens": (draft not in (None, NO_DRAFTS), "--draft, ngrams or a bundle"),
             "chat_end": (_chats(models, chat_template), "a chat template: --chat-template, or that of a bundle"),
             "private_metrics": (bool(tokens), f"tokens: --token-file, or {VARIABLE}"),
         },
@@ -124,6 +134,7 @@ def serve(
         max_output=max_output,
         max_body=max_body,
         timeout=timeout,
+        drafts=draft != NO_DRAFTS,
     )
     options = ServiceOptions(
         slots=slots,
@@ -137,6 +148,8 @@ def serve(
         store_directory=store,
         store_disk=None if store_disk is None else store_disk * _MB,
         keeps_prefixes=keep_prefixes,
+        draft=None if draft == NO_DRAFTS else checked_draft(draft),
+        draft_tokens=draft_tokens,
         chat_template=chat_template,
         chat_ends=chat_end or (),
     )

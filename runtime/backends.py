@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from ..bundle import Bundle, StageEntry, data_name
+from ..bundle import Bundle, StageEntry, chunks_name, data_name
 from ..errors import ConfigError
 from ..parallel import together
 from ..sidecar import TensorRTLibrary
@@ -15,6 +15,7 @@ from .decoder_factory import Engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime
 from .engines.onnxruntime_providers import PROVIDERS
+from .native_engines import with_programs
 from .preflight.whole import require_whole
 
 
@@ -25,6 +26,7 @@ def open_engines(
     provider: str | None = None,
     graphs: bool = True,
     overlap: bool | None = None,
+    native: bool | None = None,
 ) -> Engines:
     """Load a bundle's engines for a target. Their files are hashed first, or beside, if that was not done.
 
@@ -36,10 +38,12 @@ def open_engines(
         graphs: whether TensorRT's decode steps are recorded as CUDA graphs.
         overlap: whether stages that TensorRT's decode steps do not wait for run beside the others, on a second stream; None:
             they do. Of `cpu` engines the session decides that.
+        native: as `with_programs`; of `cpu` engines only.
 
     Raises:
         BundleError: a file of them is missing, truncated or altered.
-        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines.
+        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines; `native`
+            of other engines than `cpu`'s, or of stages that have no program.
         BackendUnavailable: a library, driver or GPU that they need is not there.
         EngineMismatchError: they were made for something else.
     """
@@ -47,9 +51,11 @@ def open_engines(
         raise ConfigError(
             f'provider "{provider}" for target {target}: only target cuda has a choice, of {", ".join(PROVIDERS)}; leave it out'
         )
+    if native is not None and target != "cpu":
+        raise ConfigError(f"native={native} for target {target}: only cpu engines have native steps; leave it out")
     if target == "cpu":
         require_whole(bundle, target)  # whatever else they need shows when they are loaded
-        return cpu_engines(bundle, threads)
+        return with_programs(bundle, cpu_engines(bundle, threads), threads, native)
     bundle.check(*(name for name in bundle.manifest.files if name.startswith(f"engines/{target}/")))
     from . import device_backends  # what a program of CPU engines does without
 
@@ -62,7 +68,9 @@ def open_engines(
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
-    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
+    """The graphs of the target `cpu`, on ONNX Runtime; raises as `open_engines`.
+
+    `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
 
     Stages are opened together, and their weights are hashed meanwhile (graphs before they are parsed): no engine is given out
     before its weights are known to be whole. Of several things that are wrong, weights come first, then the first stage in
@@ -70,7 +78,8 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
     """
     manifest = bundle.manifest
     names = [manifest.engines["cpu"][entry.spec.name] for entry in manifest.stages]
-    weights = [name for name in map(data_name, names) if name in manifest.files]
+    later = [name for name in map(chunks_name, names) if name in manifest.files]  # opened at the first long call
+    weights = [name for name in (*map(data_name, (*names, *later)), *later) if name in manifest.files]
     bundle.check(*names)
     import_onnxruntime()  # once, before as many threads need it
 

@@ -20,6 +20,9 @@ from .served import Served
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
+NO_DRAFTS = "none"
+"""As a server's draft: no request has any, whatever it asks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
@@ -31,6 +34,7 @@ class ServiceOptions:
         store_memory: bytes for sessions in memory; 0: none are kept.
         store_directory: where sessions go that exceed it, and `store_disk` bytes of them.
         keeps_prefixes: whether what prompts have in common is kept.
+        draft, draft_tokens: as of `Service`.
         chat_template: in the place of the bundle's own.
         chat_ends: tokens that end a message, in the place of the one that the bundle names.
     """
@@ -46,6 +50,8 @@ class ServiceOptions:
     store_directory: Path | None = None
     store_disk: int | None = None
     keeps_prefixes: bool = False
+    draft: str | None = None
+    draft_tokens: int | None = None
     chat_template: Path | None = None
     chat_ends: Sequence[str] = ()
 
@@ -100,6 +106,8 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
                 store=store,
                 keeps_prefixes=options.keeps_prefixes,
                 observer=measurements,
+                draft=options.draft,
+                draft_tokens=options.draft_tokens,
             )
         )
         yield Served(name, model, service, measurements, template)
