@@ -46,6 +46,20 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     peak_memory_bytes: int
 
 
+class ChunkEngine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The second engine of a stage on the CPU, which runs what has many rows, over the caches of the first.
+
+    Attributes:
+        least_rows: it runs so many firings and more.
+        engine_sha256: of its file, of the engine's name in the folder `chunks` beside it.
+        engine_data_sha256: of the weights beside that.
+    """
+
+    least_rows: int
+    engine_sha256: str
+    engine_data_sha256: str = ""
+
+
 class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What lies beside an engine.
 
@@ -62,7 +76,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         dialect: the ONNX vocabulary it was compiled from.
         limits: of a resident engine whose shapes are bounded; None: it takes any.
         own_positions: each sequence of a batch may stand at a position of its own; engines of earlier versions want all at one.
+        chunks: the engine for many rows, if there is one of its own.
         build: of an engine that TensorRT built.
+        native: of a `cpu` engine, why its stage has no program of native steps beside it; empty: it has one, or nobody tried.
     """
 
     target: str
@@ -82,7 +98,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dialect: str = "modern"
     limits: Limits | None = None
     own_positions: bool = False
+    chunks: ChunkEngine | None = None
     build: BuildRecord | None = None
+    native: str = ""
 
 
 def read_sidecar(engine: Path) -> EngineSidecar:

@@ -18,7 +18,7 @@ from .threads import pool_threads
 
 if TYPE_CHECKING:
     from ..runtime.model import Model
-    from ..runtime.score import Score
+    from ..runtime.scores import Score
 
 
 def score(

@@ -14,7 +14,6 @@ What a file says is checked before anything of it is used: `problem_of_program`
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -301,6 +300,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     steps: tuple[Step, ...]
 
 
-def program_files(engine: Path) -> tuple[Path, Path]:
-    """Where the program of an engine graph is, and its weights."""
-    return engine.with_suffix(".native.json"), engine.with_suffix(".native")
+def program_names(engine: str) -> tuple[str, str]:
+    """Where the program of an engine graph is, and its weights, by the graph's path."""
+    stem = engine.removesuffix(".onnx")
+    return f"{stem}.native.json", f"{stem}.native"

@@ -13,12 +13,32 @@ SOURCES = Path("src")
 LIBRARY = "foveal_native.libfoveal_native"
 # Nothing is built for the machine that builds: the library picks its kernels where it runs. Fused multiplications are written
 # out, so that a row is rounded alike in every kernel.
-FLAGS = "-std=c++17 -O3 -g0 -fvisibility=hidden -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wno-psabi".split()
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+]
 X86 = {
     # GCC 12 warns of its own header (its bug 105593).
-    "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -Wno-maybe-uninitialized".split(),
-    "kernels_avxvnni": "-mavx2 -mfma -mavxvnni".split(),
-    "kernels_avx2": "-mavx2 -mfma".split(),
+    "kernels_avx512": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mavx2",
+        "-mfma",
+        "-Wno-maybe-uninitialized",
+    ],
+    "kernels_avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
+    "kernels_avx2": ["-mavx2", "-mfma"],
 }
 ARM = {"kernels_neon": ["-march=armv8.2-a+dotprod"]}
 OF_MACHINE = {"x86_64": X86, "AMD64": X86, "aarch64": ARM, "arm64": ARM}.get(platform.machine(), {})

@@ -24,7 +24,10 @@ from .sampling import SamplingParams
 from .schedules import Schedule
 from .state_copies import COPIES_BYTES, StateCopies, interval_of
 
-MOST_TOKENS = 512
+MOST_TOKENS = 1024
+"""Of one call. What an engine needs besides its caches grows with the rows of a call, and some versions of ONNX Runtime keep a score
+for each of these and each row before; longer calls are no faster (docs/performance.md)."""
+MOST_TOKENS_DECIDED = 512
 """Of one call where the data decides: rows that firings read are brought together for all firings of a call."""
 MOST_SPAN_ROWS = 4096
 """That the spans of one call may have, each taken to be as long as the longest."""
@@ -124,12 +127,12 @@ class HostDecoder:
 
     def run(self, position: int, tokens: int, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """As `Decoder.run`."""
-        page = self._page
-        if page is not None:
-            return run_in_calls(self._run_all, position, tokens, wanted, lambda start: page - start % page)
-        if tokens > MOST_TOKENS and self.clocks.logs:
-            return run_in_calls(self._run_all, position, tokens, wanted, lambda start: MOST_TOKENS)
-        return self._run_all(position, tokens, wanted)
+        return run_in_calls(self._run_all, position, tokens, wanted, self._room, self._room_for)
+
+    def _room(self, position: int) -> int:
+        """How many tokens a call takes that begins there."""
+        most = MOST_TOKENS_DECIDED if self.clocks.logs else MOST_TOKENS
+        return most if self._page is None else min(most, self._page - position % self._page)
 
     def _room_for(self, rows: int) -> npt.NDArray[np.float32]:
         """Of logits `[B, rows, V]`."""

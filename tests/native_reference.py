@@ -1,7 +1,7 @@
 """The native library in numpy: what each step of `native/src/api.h` computes, written plainly, for a row at a time.
 
-It takes the structs that the library takes, so that engines run on it as they are: where there is no library, and to say what the
-library should give.
+It takes the structs that the library takes, so that engines run on it as they are: where there is no library, and to say what
+the library should give.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class _Stage:
         self.buffers[buffer] = rows.astype(np.float32).reshape(len(rows), self.widths[buffer])
 
     def embed(self, step: _Step) -> None:
-        dtype, tokens, width, position_rows, count = step.n[:5]
+        dtype, tokens, width, position_rows = step.n[:4]
         ids = self.x(step)
         if ((ids < 0) | (ids >= tokens)).any():
             raise IndexError(f"an id of {ids.max()}, expected below {tokens}")
@@ -161,10 +161,13 @@ class _Stage:
         self.put(step, y if step.inputs[1] < 0 else y + self.x(step, 1))
 
     def attend(self, step: _Step) -> None:
-        key, value, heads, kv_heads, width, cache_width, dtype, window, rotated, neighbours = step.n[:10]
+        key, value, heads, kv_heads, width, cache_width, dtype = step.n[:7]
+        rotated, neighbours = step.n[8:10]
         qkv = self.x(step).reshape(-1, heads + 2 * kv_heads, width).copy()
         if rotated:
-            qkv[:, : heads + kv_heads] = _turned(qkv[:, : heads + kv_heads], self.x(step, 1)[:, None], rotated, bool(neighbours))
+            qkv[:, : heads + kv_heads] = _turned(
+                qkv[:, : heads + kv_heads], self.x(step, 1)[:, None], rotated, bool(neighbours)
+            )
         caches = [self.cache(index, kv_heads, cache_width, dtype) for index in (key, value)]
         new = (qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :])
         scales = [1.0, 1.0] if dtype == 0 else step.f[1:3]

@@ -147,9 +147,7 @@ class Opened:
                 array = np.ascontiguousarray(array, np.int64)
                 place.row_bytes, place.part_bytes = array.strides
             else:
-                array = np.ascontiguousarray(
-                    array.astype(np.float32).reshape(rows, rig.parts, -1).transpose(1, 0, 2)
-                )
+                array = np.ascontiguousarray(array.astype(np.float32).reshape(rows, rig.parts, -1).transpose(1, 0, 2))
                 place.part_bytes, place.row_bytes = array.strides[:2]
             kept.append(array)
             place.data = array.ctypes.data

@@ -1,7 +1,8 @@
 """Lower quantised matrix products to ONNX Runtime's CPU kernels, and look whether they arrived.
 
-    w8, w4   com.microsoft::MatMulNBits, bias included; the kernel quantises activations to 8 bits by block as it goes
-    int8     QuantizeLinear -> com.microsoft::MatMulIntegerToFloat, unsigned on both sides
+    w8, w4   com.microsoft::MatMulNBits, bias included; the kernel quantises activations to 8 bits by block as it goes.
+             In an engine of chunks: each row of activations is rounded to 8 bits by its own scale, then as int8
+    int8     QuantizeLinear -> com.microsoft::MatMulIntegerToFloat, unsigned activations by signed weights
     fp16     fp32 arithmetic on values rounded to fp16: slower than fp32, but loses what fp16 loses. ONNX Runtime has no fp16
              products for x86, and by itself would leave out the rounding
 
@@ -12,7 +13,7 @@ step. So each is lowered here by name, and the graph that ONNX Runtime really ru
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,13 +27,23 @@ from ...runtime.engines.onnxruntime_library import import_onnxruntime, session_o
 from ..graphs.nodes import constant, insert_before, replace_value
 
 KERNELS = {"w8": ("MatMulNBits",), "w4": ("MatMulNBits",), "int8": ("MatMulIntegerToFloat",), "fp16": ("MatMul", "FusedMatMul")}
+CHUNK_KERNELS = {**KERNELS, "w8": ("MatMulIntegerToFloat",), "w4": ("MatMulIntegerToFloat",)}
+"""Of an engine that never has less than many rows."""
+LEAST_ROWS = 32
+"""From so many rows on, w8 and w4 multiply faster by those."""
 _ROUNDED = ("MatMul", "Add", "Gelu")
 _BLOCKS = (256, 128, 64, 32, 16)  # rows of MatMulNBits' blocks, the preferred first
+_MIDDLE = np.uint8(128)  # the zero of unsigned activations
+_STEPS = 127  # of 8 bits with a sign, on either side of zero
+_TINY = np.float32(1e-30)  # the largest magnitude of a row of zeros, which has no scale of its own
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level; the others dequantise, and are slower than fp32
 
 
-def lower_products(model: ir.Model) -> None:
-    """Swap every product of a dequantised weight for the kernel that takes the integers; widen fp16."""
+def lower_products(model: ir.Model, of_chunks: bool = False) -> None:
+    """Swap every product of a dequantised weight for the kernel that takes the integers; widen fp16.
+
+    `of_chunks`: for an engine that never has less than many rows.
+    """
     lower_fp16(model)
     for node in [node for node in model.graph if node.op_type == "MatMul"]:
         weight = _producer(node.inputs[1], "DequantizeLinear")
@@ -42,6 +53,8 @@ def lower_products(model: ir.Model) -> None:
         quantize = _quantize_of(node)
         if quantize is not None:
             _lower_int8(model, node, weight, quantize)
+        elif of_chunks:
+            _lower_by_row(model, node, *_by_column(weight))
         elif weight.attributes.get_int("block_size", 0):
             _lower_w4(model, node, weight)
         else:
@@ -96,14 +109,45 @@ def _lower_integers(model: ir.Model, matmul: ir.Node, values: np.ndarray, scales
 
 
 def _lower_int8(model: ir.Model, matmul: ir.Node, weight: ir.Node, quantize: ir.Node) -> None:
-    """Unsigned on both sides: the signed kernel is 20 times slower, the mixed one saturates on CPUs without VNNI."""
-    values, scales = _array(weight.inputs[0]), weight.inputs[1]
-    middle = np.uint8(128)
-    zero = constant(matmul, f"{matmul.name}/zero", middle)
-    zeros = constant(matmul, f"{matmul.name}/zeros", np.full(values.shape[1], middle))
-    integers = constant(matmul, f"{matmul.name}/unsigned", (values.astype(np.int16) + 128).astype(np.uint8))
+    """Unsigned activations by signed weights: what VNNI multiplies, and the quickest pair of signs with it.
+
+    Without VNNI that saturates; the runtime then has ONNX Runtime make the weights unsigned (`onnxruntime_library.py`).
+    """
+    zero = constant(matmul, f"{matmul.name}/zero", _MIDDLE)
+    integers = constant(matmul, f"{matmul.name}/signed", _array(weight.inputs[0]).astype(np.int8))
     (x,) = insert_before(matmul, "QuantizeLinear", [quantize.inputs[0], quantize.inputs[1], zero], f"{matmul.name}/quantize")
-    _swap(model, matmul, "MatMulIntegerToFloat", [x, integers, quantize.inputs[1], scales, zero, zeros], {})
+    _swap(model, matmul, "MatMulIntegerToFloat", [x, integers, quantize.inputs[1], weight.inputs[1], zero, None], {})
+
+
+def _by_column(weight: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Integers `[K, N]` of 8 bits and scales `[N]`; w4's are rounded anew, by a sixteenth of their own step at most."""
+    values, scales = _array(weight.inputs[0]).astype(np.int8), _array(weight.inputs[1])
+    block = weight.attributes.get_int("block_size", 0)
+    if not block:
+        return values, scales
+    wide = values * np.repeat(scales, block, axis=0)[: len(values)]
+    by_column = np.abs(wide).max(0) / _STEPS
+    by_column[by_column == 0] = 1
+    return np.rint(wide / by_column).astype(np.int8), by_column.astype(np.float32)
+
+
+def _lower_by_row(model: ir.Model, matmul: ir.Node, integers: np.ndarray, scales: np.ndarray) -> None:
+    """Round each row of activations to 8 bits by its largest magnitude, and multiply as int8 does: no row knows of another."""
+    name, x = matmul.name, matmul.inputs[0]
+    last, tiny = constant(matmul, f"{name}/last", np.array([-1])), constant(matmul, f"{name}/tiny", _TINY)
+    step, one = constant(matmul, f"{name}/step", np.float32(1 / _STEPS)), constant(matmul, f"{name}/one", np.float32(1))
+    zero, weights = constant(matmul, f"{name}/zero", _MIDDLE), constant(matmul, f"{name}/signed", integers)
+    (magnitudes,) = insert_before(matmul, "Abs", [x], f"{name}/magnitudes")
+    (largest,) = insert_before(matmul, "ReduceMax", [magnitudes, last], f"{name}/largest", {"keepdims": 1})
+    (known,) = insert_before(matmul, "Max", [largest, tiny], f"{name}/known")
+    (scale,) = insert_before(matmul, "Mul", [known, step], f"{name}/scale")
+    (steps,) = insert_before(matmul, "Div", [x, scale], f"{name}/steps")
+    (rounded,) = insert_before(matmul, "QuantizeLinear", [steps, one, zero], f"{name}/quantize")
+    given = [rounded, weights, one, constant(matmul, f"{name}/scales", scales), zero]
+    (product,) = insert_before(matmul, "MatMulIntegerToFloat", given, name, domain="com.microsoft")
+    (y,) = insert_before(matmul, "Mul", [product, scale], f"{name}/scaled")
+    replace_value(matmul.outputs[0], y)
+    model.graph.remove(matmul, safe=True)
 
 
 def _swap(model: ir.Model, matmul: ir.Node, op: str, inputs: Sequence[ir.Value | None], attributes: dict[str, int]) -> None:
@@ -120,8 +164,10 @@ def _swap(model: ir.Model, matmul: ir.Node, op: str, inputs: Sequence[ir.Value |
     model.graph.remove(matmul, safe=True)
 
 
-def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[ProductPrecision, ...]:
-    """Name the kernel that every product got in the graph ONNX Runtime makes of the engine.
+def read_back(
+    engine: Path, products: Sequence[ProductPrecision], expected: Mapping[str, Sequence[str]] = KERNELS
+) -> tuple[ProductPrecision, ...]:
+    """Name the kernel that every product got in the graph ONNX Runtime makes of the engine; `expected` are those allowed.
 
     Raises:
         BuildError: a product that is not fp32 got another kernel than it was lowered to, or a weight is widened in every step.
@@ -140,7 +186,7 @@ def read_back(engine: Path, products: Sequence[ProductPrecision]) -> tuple[Produ
             _refuse_widening(node, engine)
         kernels = {node.name: node.op_type for node in graph}
     named = [msgspec.structs.replace(product, kernel=kernels.get(f"{product.product}/MatMul", "")) for product in products]
-    wrong = [p for p in named if p.kernel not in KERNELS.get(p.obtained, (p.kernel,))]
+    wrong = [p for p in named if p.kernel not in expected.get(p.obtained, (p.kernel,))]
     if wrong:
         listed = ", ".join(f"{p.product} (asked {p.asked}, kernel {p.kernel or 'none'})" for p in wrong)
         raise BuildError(f"onnxruntime {ort.__version__} does not run these products as asked: {listed}; report it")

@@ -6,7 +6,9 @@ import ctypes
 import importlib
 import threading
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from ...errors import BackendUnavailable, install
 
@@ -99,6 +101,7 @@ class NativeLibrary:
                 f"foveal-native at {path} has version {found} of its interface, expected {ABI}; {install('native')}"
             )
         library.fv_isa.restype = c_char_p
+        self.version = _version()
         self.isa = library.fv_isa().decode("ascii", "replace")
         """Which instructions of this CPU it uses."""
         self.pool_open = library.fv_pool_open
@@ -147,6 +150,25 @@ def _installed() -> Path:
         return Path(importlib.import_module("foveal_native").path())
     except ImportError as error:
         raise BackendUnavailable(f"foveal-native is not installed; {install('native')}") from error
+
+
+_pools: WeakValueDictionary[tuple[int, int], Pool] = WeakValueDictionary()
+
+
+def pool_of(library: NativeLibrary, threads: int) -> Pool:
+    """The pool of so many threads, which all stages of this process share that ask for as many."""
+    with _lock:
+        pool = _pools.get((id(library), threads))
+        if pool is None:
+            pool = _pools[id(library), threads] = Pool(library, threads)
+        return pool
+
+
+def _version() -> str:
+    try:
+        return version("foveal-native")
+    except PackageNotFoundError:
+        return "of no distribution"
 
 
 class Pool:

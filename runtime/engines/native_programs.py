@@ -10,7 +10,7 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...contract import StageSpec
-from ...contract.program import Program, program_files
+from ...contract.program import Program
 from ...contract.program_checks import problem_of_program
 from ...errors import BundleError, EngineMismatchError
 from ...json_files import decode
@@ -25,18 +25,17 @@ def read_program(bundle: Bundle, stage: StageSpec, sidecar: EngineSidecar) -> tu
         BundleError: what is there is no program, or one that leaves its buffers, its weights or its caches.
         EngineMismatchError: it was made from another engine.
     """
-    path, weights = program_files(bundle.engine("cpu", stage.name))
-    files = bundle.manifest.files
-    name, weights_name = (file.relative_to(bundle.path).as_posix() for file in (path, weights))
-    if name not in files:
+    names = bundle.program(stage.name)
+    if names is None:
         return None
+    path, weights = (bundle.file(name) for name in names)
     try:
         program = decode(path.read_bytes(), Program)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path} is not a program: {error}; build the engines again") from error
     if problem := problem_of_program(program, stage, sidecar.cache_widths, sidecar.cache_dtype):
         raise BundleError(f"{path} can't be followed: {problem}; build the engines again")
-    entry = files.get(weights_name)
+    entry = bundle.manifest.files.get(names[1])
     if entry is None or (entry.bytes, entry.sha256) != (program.data_bytes, program.data_sha256):
         raise BundleError(f"{weights} holds other weights than {path} was written for; build the engines again")
     if program.graph_sha256 != sidecar.engine_sha256:

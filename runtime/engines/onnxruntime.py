@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
+import msgspec
 import numpy as np
 
+from ...bundle import chunks_name
 from ...contract import StageSpec, read_tensors
 from ...errors import EngineMismatchError, reason_of
 from ...sidecar import EngineSidecar
@@ -32,8 +35,9 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 class OnnxRuntimeEngine:
     """One stage graph in an `InferenceSession`; unless `optimised`, it runs node by node as it is written.
 
-    With `trace` ONNX Runtime times every operator, and writes them to a file of a name that begins so when the session's
-    `end_profiling` is called.
+    A stage may have a second graph, for many rows: it is loaded when there are many for the first time. With `trace` ONNX
+    Runtime times every operator, and writes them to a file of a name that begins so when the session's `end_profiling` is
+    called.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed.
@@ -71,6 +75,26 @@ class OnnxRuntimeEngine:
         self.input_names = set(shapes)
         self.takes_each = shapes.get("rows", ["B"])[0] != 1
         """As `SlotsEngine.takes_each`; false of engines built before there were batches of phases."""
+        self._chunks: OnnxRuntimeEngine | None = None
+        self._loading, self._settings = Lock(), (threads, optimised, trace)
+
+    def for_rows(self, firings: int) -> OnnxRuntimeEngine:
+        """The engine that runs so many firings at once: itself, or the one for many.
+
+        Raises:
+            EngineMismatchError: as of an engine.
+        """
+        chunks = self.sidecar.chunks
+        if chunks is None or firings < chunks.least_rows:
+            return self
+        with self._loading:
+            if self._chunks is None:
+                threads, optimised, trace = self._settings
+                sidecar = msgspec.structs.replace(self.sidecar, chunks=None)
+                trace = trace and trace.with_name(f"{trace.name}.chunks")
+                path = Path(chunks_name(str(self.path)))
+                self._chunks = OnnxRuntimeEngine(self.spec, path, sidecar, threads, optimised, trace)
+        return self._chunks
 
     def bind(self, batch: int, firings: int) -> OnnxRuntimeStage:
         """Allocate zeroed caches and bind them."""
@@ -106,6 +130,7 @@ class OnnxRuntimeStage:
         self._in_place = batch == 1 or not engine.sidecar.batch_one_chunks or not caches
         self._counts_rows = "rows" in engine.input_names
         self._one_by_one: list[OnnxRuntimeStage] | None = None
+        self._chunks: OnnxRuntimeStage | None = None
         self._borrowed: Sequence[Array] = ()
         try:
             self._bind_fixed()
@@ -123,6 +148,8 @@ class OnnxRuntimeStage:
     def borrow(self, caches: Sequence[Array]) -> None:
         """As `BoundStage.borrow`."""
         self._borrowed = caches  # keeps them alive
+        if self._chunks is not None:
+            self._chunks.borrow(caches)
         try:
             for given, cache in zip(self._spec.borrows, caches, strict=True):
                 self._bind_input(given.name, self._device, cache.dtype, cache.shape, cache.ctypes.data)
@@ -134,7 +161,17 @@ class OnnxRuntimeStage:
         if firings > 1 and not self._in_place:
             self._run_one_by_one(first, firings, inputs, output, logit_rows)
         else:
-            self._run(first, firings, inputs, output, logit_rows)
+            self._for_rows(firings)._run(first, firings, inputs, output, logit_rows)
+
+    def _for_rows(self, firings: int) -> OnnxRuntimeStage:
+        """Itself, or the stage of the engine for many rows, over the same caches."""
+        engine = self._engine.for_rows(firings)
+        if engine is self._engine:
+            return self
+        if self._chunks is None:
+            self._chunks = OnnxRuntimeStage(engine, self.caches, self._counters.batch, self._counters.capacity)
+            self._chunks.borrow(self._borrowed)
+        return self._chunks
 
     def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `SlotsStage.run_each`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ...bundle import Manifest, data_name, sidecar_name
+from ...bundle import Manifest, chunks_name, data_name, sidecar_name
 from ...errors import BundleError
 from ...files import sha256_of
 from ...sidecar import EngineSidecar, read_sidecar
@@ -57,6 +57,7 @@ def _graph_of(manifest: Manifest, stage: str) -> str | None:
 def _files(manifest: Manifest, engine: str | None, graph: str | None = None) -> list[str]:
     """Those that belong to an engine and to the graph it was made from, as far as they are there."""
     names = [] if engine is None else [engine, sidecar_name(engine), data_name(engine)]
+    names += [] if engine is None else [chunks_name(engine), data_name(chunks_name(engine))]
     names += [] if graph is None else [graph, data_name(graph)]
     return [name for name in names if name in manifest.files]
 
@@ -94,12 +95,22 @@ def _contradiction(directory: Path, manifest: Manifest, target: str, stage: str,
     if not sidecar.engine_sha256:
         text = f"{name} does not say which engine it was written for, as those of an earlier foveal"
         return Finding("rebuild", "sidecar", f"{text}; run {build_command(directory, target)}")
-    for file, known in ((engine, sidecar.engine_sha256), (data_name(engine), sidecar.engine_data_sha256)):
+    for file, known in _hashes(engine, sidecar):
         if _sha256(manifest, file) != known:
-            what = "the engine" if file == engine else "the weights"
+            what = "the weights" if file.endswith(".data") else "the engine"
             text = f"{file} is not {what} that {name} was written for: its SHA-256 is another"
             return Finding("refuse", "swapped", f"{text}; {mend}")
     return None
+
+
+def _hashes(engine: str, sidecar: EngineSidecar) -> Iterator[tuple[str, str]]:
+    """Of the files of an engine, as its sidecar knows them."""
+    yield engine, sidecar.engine_sha256
+    yield data_name(engine), sidecar.engine_data_sha256
+    if sidecar.chunks is not None:
+        chunks = chunks_name(engine)
+        yield chunks, sidecar.chunks.engine_sha256
+        yield data_name(chunks), sidecar.chunks.engine_data_sha256
 
 
 def _other_graph(directory: Path, manifest: Manifest, target: str, stage: str, sidecar: EngineSidecar) -> Finding | None:

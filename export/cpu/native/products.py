@@ -54,13 +54,22 @@ def _matmul_integer(lowering: Lowering, node: ir.Node) -> Tensor:
     x, values, x_scale, scales = lowering.value(node, 0), *(lowering.constant(node, index) for index in (1, 2, 3))
     if not isinstance(x, Rounded) or float(x_scale.reshape(-1)[0]) != x.scale:
         raise Unsupported("integers that are not rounded rows")
-    for index, middle in ((4, 128), (5, 128)):
-        if not (lowering.constant(node, index) == middle).all():
-            raise Unsupported("integers around another number than 128")
-    signed = (values.astype(np.int16) - 128).astype(np.int8)
+    if not (lowering.constant(node, 4) == 128).all():
+        raise Unsupported("rows rounded around another number than 128")
+    signed = _signed(lowering, node, values)
     scales = np.broadcast_to(scales.reshape(1, -1), (1, values.shape[1]))
     weight = lowering.data.integers("int8", signed, scales)
     return lowering.product(x.x, weight, x.scale, _bias(lowering, node, 6))
+
+
+def _signed(lowering: Lowering, node: ir.Node, values: Array) -> Array:
+    """Weights around 0."""
+    has_zeros = len(node.inputs) > 5 and node.inputs[5] is not None
+    if values.dtype == np.int8 and not has_zeros:
+        return values
+    if values.dtype != np.uint8 or not has_zeros or not (lowering.constant(node, 5) == 128).all():
+        raise Unsupported(f"weights of {values.dtype}, neither around 0 nor around 128")
+    return (values.astype(np.int16) - 128).astype(np.int8)
 
 
 def _bias(lowering: Lowering, node: ir.Node, index: int) -> Array | None:

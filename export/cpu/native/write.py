@@ -10,7 +10,7 @@ import msgspec
 
 from ....calibration.graph_files import load_graph
 from ....contract import StageSpec
-from ....contract.program import PROGRAM_VERSION, Program, ProgramCache, program_files
+from ....contract.program import PROGRAM_VERSION, Program, ProgramCache, program_names
 from ....contract.program_checks import problem_of_program
 from ....errors import BuildError
 from ....files import sha256_of, write_atomically
@@ -40,7 +40,7 @@ def write_program(engine: Path, stage: StageSpec, widths: Sequence[int], cache_d
         return str(error)
     if problem := problem_of_program(program, stage, widths, cache_dtype):
         raise BuildError(f'the program of stage "{stage.name}" is wrong: {problem}; report it')
-    file, weights = program_files(engine)
+    file, weights = map(Path, program_names(str(engine)))
     write_atomically(weights, b"".join(data.parts))
     write_atomically(file, msgspec.json.encode(program) + b"\n")
     return ""
