@@ -1,7 +1,8 @@
 """What the native library's kernels reach: products by format and rows, attention by length, each against memory's speed.
 
-Products are of as many matrices as together are far larger than any cache, one behind the other, as in a decode step; beside them
-the same products by ONNX Runtime's operators, if asked. Figures are GB/s of weights, or of keys and values, and times one row.
+Products are of as many matrices as together are far larger than any cache, one behind the other, as in a decode step; beside
+them the same products by ONNX Runtime's operators, if asked. Figures are GB/s of weights, or of keys and values, and times one
+row.
 
 python -m foveal.bench.native_kernels [--library FILE] [--threads N] [--onnxruntime]
 """
@@ -9,7 +10,7 @@ python -m foveal.bench.native_kernels [--library FILE] [--threads N] [--onnxrunt
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ctypes import byref, c_int32, c_void_p
 from itertools import cycle
 from pathlib import Path
@@ -182,68 +183,79 @@ def _structs(caches: list[np.ndarray]) -> Any:
 
 
 def onnxruntime_products(name: str, threads: int) -> list[Found]:
-    """The same by the operators that a CPU engine has: MatMul, MatMulIntegerToFloat behind QuantizeLinear, MatMulNBits."""
-    import onnx
+    """The same by the operators that a CPU engine has: MatMul, MatMulIntegerToFloat behind QuantizeLinear, MatMulNBits.
+
+    All are in one graph, so that its threads need not be woken for each.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
-    (k, n), rng = SHAPE, np.random.default_rng(0)
-    block = _FORMATS[name][1]
+    weights = _onnxruntime_weights(name)
+    size = weights["w"].nbytes + (weights["s"].nbytes if "s" in weights else 0)
+    count = _BYTES // size
+    k, n = SHAPE
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", k])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", n])
-    if name == "fp32":
-        weights = {"w": rng.standard_normal((k, n)).astype(np.float32)}
-        nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    elif name == "int8":
-        weights = {"w": rng.integers(-128, 128, (k, n)).astype(np.int8), "s": np.full(n, 0.01, np.float32)}
-        weights |= {"xs": np.float32(0.03), "xz": np.uint8(128), "wz": np.zeros(n, np.int8)}
-        nodes = [
-            helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
-            helper.make_node("MatMulIntegerToFloat", ["q", "w", "xs", "s", "xz", "wz"], ["y"], domain="com.microsoft"),
-        ]
-    else:
-        bits = int(name[1:])
-        weights = {
-            "w": rng.integers(0, 256, (n, k // block, block * bits // 8)).astype(np.uint8),
-            "s": np.full((n, k // block), 0.01, np.float32),
-        }
-        sizes = {"K": k, "N": n, "bits": bits, "block_size": block, "accuracy_level": 4}
-        nodes = [helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **sizes)]
-    initializers = [numpy_helper.from_array(np.asarray(value), key) for key, value in weights.items()]
+    results = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", n]) for i in range(count)]
+    nodes, initializers = [], []
+    for i in range(count):
+        initializers += [numpy_helper.from_array(np.asarray(value), f"{key}{i}") for key, value in weights.items()]
+        nodes += _onnxruntime_nodes(name, str(i))
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], initializers), opset_imports=opsets, ir_version=10)
-    ort, serialised = import_onnxruntime(), model.SerializeToString()
-    size = weights["w"].nbytes + weights.get("s", np.zeros(0)).nbytes
-    sessions = [
-        ort.InferenceSession(serialised, session_options(threads), providers=["CPUExecutionProvider"])
-        for _ in range(_BYTES // size)
-    ]
-    assert onnx is not None
-    given = rng.standard_normal((max(ROWS), k)).astype(np.float32)
-    result = np.empty((max(ROWS), n), np.float32)
-
-    def bound(session: Any, rows: int) -> Callable[[], None]:
+    graph = helper.make_graph(nodes, "products", [x], results, initializers)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = session_options(threads)
+    session = import_onnxruntime().InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given, taken = (
+        np.random.default_rng(0).standard_normal((max(ROWS), k)).astype(np.float32),
+        np.empty((max(ROWS), n), np.float32),
+    )
+    found = []
+    for rows in ROWS:
         binding = session.io_binding()
         binding.bind_input("x", "cpu", 0, np.float32, (rows, k), given.ctypes.data)
-        binding.bind_output("y", "cpu", 0, np.float32, (rows, n), result.ctypes.data)
-        return lambda: session.run_with_iobinding(binding)
+        for i in range(count):
+            binding.bind_output(f"y{i}", "cpu", 0, np.float32, (rows, n), taken.ctypes.data)
+        us = _us([lambda binding=binding: session.run_with_iobinding(binding)], 1)  # type: ignore[misc]
+        found.append(Found(us / count, size))
+    return found
 
-    return [Found(_us([bound(session, rows) for session in sessions]), size) for rows in ROWS]
+
+def _onnxruntime_weights(name: str) -> dict[str, Any]:
+    (k, n), rng, block = SHAPE, np.random.default_rng(0), _FORMATS[name][1]
+    if name == "fp32":
+        return {"w": rng.standard_normal((k, n)).astype(np.float32)}
+    if name == "int8":
+        scales = {"s": np.full(n, 0.01, np.float32), "xs": np.float32(0.03), "xz": np.uint8(128)}
+        return {"w": rng.integers(-128, 128, (k, n)).astype(np.int8), **scales, "wz": np.zeros(n, np.int8)}
+    size = block * int(name[1:]) // 8
+    scales = {"s": np.full((n, k // block), 0.01, np.float32)}
+    return {"w": rng.integers(0, 256, (n, k // block, size)).astype(np.uint8), **scales}
 
 
-def _us(calls: list[Callable[[], None]]) -> float:
-    """Median over rounds of the mean of all calls; one more round warms up."""
-    times = []
+def _onnxruntime_nodes(name: str, i: str) -> list[Any]:
+    from onnx import helper
+
+    own = "com.microsoft"
+    if name == "fp32":
+        return [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"])]
+    if name == "int8":
+        given = [f"q{i}", *(f"{key}{i}" for key in ("w", "xs", "s", "xz", "wz"))]
+        return [
+            helper.make_node("QuantizeLinear", ["x", f"xs{i}", f"xz{i}"], [f"q{i}"]),
+            helper.make_node("MatMulIntegerToFloat", given, [f"y{i}"], domain=own),
+        ]
+    sizes = {"K": SHAPE[0], "N": SHAPE[1], "bits": int(name[1:]), "block_size": _FORMATS[name][1], "accuracy_level": 4}
+    return [helper.make_node("MatMulNBits", ["x", f"w{i}", f"s{i}"], [f"y{i}"], domain=own, **sizes)]
+
+
+def _us(calls: list[Callable[[], None]], least: int = 64) -> float:
+    """Median over rounds of the mean of all calls, at least so many; one more round warms up."""
+    times, count = [], max(len(calls), least)
     for _ in range(_ROUNDS + 1):
         began = perf_counter_ns()
-        for call in _enough(calls):
+        for _, call in zip(range(count), cycle(calls), strict=False):
             call()
-        times.append((perf_counter_ns() - began) / max(len(calls), 64) / 1e3)
+        times.append((perf_counter_ns() - began) / count / 1e3)
     return median(times[1:])
-
-
-def _enough(calls: list[Callable[[], None]]) -> Iterator[Callable[[], None]]:
-    """Each once, or again until there are 64."""
-    return (call for _, call in zip(range(max(len(calls), 64)), cycle(calls), strict=False))
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
