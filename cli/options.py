@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..bundle import check_target
+from ..errors import ConfigError
 from ..precision import Plan
 from .console import err
 
@@ -19,6 +20,14 @@ MaxTokens = Annotated[
 Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Threads of CPU engines; measured if not given."),
+]
+Verified = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help='Which files are hashed before anything runs: "used", those that are read; "all"; or "once", as used, but large '
+        "ones only if they were written to since this machine hashed them.",
+    ),
 ]
 Native = Annotated[
     Optional[bool],  # noqa: UP045
@@ -37,6 +46,21 @@ Calibration = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),
 ]
+
+
+def checked_draft(draft: str | None) -> str | None:
+    """What `--draft` names: `ngrams`, or the absolute path of a bundle, as other processes may open it.
+
+    Raises:
+        ConfigError: there is nothing at the path.
+    """
+    if draft is None or draft == "ngrams":
+        return draft
+    if not Path(draft).exists():
+        raise ConfigError(
+            f'--draft is "{draft}", where there is no bundle; expected ngrams, or a bundle with the same tokenizer'
+        )
+    return str(Path(draft).resolve())
 
 
 def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Sequence[Path] | None = ()) -> tuple[bool, str]:

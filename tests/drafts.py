@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -90,7 +90,12 @@ def continued(
 
 def check_drafts(model: Model, prompt: Sequence[int], params: SamplingParams, capacity: int, seed: int = 0) -> None:
     """Drafts change nothing: neither what is drawn, nor where the session stands, nor what it gives from there."""
-    plain, drafted = model.session(capacity=capacity), model.session(capacity=capacity)
+    check_drafts_of(lambda: model.session(capacity=capacity), prompt, params, seed)
+
+
+def check_drafts_of(opened: Callable[[], Session], prompt: Sequence[int], params: SamplingParams, seed: int = 0) -> None:
+    """As `check_drafts`, of sessions that are opened so."""
+    plain, drafted = opened(), opened()
     expected = continued(plain, prompt, params)
     ids = list(expected)
     found = continued(drafted, prompt, params, [*prompt, *ids], seed)
@@ -100,10 +105,6 @@ def check_drafts(model: Model, prompt: Sequence[int], params: SamplingParams, ca
     outcome = found.speculation
     assert outcome is not None
     assert outcome.calls + outcome.accepted == drafted.position - len(prompt)
-    again = (
-        continued(drafted.fork(), ids[-1:], SamplingParams(temperature=0, max_new_tokens=5))
-        if drafted.position + 6 <= capacity
-        else None
-    )
-    if again is not None:
-        assert list(again) == list(continued(plain.fork(), ids[-1:], SamplingParams(temperature=0, max_new_tokens=5)))
+    if drafted.position + 6 <= drafted.capacity:
+        after = [list(continued(one, ids[-1:], SamplingParams(temperature=0, max_new_tokens=5))) for one in (plain, drafted)]
+        assert after[0] == after[1]

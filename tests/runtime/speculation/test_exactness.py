@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drafts import FreeCosts, KnowingDrafter, LenientDrafter, check_drafts, continued
+from drafts import FreeCosts, KnowingDrafter, LenientDrafter, check_drafts, check_drafts_of, continued
+from fake_cuda import FakeGpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resident_engines import ort_engines, session_of, tensorrt_engines
 from specimens import ZOO, Goldens, Zoo, random_ids
 
 from foveal import Constraint, InputError, SamplingParams, load
 from foveal.runtime.model import Model
+from foveal.runtime.session import Session
 from foveal.runtime.speculation.drafting import Drafting
 
 PROMPT = random_ids(1, 9)[0].tolist()
@@ -48,6 +51,21 @@ def test_of_every_length(zoo: Zoo, prompt: int, new: int, seed: int, temperature
     model = load(zoo["nested"].bundle, threads=1)
     ids = random_ids(1, prompt, seed=seed % 1000)[0].tolist()
     check_drafts(model, ids, SamplingParams(temperature=temperature, seed=seed, max_new_tokens=new), 64, seed)
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "tensorrt-rtx"])
+def test_on_devices(library: str, zoo: Zoo, gpu: FakeGpu) -> None:
+    """Where tokens could be drawn on the device, drafts are drawn on the host: the text is the same."""
+    specimen = zoo["nested"]
+
+    def opened() -> Session:
+        engines = (
+            ort_engines(specimen, "modern", gpu=gpu) if library == "onnxruntime" else tensorrt_engines(specimen, library, gpu)
+        )
+        return session_of(engines, specimen)
+
+    for params in (SamplingParams(temperature=0, max_new_tokens=40), SamplingParams(top_k=12, seed=3, max_new_tokens=200)):
+        check_drafts_of(opened, PROMPT, params)
 
 
 def test_log_probabilities_are_those_without(zoo: Zoo) -> None:
