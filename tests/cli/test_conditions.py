@@ -35,8 +35,8 @@ ALWAYS = {
     "inspect": "bundle tokens text ids profile json",
     "generate": "bundle prompts files target",
     "score": "bundle text file top json target verify",
-    "serve": "bundles host port slots queue capacity policy target verify store_memory token_file max_prompt max_output max_body "
-    "timeout drain chat_template log_level no_page on_ray",
+    "serve": "bundles host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
+    "max_body timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
