@@ -16,25 +16,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from ..calibration.plotting import require_picture, save
 from ..contract import period_of
 from ..errors import CapacityError, ConfigError
-from ..export import convert_model
 from ..files import write_atomically
 from ..json_files import decode
-from ..models.architecture import Architecture
-from ..models.megabyte.config import MegabyteConfig
-from ..models.megabyte.model import Megabyte
-from ..models.trax.config import TraxConfig
-from ..models.trax.model import TraxHourglass
 from ..runtime.host import HostDecoder
 from ..runtime.model import load
 from ..runtime.session import Session
@@ -42,6 +36,9 @@ from .environment import Environment, read_environment, resident_bytes
 from .random_models import RandomModels
 from .script import run_script
 from .statistics import NS_PER_MS
+
+if TYPE_CHECKING:
+    from ..models.architecture import Architecture
 
 CONTEXT, DIM, HEADS, VOCAB_SIZE = 16_384, 256, 4, 256
 POSITIONS = (64, 512, 1024, 2048, 3072, 4096, 6144, 8192, 10_240, 12_288, 14_336, 16_000)
@@ -76,7 +73,12 @@ class LongContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def models(context: int = CONTEXT) -> dict[str, Callable[[], Architecture]]:
-    """Models of six layers and their names."""
+    """Models of six layers and their names. torch is imported here, so that no process that measures holds it."""
+    from ..models.megabyte.config import MegabyteConfig
+    from ..models.megabyte.model import Megabyte
+    from ..models.trax.config import TraxConfig
+    from ..models.trax.model import TraxHourglass
+
     sizes = RandomModels(dim=DIM, heads=HEADS, ff_dim=4 * DIM, vocab_size=VOCAB_SIZE, context=context)
     trax = TraxConfig(hierarchy="1@1 4@4 1@1", vocab_size=VOCAB_SIZE, dim=DIM, heads=HEADS, ff_dim=4 * DIM, context=context)
     megabyte = MegabyteConfig(
@@ -92,6 +94,8 @@ def models(context: int = CONTEXT) -> dict[str, Callable[[], Architecture]]:
 
 
 def _seeded(kind: Callable[..., Architecture], config: object) -> Architecture:
+    import torch
+
     torch.manual_seed(0)
     return kind(config)
 
@@ -193,7 +197,8 @@ def _median(name: str, points: Sequence[Point]) -> Point:
 
 
 def draw(out: Path, rounds: Sequence[LongContext]) -> None:
-    """Write an SVG, the same bytes for the same results: milliseconds per token, and megabytes of state, against the position.
+    """Write an SVG, the same bytes for the same results: milliseconds per token, and megabytes in use
+    and of the process, against the position; what is called "..., before" is dashed.
 
     Raises:
         BackendUnavailable: matplotlib is not installed.
@@ -202,21 +207,22 @@ def draw(out: Path, rounds: Sequence[LongContext]) -> None:
     require_picture(out)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    time, memory = figure.subplots(1, 2)
-    for name, points in medians(rounds).items():
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    time, used, process = figure.subplots(1, 3)
+    for number, (name, points) in enumerate(medians(rounds).items()):
+        style: dict[str, Any] = {"marker": ".", "label": name, "color": f"C{number}"}
+        is_before = name.endswith("before")
         positions = [point.position for point in points]
-        style = "--" if "before" in name else "-"
-        (line,) = time.plot(positions, [point.ms for point in points], style, marker=".", label=name)
-        if style == "-":
-            memory.plot(
-                positions, [point.state_bytes / 1e6 for point in points], color=line.get_color(), marker=".", label=name
-            )
-    time.set(xlabel="position, tokens", ylabel="a token, ms", ylim=(0, None))
-    memory.set(xlabel="position, tokens", ylabel="rows and caches in use, MB", ylim=(0, None))
-    for axes in (time, memory):
+        time.plot(positions, [point.ms for point in points], "--" if is_before else "-", **style)
+        if not is_before:  # it keeps the same rows
+            used.plot(positions, [point.state_bytes / 1e6 for point in points], **style)
+        if all(point.resident_bytes is not None for point in points):
+            resident = [(point.resident_bytes or 0) / 1e6 for point in points]
+            process.plot(positions, resident, "--" if is_before else "-", **style)
+    for axes, label in ((time, "a token, ms"), (used, "rows and caches in use, MB"), (process, "the whole process, MB")):
+        axes.set(xlabel="position, tokens", ylabel=label, ylim=(0, None), xticks=range(0, 16_001, 4_000))
         axes.grid(alpha=0.3)
-        axes.legend()
+    figure.legend(*time.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
     save(figure, out)
 
 
@@ -262,6 +268,8 @@ def main() -> None:
     drawing.add_argument("results", type=Path, nargs="+")
     given = parser.parse_args()
     if given.command == "build":
+        from ..export import convert_model
+
         for name, model in models().items():
             convert_model(model(), given.directory / name)
     elif given.command == "measure":

@@ -20,7 +20,7 @@ from .conditions import require
 from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
 from .on_ray import Address, OnRay
-from .options import Threads, threads_count
+from .options import Threads, Verified, threads_count
 from .prompt_files import (
     OF_ACTORS,
     OF_FILES,
@@ -70,6 +70,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print text, ids, reason and log probabilities as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    verify: Verified = "used",
     files: Files = False,
     out: Out = None,
     scored: Scored = False,
@@ -86,7 +87,8 @@ def generate(
 
     With --files or --ray: continue, or score, every line of files; the outputs are JSON lines in the folder --out.
     """
-    from .. import load
+    from .. import load, open_bundle
+    from ..bundle import checked_verify
 
     takes_files = files or on_ray
     require(context, _conditions(options, target, json, takes_files, on_ray, scored))
@@ -114,7 +116,8 @@ def generate(
     prompt = one_prompt(prompts)
     as_ids = _wants_ids(prompt, ids, output)
     given = prompt if prompt is not None else _ids(ids or "")
-    model = load(bundle, target, pool_threads(bundle, target, threads))
+    opened = open_bundle(bundle, checked_verify(verify))
+    model = load(opened, target, pool_threads(opened, target, threads))
     if model.tokenizer is None and (isinstance(given, str) or not as_ids):
         raise ConfigError(
             f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
@@ -164,6 +167,7 @@ def _conditions(
     return {
         "threads": threads_count(target),
         "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
+        "verify": (not takes_files, "no --files and no --ray, before which all files are hashed"),
         "json": (not takes_files, "no --files and no --ray, which write JSON lines"),
         **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
         **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),

@@ -21,6 +21,14 @@ Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Threads of CPU engines; measured if not given."),
 ]
+Verified = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help='Which files are hashed before anything runs: "used", those that are read; "all"; or "once", as used, but large '
+        "ones only if they were written to since this machine hashed them.",
+    ),
+]
 Native = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option(

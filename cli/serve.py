@@ -24,7 +24,7 @@ from .on_ray import (
     Replicas,
     serve_on_ray,
 )
-from .options import Threads, checked_draft, threads_count
+from .options import Threads, Verified, checked_draft, threads_count
 from .threads import pool_threads
 
 _MB = 1 << 20
@@ -52,6 +52,7 @@ def serve(
     ] = None,
     policy: Annotated[str, typer.Option(help="staggered: even steps; aligned: more tokens per second.")] = "staggered",
     threads: Threads = None,
+    verify: Verified = "used",
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     store: Annotated[
         Optional[Path],  # noqa: UP045
@@ -98,6 +99,7 @@ def serve(
     app_name: AppName = "foveal",
 ) -> None:
     """Serve models over HTTP, as OpenAI's clients expect them, with a log of JSON lines on stderr."""
+    from ..bundle import checked_verify
     from ..runtime.batches.phases import Policy, check_policy
     from ..serve.app import create_app
     from ..serve.bearers import VARIABLE, read_tokens
@@ -140,6 +142,7 @@ def serve(
         capacity=capacity,
         policy=cast(Policy, policy),
         target=target,
+        verify=checked_verify(verify),
         threads=threads if on_ray else pool_threads(next(iter(models.values())), target, threads),
         store_memory=store_memory * _MB,
         store_directory=store,

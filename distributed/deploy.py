@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..contents import Verify
 from ..errors import ConfigError
 from ..runtime.batches.phases import Policy
 from ..serve.bearers import read_tokens
@@ -22,7 +23,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bundles: paths, or NAME=PATH; the same on all machines.
-        slots, queue, capacity, policy, target, threads, keep_prefixes: of each replica's services.
+        slots, queue, capacity, policy, target, threads, verify, keep_prefixes: of each replica's services.
         store_memory: megabytes for sessions in each replica.
         draft, draft_tokens: as `foveal serve` has them.
         token_file: of bearer tokens.
@@ -43,6 +44,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     policy: Policy = "staggered"
     target: str = "cpu"
     threads: int | None = None
+    verify: Verify = "used"
     keep_prefixes: bool = False
     store_memory: int = 256
     draft: str | None = None
@@ -75,6 +77,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             policy=self.policy,
             target=self.target,
             threads=self.threads,
+            verify=self.verify,
             store_memory=self.store_memory * _MB,
             keeps_prefixes=self.keep_prefixes,
             draft=None if self.draft == NO_DRAFTS else self.draft,

@@ -72,7 +72,6 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
 
     `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
 
-
     Stages are opened together, and their weights are hashed meanwhile (graphs before they are parsed): no engine is given out
     before its weights are known to be whole. Of several things that are wrong, weights come first, then the first stage in
     dataflow order.

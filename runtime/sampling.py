@@ -235,9 +235,9 @@ class Sampler:
             self.logprobs.append(token_logprobs(given, token, self.params.logprobs))
         return token
 
-    def _adjusted(self, logits: Floats, seen: npt.NDArray[np.int64], allowed: npt.NDArray[np.bool_] | None) -> Floats:
+    def _adjusted(self, given: Floats, seen: npt.NDArray[np.int64], allowed: npt.NDArray[np.bool_] | None) -> Floats:
         """What is drawn from, in the order that `SamplingParams` says."""
-        params = self.params
+        params, logits = self.params, given
         if params.logits_hook is not None:
             logits = _hooked(params.logits_hook, seen, logits)
         if params.logit_bias:
@@ -250,7 +250,7 @@ class Sampler:
             logits = np.where(allowed, logits, -np.inf)
         if self._end_ids and self._count < params.min_tokens:
             logits = _without(logits, self._end_ids)
-        return logits if highest_of(logits) > -math.inf else _refuse_all(allowed is not None)
+        return logits if logits is given or highest_of(logits) > -math.inf else _refuse_all(allowed is not None)
 
     def guess(self, logits: npt.NDArray[np.float32], uniform: float) -> tuple[int, float]:
         """What would be drawn from another model's logits `[V]` by a random number, and how likely its likeliest token is.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..contents import Verify
 from ..errors import ConfigError
 from ..runtime.batches.phases import Policy
 from ..runtime.model import load
@@ -29,7 +30,7 @@ class ServiceOptions:
 
     Attributes:
         slots, queue, capacity, policy: as of `Service`.
-        target, threads: as of `load`.
+        target, threads, verify: as of `load`.
         store_memory: bytes for sessions in memory; 0: none are kept.
         store_directory: where sessions go that exceed it, and `store_disk` bytes of them.
         keeps_prefixes: whether what prompts have in common is kept.
@@ -44,6 +45,7 @@ class ServiceOptions:
     policy: Policy = "staggered"
     target: str = "cpu"
     threads: int | None = None
+    verify: Verify = "used"
     store_memory: int = 256 << 20
     store_directory: Path | None = None
     store_disk: int | None = None
@@ -85,7 +87,7 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
         FovealError: as `load`, `Service` and `SessionStore`.
     """
     with ExitStack() as stack:
-        model = load(bundle, options.target, options.threads)
+        model = load(bundle, options.target, options.threads, verify=options.verify)
         template = find_template(bundle, options.chat_template, options.chat_ends)
         if template is not None:
             model.end_ids(template.ends)

@@ -16,6 +16,7 @@ from specimens import Zoo
 
 from foveal import BundleError, ConfigError, contents, load, open_bundle
 from foveal.contents import VERIFY, Verify
+from foveal.serve.loading import ServiceOptions, opened
 
 WEIGHTS = "engines/cpu/3.onnx.data"
 
@@ -122,10 +123,10 @@ class TestUsed:
 
     def test_a_file_that_shrinks_after_the_bundle_was_opened(self, bundle: Path) -> None:
         """It is looked at again before it is used: what is mapped and then cut ends a process."""
-        opened = open_bundle(bundle, "used")
+        read = open_bundle(bundle, "used")
         os.truncate(bundle / WEIGHTS, 7)
         with pytest.raises(BundleError, match=rf"{WEIGHTS} has 7 bytes, expected"):
-            load(opened, threads=1)
+            load(read, threads=1)
 
     def test_of_several_the_first_by_name_is_said(self, bundle: Path) -> None:
         """However long each takes to hash."""
@@ -136,8 +137,8 @@ class TestUsed:
 
     def test_threads_that_ask_for_the_same_file(self, bundle: Path, hashed: list[str]) -> None:
         """All wait for the one that hashes it."""
-        opened = open_bundle(bundle, "used")
-        asking = [threading.Thread(target=opened.file, args=("stages/3.onnx",)) for _ in range(8)]
+        read = open_bundle(bundle, "used")
+        asking = [threading.Thread(target=read.file, args=("stages/3.onnx",)) for _ in range(8)]
         for one in asking:
             one.start()
         for one in asking:
@@ -214,3 +215,13 @@ def test_another_way_to_verify_is_refused(bundle: Path) -> None:
     for use in (open_bundle, load):
         with pytest.raises(ConfigError, match="verify is 'none', expected one of used, all, once"):
             use(bundle, verify="none")  # type: ignore[operator]
+
+
+def test_a_server_verifies_as_it_is_told(bundle: Path) -> None:
+    """As `load`."""
+    flip(bundle / "stages" / "3.onnx.data")
+    told = ServiceOptions(store_memory=0, slots=1, threads=1, verify="all")
+    with pytest.raises(BundleError, match=r"stages/3\.onnx\.data was altered"), opened("b", bundle, told):
+        pass
+    with opened("b", bundle, ServiceOptions(store_memory=0, slots=1, threads=1)) as served:
+        assert served.model.manifest.model.vocab_size

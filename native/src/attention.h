@@ -134,6 +134,10 @@ FV_INLINE Floats load_numbers(const int8_t *from, int lanes) {
 // `count` rows [width] of a cache as fp32 [count][dim], the scale left out.
 template <class Number>
 FV_INLINE void widen(const Number *from, int count, int width, int dim, float *to) {
+    if (width == dim) {
+        for (int i = 0; i < count * dim; i += kLanes) store(to + i, load_numbers(from + i, kLanes));
+        return;
+    }
     for (int i = 0; i < count; i++)
         for (int d = 0; d < dim; d += kLanes)
             store(to + i * dim + d, load_numbers(from + (int64_t)i * width + d, width - d < kLanes ? width - d : kLanes));
