@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims gpu-check deploy-check clean
+.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims peers gpu-check deploy-check clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -57,6 +57,14 @@ claims: .venv/.dev
 	$(BIN)/foveal bench claims --save build/claims
 	$(BIN)/python -m foveal.bench.claims build/claims/claims.json docs/claims.md
 	cp build/claims/*.svg docs/
+
+# foveal beside llama.cpp, OpenVINO and onnxruntime-genai, each in an environment of its own under build/peers (llama.cpp is compiled:
+# 20 minutes), and the tables of docs/performance.md; about 10 minutes once all is there, on a quiet machine.
+# make peers ARGUMENTS="--foveal before=/path/of/another/checkout/.venv/bin/python --rounds 3"
+PEERS := $(BIN)/python -m foveal.bench.peers build/peers --document docs/performance.md
+peers: .venv/.dev
+	$(PEERS) $(ARGUMENTS)
+	$(PEERS) --sequences 16 --prompt-tokens 128 --new-tokens 64 --only foveal --only llama.cpp $(ARGUMENTS)
 
 # All that takes a GPU, in one go: build/gpu-check/gpu-check.md is the page. Where there is none it says so, and what it skips.
 # make gpu-check ARGUMENTS="--on cuda:cpu -k hourglass": only that; cuda:cpu runs without a GPU.

@@ -3,15 +3,17 @@
     bundle/
       manifest.json            what the model is, its stages as a dataflow program, every file's size and SHA-256
       stages/<name>.onnx       portable stage graphs, weights beside them in <name>.onnx.data
-      engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json
+      engines/<target>/...     what a target's compiler made of them, each with a sidecar <name>.json; of cpu engines also
+                               programs of native steps, <name>.native.json, with their weights in <name>.native
       tokenizer.json           Hugging Face tokenizers format (absent: "bytes", "bytes+4", or ids only)
       tokenizer_config.json, chat_template.jinja    how a chat becomes a prompt, where the checkpoint says it
       reports/                 what was verified or measured; not part of the manifest
 
-Reading checks everything before anything is used. Engines are native code: a hash says that a file is the one that was built,
-not that who built it can be trusted. Forbidden: paths that leave the directory, files the manifest does not name under
-`stages/` and `engines/`, unknown fields, other schema versions. A file may be a link, as in the caches of model hubs: what it
-leads to is hashed as any file is.
+Opening checks the manifest and that every file is there, of its size. Contents are hashed before they are used: those of all
+files at once, or each when it is asked for (`contents.py`, docs/adr/0027). Engines are native code: a hash says that a file is
+the one that was built, not that who built it can be trusted. Forbidden: paths that leave the directory, files the manifest does
+not name under `stages/` and `engines/`, unknown fields, other schema versions. A file may be a link, as in the caches of model
+hubs: what it leads to is hashed as any file is.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import msgspec
 
+from .contents import VERIFY, Contents, FileEntry, Verify, check_size
 from .contract import EndRule, StageSpec, problem_of
+from .contract.program import program_names
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
 from .json_files import decode
@@ -42,17 +46,12 @@ CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja")
 """Beside a tokenizer, what says how a chat becomes a prompt; a bundle has those that its checkpoint has."""
 OWN = (MANIFEST, "tokenizer.json", *CHAT_FILES, "stages", "engines", "reports")
 """What is a bundle's in its directory; what else lies there is left alone. The manifest makes it whole."""
+_BY_STAGE = ("stages/", "engines/")
+"""Folders of which a program uses a part: the engines of one target."""
 TARGETS = ("cpu", "cuda", "tensorrt", "tensorrt-rtx")
 SAMPLER = "sampler"
 """Beside those of its stages, a device's engines have one of this name, which draws tokens (`export/graphs/sampler.py`)."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-
-
-class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size and hash of one file."""
-
-    bytes: int
-    sha256: str
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,26 +103,48 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose manifest and files were checked."""
+    """A bundle on disk whose manifest was checked, and whose files are checked before their paths are given.
+
+    `contents` hashes them then; None: all were hashed when it was opened.
+    """
 
     path: Path
     manifest: Manifest
+    contents: Contents | None = field(default=None, compare=False, repr=False)
+
+    def check(self, *names: str) -> None:
+        """Hash files that the manifest names, but for those that were; of several, as many at once as there are CPUs.
+
+        Raises:
+            BundleError: one is missing, truncated or altered.
+            StorageError: one can't be read.
+        """
+        if self.contents is not None:
+            self.contents.check_all(names)
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest names."""
+        """The path of a file that the manifest names; it and the weights beside it are checked. Raises as `check`."""
+        self.check(*(one for one in (name, data_name(name)) if one in self.manifest.files))
         return self.path / name
 
     def engine(self, target: str, stage: str) -> Path:
-        """The path of one engine."""
+        """The path of one engine, checked as any `file`."""
         return self.file(self.manifest.engines[target][stage])
 
     def sidecar(self, target: str, stage: str) -> EngineSidecar:
         """The sidecar of one engine.
 
         Raises:
-            BundleError: it is not a sidecar.
+            BundleError: it is not a sidecar, or was altered.
         """
-        return read_sidecar(self.engine(target, stage))
+        engine = self.manifest.engines[target][stage]
+        self.check(sidecar_name(engine))
+        return read_sidecar(self.path / engine)
+
+    def program(self, stage: str) -> tuple[str, str] | None:
+        """Names of the program of a stage's `cpu` engine and of its weights (`contract/program.py`); None: it has none."""
+        names = program_names(self.manifest.engines["cpu"][stage])
+        return names if names[0] in self.manifest.files else None
 
     def cache_bytes_per_row(self, target: str, stage: StageSpec) -> int:
         """Bytes that one firing of a stage adds to the caches of its engine; some keep a fixed number of rows."""
@@ -210,18 +231,36 @@ def check_outside(out: Path) -> None:
 
 
 @storage_errors()
-def open_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check every file in it.
+def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
+    """Read a bundle and check its files.
+
+    Args:
+        path: its directory.
+        verify: which files are hashed. `"all"`: every one, now. `"used"`: those of stages and engines when they are asked
+            for, all others now. `"once"`: as used, but large files that this machine has hashed before are taken as whole if
+            their path, place on the disk, size and times are the same.
 
     Raises:
         BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
         StorageError: it can't be read.
+        ConfigError: another `verify`.
     """
+    verify = checked_verify(verify)
     directory = Path(path)
     manifest = open_without_contents(directory)
     for name, entry in sorted(manifest.files.items()):
-        _check_content(directory, name, entry)
-    return Bundle(directory, manifest)
+        check_size(directory, name, entry)
+    contents = Contents(directory, manifest.files, verify == "once")
+    contents.check_all([name for name in manifest.files if verify == "all" or not name.startswith(_BY_STAGE)])
+    return Bundle(directory, manifest, None if verify == "all" else contents)
+
+
+def checked_verify(verify: str) -> Verify:
+    """A way to verify files; raises ConfigError if there is none of that name."""
+    for known in VERIFY:
+        if verify == known:
+            return known
+    raise ConfigError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
 
 
 @storage_errors()
@@ -349,17 +388,6 @@ def _check_name(directory: Path, name: str) -> None:
         folder /= part
         if folder.is_symlink():
             raise BundleError(f"{folder} is a link to a folder, expected a folder; copy the bundle with its contents: cp -rL")
-
-
-def _check_content(directory: Path, name: str, entry: FileEntry) -> None:
-    path = directory / name
-    if not path.is_file():
-        raise BundleError(f"{path} is missing; copy the bundle again")
-    size = path.stat().st_size
-    if size != entry.bytes:
-        raise BundleError(f"{path} has {size} bytes, expected {entry.bytes}; it is truncated or altered: copy the bundle again")
-    if sha256_of(path) != entry.sha256:
-        raise BundleError(f"{path} was altered: its SHA-256 differs from the manifest's; copy the bundle again")
 
 
 def _files_on_disk(directory: Path) -> set[str]:

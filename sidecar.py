@@ -78,6 +78,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         own_positions: each sequence of a batch may stand at a position of its own; engines of earlier versions want all at one.
         chunks: the engine for many rows, if there is one of its own.
         build: of an engine that TensorRT built.
+        native: of a `cpu` engine, why its stage has no program of native steps beside it; empty: it has one, or nobody tried.
     """
 
     target: str
@@ -99,6 +100,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     own_positions: bool = False
     chunks: ChunkEngine | None = None
     build: BuildRecord | None = None
+    native: str = ""
 
 
 def read_sidecar(engine: Path) -> EngineSidecar:

@@ -11,6 +11,7 @@ from ..errors import FovealError, FovealWarning, unavailable
 from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
+from .bench_speculation import speculation
 from .bisect import bisect
 from .build import build
 from .calibrate import calibrate
@@ -42,8 +43,11 @@ for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect,
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)
 benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")
-benches.command(DEFAULT, epilog="The article's claims: foveal bench claims --help")(bench)
+benches.command(
+    DEFAULT, epilog="The article's claims: foveal bench claims --help. What drafts gain: foveal bench speculation --help"
+)(bench)
 benches.command()(claims)
+benches.command()(speculation)
 app.add_typer(benches, name="bench")
 plans = typer.Typer(help="Say beforehand what a batch would do.", no_args_is_help=True)
 plans.command("batch")(plan_batch)

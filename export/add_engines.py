@@ -18,7 +18,7 @@ from .tensorrt.compile import UNKNOWN
 from .tensorrt.turing import check_products, check_turing
 
 
-def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress) -> Bundle:
+def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report: Progress, native: bool = True) -> Bundle:
     """Add engines for `target`, in the precision that the stage graphs are in; those it has for that target are replaced.
 
     They are built in a copy, which takes the bundle's place at the end. Engines that another command added meanwhile stay.
@@ -42,7 +42,7 @@ def add_engines(bundle: Bundle, target: str, family: DeviceFamily | None, report
             report(doing, index, steps)
             products, scales = written(current, name)
             inner = within(report, doing, index, steps)
-            engines[name] = compile_stage(directory, entry.spec, target, products, scales, family, inner)
+            engines[name] = compile_stage(directory, entry.spec, target, products, scales, family, inner, native)
         engines |= compile_sampler(directory, target, family)
         report("hashing", steps - 1, steps)
         manifest = msgspec.structs.replace(

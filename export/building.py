@@ -38,6 +38,7 @@ def build(
     calibration: Texts | Calibration = (),
     settings: CalibrationSettings | None = None,
     options: EngineOptions | None = None,
+    native: bool | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Write `bundle`, which is fp32, in another precision, with engines for `target`; or add such engines to `bundle` itself.
@@ -53,6 +54,7 @@ def build(
             plan takes nothing from, as one of fp32 or of w8 for a GPU, is not read.
         settings: how text becomes ranges.
         options: of TensorRT engines: their largest shapes, and how they are built.
+        native: whether `cpu` engines get programs of native steps beside them (docs/engines.md); None: they do.
         on_progress: called before each step, and as far as it is known within it.
 
     Raises:
@@ -76,8 +78,8 @@ def build(
                 f"calibration text changes graphs, and engines are added to {opened.path} without a change of its graphs; "
                 "say where to write another bundle: out=..., or leave the text out"
             )
-        return add_engines(opened, target, family, report)
-    path, plan = Path(out), plan_of(precision or "int8")
+        return add_engines(opened, target, family, report, wants_programs(native, target))
+    path, plan, programs = Path(out), plan_of(precision or "int8"), wants_programs(native, target)
     if resolve(path) == resolve(opened.path):
         raise ConfigError(f"{path} is the bundle to start from; choose another path for the one to write")
     if opened.manifest.precision != "fp32":
@@ -86,8 +88,15 @@ def build(
     check_turing(plan, family)
     check_text_counts(plan, calibration, settings)
     with new_bundle(path, report) as directory:
-        write_in_precision(opened, directory, plan, target, family, calibration, settings, report)
+        write_in_precision(opened, directory, plan, target, family, calibration, settings, report, programs)
     return open_bundle(path)
+
+
+def wants_programs(native: bool | None, target: str) -> bool:
+    """Whether engines get programs of native steps; raises ConfigError if that was said of engines that have none."""
+    if native is not None and target != "cpu":
+        raise ConfigError(f"native={native} for target {target}: only cpu engines have programs of native steps; leave it out")
+    return native is not False
 
 
 def copy_chat_files(source: Path, directory: Path) -> None:
@@ -106,6 +115,7 @@ def write_in_precision(
     calibration: Texts | Calibration,
     settings: CalibrationSettings | None,
     report: Progress,
+    native: bool,
 ) -> None:
     """Write an fp32 bundle in another precision to `directory`, with engines for `target`.
 
@@ -131,7 +141,7 @@ def write_in_precision(
         doing = f"compiling stage {name} for {target}"
         report(doing, 2 * index + 1, steps)
         inner = within(report, doing, 2 * index + 1, steps)
-        engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner)
+        engines[name] = compile_stage(directory, spec, target, written.products, written.cache_scales, family, inner, native)
     engines |= compile_sampler(directory, target, family)
     _check_products(plan, known)
     report("hashing", steps - 1, steps)

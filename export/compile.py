@@ -21,11 +21,14 @@ from ..runtime.engines.onnxruntime_library import INT8_CACHES_SINCE, has_int8_ca
 from ..sidecar import ChunkEngine, EngineSidecar
 from .cpu.attention import cache_widths, uses_kernel
 from .cpu.lower import lower as lower_for_cpu
+from .cpu.native.write import write_program
 from .cpu.products import CHUNK_KERNELS, KERNELS, LEAST_ROWS, read_back
 from .graphs.gpu import DeviceFamily, lower, lower_sampler
 from .graphs.saving import save_graph
 from .tensorrt.compile import UNKNOWN, compile_engine, compile_lowered
 from .tensorrt.family import Family
+
+_NO_PROGRAMS = "built with native=False (--no-native)"
 
 
 def compile_stage(
@@ -36,6 +39,7 @@ def compile_stage(
     cache_scales: Sequence[CacheScale] = (),
     family: DeviceFamily | None = None,
     on_progress: Progress = silent,
+    native: bool = True,
 ) -> str:
     """Compile `stages/<name>.onnx` in `directory`; returns the engine's path in the bundle.
 
@@ -47,6 +51,7 @@ def compile_stage(
         cache_scales: by layer, of int8 caches; none: fp32 caches. `"cpu"` only.
         family: what engines of a model on a device have in common.
         on_progress: called while an engine is built that takes long.
+        native: whether `cpu` engines get programs of native steps, where all of a stage's graph is such steps.
 
     Raises:
         BuildError: the graph can't be lowered, a product did not get the precision it was written in, or onnxruntime is too
@@ -55,7 +60,7 @@ def compile_stage(
     source = directory / "stages" / f"{spec.name}.onnx"
     engine = _place(target, spec.name, family)
     if family is None:
-        sidecar = _compile_for_cpu(source, directory / engine, spec, products, cache_scales)
+        sidecar = _compile_for_cpu(source, directory / engine, spec, products, cache_scales, native)
     elif isinstance(family, Family):
         sidecar = _compile_with_tensorrt(source, directory / engine, spec, products, family, on_progress)
     else:
@@ -96,7 +101,12 @@ def _write_sidecar(engine: Path, sidecar: EngineSidecar) -> None:
 
 
 def _compile_for_cpu(
-    source: Path, engine: Path, spec: StageSpec, products: Sequence[ProductPrecision], cache_scales: Sequence[CacheScale]
+    source: Path,
+    engine: Path,
+    spec: StageSpec,
+    products: Sequence[ProductPrecision],
+    cache_scales: Sequence[CacheScale],
+    native: bool,
 ) -> EngineSidecar:
     cache_scales = cache_scales if uses_kernel(spec) else ()  # only the kernel reads int8
     if cache_scales and not has_int8_caches():
@@ -104,16 +114,18 @@ def _compile_for_cpu(
             f"int8 caches need onnxruntime {INT8_CACHES_SINCE} or later, got {import_onnxruntime().__version__}; "
             "upgrade it, or build with --cache fp32"
         )
-    lower_for_cpu(source, engine, spec, cache_scales)
+    has_kernel = lower_for_cpu(source, engine, spec, cache_scales)
+    widths, cache_dtype = cache_widths(spec), "int8" if cache_scales else "float32"
     return _sidecar(
         source,
         spec,
         "cpu",
         read_back(engine, products) if products else (),
-        cache_widths=cache_widths(spec),
-        cache_dtype="int8" if cache_scales else "float32",
+        cache_widths=widths,
+        cache_dtype=cache_dtype,
+        native=write_program(engine, spec, widths, cache_dtype) if native else _NO_PROGRAMS,
         cache_scales=tuple(cache_scales),
-        batch_one_chunks=uses_kernel(spec),
+        batch_one_chunks=has_kernel,
         chunks=_compile_chunks(source, engine, spec, products, cache_scales),
         **_hashes_of_graph(engine),
     )

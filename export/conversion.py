@@ -34,7 +34,7 @@ from ..precision import Plan
 from ..progress import Progress, silent, within
 from ..runtime.tokenizer import check_tokenizer, first_byte_id
 from ..storage import storage_errors
-from .building import check_stages, check_text_counts, copy_chat_files, plan_of, write_in_precision
+from .building import check_stages, check_text_counts, copy_chat_files, plan_of, wants_programs, write_in_precision
 from .comparison.probe import Surroundings
 from .comparison.sizes import check_module, check_sizes
 from .compile import compile_sampler, compile_stage, version
@@ -62,6 +62,7 @@ def convert(
     threshold: float | None = None,
     dialect: str = "modern",
     options: EngineOptions | None = None,
+    native: bool | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """Convert a checkpoint of any layout foveal knows (docs/models.md) into a bundle with engines for `target`.
@@ -79,6 +80,7 @@ def convert(
         threshold: of a BLT, another than its `config.json` has, in nats.
         dialect: the ONNX vocabulary of the stage graphs: `"modern"`, or `"classic"`, which TensorRT 10.3 parses.
         options: of TensorRT engines: their largest shapes, and how they are built.
+        native: as `build`.
         on_progress: called before each step, and as far as it is known within it.
 
     Raises:
@@ -106,6 +108,7 @@ def convert(
         notes=loaded.notes,
         dialect=dialect,
         options=options,
+        native=native,
         on_progress=on_progress,
     )
 
@@ -124,6 +127,7 @@ def convert_model(
     notes: Sequence[str] = (),
     dialect: str = "modern",
     options: EngineOptions | None = None,
+    native: bool | None = None,
     on_progress: Progress | None = None,
 ) -> Bundle:
     """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`.
@@ -135,6 +139,7 @@ def convert_model(
     """
     check_target(target)
     plan, path, vocabulary, report = plan_of(precision), Path(out), dialect_named(dialect), on_progress or silent
+    programs = wants_programs(native, target)
     require_float32(model)
     stages: Sequence[Stage] = asked(model, "stages")
     check_stages(plan, [stage.spec for stage in stages])
@@ -149,12 +154,12 @@ def convert_model(
         require_texts(calibration, tokenizer is not None, "the model")
     with new_bundle(path, report) as directory:
         if plan == Plan():
-            _write_fp32(source, directory, target, family, report)
+            _write_fp32(source, directory, target, family, report, programs)
         else:
             full = directory.with_name("fp32")  # to calibrate on; it goes with the work folder
             full.mkdir()
-            _write_fp32(source, full, "cpu", None, report)
-            write_in_precision(open_bundle(full), directory, plan, target, family, calibration, settings, report)
+            _write_fp32(source, full, "cpu", None, report, native=False)
+            write_in_precision(open_bundle(full), directory, plan, target, family, calibration, settings, report, programs)
     return open_bundle(path)
 
 
@@ -186,7 +191,9 @@ class _Source(NamedTuple):
     dialect: Dialect
 
 
-def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFamily | None, report: Progress) -> None:
+def _write_fp32(
+    source: _Source, directory: Path, target: str, family: DeviceFamily | None, report: Progress, native: bool
+) -> None:
     stages = source.stages
     steps = 2 * len(stages) + 1
     around = Surroundings(source.info.vocab_size, [stage.spec for stage in stages], source.info.context)
@@ -205,7 +212,7 @@ def _write_fp32(source: _Source, directory: Path, target: str, family: DeviceFam
         doing = f"compiling stage {stage.spec.name} for {target}"
         report(doing, len(stages) + index, steps)
         inner = within(report, doing, len(stages) + index, steps)
-        engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner)
+        engines[stage.spec.name] = compile_stage(directory, stage.spec, target, family=family, on_progress=inner, native=native)
     engines |= compile_sampler(directory, target, family)
     report("hashing", steps - 1, steps)
     manifest = Manifest(

@@ -253,7 +253,7 @@ class _Workshop:
         written = write_precision(self.model.bundle.file(entry.graph), directory / entry.graph, stage, plan, self.calibration)
         self.products[stage] = written.products
         spec = msgspec.structs.replace(entry.spec, cache_dtype=written.cache_dtype)
-        path = directory / compile_stage(directory, spec, "cpu", written.products, written.cache_scales)
+        path = directory / compile_stage(directory, spec, "cpu", written.products, written.cache_scales, native=False)
         return OnnxRuntimeEngine(spec, path, read_sidecar(path), self.model.threads)
 
     def _stage_unit(self, stage: str, made: Mapping[str, OnnxRuntimeEngine], ms: Mapping[str, Mapping[str, float]]) -> Unit:

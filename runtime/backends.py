@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from ..bundle import SAMPLER, Bundle, StageEntry
-from ..contract import StageSpec, sampler_contract
+from ..bundle import Bundle, StageEntry, chunks_name, data_name
 from ..errors import ConfigError
+from ..parallel import together
 from ..sidecar import TensorRTLibrary
-from .cuda import CudaDevice
 from .decoder_factory import Engines
-from .device import HostDevice
 from .engines.onnxruntime import OnnxRuntimeEngine
-from .engines.onnxruntime_library import memory_of
-from .engines.onnxruntime_providers import PROVIDERS, open_resident_session
-from .engines.onnxruntime_resident import ResidentOrtEngine, ResidentOrtProgram
-from .engines.tensorrt import TensorRTEngine, TensorRTProgram, TensorRTRuntime
-from .engines.tensorrt_library import library_of
-from .preflight import require_match, require_whole
-from .resident import ResidentEngines
+from .engines.onnxruntime_library import import_onnxruntime
+from .engines.onnxruntime_providers import PROVIDERS
+from .native_engines import with_programs
+from .preflight.whole import require_whole
 
 
 def open_engines(
@@ -29,8 +26,9 @@ def open_engines(
     provider: str | None = None,
     graphs: bool = True,
     overlap: bool | None = None,
+    native: bool | None = None,
 ) -> Engines:
-    """Load a bundle's engines for a target.
+    """Load a bundle's engines for a target. Their files are hashed first, or beside, if that was not done.
 
     Args:
         bundle: it has engines for the target.
@@ -40,9 +38,12 @@ def open_engines(
         graphs: whether TensorRT's decode steps are recorded as CUDA graphs.
         overlap: whether stages that TensorRT's decode steps do not wait for run beside the others, on a second stream; None:
             they do. Of `cpu` engines the session decides that.
+        native: as `with_programs`; of `cpu` engines only.
 
     Raises:
-        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines.
+        BundleError: a file of them is missing, truncated or altered.
+        ConfigError: a provider that is unknown, or one for another target than `cuda`; an overlap of `cuda` engines; `native`
+            of other engines than `cpu`'s, or of stages that have no program.
         BackendUnavailable: a library, driver or GPU that they need is not there.
         EngineMismatchError: they were made for something else.
     """
@@ -50,62 +51,45 @@ def open_engines(
         raise ConfigError(
             f'provider "{provider}" for target {target}: only target cuda has a choice, of {", ".join(PROVIDERS)}; leave it out'
         )
-    if target in ("cpu", "cuda"):
-        require_whole(bundle, target)  # whatever else they need shows when they are loaded
+    if native is not None and target != "cpu":
+        raise ConfigError(f"native={native} for target {target}: only cpu engines have native steps; leave it out")
     if target == "cpu":
-        return cpu_engines(bundle, threads)
+        require_whole(bundle, target)  # whatever else they need shows when they are loaded
+        return with_programs(bundle, cpu_engines(bundle, threads), threads, native)
+    bundle.check(*(name for name in bundle.manifest.files if name.startswith(f"engines/{target}/")))
+    from . import device_backends  # what a program of CPU engines does without
+
     if target == "cuda":
+        require_whole(bundle, target)
         if overlap:
             raise ConfigError("overlap=True for target cuda: its engines run on one stream, one after the other; leave it out")
-        return _on_onnxruntime(bundle, provider or "cuda")
-    return _on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs, overlap is not False)
+        return device_backends.on_onnxruntime(bundle, provider or "cuda")
+    return device_backends.on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs, overlap is not False)
 
 
 def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
-    """As `open_engines`, for the target `cpu`; `traces`: a directory for what each takes by operator (files `0*`, `1*`...)."""
+    """The graphs of the target `cpu`, on ONNX Runtime; raises as `open_engines`.
 
-    def engine(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
-        name, trace = entry.spec.name, None if traces is None else traces / f"{index}"
-        return OnnxRuntimeEngine(entry.spec, bundle.engine("cpu", name), bundle.sidecar("cpu", name), threads, trace=trace)
+    `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
 
-    return tuple(engine(index, entry) for index, entry in enumerate(bundle.manifest.stages))
+    Stages are opened together, and their weights are hashed meanwhile (graphs before they are parsed): no engine is given out
+    before its weights are known to be whole. Of several things that are wrong, weights come first, then the first stage in
+    dataflow order.
+    """
+    manifest = bundle.manifest
+    names = [manifest.engines["cpu"][entry.spec.name] for entry in manifest.stages]
+    later = [name for name in map(chunks_name, names) if name in manifest.files]  # opened at the first long call
+    weights = [name for name in (*map(data_name, (*names, *later)), *later) if name in manifest.files]
+    bundle.check(*names)
+    import_onnxruntime()  # once, before as many threads need it
 
+    def opened(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
+        trace = None if traces is None else traces / f"{index}"
+        sidecar = bundle.sidecar("cpu", entry.spec.name)
+        return OnnxRuntimeEngine(entry.spec, bundle.path / names[index], sidecar, threads, trace=trace)
 
-def _on_onnxruntime(bundle: Bundle, provider: str) -> ResidentEngines:
-    model = bundle.manifest.model
-    gpu = None if provider == "cpu" else CudaDevice()
-    memory = memory_of("cpu" if gpu is None else "cuda")
-
-    def session(name: str) -> Any:
-        path, stream = bundle.engine("cuda", name), 0 if gpu is None else gpu.stream
-        return open_resident_session(path, name, bundle.sidecar("cuda", name).builder, provider, stream)
-
-    def engine(spec: StageSpec) -> ResidentOrtEngine:
-        return ResidentOrtEngine(spec, session(spec.name), bundle.sidecar("cuda", spec.name), memory)
-
-    engines = [engine(entry.spec) for entry in bundle.manifest.stages]
-    sampler = None
-    if SAMPLER in bundle.manifest.engines["cuda"]:
-        contract = sampler_contract(len(engines), model.vocab_size)
-        sampler = ResidentOrtProgram(SAMPLER, session(SAMPLER), contract, memory)
-    # Not recorded: whether a run of ONNX Runtime on our stream can be, no GPU has shown.
-    return ResidentEngines(engines, gpu or HostDevice(), sampler, records=False)
-
-
-def _on_tensorrt(bundle: Bundle, target: TensorRTLibrary, graphs: bool, overlap: bool) -> ResidentEngines:
-    require_match(bundle, target)
-    model, specs = bundle.manifest.model, [entry.spec for entry in bundle.manifest.stages]
-    device = CudaDevice()
-    shared = TensorRTRuntime(library_of(target), device)
-
-    def engine(spec: StageSpec) -> TensorRTEngine:
-        serialized, sidecar = bundle.engine(target, spec.name).read_bytes(), bundle.sidecar(target, spec.name)
-        return TensorRTEngine(spec, serialized, sidecar, specs, shared)
-
-    engines = [engine(spec) for spec in specs]
-    sampler = None
-    if SAMPLER in bundle.manifest.engines[target]:
-        serialized, sidecar = bundle.engine(target, SAMPLER).read_bytes(), bundle.sidecar(target, SAMPLER)
-        contract = sampler_contract(len(specs), model.vocab_size)
-        sampler = TensorRTProgram(SAMPLER, serialized, sidecar, contract, {}, shared)
-    return ResidentEngines(engines, device, sampler, records=graphs, overlap=overlap)
+    checks: list[Callable[[], None]] = [partial(bundle.check, name) for name in weights]
+    openings = [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]
+    costs = [manifest.files[name].bytes for name in weights] + [entry.weight_bytes for entry in manifest.stages]
+    found = together([*checks, *openings], costs)
+    return tuple(engine for engine in found if engine is not None)

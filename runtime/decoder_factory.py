@@ -16,6 +16,8 @@ class DecoderFactory(Protocol):
     """Engines that bring a decoder of their own, for memory that the host does not see."""
 
     specs: Sequence[StageSpec]
+    overlap: bool
+    """Whether stages that a decode step does not wait for run beside the others."""
 
     @property
     def capacity(self) -> int | None:

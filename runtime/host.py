@@ -167,7 +167,7 @@ class HostDecoder:
     def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
         """Run all that a call needs of a stage."""
         fire = self._fire
-        if step.copies is not None or (step.spec.reads_spans and len(firings) > 1):
+        if step.copies is not None or (len(firings) > 1 and step.spec.reads_spans):
             fire = self._fire_in_parts
         elif step.spec.resets is not None:
             fire = self._fire_by_period

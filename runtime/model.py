@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..bundle import Bundle, Manifest, check_target, open_bundle
+from ..contents import Verify
 from ..contract import EndRule, StageSpec, late_stages, rules_by_name
 from ..errors import ConfigError, InputError
 from ..storage import storage_errors
@@ -18,6 +20,9 @@ from .batches.batch import PREFILL_SECONDS, Batch
 from .batches.generate_many import GeneratedMany, counted, settings_of_all, settings_of_each
 from .batches.phases import Policy
 from .capacity import whole
+from .decoder_factory import Engines
+from .engines.native import NativeEngine
+from .engines.native_library import native_library
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime, require_threads, shared_threads
 from .generation.generate import GeneratedIds, GeneratedText, begin
@@ -26,8 +31,8 @@ from .generation.settings import Settings, check_count, check_names, params_of
 from .given import several, shown
 from .guides.constraint import Constraint
 from .ids import checked_ids
+from .native_engines import runs_on
 from .races import remembered
-from .resident import ResidentEngines
 from .sampling import SamplingParams
 from .session import Session
 from .speculation.costs import CallCosts
@@ -51,20 +56,43 @@ class Model:
     a stream)."""
 
     def __init__(
-        self, bundle: Bundle, target: str, threads: int, provider: str | None = None, overlap: bool | None = None
+        self,
+        bundle: Bundle,
+        target: str,
+        threads: int,
+        provider: str | None = None,
+        overlap: bool | None = None,
+        native: bool | None = None,
+        engines: Engines | None = None,
     ) -> None:
         self.bundle, self.target, self.threads, self.provider = bundle, target, threads, provider
-        self.engines = open_engines(bundle, target, threads, provider, overlap=overlap)
-        self.overlap = self.engines.overlap if isinstance(self.engines, ResidentEngines) else bool(overlap)
+        if engines is None:
+            engines = open_engines(bundle, target, threads, provider, overlap=overlap, native=native)
+        self.engines = engines
+        self.overlap = bool(overlap) if isinstance(engines, Sequence) else engines.overlap
         self.identity = bundle.identity(target)
         self._costs, self._drafting_models = CallCosts(self.specs), dict[Path, Model]()
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property
     def host_engines(self) -> tuple[OnnxRuntimeEngine, ...]:
-        """The engines that work in the host's memory: all of target `cpu`'s, none of another's."""
+        """The graphs that work in the host's memory: all of target `cpu`'s, none of another's."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
-        return tuple(engine for engine in engines if isinstance(engine, OnnxRuntimeEngine))
+        return tuple(engine.graph if isinstance(engine, NativeEngine) else engine for engine in engines)
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What each stage of `cpu` engines runs on, for people, and why not natively; none of another target's."""
+        if self.target != "cpu":
+            return {}
+        told = runs_on(self.bundle)
+        return {name: on if name in self.native_stages else _not_natively(on) for name, on in told.items()}
+
+    @property
+    def native_stages(self) -> frozenset[str]:
+        """Names of the stages that run their program of native steps for a few rows (docs/engines.md)."""
+        engines = self.engines if isinstance(self.engines, tuple) else ()
+        return frozenset(engine.spec.name for engine in engines if isinstance(engine, NativeEngine))
 
     @property
     def specs(self) -> Sequence[StageSpec]:
@@ -154,6 +182,7 @@ class Model:
             n: texts of each prompt, which is read once for all of them; text k of prompt i has index `i * n + k`, and a seed
                 that is larger by k, if there is one.
             settings: as of `generate`. A list gives each prompt its own; of `stop`, `end` and `end_rules` a list of lists does.
+                With `draft`, texts leave the steps that they share where that saves time, as with few of them at once.
 
         Raises (at the call):
             InputError: an unknown setting or end token, one out of range, a list of another length than there are prompts, or
@@ -166,9 +195,14 @@ class Model:
         n = whole("n", n, InputError)
         check_count(n)
         check_names(settings)
-        self._check_settings(settings_of_all(settings))
+        of_all = settings_of_all(settings)
+        self._check_settings(of_all)
+        if count is None and not any(isinstance(settings.get(name), list) for name in ("draft", "draft_tokens")):
+            self._drafting(of_all.get("draft"), of_all.get("draft_tokens"))
         for index in range(count or 0):
-            self._check_settings(settings_of_each(settings, index, count))
+            of_each = settings_of_each(settings, index, count)
+            self._check_settings(of_each)
+            self._drafting(of_each.get("draft"), of_each.get("draft_tokens"))
         batch = self.batch(slots, capacity, policy, prefill_seconds)
 
         def request(index: int, prompt: str | npt.ArrayLike) -> Request:
@@ -337,11 +371,13 @@ def load(
     threads: int | None = None,
     provider: str | None = None,
     overlap: bool | None = None,
+    verify: Verify = "used",
+    native: bool | None = None,
 ) -> Model:
     """Load a bundle's engines.
 
     Args:
-        bundle: a bundle directory, every file of which is checked first, or one that was opened before.
+        bundle: a bundle directory, or one that was opened before.
         target: what the engines were built for.
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
             measurement on this machine, which is remembered (`races.py`). Only `cpu` engines have threads: for others it is
@@ -350,34 +386,41 @@ def load(
         overlap: whether engines that a decode step does not wait for, where the model has such stages, run beside the others:
             those of `cpu` in a second thread (None: where it is measured to be quicker), those of TensorRT on a second stream
             (None: they do; whether it is quicker, no GPU has shown). Those of `cuda` can't.
+        verify: which files of a directory are hashed before anything is computed: `"used"`: those that this target reads;
+            `"all"`: every one; `"once"`: as used, but large ones that this machine has hashed before are taken as whole if
+            nobody wrote to them since. That every file is there, of its size, is looked at always.
+        native: whether stages run their programs of native steps (docs/engines.md): None: those that have one, where
+            foveal-native is installed; True: all of them, else it is refused; False: none. Of `cpu` engines only.
 
     Raises:
         BundleError: not a bundle, or not whole.
         ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1, not the shared pool's or of
-            other engines than `cpu`'s, a provider that is unknown or for another target, or an overlap that the target can't
-            do.
-        BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one.
+            other engines than `cpu`'s, a provider that is unknown or for another target, an overlap that the target can't
+            do, another `verify`, or `native` where it can't be.
+        BackendUnavailable: the target's engine library is not installed, or there is no GPU where it needs one; or
+            foveal-native is not, and `native` is True.
         EngineMismatchError: the engines were made for something else.
     """
-    opened = _opened(bundle, target)
-    model = Model(opened, target, _thread_count(opened, target, threads), provider, overlap)
+    opened, raced = _opened(bundle, target, verify), _Raced(native)
+    chosen = _thread_count(opened, target, threads, raced)
+    model = Model(opened, target, chosen, provider, overlap, native, raced.engines.get(chosen))
     if target == "cpu" and overlap is None:
         model.overlap = _overlap_helps(model)
     return model
 
 
-def threads_of(bundle: str | Path | Bundle, target: str = "cpu") -> int:
+def threads_of(bundle: str | Path | Bundle, target: str = "cpu", verify: Verify = "used", native: bool | None = None) -> int:
     """The engine threads that `load` would choose here, without loading what is known already.
 
     Raises:
         BundleError, ConfigError, BackendUnavailable, EngineMismatchError: as `load`.
     """
-    return _thread_count(_opened(bundle, target), target, None)
+    return _thread_count(_opened(bundle, target, verify), target, None, _Raced(native))
 
 
-def _opened(bundle: str | Path | Bundle, target: str) -> Bundle:
+def _opened(bundle: str | Path | Bundle, target: str, verify: Verify) -> Bundle:
     check_target(target)
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify)
     if target not in opened.manifest.engines:
         built = ", ".join(opened.manifest.engines) or "none"
         raise ConfigError(
@@ -395,10 +438,18 @@ def _overlap_helps(model: Model) -> bool:
         return False
     shared = ", shared" if shared_threads() else ""
     question = f"whether late stages run beside the others with {model.threads} threads{shared}"
-    return bool(remembered(question, model.bundle, _library(), (False, True), race))
+    return bool(remembered(question, model.bundle, _library(bool(model.native_stages)), (False, True), race))
 
 
-def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
+@dataclass
+class _Raced:
+    """Engines that raced, by their threads: one of them is the model's, and need not be opened again; `native` as of `load`."""
+
+    native: bool | None
+    engines: dict[int, Engines] = field(default_factory=dict)
+
+
+def _thread_count(bundle: Bundle, target: str, threads: int | None, raced: _Raced) -> int:
     if threads is not None:
         require_threads(threads)
     if target != "cpu":
@@ -407,18 +458,29 @@ def _thread_count(bundle: Bundle, target: str, threads: int | None) -> int:
         return 1
     shared = shared_threads()
     if shared is None:
-        return threads or _fastest_thread_count(bundle)
+        return threads or _fastest_thread_count(bundle, raced)
     if threads not in (None, shared):
         raise ConfigError(f"this process shares a pool of {shared} threads, got threads={threads}; leave it out")
     return shared
 
 
-def _fastest_thread_count(bundle: Bundle) -> int:
+def _fastest_thread_count(bundle: Bundle, raced: _Raced) -> int:
+    def opened(threads: int) -> Session:
+        raced.engines[threads] = open_engines(bundle, "cpu", threads, native=raced.native)
+        return Session(raced.engines[threads], bundle.manifest.model)
+
     def race() -> int:
-        return fastest_thread_count(lambda threads: Session(open_engines(bundle, "cpu", threads), bundle.manifest.model))
+        return fastest_thread_count(opened)
 
-    return remembered("how many threads decode fastest", bundle, _library(), tuple(thread_counts()), race)
+    runs_natively = raced.native is not False and any(on.startswith("native") for on in runs_on(bundle).values())
+    return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
 
 
-def _library() -> str:
-    return f"onnxruntime {import_onnxruntime().__version__}"
+def _not_natively(told: str) -> str:
+    """Of a stage that does not run natively, though it could: it was told not to."""
+    return told if told.startswith("onnxruntime") else "onnxruntime: loaded with native=False (--no-native)"
+
+
+def _library(with_native: bool) -> str:
+    name = f"onnxruntime {import_onnxruntime().__version__}"
+    return f"{name}, foveal-native {native_library().version} ({native_library().isa})" if with_native else name

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Container
@@ -21,6 +20,7 @@ import msgspec
 
 from ..bundle import Bundle
 from ..files import cache_directory, write_atomically
+from ..parallel import usable_cpus
 
 _log = logging.getLogger(__name__)
 _LONGEST_BYTES, _LONGEST_SECONDS = 1 << 16, 7 * 24 * 3600
@@ -85,14 +85,9 @@ def _keep(race: _Race) -> None:
     try:
         path = race.path()
         if not path.exists() or path.is_file():  # to write to a pipe would wait for a reader
-            write_atomically(path, msgspec.json.encode(race))
+            write_atomically(path, msgspec.json.encode(race), is_lasting=False)
     except (OSError, RuntimeError) as error:
         _log.info("can't keep what was measured: %s; it is measured again next time", error)
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..parallel import usable_cpus
 from .expected import expected_period, expected_schedule
-from .races import usable_cpus
 from .session import Session
 
 _log = logging.getLogger(__name__)
-_STEPS = 16
-_ROUNDS = 7  # the first warms up
-_ENOUGH_SECONDS = 2.0
+_STEPS = 4
+_FEWEST_ROUNDS, _MOST_ROUNDS = 4, 25  # the first warms up
+_ENOUGH_SECONDS = 1.0
+_CLEAR = 0.9
+"""Where one is so much quicker than another, and in every round, further rounds would only delay the first token."""
 
 
 def fastest_thread_count(open_session: Callable[[int], Session]) -> int:
@@ -53,12 +55,30 @@ def thread_counts() -> Iterator[int]:
 
 
 def _race(*sessions: Session) -> list[float]:
-    """Seconds of each session's decode step: the best of several rounds that take turns, so noise meets both."""
+    """Seconds of each session's decode step: the best of several rounds that take turns, so noise meets both.
+
+    A round is a few steps; there are more of them the closer the race is.
+    """
     rounds: list[list[float]] = []
     began = time.perf_counter()
-    while len(rounds) < 2 or (len(rounds) < _ROUNDS and time.perf_counter() - began < _ENOUGH_SECONDS):
+    while len(rounds) < _FEWEST_ROUNDS or not (_is_clear(rounds[1:]) or _is_long(len(rounds), began)):
         rounds.append([_decode_seconds(session) for session in sessions])
-    return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
+    return _best(rounds[1:])
+
+
+def _best(rounds: list[list[float]]) -> list[float]:
+    return [min(seconds) for seconds in zip(*rounds, strict=True)]
+
+
+def _is_clear(rounds: list[list[float]]) -> bool:
+    best = _best(rounds)
+    quickest = best.index(min(best))
+    wins_each = all(seconds.index(min(seconds)) == quickest for seconds in rounds)
+    return wins_each and best[quickest] < _CLEAR * min(other for index, other in enumerate(best) if index != quickest)
+
+
+def _is_long(rounds: int, began: float) -> bool:
+    return rounds >= _MOST_ROUNDS or time.perf_counter() - began > _ENOUGH_SECONDS
 
 
 def _decode_seconds(session: Session) -> float:

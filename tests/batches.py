@@ -51,8 +51,15 @@ class BatchWalk:
         self.ready.discard(sequence)
 
     def rewind(self, sequence: Joined, tokens: int) -> None:
+        """Logits are left where some of the newest step's tokens are."""
+        left = None if sequence.rows is None else sequence.rows[: max(len(sequence.rows) - tokens, 0)]
+        before = sequence.logits
         self.batch.rewind(sequence, tokens)
         self.sessions[sequence].rewind(tokens)
+        expected = before if not tokens else left[-1] if left is not None and len(left) else None
+        assert (sequence.logits is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(sequence.logits, expected)
         if tokens and sequence.state == "ready":
             self.ready.add(sequence)
 
@@ -63,12 +70,16 @@ class BatchWalk:
             sequence.position if most is None else max(min(sequence.position, most - sequence.reached + sequence.position), 0)
         )
 
-    def step(self, tokens: dict[Joined, int]) -> None:
+    def step(self, tokens: dict[Joined, int | list[int]]) -> None:
         found = self.batch.step(tokens)
         assert set(tokens) <= set(found)
         for sequence, logits in found.items():
             session = self.sessions[sequence]
-            if sequence in tokens:
+            if sequence in tokens and isinstance(given := tokens[sequence], list):
+                expected = session.advance([given])
+                assert logits.shape == expected[0].shape
+                logits, expected = logits.ravel(), expected.reshape(1, 1, -1)
+            elif sequence in tokens:
                 expected = session.advance([[tokens[sequence]]], last_only=True)
             elif sequence in self.prompts:
                 expected = session.advance(self.prompts.pop(sequence)[None], last_only=True)
@@ -107,5 +118,12 @@ def wander(walk: BatchWalk, choose: Random, steps: int, capacity: int, vocabular
         takers = sorted(walk.ready, key=lambda one: one.number)
         if choose.randrange(4) == 0:
             takers = choose.sample(takers, choose.randint(0, len(takers)))
-        tokens = {one: choose.randrange(vocabulary) for one in takers if one.position < capacity}
-        walk.step(tokens)
+        walk.step({one: tokens_of(choose, one, capacity, vocabulary) for one in takers if one.position < capacity})
+
+
+def tokens_of(choose: Random, sequence: Joined, capacity: int, vocabulary: int) -> int | list[int]:
+    """Mostly one; of some sequences several, of which the walk may take back a part."""
+    if choose.randrange(4):
+        return choose.randrange(vocabulary)
+    count = min(choose.choice([1, 2, 3, 5, 9]), capacity - sequence.position)
+    return [choose.randrange(vocabulary) for _ in range(count)]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from batches import BatchWalk, wander
 from combinations import deep
+from drafts import check_drafts
 from exactness import EXACT, Walk
 from own_positions import check_own_positions
 from precisions import classic_engines
@@ -37,11 +38,25 @@ from foveal.runtime import load, resident_batch
 from foveal.runtime.backends import open_engines
 from foveal.runtime.resident import ResidentEngines
 from foveal.runtime.rows import Array, TokenLog
+from foveal.runtime.sampling import SamplingParams
 from foveal.runtime.session import Session
 
 RTX = "tensorrt-rtx"
 KINDS = [
-    *("cpu", "classic graphs", "own positions", "slots", "cuda", "int8", "w8", "fp16", "batch", "batch int8"),
+    *(
+        "cpu",
+        "classic graphs",
+        "own positions",
+        "slots",
+        "cuda",
+        "int8",
+        "w8",
+        "fp16",
+        "batch",
+        "batch int8",
+        "drafts",
+        "drafts int8",
+    ),
     pytest.param("w4", marks=deep),
     *(
         pytest.param(f"{RTX} {dialect} {precision}", marks=() if (dialect, precision) == ("modern", "int8") else deep)
@@ -132,6 +147,8 @@ class FamilyEngines:
         elif kind.startswith(RTX):
             _, dialect, precision = kind.split()
             assert RTX in build(self._own(precision), target=RTX, options=self._options(dialect=dialect)).manifest.engines
+        elif kind.startswith("drafts"):
+            self._check_drafts(kind.removeprefix("drafts").strip() or "fp32")
         elif kind.startswith("batch"):
             self._check_batch(kind.removeprefix("batch").strip() or "fp32")
         elif kind.startswith("turing"):
@@ -178,6 +195,15 @@ class FamilyEngines:
             batch = model.batch(4, capacity, policy, prefill_seconds=0)
             walk = BatchWalk(batch, lambda: model.session(capacity=capacity), BATCH_TOLERANCES[precision])
             wander(walk, choose, 60, capacity, model.manifest.model.vocab_size)
+
+    def _check_drafts(self, precision: str) -> None:
+        """Sampled and greedy, to the end of a short context."""
+        model = load(self._in(precision), threads=1)
+        capacity = min(model.manifest.model.context, 48)
+        prompt = self._seen()[:7].tolist()
+        for seed, temperature in enumerate((0.0, 0.8, 2.0)):
+            params = SamplingParams(temperature=temperature, seed=seed, max_new_tokens=100)
+            check_drafts(model, prompt, params, capacity, seed)
 
     def _options(self, **choices: object) -> EngineOptions:
         capacity = min(self.full.manifest.model.context, 64)

@@ -18,12 +18,14 @@ else:
 
 CORE = {
     "bundle",
+    "contents",
     "contract",
     "errors",
     "files",
     "hierarchy",
     "json_files",
     "locks",
+    "parallel",
     "places",
     "precision",
     "progress",

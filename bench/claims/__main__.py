@@ -12,7 +12,8 @@ import msgspec
 
 from ...errors import FovealError
 from ...files import write_atomically
-from .markdown import figures, insert
+from ..document import insert
+from .markdown import figures
 from .result import ClaimsResult
 
 

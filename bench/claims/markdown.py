@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-from ...errors import ConfigError
 from .result import ClaimsResult
 from .settings import Claim
 from .tables import Page, Sheet, pages
@@ -24,21 +21,6 @@ def machine(result: ClaimsResult) -> str:
 def figures(result: ClaimsResult) -> dict[Claim, str]:
     """For each claim that was measured, the verdict, the tables and what they were measured on."""
     return {page.claim: _figures(page, result) for page in pages(result)}
-
-
-def insert(document: str, parts: dict[Claim, str]) -> str:
-    """Put figures between `<!-- figures: NAME -->` and `<!-- end: NAME -->`, in place of what is there.
-
-    Raises:
-        ConfigError: a claim that the document has no such place for.
-    """
-    for claim, text in parts.items():
-        begin, end = f"<!-- figures: {claim} -->", f"<!-- end: {claim} -->"
-        place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if place.search(document) is None:
-            raise ConfigError(f"the document has no place for {claim}; put {begin} and {end} where its figures belong")
-        document = place.sub(lambda _, whole=f"{begin}\n{text}\n{end}": whole, document)  # type: ignore[misc]
-    return document
 
 
 def _figures(page: Page, result: ClaimsResult) -> str:

@@ -128,4 +128,4 @@ def _compile(
     products, scales = written(bundle, spec.name)
     if nodes is not None:
         products = [product for product in products if f"{product.product}/MatMul" in nodes]
-    return compile_stage(directory, spec, target, products, scales[: len(spec.attentions)], family)
+    return compile_stage(directory, spec, target, products, scales[: len(spec.attentions)], family, native=False)

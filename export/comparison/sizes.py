@@ -23,7 +23,7 @@ from ...runtime.engines.base import Engine
 from ...runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ...runtime.engines.onnxruntime_library import import_onnxruntime
 from ...sidecar import EngineSidecar
-from ..cpu.attention import cache_widths, uses_kernel
+from ..cpu.attention import cache_widths
 from ..cpu.lower import lower as lower_for_cpu
 from ..graphs.export_stage import trace
 from ..graphs.own_modules import Line, decision_on_sizes, line_of
@@ -132,9 +132,9 @@ def _engine(spec: StageSpec, graph: Path, directory: Path) -> Engine | None:
     except BackendUnavailable as error:
         _logger.warning('stage "%s" was not run at other sizes than those it was traced with: %s', spec.name, error)
         return None
-    is_old = tuple(map(int, version.split(".")[:2])) < PORTABLE_SINCE
+    is_old, one_chunks = tuple(map(int, version.split(".")[:2])) < PORTABLE_SINCE, False
     if is_old:
-        lower_for_cpu(graph, directory / graph.name, spec)
+        one_chunks = lower_for_cpu(graph, directory / graph.name, spec)
         graph = directory / graph.name
     sidecar = EngineSidecar(
         target="cpu",
@@ -144,7 +144,7 @@ def _engine(spec: StageSpec, graph: Path, directory: Path) -> Engine | None:
         precision_obtained="fp32",
         graph_sha256="",
         cache_widths=cache_widths(spec) if is_old else tuple(cache.width for cache in spec.caches),
-        batch_one_chunks=is_old and uses_kernel(spec),
+        batch_one_chunks=one_chunks,
     )
     try:
         return OnnxRuntimeEngine(spec, graph, sidecar, threads=1, optimised=False)

@@ -23,7 +23,7 @@ class Admission:
 
     def __init__(self, specs: SequenceOf[StageSpec], slots: int, policy: Policy) -> None:
         self._specs = specs
-        self._phases, self._modulus = phases_of(specs, slots, policy), modulus_of(specs, policy)
+        self._phases, self.modulus = phases_of(specs, slots, policy), modulus_of(specs, policy)
         self._in_slot: list[Sequence | None] = [None] * slots
         self._queue: list[Sequence] = []
         self._joined = self.steps = 0
@@ -84,7 +84,7 @@ class Admission:
         return self._is_in_phase(sequence.slot, sequence.position)
 
     def _is_in_phase(self, slot: int, position: int) -> bool:
-        return (position - self.steps - self._phases[slot]) % self._modulus == 0
+        return (position - self.steps - self._phases[slot]) % self.modulus == 0
 
     def require(self, sequence: Sequence) -> None:
         """Raise InputError for what is no sequence of this batch, or has left it."""

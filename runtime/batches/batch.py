@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from types import TracebackType
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from ..rewinding import check_rewind
 from ..rows import Ids
 from ..scoring import SCORED_ROWS
 from ..snapshots import Snapshot, check_restorable, room_for_copy
+from ..speculation.step_costs import StepCosts
 from .admission import Admission
 from .batch_decoder import BatchDecoder
 from .fired import FiredStages
@@ -36,10 +38,11 @@ from .slots import open_slots
 PREFILL_SECONDS = 0.02
 """Between two steps: more makes a prompt's neighbours slower, less leaves slots empty (docs/batches.md)."""
 _LAST = np.zeros(1, np.int64)
+Logits = npt.NDArray[np.float32]
 
 
 class Batch:
-    """Decodes up to `slots` sequences together, a token of each in a step; `model.batch` opens one.
+    """Decodes up to `slots` sequences together, a token of each in a step, or several of some; `model.batch` opens one.
 
         with model.batch(slots=16) as batch:
             sequences = [batch.join(prompt) for prompt in prompts]
@@ -90,6 +93,8 @@ class Batch:
         self._admission = Admission(self.specs, slots, policy)
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
         self._fired, self._decides = FiredStages(self.specs), any(spec.clock is not None for spec in self.specs)
+        self.costs: StepCosts | None = None
+        """Learns what the calls of decode steps take, if somebody wants to know."""
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -136,22 +141,26 @@ class Batch:
         """
         self._check_ready(sequence)
         sequence.pending = self._checked_prompt(ids, sequence.position)
-        sequence.state, sequence.logits, sequence.watch = "prefilling", None, watch
+        sequence.state, sequence.logits, sequence.rows, sequence.watch = "prefilling", None, None, watch
 
     @one_at_a_time
-    def step(self, tokens: Mapping[Sequence, int] | None = None) -> dict[Sequence, npt.NDArray[np.float32]]:
-        """Append a token to each of some sequences, and a part of the prompts that are waiting.
+    def step(self, tokens: Mapping[Sequence, int | SequenceOf[int]] | None = None) -> dict[Sequence, Logits]:
+        """Append a token, or several, to each of some sequences, and a part of the prompts that are waiting.
+
+        Several are those that may come, of which `rewind` takes back what does not: it costs nothing, and leaves the sequence
+        as if they had never been appended. They are a call of the engines for that sequence alone, and it falls out of its
+        phase unless their number is one more than a multiple of the period (`realign`).
 
         Args:
-            tokens: the next id of sequences that are `ready`; the others stay where they are.
+            tokens: the next id of sequences that are `ready`, or the next ids `[n]`; the others stay where they are.
 
         Returns:
             Logits float32 `[V]` of all that take a token in the next step: of those given one, and of those whose prompt is
-            appended and whose phase has come.
+            appended and whose phase has come; `[n, V]`, read-only, after each of `n` ids that were given in a sequence.
 
         Raises:
-            InputError: a sequence of another batch, one that takes no token now, or an id that is none of the vocabulary's;
-                nothing is changed.
+            InputError: a sequence of another batch, one that takes no token now, no ids, or one that is none of the
+                vocabulary's; nothing is changed.
             CapacityError: a sequence is full, or a call finds no room in memory, and no token was appended; or a part of a
                 prompt finds none, whose sequence is paused then: the others have their logits (`Sequence.logits`), and go on.
         """
@@ -162,23 +171,43 @@ class Batch:
         self._append_prompts()
         return {**found, **self._released()}
 
-    def _decode(self, given: Mapping[Sequence, int]) -> dict[Sequence, npt.NDArray[np.float32]]:
+    def _decode(self, given: Mapping[Sequence, _Given]) -> dict[Sequence, Logits]:
         in_order = sorted(given, key=lambda sequence: sequence.slot)
-        slots = np.array([sequence.slot for sequence in in_order])
-        positions = np.array([sequence.position for sequence in in_order])
         try:
             for sequence in in_order:
                 self._begin(sequence)
-            self._tokens.array[slots, positions + self._tokens.lead] = [given[sequence] for sequence in in_order]
-            logits = self.decoder.step(slots, positions)
-        except MemoryError as error:
+                sequence.reach(len(given[sequence].ids))
+            rows = self._decode_together({one: given[one].ids[0] for one in in_order if len(given[one].ids) == 1})
+            rows |= {one: self._decode_alone(one, given[one].ids) for one in in_order if len(given[one].ids) > 1}
+        except (MemoryError, CapacityError) as error:
             raise CapacityError(
                 f"a step of {len(given)} sequences finds no room in memory ({error}); let some leave"
             ) from error
-        for sequence, of_one in zip(in_order, logits, strict=True):
-            sequence.go_on(1)
-            sequence.logits = of_one.copy()  # the caller may change what it is given
-        return dict(zip(in_order, logits, strict=True))
+        for sequence in in_order:
+            sequence.go_on(len(given[sequence].ids), rows[sequence])
+        return {one: _given_out(rows[one], given[one].are_several) for one in in_order}
+
+    def _decode_together(self, tokens: Mapping[Sequence, int]) -> dict[Sequence, Logits]:
+        """A token of each, by slot, in a step of all of them; logits `[1, V]` of each."""
+        if not tokens:
+            return {}
+        slots = np.array([sequence.slot for sequence in tokens])
+        positions = np.array([sequence.position for sequence in tokens])
+        began = time.perf_counter()
+        self._tokens.array[slots, positions + self._tokens.lead] = list(tokens.values())
+        logits = self.decoder.step(slots, positions)
+        if self.costs is not None:
+            self.costs.together(positions, time.perf_counter() - began)
+        return dict(zip(tokens, logits[:, None], strict=True))
+
+    def _decode_alone(self, sequence: Sequence, ids: list[int]) -> Logits:
+        """Several tokens of one; logits `[n, V]`, which the sequence shares with whoever asked."""
+        count, began = len(ids), time.perf_counter()
+        self._tokens.of(sequence.slot).write(sequence.position, np.array([ids]))
+        logits = self.decoder.prefill(sequence.slot, sequence.position, count, np.arange(count))
+        if self.costs is not None:
+            self.costs.alone(sequence.position, count, time.perf_counter() - began)
+        return logits
 
     def _begin(self, sequence: Sequence) -> None:
         """Before the first token: fire what fires ahead of it."""
@@ -273,8 +302,42 @@ class Batch:
         return "ready" if sequence.logits is None else "waiting"
 
     @one_at_a_time
+    def realign(self, sequence: Sequence) -> None:
+        """Let a sequence that fell out of the phase of its slot wait until that comes; `step` gives its logits again then.
+
+        One that stands in its phase, or that was rewound and has no logits, takes a token at once, as before.
+
+        Raises:
+            InputError: a sequence that takes no token now.
+        """
+        self._check_ready(sequence)
+        if sequence.logits is not None and not self._admission.is_in_phase(sequence):
+            sequence.state = "waiting"
+
+    @property
+    def rewinds(self) -> int | None:
+        """The most tokens that a sequence can take back of those that it has seen; None: all."""
+        return self._rewinds
+
+    def is_in_phase(self, sequence: Sequence) -> bool:
+        """Whether a sequence with a slot stands where that slot's phase is.
+
+        Raises:
+            InputError: it waits for a slot, or has left.
+        """
+        self._check_live(sequence)
+        return self._admission.is_in_phase(sequence)
+
+    @property
+    def modulus(self) -> int:
+        """Phases are told apart modulo this: a sequence waits for its own for less than so many steps."""
+        return self._admission.modulus
+
+    @one_at_a_time
     def rewind(self, sequence: Sequence, tokens: int) -> None:
         """Forget the last `tokens` tokens of a sequence, exactly; costs nothing, at any phase. It then takes a token at once.
+
+        Of the tokens that the newest step appended some may be left: then there are the logits after the last of them.
 
         Raises:
             InputError: fewer tokens were seen, rows that they need have been compacted since, or its prompt is being appended.
@@ -285,8 +348,7 @@ class Batch:
             raise InputError(f"can't rewind {sequence}: its prompt is still being appended; let it leave, or wait")
         check_rewind(tokens, sequence.position, sequence.reached, self._rewinds, "the sequence")
         if tokens:
-            sequence.position, sequence.logits = sequence.position - tokens, None
-            sequence.reached = sequence.reached if sequence.position else 0
+            sequence.go_back(tokens)
             sequence.state = sequence.state if sequence.state == "paused" else "ready"
 
     @one_at_a_time
@@ -363,19 +425,27 @@ class Batch:
         ids: Ids = self._ids(sequence)[0].copy()
         return ids
 
-    def fired(self, sequence: Sequence) -> tuple[str, ...]:
-        """The stages that the newest token of a sequence fired, in dataflow order; none before its first.
+    def fired(self, sequence: Sequence, position: int | None = None) -> tuple[str, ...]:
+        """The stages that the token at a position of a sequence fired, in dataflow order; none before its first.
+
+        Args:
+            sequence: with a slot.
+            position: of one of its tokens; None: the newest.
 
         Raises:
-            InputError: it waits for a slot, or has left.
+            InputError: it waits for a slot, or has left; or it has no token there.
         """
         self._check_live(sequence)
-        if not sequence.position:
+        if position is None:
+            position = sequence.position - 1
+        elif not 0 <= position < sequence.position:
+            raise InputError(f"{sequence} has no token at position {position}; give one of its own, from 0")
+        if position < 0:
             return ()
-        found = self._fired.at(sequence.position - 1)
+        found = self._fired.at(position)
         if not self._decides:
             return found
-        decided = self.decoder.decided(sequence.slot, sequence.position - 1)
+        decided = self.decoder.decided(sequence.slot, position)
         return tuple(spec.name for spec in self.specs if spec.name in found or spec.name in decided)
 
     def _ids(self, sequence: Sequence) -> Ids:
@@ -392,21 +462,33 @@ class Batch:
             )
         return ids
 
-    def _checked_tokens(self, tokens: Mapping[Sequence, int]) -> dict[Sequence, int]:
+    def _checked_tokens(self, tokens: Mapping[Sequence, int | SequenceOf[int]]) -> dict[Sequence, _Given]:
         if not isinstance(tokens, Mapping):
             raise InputError(f"step takes the next id by sequence, {{sequence: id}}, got {type(tokens).__name__}")
         found = {}
-        for sequence, token in tokens.items():
+        for sequence, given in tokens.items():
             self._check_ready(sequence)
-            found[sequence] = whole("a token", token, InputError)
-            if not 0 <= found[sequence] < self.model.vocab_size:
-                raise InputError(f"id {token} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")
-            if sequence.position >= self.capacity:
+            found[sequence] = self._checked_given(given)
+            room, count = self.capacity - sequence.position, len(found[sequence].ids)
+            if count > room:
+                wanted = "" if count == 1 else f", and {count} tokens were given"
+                what = "is full: it holds" if room <= 0 else f"has room for {room}: it holds {sequence.position} of"
                 raise CapacityError(
-                    f"{sequence} is full: it holds {self.capacity} tokens; let it leave or rewind it, or open a batch with "
+                    f"{sequence} {what} {self.capacity} tokens{wanted}; let it leave or rewind it, or open a batch with "
                     "more capacity"
                 )
         return found
+
+    def _checked_given(self, given: int | SequenceOf[int]) -> _Given:
+        if isinstance(given, list | tuple | np.ndarray) and np.ndim(given):
+            ids = checked_ids(given, self.model.vocab_size, "the tokens").tolist()
+            if not ids:
+                raise InputError("got no tokens for a sequence, expected at least one; leave it out, and it stays where it is")
+            return _Given(ids, True)
+        token = whole("a token", given, InputError)
+        if not 0 <= token < self.model.vocab_size:
+            raise InputError(f"id {given} is outside the vocabulary; expected 0 <= id < {self.model.vocab_size}")
+        return _Given([token], False)
 
     def _check_open(self) -> None:
         if isinstance(self.decoder, _Closed):
@@ -459,6 +541,22 @@ class Batch:
         for sequence in self.sequences:
             self._admission.release(sequence)
         self.decoder = cast(BatchDecoder, _Closed())
+
+
+def _given_out(rows: Logits, are_several: bool) -> Logits:
+    """What is kept with the sequence is not to be changed by who asked: a copy of one row, or rows that can't be written."""
+    if are_several:
+        rows.setflags(write=False)
+        return rows
+    row: Logits = rows[0].copy()
+    return row
+
+
+class _Given(NamedTuple):
+    """Tokens of one sequence for a step, and whether they came as several."""
+
+    ids: list[int]
+    are_several: bool
 
 
 class _Closed:

@@ -11,6 +11,7 @@ from ..guides.guide import Guide
 from ..logprobs import TokenLogprobs
 from ..scoring import PromptScorer
 from ..snapshots import Snapshot
+from ..speculation.drafting import Drafts, Speculation
 
 
 class Choice:
@@ -26,6 +27,7 @@ class Choice:
         start: position of its first new token, once there are logits for it.
         last: what its end is told with, once its state is taken; None: it goes on, or needs no state.
         fired: for every token that was drawn, the stages that fired in the step that gave its logits.
+        drafts: what guesses its tokens, once there are logits for the first; None: nothing does.
     """
 
     def __init__(self, owner: Any, index: int, request: Request, keeps_state: bool, guide: Guide | None = None) -> None:
@@ -36,11 +38,20 @@ class Choice:
         self.start: int | None = None
         self.last: Drawn | None = None
         self.fired: list[tuple[str, ...]] = []
+        self.drafts: Drafts | None = None
+        if request.drafting is not None:
+            self.continuation.speculation = Speculation()
 
     @property
     def is_over(self) -> bool:
         """Whether it draws no more; its state may still have to be taken."""
         return self.continuation.finish_reason is not None
+
+    def close(self) -> None:
+        """Let go of what computes beside."""
+        self.continuation.close()
+        if self.drafts is not None:
+            self.drafts.drafter.close()
 
     def given_out(self, count: int, text: str) -> list[Drawn]:
         """What is new of it after so many tokens: one for each token, but at least one; the last has the text and the end."""

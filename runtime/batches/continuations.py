@@ -11,8 +11,11 @@ import numpy.typing as npt
 from ...errors import FovealError
 from ..generation.continuation import FinishReason
 from ..snapshots import Snapshot
+from ..speculation.drafting import Speculation
+from ..speculation.lengths import Draft
 from .batch import Batch
 from .choice import Choice, Drawn
+from .drafting import BatchDrafting
 from .sequence import Sequence
 from .waiting import Branch, Prompt
 
@@ -42,12 +45,20 @@ class Continuations:
         self._reading: dict[Sequence, Prompt] = {}
         self._running: dict[Sequence, Choice] = {}
         self._logits: dict[Sequence, Logits] = {}
-        """To draw from; some are left here only if drawing was interrupted."""
+        """To draw from, `[n, V]`; some are left here only if drawing was interrupted."""
+        self._ahead: dict[Sequence, list[int]] = {}
+        """Drafted, and appended behind what was drawn."""
         self._next: dict[Sequence, int] = {}
         """Drawn, to be appended."""
+        self._drafting = BatchDrafting(batch)
         self._found: list[Drawn] = []
         self._failures = 0
         self.failure: FovealError | None = None
+
+    @property
+    def speculation(self) -> Speculation:
+        """What drafts came to so far, of all texts that have some."""
+        return self._drafting.outcome
 
     @property
     def waiting(self) -> int:
@@ -138,9 +149,9 @@ class Continuations:
             for choice in waiting.live:
                 choice.continuation.close()
         for choice in self._running.values():
-            choice.continuation.close()
+            choice.close()
         self._waiting.clear()
-        self._reading, self._running, self._logits, self._next, self._found = {}, {}, {}, {}, []
+        self._reading, self._running, self._logits, self._ahead, self._next, self._found = {}, {}, {}, {}, {}, []
         self.batch.close()
 
     def _drop(self, choice: Choice, last: Drawn, keep: bool) -> None:
@@ -181,7 +192,7 @@ class Continuations:
                     self._reading[waiting.begin(self.batch)] = waiting
                 else:
                     sequence = self.batch.restore(waiting.snapshot)
-                    self._running[sequence], self._logits[sequence] = waiting.choice, waiting.logits
+                    self._running[sequence], self._logits[sequence] = waiting.choice, waiting.logits[None]
             except FovealError as error:
                 for choice in waiting.live:
                     self._fail(choice, error)
@@ -190,21 +201,49 @@ class Continuations:
 
     def _decode(self) -> None:
         """If a step fails, the tokens that it did not append are there for the next one; who found no room is given up."""
-        before = [(sequence, sequence.position) for sequence in self._next]
+        given = self._given()
+        before = [(sequence, sequence.position) for sequence in given]
         failure: BaseException | None = None
         try:
-            found = self.batch.step(self._next)
+            found = self.batch.step(given)
         except BaseException as error:  # an interrupt, too: no token may be appended twice by who goes on after it
-            found = {one: one.logits for one, position in before if one.position > position and one.logits is not None}
+            found = {one: one.rows for one, position in before if one.position > position and one.rows is not None}
             failure = error
-        self._logits.update(found)
-        for sequence in found:
-            self._next.pop(sequence, None)
+        for sequence, logits in found.items():
+            self._keep(sequence, np.atleast_2d(logits), given.get(sequence))
         if isinstance(failure, FovealError):
             self._note(failure)
         elif failure is not None:
             raise failure
         self._draw_all()
+
+    def _keep(self, sequence: Sequence, logits: Logits, tokens: int | list[int] | None) -> None:
+        """Logits that a step gave, after the tokens that it was given, if any."""
+        if tokens is None and sequence in self._next:
+            return  # it stood aside until its phase came: its next token is drawn already
+        self._logits[sequence] = logits
+        if tokens is not None:
+            ahead = tokens[1:] if isinstance(tokens, list) else []
+            if ahead:
+                self._ahead[sequence] = ahead
+            del self._next[sequence]
+            self._drafting.appended(self._running[sequence], len(ahead))
+
+    def _given(self) -> dict[Sequence, int | list[int]]:
+        """What was drawn, and the drafts that are to be checked behind it: none after a step that failed, so that they are no
+        reason for another."""
+        drafting, running, count = self._drafting, self._running, len(self._next)
+        tokens = {one: token for one, token in self._next.items() if not drafting.stands_aside(one, running[one], count)}
+        if self._failures or not drafting.may_pay(tokens, running):
+            return {**tokens}
+        drafts, count = dict[Sequence, Draft](), len(tokens)
+        for sequence in [one for one in tokens if drafting.asks(running[one], count)]:
+            try:
+                drafts[sequence] = drafting.draft(sequence, running[sequence], tokens[sequence], count)
+            except self._of_choice as error:
+                del tokens[sequence]
+                self._give_up(sequence, running[sequence], error)
+        return {**tokens, **{one: [tokens[one], *ahead] for one, ahead in drafting.leaving(drafts, count).items()}}
 
     def _note(self, failure: FovealError) -> None:
         """Of a step: of those that found no room, if there are any."""
@@ -223,13 +262,14 @@ class Continuations:
         while self._logits:
             sequence, logits = next(iter(self._logits.items()))
             self._take(sequence, logits)
-            self._logits.pop(sequence, None)
+            if self._logits.get(sequence) is logits:
+                del self._logits[sequence]
 
     def _take(self, sequence: Sequence, logits: Logits) -> None:
-        """Logits of a sequence: those after a prompt, or after the token that it was given."""
+        """Logits of a sequence: those after a prompt, or after the tokens that it was given."""
         prompt = self._reading.get(sequence)
         if prompt is not None:
-            self._part(sequence, prompt, logits)
+            self._part(sequence, prompt, logits[0])
             self._running[sequence] = prompt.live[0]
             del self._reading[sequence]
         choice = self._running[sequence]
@@ -255,21 +295,28 @@ class Continuations:
             prompt.choices.remove(choice)
 
     def _draw(self, sequence: Sequence, choice: Choice, logits: Logits) -> None:
-        going, count, seen = choice.continuation, len(choice.continuation.ids), self.batch.tokens(sequence)
+        """A token from the first of the logits; if it was drafted, it is there, and the next logits are those after it."""
+        going, count, ahead = choice.continuation, len(choice.continuation.ids), self._ahead.get(sequence, [])
+        seen = self.batch.tokens(sequence)[: sequence.position - len(ahead)]
         if choice.start is None:
             choice.start = len(seen)
         try:
-            token, text = going.draw(logits, seen)
+            self._drafting.begin(choice)
+            token, text = going.draw(logits[0], seen)
         except self._of_choice as error:  # whatever its own settings make of it is no matter of the others
-            self._leave(sequence)
-            self._fail(choice, _as_foveals(error))
+            self._give_up(sequence, choice, error)
             return
         if token is not None:
-            choice.fired.append(self.batch.fired(sequence))
-        if token is not None and sequence.position < self.batch.capacity:
-            self._next[sequence] = token
-        elif token is not None:
-            text += going.finish("capacity")
+            choice.fired.append(self.batch.fired(sequence, len(seen) - 1))
+        if ahead and token == ahead[0]:
+            self._logits[sequence], self._ahead[sequence] = logits[1:], ahead[1:]
+            self._drafting.came(choice)
+        else:
+            self._take_back(sequence)
+            if token is not None and len(seen) < self.batch.capacity:
+                self._next[sequence] = token
+            elif token is not None:
+                text += going.finish("capacity")
         *found, last = choice.given_out(count, text)
         self._found += found
         if last.finish_reason is None:
@@ -279,6 +326,12 @@ class Continuations:
         choice.last = last
         if not choice.keeps_state or sequence not in self._next:
             self._give_last(sequence, choice, last)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Drafts that did not come."""
+        ahead = self._ahead.pop(sequence, None)
+        if ahead:
+            self.batch.rewind(sequence, len(ahead))
 
     def _give_last(self, sequence: Sequence, choice: Choice, last: Drawn) -> None:
         if choice.keeps_state:
@@ -290,12 +343,20 @@ class Continuations:
                 choice.snapshot = None
         self._drop(choice, last, keep=False)
 
+    def _give_up(self, sequence: Sequence, choice: Choice, error: BaseException) -> None:
+        """A text, for what its own settings, or its drafts, raised."""
+        self._leave(sequence)
+        self._fail(choice, _as_foveals(error))
+
     def _fail(self, choice: Choice, error: FovealError) -> None:
         choice.continuation.finish("cancelled")
         self._found.append(Drawn(choice, error=error))
 
     def _leave(self, sequence: Sequence) -> None:
-        for of_sequence in (self._reading, self._running, self._logits, self._next):
+        choice = self._running.get(sequence)
+        if choice is not None:
+            choice.close()
+        for of_sequence in (self._reading, self._running, self._logits, self._ahead, self._next):
             of_sequence.pop(sequence, None)
         self.batch.leave(sequence)
 

@@ -15,6 +15,7 @@ from ..generation.continuation import FinishReason
 from ..generation.request import Request
 from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
+from ..speculation.drafting import Speculation
 from .batch import Batch
 from .choice import Choice, Drawn
 from .continuations import Continuations
@@ -42,6 +43,7 @@ class GeneratedMany(AsyncPieces[tuple[int, str]]):
         finish_reasons: of the texts that are done, by index.
         ids: what was drawn, by index.
         logprobs, prompt_logprobs: by index, if the settings ask for them.
+        speculation: what drafts came to, by index; of texts that have none, nothing.
     """
 
     def __init__(self, batch: Batch, prompts: Iterator[Any], request: Callable[[int, Any], Request], n: int = 1) -> None:
@@ -51,6 +53,7 @@ class GeneratedMany(AsyncPieces[tuple[int, str]]):
         self.ids: dict[int, list[int]] = {}
         self.logprobs: dict[int, list[TokenLogprobs]] = {}
         self.prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
+        self.speculation: dict[int, Speculation] = {}
         self._batch, self._prompts, self._request, self._taken, self._has_more = batch, prompts, request, 0, True
         self._going, self._n = Continuations(batch), n
         self._live: dict[int, Choice] = {}
@@ -96,6 +99,8 @@ class GeneratedMany(AsyncPieces[tuple[int, str]]):
         self.ids[index] = choice.continuation.ids
         self.logprobs[index] = choice.continuation.sampler.logprobs
         self.prompt_logprobs[index] = [] if choice.scorer is None else choice.scorer.found
+        if choice.continuation.speculation is not None:
+            self.speculation[index] = choice.continuation.speculation
 
     def _note(self, drawn: Drawn) -> None:
         if drawn.choice is None:

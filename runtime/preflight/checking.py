@@ -84,18 +84,6 @@ def require_match(bundle: str | Path | Bundle, target: str, machine: Machine | N
         raise EngineMismatchError(f"{found.bundle}, {target}: {found.sentence}")
 
 
-def require_whole(bundle: Bundle, target: str) -> None:
-    """Let only engines pass that belong to the stages and graphs of their bundle, whatever the machine.
-
-    Raises:
-        EngineMismatchError: an engine is another's, or was made of another graph or of other weights.
-    """
-    for stage in bundle.manifest.engines.get(target, {}):
-        found = read_checked_sidecar(bundle.path, bundle.manifest, target, stage, lambda _: None)
-        if isinstance(found, Finding):
-            raise EngineMismatchError(f'{bundle.path}, {target}: stage "{stage}": {found.sentence}')
-
-
 @dataclass(frozen=True)
 class _Checker:
     """A bundle and a machine.

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy.typing as npt
 
@@ -27,6 +28,10 @@ from .statistics import ServiceStatistics
 from .stored_sessions import StoredSessions
 from .stream import AsyncStream, Stream, ThreadStream
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle
+    from ..model import Model
 
 AnyStream = TypeVar("AnyStream", bound=Stream)
 
@@ -74,10 +79,12 @@ class Service:
         keeps_prefixes: whether what any request leaves is kept in the store, so that a prompt that begins in the same way is
             not read again; its logits are those of a prompt that was read in other chunks (`SessionStore`).
         observer: is told what happens.
+        draft, draft_tokens: as of `Model.generate`, for requests that say nothing of drafts.
 
     Raises:
         ConfigError, CapacityError, EngineMismatchError: as `Model.batch`; ConfigError for a queue below 0, prefixes that are to
             be kept without a store, a store of another bundle or target, or what is no model, store or observer.
+        InputError, ConfigError, BundleError: a draft that can't be, as `Model.generate`.
     """
 
     def __init__(
@@ -91,6 +98,8 @@ class Service:
         store: SessionStore | None = None,
         keeps_prefixes: bool = False,
         observer: ServiceObserver | None = None,
+        draft: str | Path | Bundle | Model | None = None,
+        draft_tokens: int | None = None,
     ) -> None:
         self.queue = whole("queue", queue, ConfigError)
         if self.queue < 0:
@@ -99,6 +108,9 @@ class Service:
             raise ConfigError("prefixes are kept in a store, and there is none; give one, or leave keeps_prefixes out")
         _check_parts(model, store, observer)
         self.model, self.slots = model, slots
+        self._drafts = {"draft": draft, "draft_tokens": draft_tokens} if (draft, draft_tokens) != (None, None) else {}
+        if self._drafts:
+            model.request([0], self._drafts, as_text=False)  # a drafting model is loaded, or refused, before all else
         self.sessions = StoredSessions(store, keeps_prefixes)
         self._worker = Worker(
             lambda: model.batch(slots, capacity, policy, prefill_seconds),
@@ -129,7 +141,7 @@ class Service:
                 `n` texts; a new one begins. If the request is cancelled or fails, the session stays where it stood.
             position: tokens that the session is expected to hold, 0 for a new one; None: any.
             as_text: whether text is made of the tokens. Without it, stop strings are refused, and no tokenizer is needed.
-            settings: as of `Model.generate`.
+            settings: as of `Model.generate`; a `draft`, or None for none, goes before the service's own.
 
         Raises:
             InputError, ConfigError: as `Model.generate`; InputError for an n below 1, or more texts than slots and queue hold.
@@ -175,7 +187,7 @@ class Service:
         settings: Mapping[str, Any],
     ) -> AnyStream:
         n, position = self._checked(n, session, position)
-        request = self.model.request(prompt, settings, as_text)
+        request = self.model.request(prompt, self._with_drafts(settings), as_text)
         stream = open_stream(n, len(request.ids), session)
         if session is None:
             self._enter(stream, *self._begun_anew(request))
@@ -187,6 +199,13 @@ class Service:
             self.sessions.end(session)
             raise
         return stream
+
+    def _with_drafts(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings of a request, and of the service those that it leaves out; the length of a draft has no use without one."""
+        found = {**self._drafts, **settings}
+        if found.get("draft") is None and "draft_tokens" not in settings:
+            found.pop("draft_tokens", None)
+        return found
 
     def _checked(self, n: int, session: str | None, position: int | None) -> tuple[int, int | None]:
         n, most = whole("n", n, InputError), self.slots + self.queue
@@ -273,6 +292,9 @@ class Service:
             steps=worker.steps,
             tokens=worker.tokens,
             fires=worker.fires,
+            draft_calls=worker.speculation.calls,
+            drafted=worker.speculation.drafted,
+            accepted=worker.speculation.accepted,
             **self._counts,
         )
 

@@ -17,6 +17,8 @@ class ServiceStatistics:
         requests, refused: taken so far, and refused as there was no room.
         prompt_tokens, restored_tokens: given so far, and taken from the store instead of being computed.
         fires: firings of every stage so far.
+        draft_calls, drafted, accepted: of texts with drafts, calls that appended tokens of theirs, tokens that were drafted and
+            checked, and those of them that came.
     """
 
     slots: int
@@ -31,3 +33,6 @@ class ServiceStatistics:
     prompt_tokens: int
     restored_tokens: int
     fires: dict[str, int]
+    draft_calls: int
+    drafted: int
+    accepted: int

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import InputError
 from ..generation.continuation import FinishReason
 from ..logprobs import TokenLogprobs
+from ..speculation.drafting import Speculation
 from .event import Event
 
 
@@ -28,6 +29,7 @@ class Stream:
         session: its key; None: it has none.
         finish_reasons: of its texts that have ended, by index.
         prompt_logprobs: of the prompt's tokens, if the settings ask for them; there with the first event.
+        speculation: what drafts came to in its texts that have ended, by index; of texts that have none, nothing.
         session_position: tokens that the session holds, once the request is over; None: it has none, or could not be kept.
     """
 
@@ -35,6 +37,7 @@ class Stream:
         self.n, self.prompt_tokens, self.session, self.restored_tokens = n, prompt_tokens, session, 0
         self.finish_reasons: dict[int, FinishReason] = {}
         self.prompt_logprobs: list[TokenLogprobs] = []
+        self.speculation: dict[int, Speculation] = {}
         self.session_position: int | None = None
         self.on_cancel: Callable[[], None] = _nothing
         self._live = n

@@ -17,6 +17,7 @@ from ..batches.batch import Batch
 from ..batches.choice import Choice, Drawn
 from ..batches.continuations import Continuations
 from ..snapshots import Snapshot
+from ..speculation.drafting import Speculation
 from .event import Event
 from .job import Job
 from .observer import QuietObserver, ServiceObserver
@@ -51,6 +52,7 @@ class Worker:
         self._inbox, self._cancelled = list[Job](), list[Job]()
         self._is_ending = self._is_over = False
         self._fires_before = dict[str, int]()
+        self._speculation_before = Speculation()
         self._changing_batch, self._has_batch = threading.Lock(), True
         self._process = os.getpid()
         self._saver = ThreadPoolExecutor(1, "foveal-store")
@@ -118,6 +120,12 @@ class Worker:
             now = self.going.batch.fires if self._has_batch else {}
             return {name: self._fires_before.get(name, 0) + now.get(name, 0) for name in {**self._fires_before, **now}}
 
+    @property
+    def speculation(self) -> Speculation:
+        """What drafts came to so far."""
+        with self._changing_batch:
+            return self._speculation_before + self.going.speculation if self._has_batch else self._speculation_before
+
     # In its own thread.
 
     def _run(self) -> None:
@@ -160,7 +168,7 @@ class Worker:
                 self.going, self._has_batch = going, True
             return
         self.steps += 1
-        self._observer.stepped(time.perf_counter() - began, sum(one.token is not None for one in drawn))
+        self._observer.stepped(time.perf_counter() - began, len({one.choice for one in drawn if one.token is not None}))
         self._hand_out(drawn)
         for failed in (one.error for one in drawn if one.choice is None):
             _log.warning("a step failed for all its requests: %s", failed)
@@ -179,6 +187,7 @@ class Worker:
         with self._changing_batch:
             for name, count in self.going.batch.fires.items():
                 self._fires_before[name] = self._fires_before.get(name, 0) + count
+            self._speculation_before += self.going.speculation
             self._has_batch = False
         try:
             self.going.close()
@@ -222,6 +231,8 @@ class Worker:
         seconds = now - job.last_told.get(choice.index, job.begun)
         if choice.scorer is not None and not job.last_told:
             job.stream.prompt_logprobs = choice.scorer.found
+        if drawn.is_last and choice.continuation.speculation is not None:
+            job.stream.speculation[choice.index] = choice.continuation.speculation
         if token is not None:
             self._count_token(choice.index in job.last_told, fired, seconds)
             job.last_told[choice.index] = now

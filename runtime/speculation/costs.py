@@ -12,6 +12,7 @@ _LEAST_RATE = 0.1
 """Weight of the newest call in what is known."""
 _LARGEST_RATIO = 4.0
 """By which one call may be off, and be believed: the machine may have done something else."""
+_ALL_COUNT, _EVERY = 64, 8
 _FIRST_SECONDS = 1e-3
 _MOST_FIRINGS = 64
 """Of one call, that are told apart."""
@@ -31,37 +32,45 @@ class CallCosts:
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
         self._groups = [_Group(*rhythm) for rhythm in dict.fromkeys((spec.tokens_per_firing, spec.delay) for spec in specs)]
+        self._calls = 0
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything was learnt yet."""
+        return self._calls > 0
 
     def seconds(self, position: int, tokens: int) -> float:
         """That a call of so many tokens, the first at a position, is expected to take."""
-        return sum(group.seconds(group.firings(position, tokens)) for group in self._groups)
+        total = 0.0
+        for group in self._groups:  # asked some ten times for each draft: no function more than there must be
+            begin = position - group.delay - 1
+            firings = int((begin + tokens) // group.stride) - int(begin // group.stride)
+            total += group.known[firings] if firings <= _MOST_FIRINGS else group.known[-1] * firings / _MOST_FIRINGS
+        return total
 
     def learn(self, position: int, tokens: int, seconds: float) -> None:
-        """Of a call that took so long."""
+        """Of a call that took so long; of those of one token, which are most, every eighth is enough once there were some."""
+        self._calls += 1
+        if tokens == 1 and self._calls > _ALL_COUNT and self._calls % _EVERY:
+            return
         ratio = seconds / self.seconds(position, tokens)
         ratio = min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO)
         for group in self._groups:
-            group.learn(group.firings(position, tokens), ratio)
+            begin = position - group.delay - 1
+            group.learn(int((begin + tokens) // group.stride) - int(begin // group.stride), ratio)
 
 
 class _Group:
-    """Stages that fire after every so many tokens, with a delay; where the data decides, so often on average."""
+    """Stages that fire after every so many tokens, with a delay; where the data decides, so often on average.
+
+    Attributes:
+        known: seconds by firings.
+    """
 
     def __init__(self, stride: float, delay: int) -> None:
-        self._stride, self._delay = stride, delay
-        self._seconds = [0.0, *(_FIRST_SECONDS * (1 + _PRIOR_SLOPE * more) for more in range(_MOST_FIRINGS))]
-        self._timed = [0] * len(self._seconds)
-
-    def firings(self, position: int, tokens: int) -> int:
-        """That so many tokens cause."""
-        begin = position - self._delay - 1
-        return int((begin + tokens) // self._stride) - int(begin // self._stride)
-
-    def seconds(self, firings: int) -> float:
-        """That they are expected to take."""
-        if firings <= _MOST_FIRINGS:
-            return self._seconds[firings]
-        return self._seconds[-1] * firings / _MOST_FIRINGS
+        self.stride, self.delay = stride, delay
+        self.known = [0.0, *(_FIRST_SECONDS * (1 + _PRIOR_SLOPE * more) for more in range(_MOST_FIRINGS))]
+        self._timed = [0] * len(self.known)
 
     def learn(self, firings: int, ratio: float) -> None:
         """That a call took so many times what was expected; what lies between two counts that were timed is on a line."""
@@ -69,7 +78,7 @@ class _Group:
             return
         self._timed[firings] += 1
         factor = ratio ** max(1 / self._timed[firings], _LEAST_RATE)
-        known = self._seconds
+        known = self.known
         known[firings] *= factor
         above = next((count for count in range(firings + 1, len(known)) if self._timed[count]), None)
         below = next((count for count in range(firings - 1, 0, -1) if self._timed[count]), None)

@@ -23,7 +23,7 @@ class Drafter(Protocol):
 
     @property
     def chance(self) -> float:
-        """That a proposal is right, as far as is known before it is made."""
+        """That the next proposal is right, as far as is known before it is made."""
         ...
 
     def extend(self, tokens: Sequence[int]) -> None:

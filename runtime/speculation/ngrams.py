@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from .chances import Chances
 from .drafter import Proposal
 
-_ORDERS = (16, 8, 4, 2, 1)
+_ORDERS = (8, 4, 2)
 """Lengths by which places are found; the longest that is found counts."""
 _LONGEST = 64
 """Tokens by which two places are compared."""
@@ -26,7 +26,7 @@ class NgramDrafter:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        self._ends: dict[int, dict[tuple[int, ...], int]] = {order: {} for order in _ORDERS}
+        self._ends: list[tuple[int, dict[tuple[int, ...], int]]] = [(order, {}) for order in _ORDERS]
         self._next: int | None = None
         """The place of the token that is proposed first."""
         self._agrees = 0
@@ -35,33 +35,32 @@ class NgramDrafter:
 
     @property
     def chance(self) -> float:
-        """As `Drafter.chance`."""
-        return self.chances.overall
+        """As `Drafter.chance`; exactly that of the first proposal."""
+        return 0.0 if self._next is None else self.chances[_kind(self._agrees)]
 
     def extend(self, tokens: Sequence[int]) -> None:
         """As `Drafter.extend`."""
+        ids = self._ids
         for token in tokens:
-            self._follow(int(token))
-            self._find()
+            place = self._next
+            if place is not None:
+                is_right = ids[place] == token
+                self.chances.learn(_kind(self._agrees), is_right)
+                self._next, self._agrees = (place + 1, min(self._agrees + 1, _LONGEST)) if is_right else (None, 0)
+            ids.append(token)
+            self._note()
 
-    def _follow(self, token: int) -> None:
-        """Go on by a token, and at the place that is followed if it goes on so too."""
-        if self._next is not None:
-            is_right = self._ids[self._next] == token
-            self.chances.learn(_kind(self._agrees), is_right)
-            self._next, self._agrees = (self._next + 1, min(self._agrees + 1, _LONGEST)) if is_right else (None, 0)
-        self._ids.append(token)
-
-    def _find(self) -> None:
+    def _note(self) -> None:
         """Follow another place if it agrees for longer; then note this one."""
-        ids, here = self._ids, len(self._ids)
-        is_found = False
-        for order in _ORDERS:
+        ids, agrees = self._ids, self._agrees
+        here = len(ids)
+        for order, ends in self._ends:
             if order > here:
                 continue
-            key, ends = tuple(ids[here - order :]), self._ends[order]
-            if not is_found and order > self._agrees and (place := ends.get(key)) is not None:
-                is_found, self._next, self._agrees = True, place, self._agreement(place, order)
+            key = tuple(ids[-order:])
+            if order > agrees and (place := ends.get(key)) is not None:
+                self._next, self._agrees = place, self._agreement(place, order)
+                agrees = _LONGEST  # what is found by shorter ones agrees no longer
             ends[key] = here
 
     def _agreement(self, place: int, known: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...bundle import Bundle
 from ...errors import ConfigError, InputError
 from ..capacity import whole
+from ..engines.native import NativeEngine
 from ..given import shown
 from ..sampling import Sampler
 from .costs import CallCosts
@@ -56,7 +57,7 @@ def drafting_of(
         ConfigError: a model of other tokens.
         BundleError: a path that is no bundle; and what else `load` raises.
     """
-    count = checked_most(most)
+    count = min(checked_most(most), most_alike(model) - 1)
     if draft == NGRAMS and isinstance(draft, str):
         return Drafting(lambda sampler: NgramDrafter(), costs, count)
     other = _model_of(draft, load)
@@ -66,6 +67,13 @@ def drafting_of(
         return ModelDrafter(other.session(), sampler)
 
     return Drafting(open_drafter, costs, count)
+
+
+def most_alike(model: Model) -> int:
+    """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than a draft has."""
+    engines = model.engines if isinstance(model.engines, tuple) else ()
+    fewest = [engine.most_rows * engine.spec.stride for engine in engines if isinstance(engine, NativeEngine)]
+    return min(fewest, default=_LARGEST + 1)
 
 
 def _model_of(draft: object, load: Callable[[str | Path | Bundle], Model]) -> Model:

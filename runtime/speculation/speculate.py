@@ -66,5 +66,5 @@ def _take_back(session: Session, length: int) -> None:
 
 
 def _room(session: Session, length: int, continuation: Continuation) -> int:
-    """Tokens that may come behind the one that is drawn: no more are asked for, or fit."""
-    return min(session.capacity - length - 1, continuation.left)
+    """Tokens that may be appended behind the one that is drawn: the last one asked for is not, and no more fit."""
+    return min(session.capacity - length, continuation.left) - 1

@@ -44,7 +44,7 @@ def test_all_models_have_as_many_threads(result: BenchResult, zoo: Zoo, monkeypa
     """PyTorch too: those asked for, or those that decode the first bundle fastest."""
     assert [model.threads for model in result.models] == [1, 1, 1]
     monkeypatch.setattr(bandwidth.MemoryReader, "gb_s", lambda _reader: 20.0)
-    monkeypatch.setattr("foveal.runtime.model._fastest_thread_count", lambda bundle: 1 + ("nested" in bundle.path.name))
+    monkeypatch.setattr("foveal.runtime.model._fastest_thread_count", lambda bundle, _: 1 + ("nested" in bundle.path.name))
     sizes = RandomModels(dim=16, heads=2, ff_dim=32, vocab_size=20, context=48)
     bundles = [zoo[name].bundle.path for name in ("nested", "vanilla")]
     found = bench(bundles, Load(4, 8, rounds=1), eager=sizes.eager(["1@1"]))
@@ -117,7 +117,7 @@ def test_the_hosts_side_runs_no_engine(zoo: Zoo) -> None:
     """Idle engines leave the logits unwritten, and the loaded model as it was."""
     model = load(zoo["vanilla"].bundle, threads=1)
     assert host_ns_per_step(model, Load(4, 10)) > 0
-    assert hasattr(model.engines[0].session, "get_inputs")
+    assert hasattr(model.host_engines[0].session, "get_inputs")
 
 
 def test_the_machine_is_described() -> None:

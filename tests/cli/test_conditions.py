@@ -34,8 +34,8 @@ ALWAYS = {
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens text ids profile json",
     "generate": "bundle prompts files target",
-    "score": "bundle text file top json target",
-    "serve": "bundles host port slots queue capacity policy target store_memory token_file max_prompt max_output max_body "
+    "score": "bundle text file top json target verify",
+    "serve": "bundles host port slots queue capacity policy target verify store_memory token_file max_prompt max_output max_body "
     "timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
@@ -136,6 +136,7 @@ REFUSED = [
     ),
     *each_idle(f"generate {B} It", "--out o, --eval, --slots 2, --capacity 9, --part-lines 2", "--files, or --ray"),
     *each_idle(f"generate {B} {T} --files", "--actors 2, --cpus-per-actor 1, --gpus-per-actor 1, --address auto", "--ray"),
+    idle(f"generate {B} {T} --files --verify once", "--verify", "no --files and no --ray, before which all files are hashed"),
     idle(f"generate {B} {T} --files --json", "--json", "no --files and no --ray, which write JSON lines"),
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),

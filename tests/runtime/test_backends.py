@@ -19,7 +19,7 @@ from foveal.bundle import list_files, write_manifest
 from foveal.contract import Limits
 from foveal.export.graphs.gpu import LoweredStage
 from foveal.files import sha256_of
-from foveal.runtime import backends, load
+from foveal.runtime import device_backends, load
 from foveal.runtime.cuda import CudaDevice
 from foveal.sidecar import EngineSidecar, TensorRTLibrary
 
@@ -88,9 +88,9 @@ def test_tensorrt_engines_are_read_checked_and_run(
         {stage.spec.name: sidecar_of(stage.spec, target, dialect, LIMITS, build=build_record(target)) for stage in stages},
     )
     checked: list[TensorRTLibrary] = []
-    monkeypatch.setattr(backends, "require_match", lambda bundle, target: checked.append(target))
-    monkeypatch.setattr(backends, "library_of", lambda target: library.library)
-    monkeypatch.setattr(backends, "CudaDevice", lambda: CudaDevice(cudart=gpu.cudart))
+    monkeypatch.setattr(device_backends, "require_match", lambda bundle, target: checked.append(target))
+    monkeypatch.setattr(device_backends, "library_of", lambda target: library.library)
+    monkeypatch.setattr(device_backends, "CudaDevice", lambda: CudaDevice(cudart=gpu.cudart))
     model, ids = load(bundle, target=target), random_ids(2, 40)
     session = model.session(batch=2)
     logits = np.concatenate([session.advance(ids[:, :23]), *[session.advance(ids[:, [i]]) for i in range(23, 40)]], 1)

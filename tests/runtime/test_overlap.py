@@ -39,7 +39,7 @@ from tensorrt_surface import real
 
 from foveal import ConfigError, SamplingParams
 from foveal.errors import DeviceError
-from foveal.runtime import backends
+from foveal.runtime import backends, device_backends
 from foveal.runtime.cuda import CudaDevice
 from foveal.runtime.device import Region
 from foveal.runtime.engines.onnxruntime_resident import ResidentOrtProgram
@@ -522,15 +522,19 @@ class TestLoading:
         """Unless it is switched off."""
         made = tensorrt_engines(zoo[name], "tensorrt", gpu)
         by_name = {engine.spec.name: engine for engine in made.engines}
-        monkeypatch.setattr(backends, "require_match", lambda bundle, target: None)
-        monkeypatch.setattr(backends, "library_of", lambda target: FakeTensorRT("tensorrt", gpu).library)
-        monkeypatch.setattr(backends, "CudaDevice", lambda: made.device)
-        monkeypatch.setattr(backends, "TensorRTEngine", lambda spec, *others: by_name[spec.name])
+        monkeypatch.setattr(device_backends, "require_match", lambda bundle, target: None)
+        monkeypatch.setattr(device_backends, "library_of", lambda target: FakeTensorRT("tensorrt", gpu).library)
+        monkeypatch.setattr(device_backends, "CudaDevice", lambda: made.device)
+        monkeypatch.setattr(device_backends, "TensorRTEngine", lambda spec, *others: by_name[spec.name])
         file = SimpleNamespace(read_bytes=lambda: b"")
         bundle: Any = SimpleNamespace(
             manifest=SimpleNamespace(
-                model=zoo[name].bundle.manifest.model, stages=zoo[name].bundle.manifest.stages, engines={"tensorrt": {}}
+                model=zoo[name].bundle.manifest.model,
+                stages=zoo[name].bundle.manifest.stages,
+                engines={"tensorrt": {}},
+                files={},
             ),
+            check=lambda *names: None,
             engine=lambda target, stage: file,
             sidecar=lambda target, stage: None,
         )

@@ -10,9 +10,10 @@ from claim_results import claims_result
 
 from foveal import ConfigError
 from foveal.bench.claims.__main__ import main
-from foveal.bench.claims.markdown import figures, insert
+from foveal.bench.claims.markdown import figures
 from foveal.bench.claims.result import ClaimsResult
 from foveal.bench.claims.settings import CLAIMS
+from foveal.bench.document import insert
 
 DOCS = Path(__file__).parents[3] / "docs" / "claims.md"
 

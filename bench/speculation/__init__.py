@@ -1,0 +1,1 @@
+"""What drafts gain: `foveal bench speculation`."""
