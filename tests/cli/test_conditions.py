@@ -42,6 +42,7 @@ ALWAYS = {
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
+    "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
@@ -125,6 +126,7 @@ REFUSED = [
     (f"build {B} --target tensorrt-rtx --timing-cache t", "--timing-cache", "it has no timing cache; leave it out"),
     *each(f"compare {B}", "--cuts, --stage 1", HALF),
     (f"compare {B} --provider cpu", "--provider", 'provider "cpu" is for target cuda, got targets portable, cpu; leave it out'),
+    idle(f"bench speculation {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
     (f"generate {B} It --ids 1", "--ids", TWO_PROMPTS),
