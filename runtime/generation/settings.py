@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from ...errors import InputError
 from ..given import shown
@@ -14,8 +13,7 @@ from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
 
 if TYPE_CHECKING:
-    from ...bundle import Bundle
-    from ..model import Model
+    pass
 
 
 class Settings(TypedDict, total=False):
@@ -49,7 +47,7 @@ class Settings(TypedDict, total=False):
     stop: str | Sequence[str]
     end: int | str | Sequence[int | str]
     end_rules: str | Sequence[str]
-    draft: str | Path | Bundle | Model | None
+    draft: Any
     draft_tokens: int | None
 
 

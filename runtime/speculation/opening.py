@@ -40,9 +40,7 @@ def checked_most(most: object) -> int:
     return found
 
 
-def drafting_of(
-    draft: object, most: object, model: Model, costs: CallCosts, load: Callable[[str | Path | Bundle], Model]
-) -> Drafting:
+def drafting_of(draft: object, most: object, model: Model, costs: CallCosts, model_of: Callable[[object], Model]) -> Drafting:
     """How a model's sequences are drafted.
 
     Args:
@@ -50,17 +48,17 @@ def drafting_of(
         most: tokens of a draft; None: the default.
         model: that checks.
         costs: of its calls.
-        load: what bundles are opened by.
+        model_of: finds a drafting model by what was given for it.
 
     Raises:
         InputError: a draft of another kind, or a number of tokens out of range.
         ConfigError: a model of other tokens.
-        BundleError: a path that is no bundle; and what else `load` raises.
+        BundleError: a path that is no bundle; and what else `model_of` raises.
     """
     count = min(checked_most(most), most_alike(model) - 1)
     if draft == NGRAMS and isinstance(draft, str):
         return Drafting(lambda sampler: NgramDrafter(), costs, count)
-    other = _model_of(draft, load)
+    other = model_of(draft)
     check_same_tokens(model, other)
 
     def open_drafter(sampler: Sampler) -> Drafter:
@@ -76,16 +74,13 @@ def most_alike(model: Model) -> int:
     return min(fewest, default=_LARGEST + 1)
 
 
-def _model_of(draft: object, load: Callable[[str | Path | Bundle], Model]) -> Model:
-    from ..model import Model
-
-    if isinstance(draft, Model):
-        return draft
+def checked_bundle(draft: object) -> str | Path | Bundle:
+    """What is given for a drafting model that is not loaded yet; raises InputError unless it can be one."""
     if isinstance(draft, str) and not Path(draft).exists():
         raise InputError(f"draft is {shown(draft)}, where there is no bundle; expected {_ALLOWED}")
     if not isinstance(draft, str | Path | Bundle):
         raise InputError(f"draft is {shown(draft)}, expected {_ALLOWED}")
-    return load(draft)
+    return draft
 
 
 def check_same_tokens(model: Model, other: Model) -> None:
