@@ -12,9 +12,6 @@ from ..guides.constraint import KINDS, Constraint
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
 
-if TYPE_CHECKING:
-    pass
-
 
 class Settings(TypedDict, total=False):
     """Those of `SamplingParams`, and seven more.
