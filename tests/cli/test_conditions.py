@@ -20,6 +20,7 @@ from foveal.cli import app
 RUNNER = CliRunner()
 B, T, PLAN = "BUNDLE", "TEXT", "PLAN"
 CPU_ONLY = "--target cpu, as other engines have no threads"
+NO_STEPS = "--target cpu, as other engines have no native steps"
 NEEDS_TEXT = "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
 CACHES = "int8, w8 or w4 on --target cpu"
 NARROW = "a precision other than fp32"
@@ -103,6 +104,9 @@ REFUSED = [
     idle(f"build {B} OUT --precision fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
     idle(f"build {B} OUT --precision w8 --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
     idle(f"build {B} OUT --precision w8 --cache fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
+    *each_idle(f"convert {T} OUT --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"build {B} --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"bench {B} --target cuda", "--native, --no-native", NO_STEPS),
     idle(f"build {B} OUT --precision w8 --max-tokens 9", "--max-tokens", "--calibration"),
     idle(f"build {B} OUT --target cuda --calibration {T} --cache fp32", "--cache", CACHES),
     idle(f"build {B} OUT --precision fp16 --calibration {T} --cache fp32", "--cache", CACHES),

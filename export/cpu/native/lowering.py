@@ -14,7 +14,7 @@ from ....contract.program import Angles, Copy, Product, ProgramCache, ProgramInp
 from .draft import Draft
 from .packing import DataFile
 from .tensors import Array, Dimension, Size, Tensor, Unsupported
-from .values import B, Ids, L, Places, RowIndex, Sizes, Wanted
+from .values import B, FirstRow, Ids, L, Places, RowIndex, Sizes, Wanted
 
 _MOST_PIECES = 64
 """Of rows that are copied together."""
@@ -60,8 +60,9 @@ class Lowering:
                 if given.count != 1:
                     raise Unsupported(f"several of the newest rows ({name})")
                 self.values[by_name.pop(f"{name}.index")] = Places(name)
+        known = {"rows": RowIndex((B, L)), "logit_rows": Wanted(), "position": FirstRow()}
         for name, value in by_name.items():
-            self.values[value] = {"rows": RowIndex((B, L)), "logit_rows": Wanted()}.get(name or "")
+            self.values[value] = known.get(name or "")
             if name and name.startswith("past_key_values."):
                 self.values[value] = name.removeprefix("past_key_values.")
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ....contract.program import Copy, Repeat
 from .lowering import Lowering
 from .tensors import Dimension, Size, Tensor, Unsupported, atoms_of
-from .values import RowIndex, Sizes, Turns, Wanted
+from .values import Places, RowIndex, Sizes, Turns, Wanted
 
 _WHOLE = np.iinfo(np.int64).max
 
@@ -45,7 +45,7 @@ def _reshape(lowering: Lowering, node: ir.Node) -> Any:
     value = lowering.value(node, 0)
     if isinstance(value, np.ndarray):
         return value.reshape(lowering.constant(node, 1))
-    if isinstance(value, Wanted | Sizes):
+    if isinstance(value, Wanted | Sizes | Places):
         return value
     x = lowering.tensor(node, 0)
     dims = [x.dims[i] if dim == 0 else dim for i, dim in enumerate(lowering.sizes(node, 1))]
