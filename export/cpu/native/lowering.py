@@ -61,10 +61,10 @@ class Lowering:
                     raise Unsupported(f"several of the newest rows ({name})")
                 self.values[by_name.pop(f"{name}.index")] = Places(name)
         known = {"rows": RowIndex((B, L)), "logit_rows": Wanted(), "position": FirstRow()}
-        for name, value in by_name.items():
-            self.values[value] = known.get(name or "")
-            if name and name.startswith("past_key_values."):
-                self.values[value] = name.removeprefix("past_key_values.")
+        for given_name, value in by_name.items():
+            self.values[value] = known.get(given_name or "")
+            if given_name and given_name.startswith("past_key_values."):
+                self.values[value] = given_name.removeprefix("past_key_values.")
 
     # What nodes read.
 

@@ -172,9 +172,12 @@ def _together(lowering: Lowering, parts: Sequence[Tensor]) -> list[Tensor]:
 
 def _tile(lowering: Lowering, node: ir.Node) -> Tensor:
     x, repeats = lowering.tensor(node, 0), lowering.constant(node, 1).reshape(-1).tolist()
-    (axis,) = [index for index, times in enumerate(repeats) if times != 1] or [None]
-    if axis is None:
+    axes = [index for index, times in enumerate(repeats) if times != 1]
+    if not axes:
         return x
+    if len(axes) > 1:
+        raise Unsupported("a repetition along several axes")
+    axis = axes[0]
     inner = x.axis(axis)
     if x.dims[axis] != 1 or any(size != 1 for size in x.elements.shape[:inner]):
         raise Unsupported("a repetition of parts of rows")
