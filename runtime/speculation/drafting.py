@@ -18,7 +18,7 @@ from .step_costs import Terms
 MOST_DRAFTED = 15
 """Tokens of one draft, unless another number is given: with the one before them they are what the quickest kernels take."""
 
-_LONGEST_REST = 32
+_LONGEST_REST = 64
 """Steps of a batch in which a text is asked for no draft."""
 
 
@@ -104,7 +104,7 @@ class Drafts:
 
         Asking takes a share of a step, and beside more sequences there is less to be won by it.
         """
-        self._resting = min(self._resting, 4 * count) - 1
+        self._resting = min(self._resting, 8 * count - 4) - 1
         return self._resting >= 0
 
     def among(self, seen: npt.NDArray[np.int64], token: int, room: int, terms: Callable[[], Terms]) -> Draft:
