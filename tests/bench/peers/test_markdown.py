@@ -103,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_the_whole_command(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the page, puts it into a document, saves every sample; who is missing is said at once."""
     document = workplace / "page.md"
-    document.write_text("A\n<!-- figures: peers -->\nold\n<!-- end: peers -->\nB")
+    document.write_text("A\n<!-- figures: peers -->\nof before\n<!-- end: peers -->\nB")
     run(monkeypatch, str(workplace), "--only", "fake", "--only", "broken", "--document", str(document))
     said = capsys.readouterr()
     assert "not run: broken: it ended with 1 and said nothing" in said.err
@@ -111,7 +111,7 @@ def test_the_whole_command(workplace: Path, monkeypatch: pytest.MonkeyPatch, cap
     page = document.read_text()
     assert page.startswith("A\n<!-- figures: peers -->\n|  | decode, ms per token |")
     assert "Not run: broken: it ended with 1 and said nothing\n<!-- end: peers -->\nB" in page
-    assert "old" not in page
+    assert "of before" not in page
     saved = msgspec.json.decode((workplace / "peers.json").read_bytes(), type=PeersResult)
     assert figures(saved) in page
     assert saved.command == (
