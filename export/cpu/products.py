@@ -133,7 +133,7 @@ def _by_column(weight: ir.Node) -> tuple[np.ndarray, np.ndarray]:
 
 def _lower_by_row(model: ir.Model, matmul: ir.Node, integers: np.ndarray, scales: np.ndarray) -> None:
     """Round each row of activations to 8 bits by its largest magnitude, and multiply as int8 does: no row knows of another."""
-    name, x = matmul.name, matmul.inputs[0]
+    name, x = f"{matmul.name}", matmul.inputs[0]
     last, tiny = constant(matmul, f"{name}/last", np.array([-1])), constant(matmul, f"{name}/tiny", _TINY)
     step, one = constant(matmul, f"{name}/step", np.float32(1 / _STEPS)), constant(matmul, f"{name}/one", np.float32(1))
     zero, weights = constant(matmul, f"{name}/zero", _MIDDLE), constant(matmul, f"{name}/signed", integers)
