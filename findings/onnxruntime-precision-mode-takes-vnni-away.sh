@@ -38,7 +38,7 @@ model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
 x, found = np.random.default_rng(1).integers(0, 256, (ROWS, K), np.uint8), {}
 for setting in ("0", "1"):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
     options.optimized_model_filepath = "optimised.onnx"
     options.add_session_config_entry("session.x64quantprecision", setting)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
