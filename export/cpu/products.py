@@ -167,8 +167,9 @@ def _swap(model: ir.Model, matmul: ir.Node, op: str, inputs: Sequence[ir.Value |
 def read_back(
     engine: Path, products: Sequence[ProductPrecision], expected: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[ProductPrecision, ...]:
-    """Name the kernel that every product got in the graph ONNX Runtime makes of the engine; `expected`: those allowed, `KERNELS` if
-    not given.
+    """Name the kernel that every product got in the graph ONNX Runtime makes of the engine.
+
+    `expected`: the kernels allowed; None: `KERNELS`.
 
     Raises:
         BuildError: a product that is not fp32 got another kernel than it was lowered to, or a weight is widened in every step.
