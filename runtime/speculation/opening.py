@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ...bundle import Bundle
+from ...bundle import Bundle, Manifest
 from ...errors import ConfigError, InputError
 from ..capacity import whole
 from ..engines.native import NativeEngine
 from ..given import shown
 from ..sampling import Sampler
+from ..session import Session
 from .costs import CallCosts
 from .drafter import Drafter
 from .drafting import MOST_DRAFTED, Drafting
 from .model_drafter import ModelDrafter
 from .ngrams import NgramDrafter
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 NGRAMS = "ngrams"
 _LARGEST = 1024
 _ALLOWED = f'"{NGRAMS}", a bundle of another model with the same tokens, or a model that is loaded'
+
+
+class DraftedModel(Protocol):
+    """What is asked of a model that drafts, or that is drafted for: of `runtime/model.py`, which imports this."""
+
+    bundle: Bundle
+    engines: Any
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def session(self) -> Session:
+        """A fresh one, of one sequence."""
+        ...
 
 
 def checked_most(most: object) -> int:
@@ -40,7 +52,9 @@ def checked_most(most: object) -> int:
     return found
 
 
-def drafting_of(draft: object, most: object, model: Model, costs: CallCosts, model_of: Callable[[object], Model]) -> Drafting:
+def drafting_of(
+    draft: object, most: object, model: DraftedModel, costs: CallCosts, model_of: Callable[[object], DraftedModel]
+) -> Drafting:
     """How a model's sequences are drafted.
 
     Args:
@@ -67,7 +81,7 @@ def drafting_of(draft: object, most: object, model: Model, costs: CallCosts, mod
     return Drafting(open_drafter, costs, count)
 
 
-def most_alike(model: Model) -> int:
+def most_alike(model: DraftedModel) -> int:
     """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than a draft has."""
     engines = model.engines if isinstance(model.engines, tuple) else ()
     fewest = [engine.most_rows * engine.spec.stride for engine in engines if isinstance(engine, NativeEngine)]
@@ -83,7 +97,7 @@ def checked_bundle(draft: object) -> str | Path | Bundle:
     return draft
 
 
-def check_same_tokens(model: Model, other: Model) -> None:
+def check_same_tokens(model: DraftedModel, other: DraftedModel) -> None:
     """Raise ConfigError unless an id stands for the same token in both."""
     own, its = model.manifest, other.manifest
     if own.model.vocab_size != its.model.vocab_size:
@@ -98,7 +112,7 @@ def check_same_tokens(model: Model, other: Model) -> None:
         )
 
 
-def _tokenizer(model: Model) -> str | None:
+def _tokenizer(model: DraftedModel) -> str | None:
     """What tells tokenizers apart: the name, of a file its hash."""
     name = model.manifest.tokenizer
     entry = None if name is None else model.manifest.files.get(name)
