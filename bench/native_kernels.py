@@ -189,7 +189,7 @@ def onnxruntime_products(name: str, threads: int) -> list[Found]:
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = _onnxruntime_weights(name)
+    weights = _onnxruntime_weights(name, 0)
     size = weights["w"].nbytes + (weights["s"].nbytes if "s" in weights else 0)
     count = _BYTES // size
     k, n = SHAPE
@@ -197,6 +197,7 @@ def onnxruntime_products(name: str, threads: int) -> list[Found]:
     results = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", n]) for i in range(count)]
     nodes, initializers = [], []
     for i in range(count):
+        weights = _onnxruntime_weights(name, i)  # each its own: equal ones would be kept once
         initializers += [numpy_helper.from_array(np.asarray(value), f"{key}{i}") for key, value in weights.items()]
         nodes += _onnxruntime_nodes(name, str(i))
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
@@ -219,8 +220,8 @@ def onnxruntime_products(name: str, threads: int) -> list[Found]:
     return found
 
 
-def _onnxruntime_weights(name: str) -> dict[str, Any]:
-    (k, n), rng, block = SHAPE, np.random.default_rng(0), _FORMATS[name][1]
+def _onnxruntime_weights(name: str, seed: int) -> dict[str, Any]:
+    (k, n), rng, block = SHAPE, np.random.default_rng(seed), _FORMATS[name][1]
     if name == "fp32":
         return {"w": rng.standard_normal((k, n)).astype(np.float32)}
     if name == "int8":

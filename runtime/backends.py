@@ -88,8 +88,8 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
         sidecar = bundle.sidecar("cpu", entry.spec.name)
         return OnnxRuntimeEngine(entry.spec, bundle.path / names[index], sidecar, threads, trace=trace)
 
-    checks: list[Callable[[], None]] = [partial(bundle.check, name) for name in weights]
-    openings = [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]
+    calls: list[Callable[[], OnnxRuntimeEngine | None]] = [partial(bundle.check, name) for name in weights]
+    calls += [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]
     costs = [manifest.files[name].bytes for name in weights] + [entry.weight_bytes for entry in manifest.stages]
-    found = together([*checks, *openings], costs)
+    found = together(calls, costs)
     return tuple(engine for engine in found if engine is not None)

@@ -37,7 +37,7 @@ from .sampling import SamplingParams
 from .session import Session
 from .speculation.costs import CallCosts
 from .speculation.drafting import Drafting
-from .speculation.opening import drafting_of
+from .speculation.opening import checked_bundle, drafting_of
 from .state_copies import COPIES_BYTES
 from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, check_text, load_tokenizer
@@ -248,8 +248,11 @@ class Model:
             return None
         return drafting_of(draft, most, self, self._costs, self._drafting_model)
 
-    def _drafting_model(self, bundle: str | Path | Bundle) -> Model:
-        """A bundle's model, loaded once, on the same target and with as many threads."""
+    def _drafting_model(self, draft: object) -> Model:
+        """One that is loaded, or a bundle's, loaded once, on the same target and with as many threads."""
+        if isinstance(draft, Model):
+            return draft
+        bundle = checked_bundle(draft)
         path = (bundle.path if isinstance(bundle, Bundle) else Path(bundle)).resolve()
         if path not in self._drafting_models:
             threads = self.threads if self.target == "cpu" and shared_threads() is None else None

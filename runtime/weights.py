@@ -60,7 +60,7 @@ def index_of(weights: Weights, share: float, side: Literal["left", "right"] = "r
     With a uniform random number as share this is an index drawn by its weight: the inverse of the cumulative distribution.
 
     Args:
-        weights: `[n]`, at least one of them more than 0.
+        weights: `[n]`, as `weights_of` gives them: not negative, one of them 1.
         share: of [0, 1).
     """
     starts = np.arange(0, len(weights), _BLOCK)

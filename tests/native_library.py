@@ -17,7 +17,7 @@ from foveal.runtime.engines.native_library import NativeLibrary
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 NAME = "libfoveal_native.so"
-ISAS = ("avx512", "avxvnni", "avx2", "neon", "plain")
+ISAS = ("neon", "plain") if platform.machine() in ("aarch64", "arm64") else ("avx512", "avxvnni", "avx2", "plain")
 
 
 def built_library() -> Path:

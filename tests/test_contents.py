@@ -18,6 +18,8 @@ from foveal import BundleError, ConfigError, contents, load, open_bundle
 from foveal.contents import VERIFY, Verify
 from foveal.serve.loading import ServiceOptions, opened
 
+FILES = 3 * 5
+"""Of the engines of three stages: graph, weights, sidecar, and the program of native steps with its weights."""
 WEIGHTS = "engines/cpu/3.onnx.data"
 
 
@@ -108,7 +110,7 @@ class TestUsed:
         flip(bundle / "stages" / "3.onnx.data")
         model = load(bundle, threads=1)
         assert {Path(name).name for name in model.manifest.files if name.startswith("engines/cpu/")} == set(hashed)
-        assert len(hashed) == 3 * 3  # of three stages: engine, weights and sidecar, each once
+        assert len(hashed) == FILES  # each once
         with pytest.raises(BundleError, match=r"stages/3\.onnx\.data was altered"):
             model.bundle.file("stages/3.onnx")
         for open_all in (open_bundle, lambda path: load(path, threads=1, verify="all")):
@@ -158,7 +160,7 @@ class TestOnce:
             np.testing.assert_array_equal(load(bundle, threads=1, verify="once").session().advance(ids), expected)
         assert hashed == []
         load(bundle, threads=1)
-        assert len(hashed) == 3 * 3  # only who asks for it gets it
+        assert len(hashed) == FILES  # only who asks for it gets it
 
     @pytest.mark.parametrize("write", WRITES)
     def test_whatever_is_written_to_it_is_found(self, bundle: Path, remembering: Path, write: str) -> None:
@@ -180,7 +182,7 @@ class TestOnce:
         monkeypatch.setattr(contents, "_REMEMBERED_BYTES", 1 << 30)
         for _ in range(2):
             load(bundle, threads=1, verify="once")
-        assert len(hashed) == 2 * 3 * 3
+        assert len(hashed) == 2 * FILES
         assert not remembering.exists()
 
     def test_a_file_that_was_just_written_is_not_remembered(self, bundle: Path, remembering: Path, monkeypatch: Any) -> None:
@@ -195,7 +197,7 @@ class TestOnce:
         load(bundle, threads=1, verify="once")
         for path in remembering.iterdir():
             path.write_bytes(content)
-        for expected in (3 * 3, 0):
+        for expected in (FILES, 0):
             hashed.clear()
             load(bundle, threads=1, verify="once")
             assert len(hashed) == expected
@@ -207,7 +209,7 @@ class TestOnce:
         monkeypatch.setenv("FOVEAL_CACHE", "/dev/null/cache")
         for _ in range(2):
             load(bundle, threads=1, verify="once")
-        assert len(hashed) == 2 * 3 * 3
+        assert len(hashed) == 2 * FILES
 
 
 def test_another_way_to_verify_is_refused(bundle: Path) -> None:

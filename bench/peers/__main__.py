@@ -57,8 +57,8 @@ def main() -> None:
     errors = agree(ready, given.directory, work.threads, given.hold)
     samples = measure(ready, work, given.directory, given.hold, _say)
     result = PeersResult(
-        command=f"python -m foveal.bench.peers {shlex.join(sys.argv[1:])}",
-        work=work,
+        command=_command(given),
+        work=msgspec.structs.replace(work, rounds=len(samples[0].rounds)),
         systems=results_of(ready, errors, samples),
         skipped=skipped,
         environment=read_environment(),
@@ -86,6 +86,15 @@ def _work(given: argparse.Namespace) -> Work:
             f"the model has a context of {SIZES.context} tokens, got {work.capacity}; lower --prompt-tokens or --new-tokens"
         )
     return work
+
+
+def _command(given: argparse.Namespace) -> str:
+    """What measures this again, without the paths of this machine."""
+    options = [f"--only {shlex.quote(text)}" for text in given.only]
+    options += [f"--foveal {text.partition('=')[0]}=PYTHON" for text in given.foveal]
+    numbers = ("sequences", "prompt_tokens", "new_tokens", "rounds", "threads")
+    options += [f"--{name.replace('_', '-')} {getattr(given, name)}" for name in numbers]
+    return " ".join(["python -m foveal.bench.peers build/peers", *options])
 
 
 def _say(doing: str, done: int, steps: int) -> None:

@@ -55,20 +55,21 @@ def get_ready(systems: Sequence[System], directory: Path, on_progress: Progress)
     """
     ready: list[Ready] = []
     skipped: dict[str, str] = {}
+    installed: dict[str, tuple[Path, dict[str, str]]] = {}
     for done, system in enumerate(systems):
         peer = system.peer
-        if peer.name in skipped:
-            continue
         on_progress(f"getting {system.name} ready", done, len(systems))
         try:
-            python = python_of(peer, directory)
-            versions = versions_of(peer, python)
+            if peer.name not in (*installed, *skipped):
+                python = python_of(peer, directory)
+                installed[peer.name] = python, versions_of(peer, python)
         except Unavailable as reason:
             skipped[peer.name] = str(reason)
-            continue
-        original = write_original(system.hierarchy, directory / "original")
-        place = prepared(system, python, versions, original, directory)
-        ready.append(Ready(system, versions, [str(python), str(peer.program), "serve", str(place)], original))
+        if peer.name in installed:
+            python, versions = installed[peer.name]
+            original = write_original(system.hierarchy, directory / "original")
+            place = prepared(system, python, versions, original, directory)
+            ready.append(Ready(system, versions, [str(python), str(peer.program), "serve", str(place)], original))
     return ready, skipped
 
 
@@ -94,32 +95,44 @@ def _agreement(one: Ready, work: Work, directory: Path) -> float:
 def measure(ready: Sequence[Ready], work: Work, directory: Path, hold: str | None, on_progress: Progress) -> list[Samples]:
     """Rounds in which all take turns, each beginning with another system, after one that is not counted.
 
-    A round of one sequence ends with a cold start of each: while the others are timed, their files and processes are there.
+    A round of one sequence ends with a cold start of each. An interrupt ends the measurement with the rounds that are whole, if
+    there are any.
 
     Raises:
         BuildError: a system fails.
     """
     samples = [Samples([], []) for _ in ready]
-    prompts = prompts_of(work)
     with ExitStack() as loaded:
         processes = []
         with held(hold):
             for one in ready:
                 processes.append(loaded.enter_context(one.start(work, directory)))
                 processes[-1].wait_until_ready()
-        for number in range(work.rounds + 1):
-            order = in_turn(len(ready), number)
-            on_progress("rounds, of which the first is not counted", number, work.rounds + 1)
-            with held(hold):
-                timed = {place: processes[place].round(prompts, work.new_tokens) for place in order}
-            if work.sequences == 1:
-                with held(hold):
-                    cold = {place: first_token(ready[place], work, directory) for place in order}
-            if number:
-                for place, found in enumerate(samples):
-                    found.rounds.append(timed[place])
-                    found.first_token_s.extend([cold[place]] if work.sequences == 1 else [])
+        try:
+            for number in range(work.rounds + 1):
+                on_progress("rounds, of which the first is not counted", number, work.rounds + 1)
+                timed, cold = _round(ready, processes, in_turn(len(ready), number), work, directory, hold)
+                if number:
+                    for place, found in enumerate(samples):
+                        found.rounds.append(timed[place])
+                        found.first_token_s.extend([cold[place]] if cold else [])
+        except KeyboardInterrupt:
+            if not samples[0].rounds:
+                raise
     return samples
+
+
+def _round(
+    ready: Sequence[Ready], processes: Sequence[Process], order: Sequence[int], work: Work, directory: Path, hold: str | None
+) -> tuple[dict[int, Timed], dict[int, float]]:
+    """By place: what the loaded processes take and, for one sequence, what new ones take to their first token."""
+    prompts = prompts_of(work)
+    with held(hold):
+        timed = {place: processes[place].round(prompts, work.new_tokens) for place in order}
+    if work.sequences > 1:
+        return timed, {}
+    with held(hold):
+        return timed, {place: first_token(ready[place], work, directory) for place in order}
 
 
 def in_turn(count: int, number: int) -> list[int]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from ..speculation.drafting import Drafts, Speculation
 from ..speculation.lengths import Draft
-from ..speculation.step_costs import StepCosts
+from ..speculation.step_costs import StepCosts, Terms
 from .batch import Batch
 from .choice import Choice
 from .sequence import Sequence
 
 _STRAYED = 16
-"""Steps without a draft, after which a sequence that fell out of its phase goes back to it."""
+"""After so many steps without a draft, and as often again, it is seen to that a sequence stands in its phase."""
 
 
 class BatchDrafting:
@@ -49,7 +49,7 @@ class BatchDrafting:
         drafts = choice.drafts
         if sequence.state != "ready":
             return True
-        if drafts is None or count == 1 or drafts.undrafted < _STRAYED:
+        if drafts is None or count == 1 or not drafts.undrafted or drafts.undrafted % _STRAYED:
             return False
         self._batch.realign(sequence)
         return sequence.state != "ready"
@@ -72,8 +72,12 @@ class BatchDrafting:
         assert self._costs is not None
         position = sequence.position
         room = min(self._batch.capacity - position - 1, choice.continuation.left)
-        terms = self._costs.terms(count, position, self._batch.is_in_phase(sequence))
-        return choice.drafts.among(self._batch.tokens(sequence), token, room, terms)
+        costs, batch = self._costs, self._batch
+
+        def terms() -> Terms:
+            return costs.terms(count, position, batch.is_in_phase(sequence))
+
+        return choice.drafts.among(batch.tokens(sequence), token, room, terms)
 
     def leaving(self, drafts: Mapping[Sequence, Draft], count: int) -> dict[Sequence, list[int]]:
         """The drafts of those that had better leave a step of so many."""

@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import threading
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -166,6 +165,8 @@ def pool_of(library: NativeLibrary, threads: int) -> Pool:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # here, as it takes 8 ms: only where there is a library
+
     try:
         return version("foveal-native")
     except PackageNotFoundError:

@@ -64,7 +64,7 @@ def test_an_altered_file(foveal, bundle: Path, checkpoint: Path, file: str, alte
     code, out, _ = foveal("check", bundle, "--json")
     assert (code, '"answer":"refuse"' in out, said in out) == (3, True, True), out
     if alter is flip and file.startswith("stages/"):  # of which `generate` reads nothing
-        assert foveal("generate", bundle, "abc", "--max-new-tokens", 1)[0] == 0
+        assert foveal("generate", bundle, "--ids", "1 2", "--max-new-tokens", "1")[0] == 0
     for command in (["generate", bundle, "abc", "--verify", "all"], ["verify", bundle, "--checkpoint", checkpoint]):
         code, _, err = foveal(*command)
         assert (code, file in err, said in err or "bytes, expected" in err) == (1, True, True), err

@@ -47,6 +47,22 @@ def test_all_take_turns_in_processes_that_stay(workplace: Path) -> None:
         assert all(timed.prefill_s > 0 for timed in found.rounds)
 
 
+def test_an_interrupt_keeps_the_rounds_that_are_whole(workplace: Path) -> None:
+    """And is one where there are none yet."""
+    systems = ready([fake()], workplace)
+
+    def stop_at(last: int) -> list[int]:
+        def interrupt(_doing: str, done: int, _steps: int) -> None:
+            if done == last:
+                raise KeyboardInterrupt
+
+        return [len(found.rounds) for found in measure(systems, WORK, workplace, None, interrupt)]
+
+    assert stop_at(2) == [1]
+    with pytest.raises(KeyboardInterrupt):
+        stop_at(1)
+
+
 def test_cold_starts_are_of_new_processes(workplace: Path) -> None:
     """One for each system and round, behind a short prompt."""
     samples = measure(ready([fake()], workplace), WORK, workplace, None, silent)

@@ -23,7 +23,7 @@ from torch_sessions import logits_of, shake
 from foveal import load
 from foveal.bundle import Bundle
 from foveal.export import build, convert_model
-from foveal.export.cpu import relative
+from foveal.export.cpu import distance_tables, relative
 from foveal.models import Architecture
 from foveal.models.dynamic_pooling.config import DynamicPoolingConfig
 from foveal.models.dynamic_pooling.model import DynamicPooling
@@ -74,7 +74,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Convert:
         bundle = convert_model(model, directory / "b")
         shutil.copytree(bundle.path, directory / "long")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(relative, "SHORTEST_BLOCK", 8)
+            patch.setattr(distance_tables, "SHORTEST_BLOCK", 8)
             patch.setattr(relative, "FEW_DISTANCES", 8)
             return Converted(model, bundle, build(directory / "long", target="cpu"))
 
@@ -140,7 +140,7 @@ def test_the_kernel_attends_where_queries_and_keys_are_the_same_rows(converted: 
 
 def test_tables_of_long_contexts_stand_in_blocks(converted: Convert) -> None:
     """Each as long as all before it: a choice in the graph takes as many of them as a call sees."""
-    assert relative._ends(96) == [96]
-    assert relative._ends(3000) == [512, 1024, 2048, 3000]
+    assert distance_tables.ends_of(96) == [96]
+    assert distance_tables.ends_of(3000) == [512, 1024, 2048, 3000]
     assert "If" not in ops_of(converted("trax").bundle, "1.pre")
     assert "If" in ops_of(converted("trax").long, "1.pre")
