@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import ConfigError
 
 
-def insert(document: str, parts: Mapping[str, str]) -> str:
+def insert(document: str, parts: Mapping[Any, str]) -> str:
     """Put figures between `<!-- figures: NAME -->` and `<!-- end: NAME -->`, in place of what is there.
 
     Raises:

@@ -244,7 +244,8 @@ def _onnxruntime_nodes(name: str, i: str) -> list[Any]:
             helper.make_node("QuantizeLinear", ["x", f"xs{i}", f"xz{i}"], [f"q{i}"]),
             helper.make_node("MatMulIntegerToFloat", given, [f"y{i}"], domain=own),
         ]
-    sizes = {"K": SHAPE[0], "N": SHAPE[1], "bits": int(name[1:]), "block_size": _FORMATS[name][1], "accuracy_level": 4}
+    sizes: dict[str, Any] = {"K": SHAPE[0], "N": SHAPE[1]}
+    sizes |= {"bits": int(name[1:]), "block_size": _FORMATS[name][1], "accuracy_level": 4}
     return [helper.make_node("MatMulNBits", ["x", f"w{i}", f"s{i}"], [f"y{i}"], domain=own, **sizes)]
 
 
