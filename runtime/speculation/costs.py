@@ -10,6 +10,7 @@ _PRIOR_SLOPE = 0.06
 """That a further row adds to a call, in calls of one, until it is measured: little, so that longer calls are tried."""
 _LEAST_RATE = 0.1
 """Weight of the newest call in what is known."""
+_FORGETS, _OFTEN = 0.01, 17
 _LARGEST_RATIO = 4.0
 """By which one call may be off, and be believed: the machine may have done something else."""
 _ALL_COUNT, _EVERY = 64, 8
@@ -77,9 +78,11 @@ class _Group:
         if not 0 < firings <= _MOST_FIRINGS:
             return
         self._timed[firings] += 1
-        factor = ratio ** max(1 / self._timed[firings], _LEAST_RATE)
         known = self.known
-        known[firings] *= factor
+        known[firings] *= ratio ** max(1 / (self._timed[firings] + (firings > 1)), _LEAST_RATE)
+        if firings == 1:  # what was dear once is taken to be cheap again by and by, so that it is tried
+            for count in range(2, _OFTEN):
+                known[count] += (known[1] * (1 + _PRIOR_SLOPE * (count - 1)) - known[count]) * _FORGETS
         above = next((count for count in range(firings + 1, len(known)) if self._timed[count]), None)
         below = next((count for count in range(firings - 1, 0, -1) if self._timed[count]), None)
         if above is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from ..sampling import Sampler
 from .costs import CallCosts
 from .drafter import Drafter
 from .lengths import Draft, DraftLengths
+from .rest import Rest
 from .step_costs import Terms
 
 MOST_DRAFTED = 15
@@ -83,10 +85,19 @@ class Drafts:
         most = drafting.most if most is None else max(min(drafting.most, most), 0)
         self.most, self.undrafted, self._rest, self._resting = most, 0, 0, 0
         self._lengths, self._known = DraftLengths(self.drafter, drafting.costs, most), 0
+        self._pause, self._unseen, self._saved = Rest(), list[int](), 0.0
 
     def begin(self, seen: list[int]) -> None:
         """With all ids that the sequence has."""
         self.drafter.extend(seen)
+
+    def rest(self, token: int) -> bool:
+        """Whether nothing is to be checked behind a token that was drawn, because it has not paid lately."""
+        takes = self._pause.takes()
+        if takes:
+            self._unseen.append(token)
+            self.outcome.calls += 1
+        return takes
 
     def after(self, token: int, position: int, room: int) -> list[int]:
         """What is to be checked behind a token that was drawn, and that is about to be appended at a position.
@@ -96,8 +107,13 @@ class Drafts:
             position: where it will stand.
             room: tokens that may come behind it.
         """
-        self.drafter.extend([token])
-        return self._lengths.draft(position, room)
+        began = time.perf_counter()
+        self.drafter.extend([*self._unseen, token])
+        self._unseen.clear()
+        draft = self._lengths.draft(position, room)
+        self._pause.note(self._saved - (time.perf_counter() - began))
+        self._saved = 0.0
+        return draft
 
     def is_resting(self, count: int) -> bool:
         """Whether to ask for no draft in this step of so many sequences: after none was found, and longer each time.
@@ -123,13 +139,16 @@ class Drafts:
         self._resting = self._rest
         return draft
 
-    def came(self, token: int) -> None:
+    def came(self, token: int, position: int) -> None:
         """A token that was drawn, and stands there already as it was drafted."""
         self.drafter.extend([token])
         self.outcome.accepted += 1
+        self._saved += self.costs.seconds(position, 1)
 
     def checked(self, position: int, drafted: int, seconds: float) -> None:
         """A call that appended a token at a position, and so many drafted ones behind it."""
         self.costs.learn(position, 1 + drafted, seconds)
         self.outcome.calls += 1
         self.outcome.drafted += drafted
+        if drafted:
+            self._saved -= self.costs.seconds(position, 1 + drafted) - self.costs.seconds(position, 1)

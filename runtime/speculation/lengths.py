@@ -10,6 +10,8 @@ from .step_costs import Terms
 
 _LEAST_CHANCE = 0.1
 """That a whole draft is right, below which no longer one is looked at: a row more takes as large a part of a call."""
+_LEAST_GAIN = 0.1
+"""In calls of one token: chances and costs are estimates, and of many drafts the luckiest estimate is taken."""
 _LONGEST_REST = 256
 """Draws between two tries of a drafter that takes time and does not pay: a text changes."""
 
@@ -56,7 +58,7 @@ class DraftLengths:
         if room < 1 or self._drafter.chance < _LEAST_CHANCE or not self._is_worth_asking(position, room, terms):
             return Draft([], 0.0)
         tokens: list[int] = []
-        best, length, likely, saved = 0.0, 0, 1.0, 0.0
+        best, length, likely, saved = _LEAST_GAIN * terms.spared, 0, 1.0, 0.0
         for proposal in self._drafter.propose():
             likely *= proposal.chance
             if likely < _LEAST_CHANCE:
@@ -70,7 +72,7 @@ class DraftLengths:
                 break
             if gain + likely * terms.most * (room - len(tokens)) <= best:
                 break  # it would not even if all that follow came
-        return Draft(tokens[:length], best)
+        return Draft(tokens[:length], best if length else 0.0)
 
     def _is_worth_asking(self, position: int, room: int, terms: Terms) -> bool:
         """Whether what a proposal takes can be won back; where it can't, it is tried again after a while, and a longer one."""

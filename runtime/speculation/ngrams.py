@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from .chances import Chances
 from .drafter import Proposal
 
-_ORDERS = (8, 4, 2)
-"""Lengths by which places are found; the longest that is found counts."""
+_SHORT = 3
+"""Tokens by which a place is found; one that agrees for twice as many is better. Fewer say too little to be worth a row."""
+_BITS = 20
+"""Of a token in a key of several; larger ids only make keys collide, which is looked at."""
+_KEY = (1 << _BITS * _SHORT) - 1
 _LONGEST = 64
 """Tokens by which two places are compared."""
 _EXPECTED = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
@@ -26,7 +29,11 @@ class NgramDrafter:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        self._ends: list[tuple[int, dict[tuple[int, ...], int]]] = [(order, {}) for order in _ORDERS]
+        self._keys = [0] * _SHORT
+        """Of the tokens up to each place, and some in front of the first."""
+        self._ends: dict[int, int] = {}
+        self._long_ends: dict[tuple[int, int], int] = {}
+        """The places behind the last tokens of these keys, and behind twice as many."""
         self._next: int | None = None
         """The place of the token that is proposed first."""
         self._agrees = 0
@@ -40,28 +47,32 @@ class NgramDrafter:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """As `Drafter.extend`."""
-        ids = self._ids
+        ids, keys, ends, long_ends = self._ids, self._keys, self._ends, self._long_ends
         for token in tokens:
-            place = self._next
-            if place is not None:
-                is_right = ids[place] == token
-                self.chances.learn(_kind(self._agrees), is_right)
-                self._next, self._agrees = (place + 1, min(self._agrees + 1, _LONGEST)) if is_right else (None, 0)
+            if self._next is not None:
+                self._follow(token)
             ids.append(token)
-            self._note()
+            here, key = len(ids), (keys[-1] << _BITS | token) & _KEY
+            long_key = (keys[-_SHORT], key)
+            keys.append(key)
+            if self._agrees <= 2 * _SHORT and here > _SHORT:
+                self._look(long_ends.get(long_key) or ends.get(key))
+            ends[key] = long_ends[long_key] = here
 
-    def _note(self) -> None:
-        """Follow another place if it agrees for longer; then note this one."""
-        ids, agrees = self._ids, self._agrees
-        here = len(ids)
-        for order, ends in self._ends:
-            if order > here:
-                continue
-            key = tuple(ids[-order:])
-            if order > agrees and (place := ends.get(key)) is not None:
-                self._next, self._agrees = place, self._agreement(place, order)
-                agrees = _LONGEST  # what is found by shorter ones agrees no longer
-            ends[key] = here
+    def _follow(self, token: int) -> None:
+        """Learn whether the token that was proposed came, and go on there or not."""
+        assert self._next is not None
+        is_right = self._ids[self._next] == token
+        self.chances.learn(_kind(self._agrees), is_right)
+        self._next, self._agrees = (self._next + 1, min(self._agrees + 1, _LONGEST)) if is_right else (None, 0)
+
+    def _look(self, place: int | None) -> None:
+        """Follow another place if it agrees for longer."""
+        if place is None:
+            return
+        agrees = self._agreement(place, 0)
+        if agrees >= _SHORT and agrees > self._agrees:
+            self._next, self._agrees = place, agrees
 
     def _agreement(self, place: int, known: int) -> int:
         """Tokens before a place that are as the last ones, of which so many are known to be."""

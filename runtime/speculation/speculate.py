@@ -30,7 +30,7 @@ def speculate(
     length = session.position
     """Of the text; what the session holds behind it are drafts."""
     ahead: list[int] = []
-    rows = logits[None]
+    rows, one = logits[None], np.empty((1, 1), np.int64)
     drafts.begin(session.tokens[0].tolist())
     try:
         while True:
@@ -44,16 +44,20 @@ def speculate(
                 _take_back(session, length - continuation.withheld)
                 raise
             if ahead and ahead[0] == token:
-                drafts.came(token)
+                drafts.came(token, length)
                 length, ahead, rows = length + 1, ahead[1:], rows[1:]
                 continue
             _take_back(session, length)
             if length == session.capacity:
                 return
-            ahead = drafts.after(token, length, _room(session, length, continuation))
-            began = time.perf_counter()
-            rows = session.advance([[token, *ahead]])[0]
-            drafts.checked(length, len(ahead), time.perf_counter() - began)
+            if drafts.rest(token):  # as quickly as it is done without drafts
+                ahead, one[0, 0] = [], token
+                rows = session.advance(one, last_only=True)[0]
+            else:
+                ahead = drafts.after(token, length, _room(session, length, continuation))
+                began = time.perf_counter()
+                rows = session.advance([[token, *ahead]])[0]
+                drafts.checked(length, len(ahead), time.perf_counter() - began)
             length += 1
     finally:
         drafts.drafter.close()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from specimens import Zoo
 
-from foveal import BackendUnavailable, EquivalenceError
+from foveal import BackendUnavailable, EquivalenceError, load
 from foveal.export import verify
 from foveal.export.comparison.portable_engines import check_runs_portable_graphs
 from foveal.models.checkpoint import load_foveal, save_checkpoint
