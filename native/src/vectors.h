@@ -33,6 +33,7 @@ constexpr int kPieceLanes = kPieceBytes / 4;
 
 typedef float FloatPiece __attribute__((vector_size(kPieceBytes)));
 typedef int32_t IntPiece __attribute__((vector_size(kPieceBytes)));
+typedef uint32_t UnsignedPiece __attribute__((vector_size(kPieceBytes)));
 
 struct Floats {
     FloatPiece p[kPieces];
@@ -104,12 +105,13 @@ FV_INLINE Floats operator/(Floats a, Floats b) {
     FV_EACH a.p[i] /= b.p[i];
     return a;
 }
+// Unsigned: numbers that a NaN or an infinity were rounded to may wrap.
 FV_INLINE Ints operator+(Ints a, Ints b) {
-    FV_EACH a.p[i] += b.p[i];
+    FV_EACH a.p[i] = (IntPiece)((UnsignedPiece)a.p[i] + (UnsignedPiece)b.p[i]);
     return a;
 }
 FV_INLINE Ints operator-(Ints a, Ints b) {
-    FV_EACH a.p[i] -= b.p[i];
+    FV_EACH a.p[i] = (IntPiece)((UnsignedPiece)a.p[i] - (UnsignedPiece)b.p[i]);
     return a;
 }
 
