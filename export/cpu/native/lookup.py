@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ....contract.program import Embed, Take
 from .lowering import Lowering
-from .tensors import Array, Size, Unsupported
+from .tensors import Array, Size, Tensor, Unsupported
 from .values import Ids, Looked, Places, Positions, RowIndex, Scale, Sizes, Wanted
 
 
@@ -30,7 +30,17 @@ def _gather(lowering: Lowering, node: ir.Node) -> Any:
     if isinstance(lowering.value(node, 0), Sizes):
         values = lowering.sizes(node, 0)
         return Sizes(tuple(values[int(index)] for index in lowering.constant(node, 1).reshape(-1)))
+    x = lowering.value(node, 0)
+    if isinstance(x, Tensor) and isinstance(where, np.ndarray):
+        return _picked(x, where, axis)
     raise Unsupported("a look-up of what is neither ids nor rows")
+
+
+def _picked(x: Tensor, where: Array, axis: int) -> Tensor:
+    """Some of the rows, or columns, of each firing: at places that are constant."""
+    axis %= len(x.dims)
+    elements = np.take(x.elements, where, axis=x.axis(axis))
+    return x.with_elements(elements, [*x.dims[:axis], *where.shape, *x.dims[axis + 1 :]])
 
 
 def _taken(lowering: Lowering, node: ir.Node, axis: int) -> Any:
