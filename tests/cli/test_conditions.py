@@ -36,8 +36,13 @@ ALWAYS = {
     "inspect": "bundle tokens text ids profile json",
     "generate": "bundle prompts files target draft",
     "score": "bundle text file top json target verify",
+<<<<<<< HEAD
     "serve": "bundles draft host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
     "max_body timeout drain chat_template log_level no_page on_ray",
+=======
+    "serve": "bundles host port slots queue capacity policy target verify store_memory token_file max_prompt max_output max_body "
+    "timeout drain chat_template log_level no_page on_ray draft",
+>>>>>>> specmany
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
@@ -139,7 +144,7 @@ REFUSED = [
         f"generate {B} {T} --files --out o --eval",
         "--output ids, --max-new-tokens 3, --max-seconds 1, --n 2, --temperature 0.5, --repetition-penalty 2, "
         "--frequency-penalty 1, --presence-penalty 1, --logit-bias 1=1, --end 1, --end-rule piece, --json-schema true, "
-        "--regex a, --grammar g",
+        "--regex a, --grammar g, --draft ngrams",
         "no --eval, which draws nothing",
     ),
     *each_idle(f"generate {B} It", "--out o, --eval, --slots 2, --capacity 9, --part-lines 2", "--files, or --ray"),
@@ -148,6 +153,8 @@ REFUSED = [
     idle(f"generate {B} {T} --files --json", "--json", "no --files and no --ray, which write JSON lines"),
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),
+    idle(f"generate {B} It --draft-tokens 4", "--draft-tokens", "--draft"),
+    idle(f"serve {B} --draft-tokens 4", "--draft-tokens", "--draft, ngrams or a bundle"),
     idle(f"generate {B} It --min-tokens 2", "--min-tokens", "--stop, --end or --end-rule, which it holds off"),
     (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
     idle(f"score {B} --ids 1,2 --stride 3", "--stride", "a text longer than the context of 96 tokens"),

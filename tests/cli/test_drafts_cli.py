@@ -32,7 +32,7 @@ def test_the_text_is_the_same(foveal, bundle: Bundle) -> None:
         assert (code, out) == (0, expected)
         assert err.startswith(plain.strip() + "; drafts: ")
         assert err.endswith(" tokens per call\n")
-    assert "100% of" in err  # it drafts for itself
+    assert "100% of" in err or "none was checked" in err  # it drafts for itself, where that pays
 
 
 def test_of_several_texts_and_as_json(foveal, bundle: Bundle) -> None:
