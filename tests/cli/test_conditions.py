@@ -36,13 +36,8 @@ ALWAYS = {
     "inspect": "bundle tokens text ids profile json",
     "generate": "bundle prompts files target draft",
     "score": "bundle text file top json target verify",
-<<<<<<< HEAD
     "serve": "bundles draft host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
     "max_body timeout drain chat_template log_level no_page on_ray",
-=======
-    "serve": "bundles host port slots queue capacity policy target verify store_memory token_file max_prompt max_output max_body "
-    "timeout drain chat_template log_level no_page on_ray draft",
->>>>>>> specmany
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
@@ -135,8 +130,6 @@ REFUSED = [
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
     (f"generate {B} It --ids 1", "--ids", TWO_PROMPTS),
-    idle(f"generate {B} --ids 1 --draft-tokens 3 --threads 1", "--draft-tokens", "--draft"),
-    idle(f"serve {B} --draft-tokens 3 --threads 1", "--draft-tokens", "--draft, ngrams or a bundle"),
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
     *each_idle(f"generate {B} It", "--logprobs 1, --prompt-logprobs 1", "--json, which prints them, or --files"),
