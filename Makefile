@@ -83,8 +83,13 @@ clean:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.demo: pyproject.toml constraints.txt .venv/.native
 	$(PIP) -e ".[cpu,export,rtx]"
+	touch $@
+
+# Native decode steps (docs/engines.md), where there is a C++ compiler; without, stages run on onnxruntime alone.
+.venv/.native: $(wildcard native/src/* native/*.py native/pyproject.toml) | .venv/bin/python
+	if command -v $${CXX:-c++} > /dev/null; then $(PIP) ./native; else echo "no C++ compiler: foveal-native is not built, decode steps run on onnxruntime"; fi
 	touch $@
 
 .venv/.dev: .venv/.demo

@@ -245,7 +245,7 @@ def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
         StorageError: it can't be read.
         ConfigError: another `verify`.
     """
-    check_verify(verify)
+    verify = checked_verify(verify)
     directory = Path(path)
     manifest = open_without_contents(directory)
     for name, entry in sorted(manifest.files.items()):
@@ -255,10 +255,12 @@ def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
     return Bundle(directory, manifest, None if verify == "all" else contents)
 
 
-def check_verify(verify: str) -> None:
-    """Raise ConfigError unless files can be verified so."""
-    if verify not in VERIFY:
-        raise ConfigError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
+def checked_verify(verify: str) -> Verify:
+    """A way to verify files; raises ConfigError if there is none of that name."""
+    for known in VERIFY:
+        if verify == known:
+            return known
+    raise ConfigError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
 
 
 @storage_errors()

@@ -138,7 +138,7 @@ class _Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             path = self._place()
             if not path.exists() or path.is_file():  # to write to a pipe would wait for a reader
-                write_atomically(path, msgspec.json.encode(self))
+                write_atomically(path, msgspec.json.encode(self), is_lasting=False)
         except (OSError, RuntimeError) as error:
             _log.info("can't keep that %s is whole: %s; it is hashed again next time", self.path, error)
 

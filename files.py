@@ -25,11 +25,12 @@ _WRITE_INTO = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV}
 """What a folder answers in which a file can be changed but not replaced: it is a mount point, or the folder is read-only."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, is_lasting: bool = True) -> None:
     """Write `data` beside `path`, then rename: after a crash the old file or the new one is there, whole.
 
     A link is kept, and what it leads to is replaced. A device or a pipe is written to; so is a file whose folder lets nothing
-    be renamed.
+    be renamed. Of what can be had again, and is not `is_lasting`, nothing may be there when the machine itself fails within
+    seconds: it is not waited for until the disk has it, which takes ten milliseconds.
 
     Raises:
         StorageError: the disk refuses; what was there is as it was.
@@ -41,7 +42,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _replace(path, data)
+            _replace(path, data, is_lasting)
         except OSError as error:
             if error.errno not in _WRITE_INTO or not path.is_file() or not os.access(path, os.W_OK):
                 raise
@@ -60,7 +61,7 @@ def require_place(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, is_lasting: bool) -> None:
     clear_parts(path.parent)
     part = _new_part(path)
     try:
@@ -68,7 +69,8 @@ def _replace(path: Path, data: bytes) -> None:
             _write_all(part.descriptor, data)
             with suppress(PermissionError):  # some network disks know no modes
                 os.fchmod(part.descriptor, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
-            os.fsync(part.descriptor)
+            if is_lasting:
+                os.fsync(part.descriptor)
             os.replace(part.path, path)
     except BaseException:
         with suppress(OSError):

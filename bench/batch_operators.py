@@ -10,7 +10,7 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.table import Table
 from ..bundle import Bundle, open_bundle
 from ..files import scratch_directory
 from ..runtime.backends import cpu_engines
+from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.session import Session
 from .onnxruntime_trace import Run, read_trace
 from .operator_times import BETWEEN
@@ -74,11 +75,16 @@ def operators(bundle: Bundle, case: Case, threads: int) -> Mapping[str, float]:
                     session.advance(np.zeros((case.batch, case.tokens), np.int64), last_only=True)
         for engine in engines:
             count = fired[engine.spec.name]
-            runs = read_trace(Path(engine.session.end_profiling()))[-count:]
+            runs = read_trace(Path(_session_of(engine, case).end_profiling()))[-count:]
             rounds = [_sums(runs[start : start + count // _ROUNDS]) for start in range(0, count, count // _ROUNDS)]
             for operator in rounds[0]:
                 sums[operator] = sums.get(operator, 0.0) + min(found[operator] for found in rounds)
     return {operator: us / (case.span * case.batch) for operator, us in sums.items()}
+
+
+def _session_of(engine: OnnxRuntimeEngine, case: Case) -> Any:
+    """The session that ran the span: many rows may have one of their own."""
+    return engine.for_rows(case.tokens // engine.spec.stride).session
 
 
 def _sums(runs: Sequence[Run]) -> dict[str, float]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from ..contract import StageSpec
 from ..errors import CapacityError, ConfigError
 from ..runtime.engines.base import Engine
+from ..runtime.engines.native import NativeEngine
+from ..runtime.engines.native_library import NativeLibrary
 from ..runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ..runtime.expected import expected_schedule
 from ..runtime.model import Model
@@ -165,15 +168,34 @@ class _IdleSession:
         """Do nothing: what is left is the host's side."""
 
 
+class _IdleLibrary:
+    """A native library that runs nothing."""
+
+    def run(self, _handle: object, _call: object) -> int:
+        """Do nothing: what is left is the host's side."""
+        return 0
+
+
 def idle_engines(model: Model) -> list[Engine]:
     """A model's engines, which bind but do not run; the model's own stay as they are."""
-    engines: list[Engine] = []
-    for engine in model.host_engines:
-        idle = object.__new__(OnnxRuntimeEngine)
-        idle.__dict__.update(engine.__dict__)
-        idle.session = _IdleSession(engine)
-        engines.append(idle)
-    return engines
+    return [_idle(engine) for engine in model.engines] if isinstance(model.engines, tuple) else []
+
+
+def _idle(engine: Engine) -> Engine:
+    if isinstance(engine, NativeEngine):
+        native = object.__new__(NativeEngine)
+        native.__dict__.update(engine.__dict__)
+        native.graph, native.library, native.handle = _idle_graph(engine.graph), cast(NativeLibrary, _IdleLibrary()), None
+        return native
+    assert isinstance(engine, OnnxRuntimeEngine)
+    return _idle_graph(engine)
+
+
+def _idle_graph(engine: OnnxRuntimeEngine) -> OnnxRuntimeEngine:
+    idle = object.__new__(OnnxRuntimeEngine)
+    idle.__dict__.update(engine.__dict__)
+    idle.session = _IdleSession(engine)
+    return idle
 
 
 def host_ns_per_step(model: Model, load: Load) -> float:

@@ -63,6 +63,12 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, the one other system with this module
 
 
+def resident_bytes() -> int | None:
+    """The memory that this process holds now; None where the system does not say."""
+    text = _proc_field("/proc/self/status", "VmRSS")
+    return None if text is None else int(text.split()[0]) * 1024
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

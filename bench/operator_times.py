@@ -69,6 +69,8 @@ class Spent(NamedTuple):
 def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int | None = None) -> Profile:
     """Decode over whole periods of firing, one token at a time and stage after stage, with every operator timed.
 
+    CPU engines run their graphs on ONNX Runtime for it, also where stages have native steps, which nothing times one by one.
+
     Where the data decides who fires, stages are made to fire as often as is expected of text.
 
     Args:
@@ -89,7 +91,7 @@ def profile(bundle: Bundle, target: str = "cpu", tokens: int = 256, threads: int
     if target == "cpu":
         if threads is not None:
             require_threads(threads)
-        chosen = threads_of(bundle) if threads is None else threads
+        chosen = threads_of(bundle, native=False) if threads is None else threads
         timed = _timed_tokens(specs, bundle.manifest.model.context, tokens)
         return _summary(target, chosen, timed, *_on_cpu(bundle, timed, chosen))
     with Session(open_engines(bundle, target, graphs=False), bundle.manifest.model) as session:

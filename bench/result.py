@@ -33,7 +33,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     """One stage while decoding; `engine_ms` is per call of its engine. It fires with the tokens `stride * i + delay`.
 
     Where the data decides, `expected` says after how many tokens on average it is expected to, and `fires` what it did; else it
-    is null.
+    is null. `runs_on` says of CPU engines whether a stage runs natively, and if not, why.
     """
 
     name: str
@@ -44,6 +44,7 @@ class StageResult(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: int
     delay: int = 0
     expected: float | None = None
+    runs_on: str = ""
 
 
 class MemoryResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,7 @@ def bench(
     target: str = "cpu",
     provider: str | None = None,
     threads: int | None = None,
+    native: bool | None = None,
     eager: Sequence[EagerModel] = (),
     power: PowerSensor | None = None,
     power_times: PowerTimes = _POWER_TIMES,
@@ -69,6 +70,7 @@ def bench(
         target: whose engines to run.
         provider: what `cuda` engines run on, as `load` takes it.
         threads: of all models, PyTorch's too; None: the number that decodes the first bundle fastest.
+        native: whether stages run natively, as `load` takes it.
         eager: models to decode with PyTorch's own incremental `step` in the same rounds.
         power: what to measure energy with, after the rounds; PyTorch models are left out.
         power_times: for how long.
@@ -94,7 +96,7 @@ def bench(
     models, works = [], []
     for path in bundles:
         part.begins(f"loading {Path(path).name}")
-        models.append(load(path, target, threads, provider))
+        models.append(load(path, target, threads, provider, native=native))
         if target == "cpu":
             threads = models[0].threads  # or one would be compared with another of more threads
         work.require_room(models[-1])
@@ -171,7 +173,7 @@ def _model_result(
     stage_ns = measure_stages(session, work)
     return ModelResult(
         name=model.bundle.path.name,
-        runtime=f"foveal, {model.target}" + (f" on {model.provider}" if model.provider else ""),
+        runtime=_runtime(model),
         hierarchy=info.hierarchy,
         precision=model.manifest.precision,
         layers=sum(entry.spec.layers for entry in model.manifest.stages),
@@ -208,6 +210,13 @@ def _batch_result(model: Model, work: Load, one: ModelResult, rounds: BatchRound
     )
 
 
+def _runtime(model: Model) -> str:
+    """The target, its provider, and how many stages run natively."""
+    native, stages = len(model.native_stages), len(model.manifest.stages)
+    provider = f" on {model.provider}" if model.provider else ""
+    return f"foveal, {model.target}{provider}" + (f", native {native} of {stages}" if native else "")
+
+
 def _host_us(model: Model, work: Load) -> float | None:
     """Only engines that the host drives one by one can be run idle."""
     return host_ns_per_step(model, work) / 1e3 if model.host_engines else None
@@ -224,6 +233,7 @@ def _stage_results(model: Model, stage_ns: dict[str, list[int]], new_tokens: int
             engine_ms=summarise([ns / NS_PER_MS for ns in stage_ns[entry.spec.name]], "ms"),
             ms_per_token=sum(stage_ns[entry.spec.name]) / NS_PER_MS / new_tokens,
             weight_bytes=entry.weight_bytes,
+            runs_on=model.runs_on.get(entry.spec.name, ""),
         )
         for entry in model.manifest.stages
     ]
@@ -248,16 +258,19 @@ def _peak_bytes(model: Model, work: Load) -> int | None:
     """Decode in a fresh process and read its high-water mark; None where that process fails."""
     threads = str(model.threads) if model.target == "cpu" else ""
     sizes = [str(work.prompt_tokens), str(work.new_tokens)]
-    arguments = [str(model.bundle.path), model.target, model.provider or "", threads, *sizes]
+    native = "" if model.target != "cpu" else "yes" if model.native_stages else "no"
+    arguments = [str(model.bundle.path), model.target, model.provider or "", threads, *sizes, native]
     code = "import sys; from foveal.bench.run import print_peak; print_peak(*sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 
-def print_peak(bundle: str, target: str, provider: str, threads: str, prompt_tokens: str, new_tokens: str) -> None:
+def print_peak(
+    bundle: str, target: str, provider: str, threads: str, prompt_tokens: str, new_tokens: str, native: str = ""
+) -> None:
     """Load, run one round, print this process's peak resident bytes (the body of the process `bench` starts)."""
     work = Load(int(prompt_tokens), int(new_tokens))
-    model = load(bundle, target, int(threads) if threads else None, provider or None)
+    model = load(bundle, target, int(threads) if threads else None, provider or None, native=False if native == "no" else None)
     session = model.session(capacity=work.prompt_tokens + work.new_tokens)
     measure_round(session, work, None)
     print(peak_resident_bytes())

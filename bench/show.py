@@ -137,10 +137,10 @@ def _bytes_per_token(line: RooflineResult) -> float:
 
 def _stage_table(model: ModelResult) -> Table:
     table = Table(title=f"{model.name}: stages while decoding", box=None, title_justify="left", header_style="bold")
-    for column in ("stage", "stride", "fires", "engine p50, ms", "ms per token"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    for column in ("stage", "stride", "fires", "engine p50, ms", "ms per token", "runs on"):
+        table.add_column(column, justify="left" if column in ("stage", "runs on") else "right")
     for stage in model.stages:
-        cells = (stride_of(stage), stage.fires, _cell(stage.engine_ms.p50), f"{stage.ms_per_token:.3f}")
+        cells = (stride_of(stage), stage.fires, _cell(stage.engine_ms.p50), f"{stage.ms_per_token:.3f}", stage.runs_on)
         table.add_row(stage.name, *map(str, cells))
     return table
 

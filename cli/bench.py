@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..files import require_place, scratch_directory
 from .conditions import require
 from .console import give, out, progress
-from .options import Calibration, Threads, threads_count
+from .options import Calibration, Native, Threads, native_counts, threads_count
 from .threads import pool_threads
 
 
@@ -55,6 +55,7 @@ def bench(
         typer.Option("--power", help="Also measure power, for 11 s per model after the rounds, and the energy of a token."),
     ] = False,
     threads: Threads = None,
+    native: Native = None,
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -72,6 +73,7 @@ def bench(
     reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precision or ())
     text_only = {"calibration": (reads_text, "--hierarchy and a --precision other than fp32")}
     on_device = {"provider": (target == "cuda", "--target cuda"), "threads": threads_count(target)}
+    on_device["native"] = native_counts(target)
     in_batch = {"policy": (batch > 1, "--batch of at least 2")}
     require(context, {**random_only, **text_only, **on_device, **in_batch})
     together = None if batch == 1 else BatchLoad(batch, checked_policies(policy.split(",")))
@@ -93,7 +95,8 @@ def bench(
             work,
             target=target,
             provider=provider,
-            threads=pool_threads(paths[0], target, threads),
+            threads=pool_threads(paths[0], target, threads, native),
+            native=native,
             eager=sizes.eager(hierarchy or ()) if eager else (),
             power=sensor,
             batch=together,

@@ -11,12 +11,14 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
+from .conditions import require
 from .console import out, print_json, progress
-from .options import Threads
+from .options import Threads, threads_count
 from .threads import pool_threads
 
 
 def speculation(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle whose texts are drafted.")],
     draft: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -46,6 +48,7 @@ def speculation(
     from ..bench.speculation.measure import PROMPTS, measure, prompts_of
     from ..bench.speculation.show import show
 
+    require(context, {"threads": threads_count(target)})
     if any(not 0 <= one < float("inf") for one in temperature or ()):
         raise ConfigError(f"--temperature is {temperature}, expected numbers of at least 0")
     texts = prompts_of(PROMPTS if prompts is None else prompts)

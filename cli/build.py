@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .conditions import require
 from .console import out, progress
 from .engine_table import show_engines, show_forecast
-from .options import Calibration, MaxTokens, text_counts
+from .options import Calibration, MaxTokens, Programs, native_counts, text_counts
 from .precision_table import refuse_both, show_precisions
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def build(
         Optional[bool],  # noqa: UP045
         typer.Option("--embedding/--no-embedding", help="The token and position tables too; if not given, they are not."),
     ] = None,
+    native: Programs = None,
     cache: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help='Keys and values: "auto" (int8 with --calibration, else fp32), or "fp32".'),
@@ -94,7 +95,7 @@ def build(
             f"for {target} to {bundle} leave {destination} out, and for a copy with them alone say --precision fp32"
         )
     wanted = _precision(destination, precision, plan, {"head": head, "embedding": embedding, "cache": cache})
-    require(context, _conditions(wanted, target, plan, calibration))
+    require(context, {**_conditions(wanted, target, plan, calibration), "native": native_counts(target)})
     if target.startswith("tensorrt"):
         show_forecast(bundle)
     with progress("build") as report:
@@ -106,6 +107,7 @@ def build(
             calibration=calibration or (),
             settings=CalibrationSettings(max_tokens=max_tokens) if max_tokens is not None else None,
             options=EngineOptions(**chosen) if chosen else None,
+            native=native,
             on_progress=report,
         )
     out.print(f"{made.path}: {made.manifest.precision}, {made.total_bytes() / 1e6:.1f} MB, engines for {target}")

@@ -9,7 +9,7 @@ import typer
 
 from .conditions import require
 from .console import out, progress
-from .options import Calibration, MaxTokens, text_counts
+from .options import Calibration, MaxTokens, Programs, native_counts, text_counts
 from .precision_table import refuse_both, show_precisions
 
 
@@ -22,6 +22,7 @@ def convert(
     plan: Annotated[Optional[Path], typer.Option(help="Or a plan, as `foveal calibrate --budget` writes it.")] = None,  # noqa: UP045
     calibration: Calibration = None,
     max_tokens: MaxTokens = None,
+    native: Programs = None,
     tokenizer: Annotated[
         str | None, typer.Option(help='A tokenizer.json, "bytes", or "bytes+4" if ids are bytes plus 4.')
     ] = None,
@@ -49,7 +50,11 @@ def convert(
     wanted = Plan(default=precision or "fp32") if plan is None else read_plan(plan)
     require(
         context,
-        {"calibration": text_counts(wanted, target, plan, calibration), "max_tokens": (bool(calibration), "--calibration")},
+        {
+            "calibration": text_counts(wanted, target, plan, calibration),
+            "max_tokens": (bool(calibration), "--calibration"),
+            "native": native_counts(target),
+        },
     )
     with progress("convert") as report:
         made = convert_checkpoint(
@@ -63,6 +68,7 @@ def convert(
             boundaries=boundaries,
             threshold=threshold,
             dialect=dialect,
+            native=native,
             on_progress=report,
         )
     model = made.manifest.model

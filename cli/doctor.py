@@ -9,12 +9,14 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..errors import ConfigError, install
+from ..errors import BackendUnavailable, ConfigError, install
+from ..runtime.engines.native_library import INSTALL, native_library
 from .console import out, print_json
 
 # What each verb or target needs, and the extra that brings it.
 _NEEDS = (
     ("running on cpu", "onnxruntime", "cpu"),
+    ("native steps on cpu", "foveal-native", "native"),
     ("running on cuda", "onnxruntime-gpu", "cuda"),
     ("convert, verify, train", "torch", "export"),
     ("convert, verify", "onnx", "export"),
@@ -42,11 +44,20 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     """Say what this machine can do, and what to install for the rest."""
     from ..bench.environment import read_environment
 
+    native = _native()
     power, findings, conflicts = _power(), [_find(*need) for need in _NEEDS], _conflicts()
     environment = read_environment()
     if json:
         print_json(
-            msgspec.json.encode({"environment": environment, "findings": findings, "conflicts": conflicts, "power": power})
+            msgspec.json.encode(
+                {
+                    "environment": environment,
+                    "findings": findings,
+                    "conflicts": conflicts,
+                    "native": native,
+                    "power": power,
+                }
+            )
         )
         return
     out.print(f"{environment.cpu}, {environment.cpus_usable} CPUs, {environment.system}, Python {environment.python}")
@@ -56,9 +67,19 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the findings
     for finding in findings:
         table.add_row(finding.use, finding.package, finding.version or "missing", finding.mend or "", style=None)
     out.print(table, markup=False)
+    out.print(f"native steps: {native}", markup=False)
     out.print(f"power: {power}", markup=False)
     for conflict in conflicts:
         out.print(conflict, style="red")
+
+
+def _native() -> str:
+    """Which instructions they use on this machine, or why there are none."""
+    try:
+        library = native_library()
+    except BackendUnavailable as error:
+        return str(error)
+    return f"{library.isa}, {library.path}"
 
 
 def _power() -> str:
@@ -76,7 +97,7 @@ def _find(use: str, package: str, extra: str) -> Finding:
     try:
         return Finding(use, package, version(package), None)
     except PackageNotFoundError:
-        return Finding(use, package, None, install(extra))
+        return Finding(use, package, None, INSTALL if package == "foveal-native" else install(extra))
 
 
 def _conflicts() -> list[str]:

@@ -15,11 +15,12 @@ from ..errors import ConfigError
 from ..runtime.generation.settings import check_count, params_of
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.logprobs import TokenLogprobs
+from ..runtime.speculation.drafting import Speculation
 from .conditions import require
 from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
 from .on_ray import Address, OnRay
-from .options import Threads, threads_count
+from .options import Threads, Verified, threads_count
 from .prompt_files import (
     OF_ACTORS,
     OF_FILES,
@@ -69,6 +70,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print text, ids, reason and log probabilities as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    verify: Verified = "used",
     files: Files = False,
     out: Out = None,
     scored: Scored = False,
@@ -85,7 +87,8 @@ def generate(
 
     With --files or --ray: continue, or score, every line of files; the outputs are JSON lines in the folder --out.
     """
-    from .. import load
+    from .. import load, open_bundle
+    from ..bundle import checked_verify
 
     takes_files = files or on_ray
     require(context, _conditions(options, target, json, takes_files, on_ray, scored))
@@ -113,7 +116,8 @@ def generate(
     prompt = one_prompt(prompts)
     as_ids = _wants_ids(prompt, ids, output)
     given = prompt if prompt is not None else _ids(ids or "")
-    model = load(bundle, target, pool_threads(bundle, target, threads))
+    opened = open_bundle(bundle, checked_verify(verify))
+    model = load(opened, target, pool_threads(opened, target, threads))
     if model.tokenizer is None and (isinstance(given, str) or not as_ids):
         raise ConfigError(
             f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
@@ -127,22 +131,24 @@ def generate(
         for piece in new:
             write(piece if isinstance(piece, str) else f" {piece}")
         write("\n")
-        err.print(_why(new.finish_reason, new.end_rule, options, model))
+        err.print(_why(new.finish_reason, new.end_rule, options, model) + _of_drafts(new.speculation))
     else:
         for choice in _gather(model, given, settings, options.n, as_ids).choices:
             new_text = "".join(f" {token}" for token in choice.ids) if choice.text is None else choice.text
             write(f"=== {choice.index + 1} of {options.n} ===\n{_shown(model, given, as_ids)}{new_text}\n")
-            err.print(f"{choice.index + 1} of {options.n}: {_why(choice.finish_reason, None, options, model)}")
+            why = _why(choice.finish_reason, None, options, model) + _of_drafts(choice.speculation)
+            err.print(f"{choice.index + 1} of {options.n}: {why}")
 
 
-class _Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One text; `text` is None where ids were asked for, `logprobs` where none were."""
+class _Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One text; `text` is None where ids were asked for, `logprobs` where none were; `speculation` is there with drafts."""
 
     index: int
     text: str | None
     ids: list[int]
     finish_reason: FinishReason | None
     logprobs: list[TokenLogprobs] | None
+    speculation: Speculation | None = None
 
 
 class _Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +167,7 @@ def _conditions(
     return {
         "threads": threads_count(target),
         "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
+        "verify": (not takes_files, "no --files and no --ray, before which all files are hashed"),
         "json": (not takes_files, "no --files and no --ray, which write JSON lines"),
         **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
         **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
@@ -176,6 +183,14 @@ def _why(reason: FinishReason | None, rule: str | None, options: GenerationOptio
         return "ended (end): an end of --end-rule, or a token of --end, came"
     seconds, tokens, room = options.max_seconds, options.max_new_tokens, model.manifest.model.context
     return _REASONS[reason].format(tokens=tokens, seconds=seconds, context=room)
+
+
+def _of_drafts(found: Speculation | None) -> str:
+    """How often they were right, and what that came to; nothing without drafts."""
+    if found is None or found.tokens_per_call is None:
+        return ""
+    right = "none was checked" if found.acceptance is None else f"{found.acceptance:.0%} of {found.drafted:,} came"
+    return f"; drafts: {right}, {found.tokens_per_call:.2f} tokens per call"
 
 
 _REASONS: Mapping[FinishReason | None, str] = {
@@ -209,7 +224,8 @@ def _shown(model: Model, given: str | npt.ArrayLike, as_ids: bool) -> str:
 
 def _begin(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], as_ids: bool) -> GeneratedIds | GeneratedText:
     if as_ids:
-        return model.generate_ids(given, params_of(settings), end=settings["end"], end_rules=settings["end_rules"])
+        ends = {name: settings[name] for name in ("end", "end_rules", "draft", "draft_tokens")}
+        return model.generate_ids(given, params_of(settings), **ends)
     return model.generate(given, **settings)
 
 
@@ -221,7 +237,14 @@ def _gather(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], 
         new = _begin(model, given, settings, as_ids)
         text = "".join(map(str, new))
         found = None if settings["logprobs"] is None else new.logprobs
-        choice = _Choice(index=0, text=None if as_ids else text, ids=new.ids, finish_reason=new.finish_reason, logprobs=found)
+        choice = _Choice(
+            index=0,
+            text=None if as_ids else text,
+            ids=new.ids,
+            finish_reason=new.finish_reason,
+            logprobs=found,
+            speculation=new.speculation,
+        )
         choices, scored = [choice], new.prompt_logprobs
     return _Generated(
         prompt=None if as_ids else _shown(model, given, as_ids),
@@ -254,6 +277,7 @@ def _several(
             ids=ids[index],
             finish_reason=stream.finish_reasons[index],
             logprobs=None if settings["logprobs"] is None else logprobs[index],
+            speculation=stream.speculation.get(index),
         )
         for index in range(n)
     ]

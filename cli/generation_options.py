@@ -16,6 +16,8 @@ from ..errors import ConfigError
 from ..runtime.generation.settings import params_of
 from ..runtime.ids import written_id
 from ..runtime.sampling import SamplingParams
+from ..runtime.speculation.opening import checked_most
+from .options import checked_draft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,17 @@ class GenerationOptions:
         Optional[int],  # noqa: UP045
         typer.Option(help="Give the same for the tokens of the prompt, but the first."),
     ] = None
+    draft: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Guess tokens to come, and check several in one call: ngrams, or a bundle with the same tokenizer. "
+            "The text is the same."
+        ),
+    ] = None
+    draft_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens of one draft at most; how many are best is measured."),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """By the names of `Model.generate`, checked as far as that needs no model."""
@@ -93,6 +106,9 @@ class GenerationOptions:
         given["end_rules"] = tuple(self.end_rule or ())
         given["logit_bias"] = _biases(self.logit_bias or ())
         given["json_schema"] = None if self.json_schema is None else _schema(self.json_schema)
+        given["draft"] = checked_draft(self.draft)
+        if self.draft_tokens is not None:
+            checked_most(self.draft_tokens)
         given["grammar"] = None if self.grammar is None else _read(self.grammar, "--grammar")
         params_of(given)
         return given
@@ -106,12 +122,13 @@ class GenerationOptions:
         """
         return {
             "min_tokens": (bool(self.stop or self.end or self.end_rule), "--stop, --end or --end-rule, which it holds off"),
+            "draft_tokens": (self.draft is not None, "--draft"),
             "logprobs": (gives_logprobs, instead),
             "prompt_logprobs": (gives_logprobs, instead),
         }
 
 
-_MADE = ("n", "stop", "end", "end_rule", "logit_bias", "json_schema", "grammar")
+_MADE = ("n", "stop", "end", "end_rule", "logit_bias", "json_schema", "grammar", "draft")
 """Fields that are no settings, or are made into one."""
 
 

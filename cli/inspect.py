@@ -13,6 +13,7 @@ from ..bench.roofline import StageReads, reads_per_token
 from ..bundle import Bundle, check_target, open_bundle
 from ..contract import InputSpec, StageSpec, rules_by_name
 from ..errors import ConfigError
+from ..runtime.native_engines import runs_on
 from .conditions import require
 from .console import out, print_json
 from .engine_table import show_engines, show_layers
@@ -79,7 +80,8 @@ def _profile(bundle: Bundle, target: str | None) -> Profile:
     from ..bench.operator_times import profile
 
     chosen = _target(bundle, target)
-    threads = pool_threads(bundle.path, chosen, None) if chosen in bundle.manifest.engines else None
+    native = False if chosen == "cpu" else None  # operators are timed in the graphs
+    threads = pool_threads(bundle.path, chosen, None, native) if chosen in bundle.manifest.engines else None
     return profile(bundle, chosen, threads=threads)
 
 
@@ -165,6 +167,7 @@ def show_bundle(opened: Bundle, timeline: Timeline | None = None) -> None:
     for name, rules in rules_by_name(model.end_rules).items():
         out.print(f"end rule {name}: {' or '.join(map(str, rules))}")
     out.print(_stage_table(opened))
+    _show_native(opened)
     if manifest.precision != "fp32":
         for target in manifest.engines:
             if not target.startswith("tensorrt"):
@@ -173,6 +176,16 @@ def show_bundle(opened: Bundle, timeline: Timeline | None = None) -> None:
         if target.startswith("tensorrt"):
             show_engines(opened, target)
     _show_timeline(opened, timeline or _strides(opened))
+
+
+def _show_native(opened: Bundle) -> None:
+    """Which stages run native steps here, and why others don't."""
+    told = runs_on(opened) if "cpu" in opened.manifest.engines else {}
+    by_kind: dict[str, list[str]] = {}
+    for name, on in told.items():
+        by_kind.setdefault(on, []).append(name)
+    for on, names in by_kind.items():
+        out.print(f"cpu: {', '.join(names)} run{'s' * (len(names) == 1)} on {on}", markup=False, highlight=False)
 
 
 def _show_timeline(opened: Bundle, timeline: Timeline) -> None:
@@ -229,5 +242,6 @@ def _description(bundle: Bundle) -> dict[str, object]:
         "targets": list(manifest.engines),
         "bytes": bundle.total_bytes(),
         "stages": manifest.stages,
+        "runs_on": runs_on(bundle) if "cpu" in manifest.engines else {},
         "reads_per_token": {target: reads_per_token(bundle, target) for target in manifest.engines},
     }

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..bundle import check_target
+from ..errors import ConfigError
 from ..precision import Plan
 from .console import err
 
@@ -20,10 +21,46 @@ Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(help="Threads of CPU engines; measured if not given."),
 ]
+Verified = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        help='Which files are hashed before anything runs: "used", those that are read; "all"; or "once", as used, but large '
+        "ones only if they were written to since this machine hashed them.",
+    ),
+]
+Native = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--native/--no-native",
+        help="Whether all stages run native steps, or none; if not given, those that can. CPU engines only.",
+    ),
+]
+Programs = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--native/--no-native", help="Whether CPU engines get programs of native steps beside them; if not given, they do."
+    ),
+]
 Calibration = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option(help="Text to calibrate on: files, or directories of *.txt. int8 and fp16 need it, int8 caches too."),
 ]
+
+
+def checked_draft(draft: str | None) -> str | None:
+    """What `--draft` names: `ngrams`, or the absolute path of a bundle, as other processes may open it.
+
+    Raises:
+        ConfigError: there is nothing at the path.
+    """
+    if draft is None or draft == "ngrams":
+        return draft
+    if not Path(draft).exists():
+        raise ConfigError(
+            f'--draft is "{draft}", where there is no bundle; expected ngrams, or a bundle with the same tokenizer'
+        )
+    return str(Path(draft).resolve())
 
 
 def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Sequence[Path] | None = ()) -> tuple[bool, str]:
@@ -35,6 +72,11 @@ def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Seque
     if not counts and path is not None and text:
         err.print(f"{path} takes nothing from text for target {target}: --calibration is not read")
     return counts or path is not None, "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
+
+
+def native_counts(target: str) -> tuple[bool, str]:
+    """When `--native` and `--no-native` do something."""
+    return target == "cpu", "--target cpu, as other engines have no native steps"
 
 
 def threads_count(target: str) -> tuple[bool, str]:

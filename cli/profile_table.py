@@ -22,6 +22,8 @@ def show_profile(profile: Profile, is_expected: bool) -> None:
         f"\n{profile.target}, {profile.tokens} tokens one by one{threads}, per token: a stage counts {often}. "
         "Timing takes time itself: read the shares"
     )
+    if profile.target == "cpu":
+        out.print("Operators are those of the graphs on onnxruntime, whether or not the stages run natively here.")
     table = Table(box=None, header_style="bold")
     for column in ("stage", "operator", "calls", "us", "share"):
         table.add_column(column, justify="left" if column in ("stage", "operator") else "right")

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from .conditions import require
 from .console import out, print_json
-from .options import Threads, threads_count
+from .options import Threads, Verified, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -38,14 +38,17 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    verify: Verified = "used",
 ) -> None:
     """Say how likely a model finds each token of a text, and the text as a whole."""
-    from .. import load
+    from .. import load, open_bundle
     from .. import score as score_text
+    from ..bundle import checked_verify
 
     require(context, {"threads": threads_count(target)})
     given = _given(text, ids, file)
-    model = load(bundle, target, pool_threads(bundle, target, threads))
+    opened = open_bundle(bundle, checked_verify(verify))
+    model = load(opened, target, pool_threads(opened, target, threads))
     found = score_text(model, given, top, stride=stride)
     if stride is not None and found.stride is None:
         context_tokens = model.manifest.model.context

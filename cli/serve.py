@@ -24,10 +24,17 @@ from .on_ray import (
     Replicas,
     serve_on_ray,
 )
-from .options import Threads, threads_count
+from .options import Threads, Verified, checked_draft, threads_count
 from .threads import pool_threads
 
 _MB = 1 << 20
+Draft = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Guess tokens to come: ngrams, or a bundle with the same tokenizer; none: not even for requests that ask for it."
+    ),
+]
+DraftTokens = Annotated[Optional[int], typer.Option(help="Tokens of one draft at most.")]  # noqa: UP045
 
 
 def serve(
@@ -45,6 +52,7 @@ def serve(
     ] = None,
     policy: Annotated[str, typer.Option(help="staggered: even steps; aligned: more tokens per second.")] = "staggered",
     threads: Threads = None,
+    verify: Verified = "used",
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     store: Annotated[
         Optional[Path],  # noqa: UP045
@@ -58,6 +66,8 @@ def serve(
     keep_prefixes: Annotated[
         bool, typer.Option("--keep-prefixes", help="Keep what requests leave, for prompts that begin alike.")
     ] = False,
+    draft: Draft = None,
+    draft_tokens: DraftTokens = None,
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Bearer tokens, one a line, beside those of FOVEAL_TOKENS; requests need one of them."),
@@ -89,10 +99,11 @@ def serve(
     app_name: AppName = "foveal",
 ) -> None:
     """Serve models over HTTP, as OpenAI's clients expect them, with a log of JSON lines on stderr."""
+    from ..bundle import checked_verify
     from ..runtime.batches.phases import Policy, check_policy
     from ..serve.app import create_app
     from ..serve.bearers import VARIABLE, read_tokens
-    from ..serve.loading import ServiceOptions, named, opened
+    from ..serve.loading import NO_DRAFTS, ServiceOptions, named, opened
     from ..serve.logs import LEVELS, log_to
     from ..serve.process import Listening, bind
     from ..serve.process import serve as listen
@@ -110,6 +121,7 @@ def serve(
             **dict.fromkeys(OF_SERVE, (on_ray, "--ray")),
             "store_disk": (store is not None, "--store"),
             "keep_prefixes": (bool(store_memory) or store is not None, "a store: --store-memory, or --store"),
+            "draft_tokens": (draft not in (None, NO_DRAFTS), "--draft, ngrams or a bundle"),
             "chat_end": (_chats(models, chat_template), "a chat template: --chat-template, or that of a bundle"),
             "private_metrics": (bool(tokens), f"tokens: --token-file, or {VARIABLE}"),
         },
@@ -122,6 +134,7 @@ def serve(
         max_output=max_output,
         max_body=max_body,
         timeout=timeout,
+        drafts=draft != NO_DRAFTS,
     )
     options = ServiceOptions(
         slots=slots,
@@ -129,11 +142,14 @@ def serve(
         capacity=capacity,
         policy=cast(Policy, policy),
         target=target,
+        verify=checked_verify(verify),
         threads=threads if on_ray else pool_threads(next(iter(models.values())), target, threads),
         store_memory=store_memory * _MB,
         store_directory=store,
         store_disk=None if store_disk is None else store_disk * _MB,
         keeps_prefixes=keep_prefixes,
+        draft=None if draft == NO_DRAFTS else checked_draft(draft),
+        draft_tokens=draft_tokens,
         chat_template=chat_template,
         chat_ends=chat_end or (),
     )

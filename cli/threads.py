@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
 
 
 class _Process:
@@ -14,16 +18,17 @@ def own_process() -> None:
     _Process.is_own = True
 
 
-def pool_threads(bundle: Path, target: str, threads: int | None) -> int | None:
+def pool_threads(bundle: Path | Bundle, target: str, threads: int | None, native: bool | None = None) -> int | None:
     """Make the shared pool, of `threads` or of the number that decodes `bundle` fastest; returns what to load with.
 
-    Engines of other targets than `cpu` have no threads.
+    `bundle` is a directory, or one that was opened: then nothing of it is hashed twice. Other engines than those of `cpu` have
+    no threads. `native` as it will be loaded with.
     """
     if not _Process.is_own or target != "cpu":
         return threads
     from ..runtime import share_threads
     from ..runtime.model import threads_of
 
-    count = threads_of(bundle) if threads is None else threads
+    count = threads_of(bundle, native=native) if threads is None else threads
     share_threads(count)
     return count

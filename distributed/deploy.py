@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
+from ..contents import Verify
 from ..errors import ConfigError
 from ..runtime.batches.phases import Policy
 from ..serve.bearers import read_tokens
-from ..serve.loading import ServiceOptions, named
+from ..serve.loading import NO_DRAFTS, ServiceOptions, named
 from ..serve.settings import ServeSettings
 from .application import Scale, application
 
@@ -22,8 +23,9 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         bundles: paths, or NAME=PATH; the same on all machines.
-        slots, queue, capacity, policy, target, threads, keep_prefixes: of each replica's services.
+        slots, queue, capacity, policy, target, threads, verify, keep_prefixes: of each replica's services.
         store_memory: megabytes for sessions in each replica.
+        draft, draft_tokens: as `foveal serve` has them.
         token_file: of bearer tokens.
         max_prompt, max_output, max_body, timeout: what a request may ask for.
         page: whether there is a page at `/`; private_metrics: whether `/metrics` needs a token.
@@ -42,8 +44,11 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     policy: Policy = "staggered"
     target: str = "cpu"
     threads: int | None = None
+    verify: Verify = "used"
     keep_prefixes: bool = False
     store_memory: int = 256
+    draft: str | None = None
+    draft_tokens: int | None = None
     token_file: str | None = None
     max_prompt: int | None = None
     max_output: int | None = None
@@ -72,8 +77,11 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             policy=self.policy,
             target=self.target,
             threads=self.threads,
+            verify=self.verify,
             store_memory=self.store_memory * _MB,
             keeps_prefixes=self.keep_prefixes,
+            draft=None if self.draft == NO_DRAFTS else self.draft,
+            draft_tokens=self.draft_tokens,
             chat_template=None if self.chat_template is None else Path(self.chat_template),
             chat_ends=self.chat_ends,
         )
@@ -92,6 +100,7 @@ class Arguments(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             max_output=self.max_output,
             max_body=self.max_body,
             timeout=self.timeout,
+            drafts=self.draft != NO_DRAFTS,
         )
 
     @property

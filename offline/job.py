@@ -88,7 +88,7 @@ class Job:
         return JobManifest(
             VERSION,
             self.task.kind,
-            msgspec.json.decode(msgspec.json.encode(dict(self.task.settings))),  # as it will be read
+            msgspec.json.decode(msgspec.json.encode(self.task.settings_of_results)),  # as it will be read
             self.task.n,
             self.task.as_ids,
             self.bundle.identity(self.target),

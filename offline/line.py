@@ -14,7 +14,9 @@ from ..runtime.generation.settings import NAMES
 from ..runtime.ids import written_id
 
 _PYTHON_ONLY = {"logits_hook", "constraint"}
-SETTINGS = NAMES - _PYTHON_ONLY
+OF_DRAFTS = {"draft", "draft_tokens"}
+"""Settings that change no text: the job's, not a line's."""
+SETTINGS = NAMES - _PYTHON_ONLY - OF_DRAFTS
 """What a line may set for itself, as `Model.generate` takes it."""
 
 

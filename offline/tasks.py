@@ -14,7 +14,7 @@ from ..runtime.guides.constraint import KINDS
 from ..runtime.logprobs import TokenLogprobs
 from ..runtime.model import Model
 from ..runtime.scoring import bits_per_byte
-from .line import Line
+from .line import OF_DRAFTS, Line
 
 Kind = Literal["generate", "score"]
 Record = dict[str, Any]
@@ -36,6 +36,11 @@ class Task:
     settings: Mapping[str, Any]
     n: int = 1
     as_ids: bool = False
+
+    @property
+    def settings_of_results(self) -> dict[str, Any]:
+        """Those that what is written depends on: drafts change only how long it takes, so that a job may go on with others."""
+        return {name: value for name, value in self.settings.items() if name not in OF_DRAFTS}
 
     def check(self, model: Model) -> None:
         """Raise what the settings of all lines would be refused for, by every line."""

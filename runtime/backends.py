@@ -72,7 +72,6 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
 
     `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
 
-
     Stages are opened together, and their weights are hashed meanwhile (graphs before they are parsed): no engine is given out
     before its weights are known to be whole. Of several things that are wrong, weights come first, then the first stage in
     dataflow order.
@@ -89,8 +88,8 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
         sidecar = bundle.sidecar("cpu", entry.spec.name)
         return OnnxRuntimeEngine(entry.spec, bundle.path / names[index], sidecar, threads, trace=trace)
 
-    checks: list[Callable[[], None]] = [partial(bundle.check, name) for name in weights]
-    openings = [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]
+    calls: list[Callable[[], OnnxRuntimeEngine | None]] = [partial(bundle.check, name) for name in weights]
+    calls += [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]
     costs = [manifest.files[name].bytes for name in weights] + [entry.weight_bytes for entry in manifest.stages]
-    found = together([*checks, *openings], costs)
+    found = together(calls, costs)
     return tuple(engine for engine in found if engine is not None)

@@ -292,7 +292,7 @@ _BYTE_OF = _byte_level_alphabet()
 def byte_level(token: str) -> bytes:
     """The bytes of a token whose characters stand for bytes; its own UTF-8 if any does not."""
     try:
-        return bytes(_BYTE_OF[character] for character in token)
+        return bytes(map(_BYTE_OF.__getitem__, token))
     except KeyError:
         return token.encode()
 

@@ -25,8 +25,8 @@ from .schedules import Schedule
 from .state_copies import COPIES_BYTES, StateCopies, interval_of
 
 MOST_TOKENS = 1024
-"""Of one call. What an engine needs besides its caches grows with the rows of a call, and some versions of ONNX Runtime keep a score
-for each of these and each row before; longer calls are no faster (docs/performance.md)."""
+"""Of one call. What an engine needs besides its caches grows with the rows of a call, and some versions of ONNX Runtime keep
+a score for each of these and each row before; longer calls are no faster (docs/performance.md)."""
 MOST_TOKENS_DECIDED = 512
 """Of one call where the data decides: rows that firings read are brought together for all firings of a call."""
 MOST_SPAN_ROWS = 4096
@@ -167,7 +167,7 @@ class HostDecoder:
     def _run_stage(self, step: _Step, firings: range, wanted: Ids, logits: Array, beside: Beside | None) -> None:
         """Run all that a call needs of a stage."""
         fire = self._fire
-        if step.copies is not None or (step.spec.reads_spans and len(firings) > 1):
+        if step.copies is not None or (len(firings) > 1 and step.spec.reads_spans):
             fire = self._fire_in_parts
         elif step.spec.resets is not None:
             fire = self._fire_by_period

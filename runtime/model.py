@@ -37,7 +37,7 @@ from .sampling import SamplingParams
 from .session import Session
 from .speculation.costs import CallCosts
 from .speculation.drafting import Drafting
-from .speculation.opening import drafting_of
+from .speculation.opening import checked_bundle, drafting_of
 from .state_copies import COPIES_BYTES
 from .threads import fastest_thread_count, overlap_helps, thread_counts
 from .tokenizer import TextTokenizer, check_text, load_tokenizer
@@ -79,6 +79,14 @@ class Model:
         """The graphs that work in the host's memory: all of target `cpu`'s, none of another's."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
         return tuple(engine.graph if isinstance(engine, NativeEngine) else engine for engine in engines)
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What each stage of `cpu` engines runs on, for people, and why not natively; none of another target's."""
+        if self.target != "cpu":
+            return {}
+        told = runs_on(self.bundle)
+        return {name: on if name in self.native_stages else _not_natively(on) for name, on in told.items()}
 
     @property
     def native_stages(self) -> frozenset[str]:
@@ -240,8 +248,11 @@ class Model:
             return None
         return drafting_of(draft, most, self, self._costs, self._drafting_model)
 
-    def _drafting_model(self, bundle: str | Path | Bundle) -> Model:
-        """A bundle's model, loaded once, on the same target and with as many threads."""
+    def _drafting_model(self, draft: object) -> Model:
+        """One that is loaded, or a bundle's, loaded once, on the same target and with as many threads."""
+        if isinstance(draft, Model):
+            return draft
+        bundle = checked_bundle(draft)
         path = (bundle.path if isinstance(bundle, Bundle) else Path(bundle)).resolve()
         if path not in self._drafting_models:
             threads = self.threads if self.target == "cpu" and shared_threads() is None else None
@@ -466,6 +477,11 @@ def _fastest_thread_count(bundle: Bundle, raced: _Raced) -> int:
 
     runs_natively = raced.native is not False and any(on.startswith("native") for on in runs_on(bundle).values())
     return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
+
+
+def _not_natively(told: str) -> str:
+    """Of a stage that does not run natively, though it could: it was told not to."""
+    return told if told.startswith("onnxruntime") else "onnxruntime: loaded with native=False (--no-native)"
 
 
 def _library(with_native: bool) -> str:

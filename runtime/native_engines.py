@@ -32,8 +32,8 @@ def with_programs(
     Raises:
         ConfigError: `native` is True, and a stage has no program.
         BackendUnavailable: `native` is True, and foveal-native is not installed or of another version.
-        BundleError: a program that can't be followed.
-        EngineMismatchError: it is of another engine, or foveal-native refuses it.
+        BundleError: what should be a program is none.
+        EngineMismatchError: one that can't be followed, is of another engine, or is refused by foveal-native.
     """
     if native is False:
         return tuple(graphs)
@@ -69,14 +69,14 @@ def no_program(bundle: Bundle, stage: str) -> str:
     return bundle.sidecar("cpu", stage).native or "built without programs"
 
 
-def runs_on(bundle: Bundle, native: bool | None = None) -> dict[str, str]:
-    """What each stage of a bundle's `cpu` engines runs on here, for people, as `"native (avx512)"`, and why not natively."""
+def runs_on(bundle: Bundle) -> dict[str, str]:
+    """What each stage of a bundle's `cpu` engines can run on here, for people: `"native (avx512)"`, or why not natively."""
     try:
         on, library = f"native ({native_library().isa})", ""
     except BackendUnavailable as error:
         on, library = "", str(error)
     found = {}
     for entry in bundle.manifest.stages:
-        reason = "not wanted" if native is False else no_program(bundle, entry.spec.name) or library
+        reason = no_program(bundle, entry.spec.name) or library
         found[entry.spec.name] = f"onnxruntime: {reason}" if reason else on
     return found

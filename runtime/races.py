@@ -85,7 +85,7 @@ def _keep(race: _Race) -> None:
     try:
         path = race.path()
         if not path.exists() or path.is_file():  # to write to a pipe would wait for a reader
-            write_atomically(path, msgspec.json.encode(race))
+            write_atomically(path, msgspec.json.encode(race), is_lasting=False)
     except (OSError, RuntimeError) as error:
         _log.info("can't keep what was measured: %s; it is measured again next time", error)
 

@@ -36,6 +36,7 @@ class Reader:
 
     def __init__(self, spec: StageSpec, clock: Clock, sources: Sequence[Source], batch: int) -> None:
         self._inputs, self._clock, self._batch = list(zip(spec.inputs, sources, strict=True)), clock, batch
+        self._by_stride = [(source.log.rows, given.count, given.shift) for given, source in self._inputs]
         self._is_linear = all(given.reads == "stride" for given in spec.inputs)
         self._zero = Block.of(np.zeros(1, np.int64))
         self._within = np.arange(1)
@@ -44,7 +45,7 @@ class Reader:
         """What the engine is given, in the order of its contract (`contract.read_tensors`)."""
         first, count = firings.start, len(firings)
         if self._is_linear:
-            return [source.log.rows(first * given.count - given.shift, count * given.count) for given, source in self._inputs]
+            return [rows(first * each - shift, count * each) for rows, each, shift in self._by_stride]
         found: list[Block] = []
         for given, source in self._inputs:
             if given.reads == "stride":

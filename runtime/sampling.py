@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +15,13 @@ import numpy.typing as npt
 from ..errors import InputError
 from .given import several, shown
 from .guides.constraint import Constraint
-from .logprobs import TokenLogprobs, likeliest, token_logprobs
-
-Floats = npt.NDArray[np.floating[Any]]
+from .logprobs import TokenLogprobs, token_logprobs
+from .weights import Floats, Weights, falling, highest_of, id_at, index_of, weights_of
 
 _LEAST_PENALTY, _LARGEST_PENALTY = 1e-100, 1e100
 """Any fp32 logit, divided or multiplied by these, is a float64 of full precision."""
 _LARGEST_SHIFT = 1e30
 """Added to any fp32 logit it stays finite in fp32, so that what a bias or a penalty makes of logits can be drawn from."""
-_FEW = 128
-"""Of the likeliest tokens, which are sorted first; most often the filters keep fewer."""
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 LogitsHook = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.ArrayLike]
@@ -239,9 +235,9 @@ class Sampler:
             self.logprobs.append(token_logprobs(given, token, self.params.logprobs))
         return token
 
-    def _adjusted(self, logits: Floats, seen: npt.NDArray[np.int64], allowed: npt.NDArray[np.bool_] | None) -> Floats:
+    def _adjusted(self, given: Floats, seen: npt.NDArray[np.int64], allowed: npt.NDArray[np.bool_] | None) -> Floats:
         """What is drawn from, in the order that `SamplingParams` says."""
-        params = self.params
+        params, logits = self.params, given
         if params.logits_hook is not None:
             logits = _hooked(params.logits_hook, seen, logits)
         if params.logit_bias:
@@ -254,14 +250,14 @@ class Sampler:
             logits = np.where(allowed, logits, -np.inf)
         if self._end_ids and self._count < params.min_tokens:
             logits = _without(logits, self._end_ids)
-        return logits if logits.max() > -np.inf else _refuse_all(allowed is not None)
+        return logits if logits is given or highest_of(logits) > -math.inf else _refuse_all(allowed is not None)
 
     def guess(self, logits: npt.NDArray[np.float32], uniform: float) -> tuple[int, float]:
         """What would be drawn from another model's logits `[V]` by a random number, and how likely its likeliest token is.
 
         Nothing is drawn: neither are the model's own logits looked at, nor what `SamplingParams` does to them before filters.
         """
-        surest = float(_softmax(logits, 1.0).max())
+        surest = 1 / float(weights_of(logits, 1.0).sum())
         return self._choose(logits, lambda: uniform), surest
 
     def _choose(self, logits: Floats, random: Callable[[], float]) -> int:
@@ -269,9 +265,10 @@ class Sampler:
         if params.is_greedy:
             return int(logits.argmax())
         if params.top_k == 0 and params.top_p == 1 and params.min_p == 0:
-            return _drawn(_softmax(logits, params.temperature), random())  # nothing to filter: no need to sort
-        ids, probabilities = _sorted(logits, params)
-        return int(ids[_drawn(probabilities[: _count_kept(probabilities, params.top_p, params.min_p)], random())])
+            return index_of(weights_of(logits, params.temperature), random())  # nothing to filter: no need to sort
+        found = falling(logits, params.top_k or len(logits))
+        weights = weights_of(found, params.temperature)
+        return id_at(logits, found, index_of(weights[: _count_kept(weights, params)], random()))
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
         """The numbers of [0, 1) that the next tokens are drawn by, `[count]`; zeros, and none used up, when greedy."""
@@ -290,13 +287,6 @@ class Sampler:
         return self._ahead.popleft() if self._ahead else self._rng.random()
 
 
-def _drawn(weights: npt.NDArray[np.float64], uniform: float) -> int:
-    """An index by its weight: the inverse of the cumulative distribution at one uniform number; none of weight 0."""
-    cumulative = np.cumsum(weights)
-    drawn = uniform * cumulative[-1]  # below it: the largest random number is 1 - 2**-53
-    return int(np.searchsorted(cumulative, drawn, side="right"))
-
-
 def _checked(logits: npt.ArrayLike) -> Floats:
     try:
         logits = np.asarray(logits)
@@ -305,8 +295,8 @@ def _checked(logits: npt.ArrayLike) -> Floats:
     if logits.ndim != 1 or not logits.size or logits.dtype.kind not in "fiu":
         got = f"{logits.dtype} of shape {list(logits.shape)}"
         raise InputError(f"can't sample: got logits {got}, expected floats [vocabulary], those of one token")
-    highest = logits.max()  # NaN if any is
-    if not np.isfinite(highest):
+    highest = highest_of(logits)
+    if not math.isfinite(highest):
         raise InputError(
             f"can't sample: the largest logit is {highest}, expected a finite number; the model's output is broken"
         )
@@ -368,35 +358,11 @@ def _penalised(logits: Floats, seen: npt.NDArray[np.int64], penalty: float) -> F
     return penalised
 
 
-def _sorted(logits: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Likeliest first, at least all that the filters keep: sorting a whole vocabulary costs more than all the rest."""
-    if params.top_k:
-        ids = likeliest(logits, params.top_k)
-        return ids, _softmax(logits[ids], params.temperature)
-    probabilities, count = _softmax(logits, params.temperature), _FEW
-    while True:
-        ids = likeliest(logits, count)
-        found = probabilities[ids]
-        has_all = count >= len(logits)
-        if has_all or found.sum() > params.top_p or found[-1] < params.min_p * found[0]:
-            return ids, found
-        count *= 8
-
-
-def _softmax(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
-    """The largest becomes 0 before anything is divided: whatever overflows weighs nothing."""
-    below = logits.astype(np.float64) - logits.max()
-    with np.errstate(over="ignore", under="ignore"):
-        weights = np.exp(below / temperature)
-    probabilities: npt.NDArray[np.float64] = weights / weights.sum()
-    return probabilities
-
-
-def _count_kept(probabilities: npt.NDArray[np.float64], top_p: float, min_p: float) -> int:
-    """How many of the falling probabilities both filters keep; min-p is relative, so renormalising changes nothing."""
-    count = len(probabilities)
-    if top_p < 1:
-        count = min(int(np.searchsorted(np.cumsum(probabilities), top_p)) + 1, count)
-    if min_p > 0:
-        count = min(count, int(np.count_nonzero(probabilities >= min_p * probabilities[0])))
+def _count_kept(weights: Weights, params: SamplingParams) -> int:
+    """How many of the falling weights top-p and min-p keep; the first is 1, so that min-p is a weight."""
+    count = len(weights)
+    if params.top_p < 1:
+        count = index_of(weights, params.top_p, "left") + 1
+    if params.min_p > 0:
+        count = min(count, int(np.count_nonzero(weights >= params.min_p)))
     return count

@@ -42,6 +42,8 @@ class TextStream:
 
     def _until_stop(self, text: str) -> str:
         """Add certain text; return what can be given out."""
+        if not self._stop:
+            return text
         text = self._held + text
         # The one that ends first counts, whatever the tokens: an earlier start may be known only later.
         found = [(index + len(stop), index) for stop in self._stop if (index := text.find(stop)) >= 0]

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from ..runtime.generation.continuation import FinishReason
 from ..runtime.logprobs import TokenLogprobs
 from ..runtime.service.event import Event
-from .answers import Answer, Choice, Finish, Report, SessionReport, TokenReport, Usage, usage_of
+from .answers import Answer, Choice, DraftReport, Finish, Report, SessionReport, TokenReport, Usage, usage_of
 from .forms import Form, Scored
 from .records import Record
 from .served import Served
@@ -88,7 +88,7 @@ class Answering:
         if self.wanted.echo:
             text, scored = self._echo(index) + text, self._with_prompt(index, scored)
         last = events[-1]
-        report = self._report(events, last) if self._says_end else UNSET
+        report = self._report(index, events, last) if self._says_end else UNSET
         return self.form.whole(index, text, scored, _finish_of(last), report)
 
     def _chunk(self, index: int, events: Sequence[Event]) -> bytes:
@@ -100,7 +100,7 @@ class Answering:
                 data = self._event(self._answer(opening, UNSET))
             if self.wanted.echo:
                 text, scored = self._echo(index) + text, self._with_prompt(index, scored)
-        report = self._report(events, last) if self.wanted.reports or (finish and self._says_end) else UNSET
+        report = self._report(index, events, last) if self.wanted.reports or (finish and self._says_end) else UNSET
         if not (text or finish or scored or report):
             return data
         return data + self._event(self._answer(self.form.chunk(index, text, scored, finish), report))
@@ -150,7 +150,7 @@ class Answering:
         """A session's client needs to know where it stands."""
         return self.wanted.reports or self.wanted.session is not None
 
-    def _report(self, events: Sequence[Event], last: Event) -> Report:
+    def _report(self, index: int, events: Sequence[Event], last: Event) -> Report:
         report = Report()
         if self.wanted.reports and not self.wanted.scores_only:
             report.tokens = [
@@ -163,6 +163,9 @@ class Answering:
             report.finish_reason, report.restored_tokens = last.finish_reason, self.source.restored_tokens
             name = self.wanted.session
             report.session = None if name is None else SessionReport(name, stream.session_position)
+            found = self.source.stream_of(index).speculation.get(index % self.wanted.n)
+            if found is not None and self.wanted.reports:
+                report.drafts = DraftReport(found.calls, found.drafted, found.accepted)
         return report
 
     def _note(self, batch: Batch) -> None:

@@ -41,6 +41,14 @@ class SessionReport(Struct):
     position: int | None
 
 
+class DraftReport(Struct):
+    """What drafts came to in a text: calls that appended its tokens, tokens that were checked, and those that came."""
+
+    calls: int
+    drafted: int
+    accepted: int
+
+
 class Report(Struct, omit_defaults=True):
     """What OpenAI's API has no place for: of each token, and at the end of a text."""
 
@@ -48,6 +56,7 @@ class Report(Struct, omit_defaults=True):
     finish_reason: str | UnsetType = UNSET
     session: SessionReport | UnsetType | None = UNSET
     restored_tokens: int | UnsetType = UNSET
+    drafts: DraftReport | UnsetType = UNSET
 
 
 class Logprobs(Struct):

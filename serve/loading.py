@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..contents import Verify
 from ..errors import ConfigError
 from ..runtime.batches.phases import Policy
 from ..runtime.model import load
@@ -19,6 +20,9 @@ from .served import Served
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
+NO_DRAFTS = "none"
+"""As a server's draft: no request has any, whatever it asks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
@@ -26,10 +30,11 @@ class ServiceOptions:
 
     Attributes:
         slots, queue, capacity, policy: as of `Service`.
-        target, threads: as of `load`.
+        target, threads, verify: as of `load`.
         store_memory: bytes for sessions in memory; 0: none are kept.
         store_directory: where sessions go that exceed it, and `store_disk` bytes of them.
         keeps_prefixes: whether what prompts have in common is kept.
+        draft, draft_tokens: as of `Service`.
         chat_template: in the place of the bundle's own.
         chat_ends: tokens that end a message, in the place of the one that the bundle names.
     """
@@ -40,10 +45,13 @@ class ServiceOptions:
     policy: Policy = "staggered"
     target: str = "cpu"
     threads: int | None = None
+    verify: Verify = "used"
     store_memory: int = 256 << 20
     store_directory: Path | None = None
     store_disk: int | None = None
     keeps_prefixes: bool = False
+    draft: str | None = None
+    draft_tokens: int | None = None
     chat_template: Path | None = None
     chat_ends: Sequence[str] = ()
 
@@ -79,7 +87,7 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
         FovealError: as `load`, `Service` and `SessionStore`.
     """
     with ExitStack() as stack:
-        model = load(bundle, options.target, options.threads)
+        model = load(bundle, options.target, options.threads, verify=options.verify)
         template = find_template(bundle, options.chat_template, options.chat_ends)
         if template is not None:
             model.end_ids(template.ends)
@@ -98,6 +106,8 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
                 store=store,
                 keeps_prefixes=options.keeps_prefixes,
                 observer=measurements,
+                draft=options.draft,
+                draft_tokens=options.draft_tokens,
             )
         )
         yield Served(name, model, service, measurements, template)

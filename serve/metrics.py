@@ -20,6 +20,9 @@ _STATISTICS = {  # of a service, those that only grow
     "tokens": "Tokens that were drawn.",
     "prompt_tokens": "Tokens of prompts.",
     "restored_tokens": "Tokens that were taken from the store and not computed.",
+    "draft_calls": "Calls that appended tokens of texts with drafts.",
+    "drafted": "Tokens that were drafted and checked.",
+    "accepted": "Drafted tokens that came.",
 }
 _NOW = {
     "slots": "Texts that decode at once.",

@@ -46,7 +46,8 @@ class Generation(Struct, kw_only=True, forbid_unknown_fields=True):
     """What completions and chats share. Null is as if a field was left out.
 
     Of OpenAI's: `user`, `metadata`, `safety_identifier`, `prompt_cache_key`, `store` (false alone) and `service_tier` change
-    nothing here. foveal's own: `top_k` to `foveal`.
+    nothing here. foveal's own: `top_k` to `foveal`. `draft` is `"ngrams"`, or false for none; left out, it is as the server
+    has it.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Generation(Struct, kw_only=True, forbid_unknown_fields=True):
     max_seconds: float | None = None
     session: str | None = None
     position: int | None = None
+    draft: str | bool | None = None
     foveal: bool | None = None
 
 

@@ -26,6 +26,7 @@ class ServeSettings:
         timeout: seconds after which a text ends with what it has.
         body_timeout: seconds within which a body has to arrive.
         stall_timeout: seconds after which a client that reads nothing is given up.
+        drafts: whether requests may ask for drafts that the server has not for all: `"ngrams"`, which takes no model.
         session_header: by which requests find the server that has their session, where there are several; None: there is one.
 
     Raises:
@@ -45,12 +46,13 @@ class ServeSettings:
     timeout: float = 600.0
     body_timeout: float = 30.0
     stall_timeout: float = 60.0
+    drafts: bool = True
     session_header: str | None = None
 
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if one.name in ("tokens", "opens_metrics", "page", "session_header") or value is None:
+            if one.name in ("tokens", "opens_metrics", "page", "drafts", "session_header") or value is None:
                 continue
             kinds = (int,) if isinstance(one.default, int | None) else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..runtime.given import shown
 from ..runtime.guides.constraint import KINDS
 from ..runtime.ids import written_id
+from ..runtime.speculation.opening import NGRAMS
 from .failures import invalid
 from .requests import Generation, JsonFormat, JsonSchemaFormat
 from .settings import ServeSettings
@@ -80,6 +82,8 @@ def settings_of(request: Generation, max_tokens: int, limits: ServeSettings) -> 
         found["logit_bias"] = {_bias_id(token): bias for token, bias in request.logit_bias.items()}
     if request.stop is not None:
         found["stop"] = _stops(request.stop, limits)
+    if request.draft is not None:
+        found["draft"] = _draft(request.draft, limits)
     if ends := _ends(request):
         found["end"] = ends
     constraint = _format_schema(request)
@@ -127,6 +131,19 @@ def output_tokens(name: str, given: int | None, default: int, least: int, limits
         expected = f"at least {least}" if most is None else f"{least} to {most}"
         raise invalid(f"{name} is {given}, expected {expected}", name)
     return given
+
+
+def _draft(given: str | bool, limits: ServeSettings) -> str | None:
+    """A request names no model: what the server opens is its own matter."""
+    if given is False:
+        return None
+    if given != NGRAMS:
+        raise invalid(
+            f'draft is {shown(given)}, expected "{NGRAMS}" or false; drafts by a model are the server\'s own (--draft)', "draft"
+        )
+    if not limits.drafts:
+        raise invalid("this server makes no drafts for requests; leave draft out", "draft", "unsupported_value")
+    return NGRAMS
 
 
 def _bias_id(token: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from foveal.bundle import Bundle, Manifest, list_files, open_bundle, write_manifest
+from foveal.contract.program import program_names
 from foveal.export.graphs.saving import save_graph
 from foveal.files import sha256_of
 from foveal.sidecar import read_sidecar
@@ -42,7 +43,10 @@ def with_wrong_weight(bundle: Bundle, file: str, path: Path, product: str | None
 def with_altered_tensor(
     bundle: Bundle, file: str, path: Path, choose: Callable[[ir.Model], str], alter: Callable[[np.ndarray], None]
 ) -> Bundle:
-    """A copy at `path` in which one initializer of a graph is altered: `choose` gives its name, `alter` works in place."""
+    """A copy at `path` in which one initializer of a graph is altered: `choose` gives its name, `alter` works in place.
+
+    An engine's program of native steps, which holds the weights once more, is left out.
+    """
     shutil.copytree(bundle.path, path, ignore=shutil.ignore_patterns("reports"), dirs_exist_ok=True)
     graph = ir.load(path / file)
     value = graph.graph.initializers[choose(graph)]
@@ -52,6 +56,8 @@ def with_altered_tensor(
     for initializer in graph.graph.initializers.values():  # what is saved over must not be mapped
         initializer.const_value = ir.tensor(initializer.const_value.numpy().copy(), name=initializer.name)
     save_graph(graph, path / file)
+    for name in program_names(file):
+        (path / name).unlink(missing_ok=True)
     bind_engines(path, bundle.manifest)
     write_manifest(path, msgspec.structs.replace(bundle.manifest, files=list_files(path)))
     return open_bundle(path)

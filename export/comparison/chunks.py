@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 
-def random_chunks(length: int, seed: int) -> list[int]:
-    """Lengths below 12 that add up to `length`: calls that begin and end at any phase."""
+def random_chunks(length: int, seed: int, most: int = 11) -> list[int]:
+    """Lengths of at most `most` that add up to `length`: calls that begin and end at any phase."""
     rng = np.random.default_rng(seed)
     chunks: list[int] = []
     while (left := length - sum(chunks)) > 0:
-        chunks.append(min(left, int(rng.integers(1, 12))))
+        chunks.append(min(left, int(rng.integers(1, most + 1))))
     return chunks
 
 

@@ -15,6 +15,7 @@ import torch
 
 from ...bundle import Bundle, ModelInfo, open_bundle
 from ...contract import StageSpec, clocks_of
+from ...contract.program import MOST_ROWS
 from ...errors import ConfigError, EquivalenceError, FovealError, reason_of
 from ...files import keep
 from ...models.architecture import Architecture, Stage
@@ -23,6 +24,9 @@ from ...progress import Progress, silent
 from ...runtime.backends import cpu_engines, open_engines
 from ...runtime.decoder_factory import Engines
 from ...runtime.engines.base import Engine
+from ...runtime.engines.native import NativeEngine
+from ...runtime.engines.onnxruntime import OnnxRuntimeEngine
+from ...runtime.native_engines import with_programs
 from ...runtime.preflight import require_whole
 from ...runtime.resident import ResidentEngines
 from ...runtime.rows import Array, Ids
@@ -207,6 +211,9 @@ class _Verification:
             yield f"{target} engines", partial(self._compare_stages, kind, compiled, singles)
             yield f"{target} engines, chunks", partial(self._compare_stages, f"{kind} in chunks", compiled, mixed)
             yield f"{target} engines, last positions", partial(self._probe_end, f"{kind} at the last positions", compiled)
+            compiled = self._with_programs(compiled)
+            if any(isinstance(engine, NativeEngine) for engine in compiled):
+                yield from self._native_jobs(compiled, singles)
             compiled = tuple(NamedEngine(engine) for engine in compiled)
         yield "system, one call", partial(self._system, f"the {target} system, one call", compiled, self.short, [length])
         yield (
@@ -219,6 +226,18 @@ class _Verification:
             yield "system, the whole context", partial(self._system, name, compiled, self.long, [self.long.ids.shape[1]])
         if clocks_of(self.specs):
             yield "boundaries", self.boundaries.checks
+
+    def _with_programs(self, engines: tuple[Engine, ...]) -> tuple[Engine, ...]:
+        """What `load` runs: with programs of native steps where a stage has one, and the library is here."""
+        graphs = [engine for engine in engines if isinstance(engine, OnnxRuntimeEngine)]
+        return with_programs(self.bundle, graphs, 1, None) if len(graphs) == len(engines) else engines
+
+    def _native_jobs(self, engines: Sequence[Engine], singles: Sequence[int]) -> Iterator[tuple[str, _Job]]:
+        """Stages that run natively: by single firings, and in calls of up to as many as a program takes."""
+        most = random_chunks(len(singles), _SEED, MOST_ROWS)
+        yield "native steps", partial(self._compare_stages, "native steps", engines, singles)
+        yield "native steps, chunks", partial(self._compare_stages, "native steps in chunks", engines, most)
+        yield "native steps, last positions", partial(self._probe_end, "native steps at the last positions", engines)
 
     def _split(self, singles: Sequence[int]) -> list[Check]:
         """The stages against the full forward; where they differ, the stage that depends on how it is called is named."""

@@ -54,12 +54,8 @@ def cache_widths(stage: StageSpec) -> tuple[int, ...]:
     return tuple(padded_head_dim(cache.width) if is_of_kernel(stage, cache) else cache.width for cache in stage.caches)
 
 
-def lower_attention(
-    model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = (), of_chunks: bool = False
-) -> None:
+def lower_attention(model: ir.Model, stage: StageSpec, opset: int, scales: Sequence[CacheScale] = ()) -> None:
     """Give every `CachedAttention` the kernel's body, and the used length in place of the mask.
-
-    `of_chunks`: for an engine that never has less than many rows.
 
     Raises:
         BuildError: the graph has other attention than the stage declares, or heads of several widths.
@@ -75,8 +71,7 @@ def lower_attention(
         return
     head_dim = _only_width(stage, caches)
     width = padded_head_dim(head_dim)
-    over_int8 = functions.int8_cache_chunk_attention if of_chunks else functions.int8_cache_attention
-    body = over_int8 if scales else functions.group_query_attention
+    body = functions.int8_cache_attention if scales else functions.group_query_attention
     function = ir.serde.deserialize_function(body(head_dim, width, opset, given_attributes(model)))
     model.functions[function.identifier()] = function
     model.opset_imports["com.microsoft"] = 1

@@ -1,8 +1,9 @@
 """Lower a portable stage graph to what ONNX Runtime's CPU provider runs best.
 
-Cached attention becomes a kernel that costs by the length used (`attention.py`) where caches grow with the text. Other
-caches are written with ScatterND, which ONNX Runtime does in place, and read whole. Quantised matrix products become kernels
-that take the integers (`products.py`), and the host does the counting (`counters.py`).
+Cached attention becomes a kernel that costs by the length used (`attention.py`) where caches grow with the text, and so does
+attention by relative position (`relative.py`). Other caches are written with ScatterND, which ONNX Runtime does in place, and
+read whole. Quantised matrix products become kernels that take the integers (`products.py`), and the host does the counting
+(`counters.py`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def lower(
     if uses_kernel(stage) or has_relative or not stage.caches:
         count_rows(model)
     if uses_kernel(stage):
-        lower_attention(model, stage, opset, cache_scales, of_chunks)
+        lower_attention(model, stage, opset, cache_scales)
     RemoveUnusedNodesPass()(model)
     drop_position(model)
     save_graph(model, target)

@@ -446,26 +446,24 @@ _APPEND_INT8 = """
     {part}_int8 = QuantizeLinear ({part}, {part}_scale_0d, zero_point)
     {part}_int8_rows = Reshape ({part}_int8, {head_shape})
     {part}_int8_heads = Transpose <perm = [0, 2, 1, 3]> ({part}_int8_rows)
-    {present}_{part} = TensorScatter <axis = 2, mode = "linear"> (past_{part}, {part}_int8_heads, position)
+    chunk_{part} = TensorScatter <axis = 2, mode = "linear"> (past_{part}, {part}_int8_heads, position)
     {part}_rounded = DequantizeLinear ({part}_int8, {part}_scale_0d, zero_point)
     {part}_used = Slice (past_{part}, zero, position, axis2)
     {part}_past = DequantizeLinear ({part}_used, {part}_scale_0d, zero_point)
 """
 
 
-def _int8_chunk(given: Given, y: str, present: str) -> str:
-    """Writes `y`, and caches that are named after `present`."""
+def _int8_chunk(given: Given) -> str:
     is_grouped = "kv_heads" in given
     split = "Split <axis = -1> ({qkv}, part_widths)" if is_grouped else "Split <axis = -1, num_outputs = 3> ({qkv})"
-    head_shape = "kv_head_shape" if is_grouped else "head_shape"
-    appended = [_APPEND_INT8.format(part=part, present=present, head_shape=head_shape) for part in _PARTS]
+    appended = [_APPEND_INT8.format(part=part, head_shape="kv_head_shape" if is_grouped else "head_shape") for part in _PARTS]
     return f"""
     query, key, value = {split}
     axis2 = Constant <value_ints = [2]> ()
     zero_point = Constant <value = int8 {{{{0}}}}> ()
     {appended[0]}
     {appended[1]}
-    {y}, all_keys, all_values = {_kernel(given)}>
+    chunk_y, all_keys, all_values = {_kernel(given)}>
         (query, key_rounded, value_rounded, key_past, value_past, {_LENGTHS})
 """
 
@@ -490,18 +488,9 @@ def int8_cache_attention(head_dim: int, padded_head_dim: int, opset: int, given:
     Both branches append to the same caches in place. Source: `k_scale` of GroupQueryAttention (ONNX Runtime contrib operators).
     """
     call = f"""{{y}}, present_key, present_value = If (is_chunk) <
-        then_branch = chunk () => (chunk_y, chunk_key, chunk_value) {{{{ {_int8_chunk(given, "chunk_y", "chunk")} }}}},
+        then_branch = chunk () => (chunk_y, chunk_key, chunk_value) {{{{ {_int8_chunk(given)} }}}},
         else_branch = rows () => (rows_y, rows_key, rows_value) {{{{ {_int8_rows(given)} }}}}
     >"""
-    return _int8_attention(call, head_dim, padded_head_dim, opset, given)
-
-
-def int8_cache_chunk_attention(head_dim: int, padded_head_dim: int, opset: int, given: Given = ()) -> FunctionProto:
-    """As `int8_cache_attention` where there are many rows: without the branch for a few, and with the same inputs."""
-    return _int8_attention(_int8_chunk(given, "{y}", "present"), head_dim, padded_head_dim, opset, given)
-
-
-def _int8_attention(call: str, head_dim: int, padded_head_dim: int, opset: int, given: Given) -> FunctionProto:
     inputs = (
         *("qkv", "past_key", "past_value", "last_row", "total", "position", "is_chunk"),
         *("key_scale", "value_scale"),

@@ -134,6 +134,10 @@ FV_INLINE Floats load_numbers(const int8_t *from, int lanes) {
 // `count` rows [width] of a cache as fp32 [count][dim], the scale left out.
 template <class Number>
 FV_INLINE void widen(const Number *from, int count, int width, int dim, float *to) {
+    if (width == dim) {
+        for (int i = 0; i < count * dim; i += kLanes) store(to + i, load_numbers(from + i, kLanes));
+        return;
+    }
     for (int i = 0; i < count; i++)
         for (int d = 0; d < dim; d += kLanes)
             store(to + i * dim + d, load_numbers(from + (int64_t)i * width + d, width - d < kLanes ? width - d : kLanes));
@@ -237,40 +241,55 @@ FV_INLINE float share(float *scores, int low, int high, Softmax *state) {
 
 // ---- values
 
+// Adds one row of values, weighted by the shares of Q queries, to V vectors of each one's sums.
+template <int V, int Q, class Number>
+FV_INLINE void add_values(const float *shares, const Number *row, Floats (&sums)[Q][V]) {
+    Floats numbers[V];
+    for (int v = 0; v < V; v++) numbers[v] = load_numbers(row + v * kLanes, kLanes);
+    for (int q = 0; q < Q; q++) {
+        Floats share = splat(shares[q * kKeyBlock]);
+        keep_in_register(share);
+        for (int v = 0; v < V; v++) sums[q][v] = fma(share, numbers[v], sums[q][v]);
+    }
+}
+
 // Adds values [low, high), weighted by their shares, to the sums of Q queries, V vectors from column d on; even and odd ones apart, which
 // are two chains. Shares are kKeyBlock apart from query to query, sums 2 dim.
 template <int V, int Q, class Number>
-FV_INLINE void gather_columns(const float *shares, const Number *values, int stride, int low, int high, float *found, int dim) {
-    Floats sums[2][Q][V];
-    for (int odd = 0; odd < 2; odd++)
-        for (int q = 0; q < Q; q++)
-            for (int v = 0; v < V; v++) sums[odd][q][v] = load(found + (2 * q + odd) * dim + v * kLanes);
-    const auto add = [&](int i, int odd) __attribute__((always_inline)) {
-        Floats row[V];
-        for (int v = 0; v < V; v++) row[v] = load_numbers(values + (int64_t)i * stride + v * kLanes, kLanes);
-        for (int q = 0; q < Q; q++) {
-            const Floats share = splat(shares[q * kKeyBlock + i]);
-            for (int v = 0; v < V; v++) sums[odd][q][v] = fma(share, row[v], sums[odd][q][v]);
+FV_INLINE void gather_columns(const float *shares, const Number *values, int64_t stride, int low, int high, float *found, int64_t dim) {
+    Floats even[Q][V], odd[Q][V];
+    for (int q = 0; q < Q; q++)
+        for (int v = 0; v < V; v++) {
+            even[q][v] = load(found + 2 * q * dim + v * kLanes);
+            odd[q][v] = load(found + (2 * q + 1) * dim + v * kLanes);
         }
-    };
-    int i = low;
-    if (i < high && i % 2) add(i++, 1);
-    for (; i + 2 <= high; i += 2) {
-        add(i, 0);
-        add(i + 1, 1);
+    const Number *row = values + low * stride, *end = values + high * stride;
+    shares += low;
+    if (low % 2 && row < end) {
+        add_values<V, Q>(shares++, row, odd);
+        row += stride;
     }
-    if (i < high) add(i, 0);
-    for (int odd = 0; odd < 2; odd++)
-        for (int q = 0; q < Q; q++)
-            for (int v = 0; v < V; v++) store(found + (2 * q + odd) * dim + v * kLanes, sums[odd][q][v]);
+    for (; row + stride < end; row += 2 * stride, shares += 2) {
+        add_values<V, Q>(shares, row, even);
+        add_values<V, Q>(shares + 1, row + stride, odd);
+    }
+    if (row < end) add_values<V, Q>(shares, row, even);
+    for (int q = 0; q < Q; q++)
+        for (int v = 0; v < V; v++) {
+            store(found + 2 * q * dim + v * kLanes, even[q][v]);
+            store(found + (2 * q + 1) * dim + v * kLanes, odd[q][v]);
+        }
 }
 
 template <int Q, class Number>
 FV_INLINE void gather(const float *shares, const Number *values, int stride, int low, int high, float *found, int dim) {
-    constexpr int kWide = kPieces == 1 ? 4 : 1;
     int d = 0;
-    for (; d + kWide * kLanes <= dim; d += kWide * kLanes)
-        gather_columns<kWide, Q>(shares, values + d, stride, low, high, found + d, dim);
+    if constexpr (kPieces == 1) {
+        for (; d + 4 * kLanes <= dim; d += 4 * kLanes)
+            gather_columns<4, Q>(shares, values + d, stride, low, high, found + d, dim);
+        for (; d + 2 * kLanes <= dim; d += 2 * kLanes)
+            gather_columns<2, Q>(shares, values + d, stride, low, high, found + d, dim);
+    }
     for (; d < dim; d += kLanes) gather_columns<1, Q>(shares, values + d, stride, low, high, found + d, dim);
 }
 
@@ -295,6 +314,11 @@ FV_INLINE int64_t first_block(const AttendCall &call, const Group &group) {
         least = call.row_index[group.first + r] < least ? call.row_index[group.first + r] : least;
     const int64_t first = least - call.attention->window + 1;
     return first > 0 ? first / kKeyBlock * kKeyBlock : 0;
+}
+
+// Asks for rows of a cache that are needed soon: streams of a few kilobytes are over before the hardware has seen them.
+FV_INLINE void ask_for(const char *rows, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(rows + i);
 }
 
 FV_INLINE void score_block(const Attention &a, const char *keys, int queries, int count, Scratch s) {
@@ -334,6 +358,7 @@ static int64_t attend_scratch(const Attention &a, int rows) { return scratch_flo
 static void attend(const AttendCall &call, const Group &group, int head) {
     const Attention &a = *call.attention;
     const int dim = a.padded_dim(), each = a.queries_per_key(), queries = group.count * each;
+    const int64_t row_bytes = a.width * (a.dtype == FV_I8 ? 1 : 4);
     const Scratch s = scratch_of(call, queries);
     write_rows(call, group, head, s.query);
     take_queries(call, group, head, s);
@@ -343,13 +368,18 @@ static void attend(const AttendCall &call, const Group &group, int head) {
 #endif
     for (int64_t block = first_block(call, group); block < group.longest; block += kKeyBlock) {
         const int count = group.longest - block < kKeyBlock ? (int)(group.longest - block) : kKeyBlock;
-        score_block(a, cache_row(a, *call.keys, group.slot, head, block), queries, count, s);
+        const char *keys = cache_row(a, *call.keys, group.slot, head, block);
+        const char *values = cache_row(a, *call.values, group.slot, head, block);
+        const int64_t left = group.longest - block - count, next = left < kKeyBlock ? left : kKeyBlock;
+        ask_for(values, count * row_bytes);
+        ask_for(keys + count * row_bytes, next * row_bytes);
+        score_block(a, keys, queries, count, s);
         for (int j = 0; j < queries; j++) {
             const Range range = s.ranges[j] = seen(a, call.row_index[group.first + j / each], block, count);
             if (range.low < range.high)
                 shrink(s.found + 2 * (int64_t)j * dim, 2 * dim, share(s.shares + j * kKeyBlock, range.low, range.high, s.state + j));
         }
-        gather_block(a, cache_row(a, *call.values, group.slot, head, block), queries, count, s.ranges, s);
+        gather_block(a, values, queries, count, s.ranges, s);
     }
     for (int j = 0; j < queries; j++) {
         const float *even = s.found + 2 * (int64_t)j * dim, *odd = even + dim;

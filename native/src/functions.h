@@ -13,41 +13,43 @@ FV_INLINE Floats polynomial(Floats x, const float (&coefficients)[N]) {  // the 
     return y;
 }
 
-// Within 2 units in the last place; zero below -87, where results would be subnormal, and infinite above 88.7.
-FV_INLINE Floats exponential(Floats x) {
+// 2^power times `fraction` is exp(x), of x within +-88.
+struct Exponential {
+    Ints power;
+    Floats fraction;
+};
+
+FV_INLINE Exponential split_exponential(Floats x) {
     static constexpr float kTerms[] = {1.0f, 1.0f, 0.5f, 0.16666415f, 0.041666218f, 0.0083751289f, 0.0013948581f};
-    Floats bounded = clamp(x, splat(-88.0f), splat(88.7f));
-    Ints power = nearest(bounded * splat(1.44269504f));
-    Floats whole = to_floats(power);
+    const Ints power = nearest(x * splat(1.44269504f));
+    const Floats whole = to_floats(power);
     // ln 2 in two parts, the first of which has room for all powers.
-    Floats rest = fma(whole, splat(-0.693145752f), bounded);
+    Floats rest = fma(whole, splat(-0.693145752f), x);
     rest = fma(whole, splat(-1.42860677e-6f), rest);
-    Floats y = polynomial(rest, kTerms);
-    // In two halves: 2^128 itself is no float.
-    Ints half = power, other;
-    FV_EACH half.p[i] >>= 1;
-    other = power - half;
-    FV_EACH {
-        half.p[i] = (half.p[i] + 127) << 23;
-        other.p[i] = (other.p[i] + 127) << 23;
-    }
-    y = y * floats_of(half) * floats_of(other);
-    y = where_less(x, splat(-87.0f), splat(0.0f), y);
-    y = where_less(splat(88.7f), x, splat(__builtin_inff()), y);
-    return y + (x - x) * splat(0.0f);
+    return {power, polynomial(rest, kTerms)};
 }
 
-// exp of differences to a maximum: 0 for -infinity, a NaN for one.
-FV_INLINE Floats exponential_of_difference(Floats x) {
-    static constexpr float kTerms[] = {1.0f, 1.0f, 0.5f, 0.16666415f, 0.041666218f, 0.0083751289f, 0.0013948581f};
-    Floats bounded = larger(x, splat(-87.5f));  // a NaN in x stays
-    Ints power = nearest(bounded * splat(1.44269504f));
-    Floats whole = to_floats(power);
-    Floats rest = fma(whole, splat(-0.693145752f), bounded);
-    rest = fma(whole, splat(-1.42860677e-6f), rest);
-    Floats y = polynomial(rest, kTerms);
+FV_INLINE Floats power_of_two(Ints power) {
     FV_EACH power.p[i] = (power.p[i] + 127) << 23;
-    return where_less(x, splat(-87.0f), splat(0.0f), y * floats_of(power));
+    return floats_of(power);
+}
+
+// Zero below -87, where results would be subnormal, and infinite above 88.7.
+FV_INLINE Floats exponential(Floats x) {
+    const Exponential found = split_exponential(clamp(x, splat(-88.0f), splat(88.7f)));
+    Ints half = found.power;  // 2^128 itself is no float
+    FV_EACH half.p[i] >>= 1;
+    Floats y = found.fraction * power_of_two(half) * power_of_two(found.power - half);
+    y = where_less(x, splat(-87.0f), splat(0.0f), y);
+    y = where_less(splat(88.7f), x, splat(__builtin_inff()), y);
+    FV_EACH y.p[i] = x.p[i] == x.p[i] ? y.p[i] : x.p[i];
+    return y;
+}
+
+// Of differences to a maximum, none of which is above zero: 0 for -infinity.
+FV_INLINE Floats exponential_of_difference(Floats x) {
+    const Exponential found = split_exponential(larger(x, splat(-87.5f)));  // a NaN in x stays
+    return where_less(x, splat(-87.0f), splat(0.0f), found.fraction * power_of_two(found.power));
 }
 
 // Within 1.5e-7 of erf.

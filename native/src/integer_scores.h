@@ -80,25 +80,36 @@ FV_INLINE void transpose(const __m512i (&rows)[16], __m512i (&columns)[16]) {
     }
 }
 
-// Keys [count][width] to bytes [count / 16][dim / 4][16 keys][4], made unsigned by adding 128; columns beyond the width are zeros of queries.
-FV_INLINE void transpose_keys(const int8_t *keys, int count, int width, int dim, uint8_t *to) {
+// Sixteen keys, `bytes` of up to 64 columns each, to [columns / 4][16 keys][4], made unsigned by adding 128. Those from `count` on are the
+// last one again.
+FV_INLINE void transpose_sixteen(const int8_t *keys, int width, int count, int bytes, int words, uint8_t *to) {
     const __m512i middle = _mm512_set1_epi8((char)128);
-    for (int first = 0; first < count; first += kLanes) {
-        for (int column = 0; column < width; column += 64) {
-            const int bytes = width - column < 64 ? width - column : 64;
-            const __mmask64 mask = bytes == 64 ? ~0ull : (1ull << bytes) - 1;
-            __m512i rows[16], columns[16];
+    __m512i rows[16], columns[16];
+    if (count >= 16 && bytes == 64) {
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) {
-                const int key = first + i < count ? first + i : count - 1;
-                rows[i] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, keys + (int64_t)key * width + column), middle);
-            }
-            transpose(rows, columns);
-            const int words = (dim - column < 64 ? dim - column : 64) / 4;
-            uint8_t *at = to + (int64_t)first * dim + (int64_t)column * 16;
-            for (int w = 0; w < words; w++) _mm512_storeu_si512(at + 64 * w, columns[w]);
+        for (int i = 0; i < 16; i++) rows[i] = _mm512_xor_si512(_mm512_loadu_si512(keys + (int64_t)i * width), middle);
+    } else {
+        const __mmask64 mask = bytes == 64 ? ~0ull : (1ull << bytes) - 1;
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            const int key = i < count ? i : count - 1;
+            rows[i] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, keys + (int64_t)key * width), middle);
         }
     }
+    transpose(rows, columns);
+#pragma GCC unroll 4
+    for (int w = 0; w < 16; w += 4)
+        if (w < words)
+            for (int i = w; i < w + 4; i++) _mm512_storeu_si512(to + 64 * i, columns[i]);
+}
+
+// Keys [count][width] to bytes [count / 16][dim / 4][16 keys][4]; columns beyond the width meet zeros of queries.
+FV_INLINE void transpose_keys(const int8_t *keys, int count, int width, int dim, uint8_t *to) {
+    for (int first = 0; first < count; first += kLanes)
+        for (int column = 0; column < width; column += 64)
+            transpose_sixteen(
+                keys + (int64_t)first * width + column, width, count - first, width - column < 64 ? width - column : 64,
+                (dim - column < 64 ? dim - column : 64) / 4, to + (int64_t)first * dim + (int64_t)column * 16);
 }
 
 template <int Q>

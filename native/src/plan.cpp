@@ -7,10 +7,10 @@ namespace foveal {
 
 namespace {
 
-// Bytes of weights below which a chunk costs more to hand over than to compute, and how many chunks a thread gets to balance what
-// threads lose to others.
+// Bytes of weights below which a chunk costs more to hand over than to compute, and how many chunks a thread gets: more would balance what
+// threads lose to others, and cost 5 % where nobody takes their time (docs/adr/0026).
 constexpr int64_t kLeastChunkBytes = 16 << 10;
-constexpr int kChunksPerThread = 2;
+constexpr int kChunksPerThread = 1;
 
 const char *name_of(int kind) {
     static const char *const names[] = {"load", "embed", "add", "mul", "norm", "product", "attend",

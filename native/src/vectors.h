@@ -53,6 +53,14 @@ FV_INLINE Ints splat_int(int32_t x) {
     FV_EACH y.p[i] = x - IntPiece{};
     return y;
 }
+// Keeps the compiler from reading a broadcast number anew for every use.
+FV_INLINE void keep_in_register(Floats &x) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(x.p[0]));
+#else
+    (void)x;
+#endif
+}
 FV_INLINE Floats load(const float *from) {
     Floats y;
     memcpy(&y, from, sizeof y);

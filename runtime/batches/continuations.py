@@ -233,19 +233,17 @@ class Continuations:
         """What was drawn, and the drafts that are to be checked behind it: none after a step that failed, so that they are no
         reason for another."""
         drafting, running, count = self._drafting, self._running, len(self._next)
-        aside = [one for one in self._next if drafting.stand_aside(one, running[one], count)]
-        tokens = {one: token for one, token in self._next.items() if one not in aside}
+        tokens = {one: token for one, token in self._next.items() if not drafting.stands_aside(one, running[one], count)}
         if self._failures or not drafting.may_pay(tokens, running):
             return {**tokens}
-        drafts: dict[Sequence, Draft] = {}
-        for sequence, token in list(tokens.items()):
+        drafts, count = dict[Sequence, Draft](), len(tokens)
+        for sequence in [one for one in tokens if drafting.asks(running[one], count)]:
             try:
-                drafts[sequence] = drafting.draft(sequence, running[sequence], token, len(tokens))
+                drafts[sequence] = drafting.draft(sequence, running[sequence], tokens[sequence], count)
             except self._of_choice as error:
                 del tokens[sequence]
                 self._give_up(sequence, running[sequence], error)
-        leaving = drafting.leaving({one: draft for one, draft in drafts.items() if draft.tokens}, len(tokens))
-        return {one: [token, *leaving[one]] if one in leaving else token for one, token in tokens.items()}
+        return {**tokens, **{one: [tokens[one], *ahead] for one, ahead in drafting.leaving(drafts, count).items()}}
 
     def _note(self, failure: FovealError) -> None:
         """Of a step: of those that found no room, if there are any."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from ..speculation.drafting import Drafts, Speculation
 from ..speculation.lengths import Draft
-from ..speculation.step_costs import StepCosts
+from ..speculation.step_costs import StepCosts, Terms
 from .batch import Batch
 from .choice import Choice
 from .sequence import Sequence
 
 _STRAYED = 16
-"""Steps without a draft, after which a sequence that fell out of its phase goes back to it."""
+"""After so many steps without a draft, and as often again, it is seen to that a sequence stands in its phase."""
 
 
 class BatchDrafting:
@@ -44,12 +44,12 @@ class BatchDrafting:
         rewinds = self._batch.rewinds
         choice.drafts = Drafts(drafting, going.sampler, None if rewinds is None else rewinds - marks, going.speculation)
 
-    def stand_aside(self, sequence: Sequence, choice: Choice, count: int) -> bool:
-        """Whether a text that has had no draft for a while waits for its phase, in which it shares the calls of others."""
+    def stands_aside(self, sequence: Sequence, choice: Choice, count: int) -> bool:
+        """Whether a text waits for its phase, in which it shares the calls of others: if it had no draft for a while."""
         drafts = choice.drafts
         if sequence.state != "ready":
             return True
-        if drafts is None or count == 1 or drafts.undrafted < _STRAYED:
+        if drafts is None or count == 1 or not drafts.undrafted or drafts.undrafted % _STRAYED:
             return False
         self._batch.realign(sequence)
         return sequence.state != "ready"
@@ -59,23 +59,31 @@ class BatchDrafting:
         most = max((drafts.most for one in tokens if (drafts := running[one].drafts) is not None), default=0)
         return most > 0 and self._costs is not None and self._costs.may_pay(len(tokens), next(iter(tokens)).position, most)
 
+    def asks(self, choice: Choice, count: int) -> bool:
+        """Whether a text is asked for a draft in a step of so many sequences."""
+        return choice.drafts is not None and choice.last is None and not choice.drafts.is_resting(count)
+
     def draft(self, sequence: Sequence, choice: Choice, token: int, count: int) -> Draft:
-        """What to check behind a text's next token, in a step of so many sequences.
+        """What to check behind the next token of a text that is asked.
 
         Raises: what its drafter raises.
         """
-        if choice.drafts is None or self._costs is None or choice.last is not None:
-            return Draft([], 0.0)
+        assert choice.drafts is not None
+        assert self._costs is not None
         position = sequence.position
         room = min(self._batch.capacity - position - 1, choice.continuation.left)
-        terms = self._costs.terms(count, position, self._batch.is_in_phase(sequence))
-        return choice.drafts.among(self._batch.tokens(sequence), token, room, terms)
+        costs, batch = self._costs, self._batch
+
+        def terms() -> Terms:
+            return costs.terms(count, position, batch.is_in_phase(sequence))
+
+        return choice.drafts.among(batch.tokens(sequence), token, room, terms)
 
     def leaving(self, drafts: Mapping[Sequence, Draft], count: int) -> dict[Sequence, list[int]]:
         """The drafts of those that had better leave a step of so many."""
-        if not drafts or self._costs is None:
+        each = [(one, draft) for one, draft in drafts.items() if draft.tokens]
+        if not each or self._costs is None:
             return {}
-        each = list(drafts.items())
         chosen = self._costs.leaving(count, [draft.gain for _, draft in each])
         return {each[place][0]: each[place][1].tokens for place in chosen}
 

@@ -10,10 +10,10 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def has_vnni(flags: frozenset[str] | None = None) -> bool:
-    """Whether ONNX Runtime's products of unsigned by signed bytes are known to be exact here: the processor has VNNI, or is no x86.
+    """Whether ONNX Runtime's products of unsigned by signed bytes are known to be exact here: on VNNI, or on no x86 at all.
 
-    Older x86 instructions add pairs of products in 16 bits, which saturates. Only Linux says what the processor has; where nobody
-    knows, the answer is no.
+    Older x86 instructions add pairs of products in 16 bits, which saturates. Only Linux says what the processor has; where
+    nobody knows, the answer is no.
 
     Args:
         flags: of the processor, as `/proc/cpuinfo` names them; None: this one's.

@@ -52,7 +52,7 @@ class NativeEngine:
         self.spec, self.graph, self.program, self.library = graph.spec, graph, program, library
         self._kept = (weights, pool)  # what the opened program points to
         self.most_rows = program.most_rows
-        self.handle = self._open(weights, pool)
+        self.handle: c_void_p | None = self._open(weights, pool)
 
     def _open(self, weights: Array, pool: Pool) -> c_void_p:
         program = self.program
@@ -65,7 +65,7 @@ class NativeEngine:
         buffers = [-1 if buffer is None else buffer for buffer in ids]
         steps = steps_of(program, buffers, weights.ctypes.data)
         inputs = (FvInput * len(buffers))(
-            *((buffer, given.buffer is None, given.count) for buffer, given in zip(buffers, program.inputs, strict=True))
+            *(FvInput(buffer, given.buffer is None, given.count) for buffer, given in zip(buffers, program.inputs, strict=True))
         )
         described = FvProgram(
             steps=steps,
@@ -92,7 +92,7 @@ class NativeEngine:
     @property
     def takes_each(self) -> bool:
         """As `SlotsEngine.takes_each`."""
-        return self.graph.takes_each
+        return bool(self.graph.takes_each)
 
     def bind(self, batch: int, firings: int) -> NativeStage:
         """Allocate zeroed caches and bind them."""

@@ -6,16 +6,18 @@ import ctypes
 import importlib
 import threading
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_void_p
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from ...errors import BackendUnavailable, install
+from ...errors import BackendUnavailable
 
 ABI = 1
 """Of `native/src/api.h`."""
 SPIN_US = 50
 """How long a thread that waits for work watches for it before it sleeps: from step to step it need not be woken."""
+
+
+INSTALL = "pip install ./native in foveal's folder, which takes a C++ compiler, or its wheel"
 
 
 class FvStep(ctypes.Structure):
@@ -95,11 +97,9 @@ class NativeLibrary:
             library = ctypes.CDLL(str(path))
             found = int(library.fv_abi())
         except (OSError, AttributeError) as error:
-            raise BackendUnavailable(f"foveal-native can't be loaded from {path}: {error}; {install('native')}") from error
+            raise BackendUnavailable(f"foveal-native can't be loaded from {path}: {error}; {INSTALL}") from error
         if found != ABI:
-            raise BackendUnavailable(
-                f"foveal-native at {path} has version {found} of its interface, expected {ABI}; {install('native')}"
-            )
+            raise BackendUnavailable(f"foveal-native at {path} has version {found} of its interface, expected {ABI}; {INSTALL}")
         library.fv_isa.restype = c_char_p
         self.version = _version()
         self.isa = library.fv_isa().decode("ascii", "replace")
@@ -149,7 +149,7 @@ def _installed() -> Path:
     try:
         return Path(importlib.import_module("foveal_native").path())
     except ImportError as error:
-        raise BackendUnavailable(f"foveal-native is not installed; {install('native')}") from error
+        raise BackendUnavailable(f"foveal-native is not installed; {INSTALL}") from error
 
 
 _pools: WeakValueDictionary[tuple[int, int], Pool] = WeakValueDictionary()
@@ -165,6 +165,8 @@ def pool_of(library: NativeLibrary, threads: int) -> Pool:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # here, as it takes 8 ms: only where there is a library
+
     try:
         return version("foveal-native")
     except PackageNotFoundError:

@@ -22,8 +22,8 @@ def read_program(bundle: Bundle, stage: StageSpec, sidecar: EngineSidecar) -> tu
     """A stage's program and its file of weights; None: the bundle has none.
 
     Raises:
-        BundleError: what is there is no program, or one that leaves its buffers, its weights or its caches.
-        EngineMismatchError: it was made from another engine.
+        BundleError: what is there is no program, or its weights are others.
+        EngineMismatchError: it leaves its buffers, its weights or its caches, or was made from another engine.
     """
     names = bundle.program(stage.name)
     if names is None:
@@ -34,7 +34,10 @@ def read_program(bundle: Bundle, stage: StageSpec, sidecar: EngineSidecar) -> tu
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path} is not a program: {error}; build the engines again") from error
     if problem := problem_of_program(program, stage, sidecar.cache_widths, sidecar.cache_dtype):
-        raise BundleError(f"{path} can't be followed: {problem}; build the engines again")
+        raise EngineMismatchError(
+            f'the engine of stage "{stage.name}" does not run as the manifest describes it: its program can\'t be followed, '
+            f"{problem}; convert the checkpoint again"
+        )
     entry = bundle.manifest.files.get(names[1])
     if entry is None or (entry.bytes, entry.sha256) != (program.data_bytes, program.data_sha256):
         raise BundleError(f"{weights} holds other weights than {path} was written for; build the engines again")

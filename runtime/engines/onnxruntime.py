@@ -35,9 +35,10 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 class OnnxRuntimeEngine:
     """One stage graph in an `InferenceSession`; unless `optimised`, it runs node by node as it is written.
 
-    A stage may have a second graph, for many rows: it is loaded when there are many for the first time. With `trace` ONNX
-    Runtime times every operator, and writes them to a file of a name that begins so when the session's `end_profiling` is
-    called.
+    A stage may have a second graph, for many rows: it is loaded when there are many for the first time.
+
+    With `trace` ONNX Runtime times every operator, and writes them to a file of a name that begins so when the session's
+    `end_profiling` is called.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed.

@@ -14,8 +14,8 @@ _SPIN_US = 100
 
 
 _UNSIGNED_WEIGHTS = "session.x64quantprecision"
-"""Lets ONNX Runtime, while it optimises a graph, turn signed weights of 8 bits into unsigned ones: the same numbers, by kernels that
-do not saturate, and half as fast as those of VNNI (docs/adr/0005)."""
+"""Lets ONNX Runtime, while it optimises a graph, turn signed weights of 8 bits into unsigned ones: the same numbers, by
+kernels that do not saturate, and half as fast as those of VNNI (docs/adr/0005)."""
 
 SINCE = {"cpu": "1.23", "cuda": "1.24"}
 """The least version that runs a target's engines, as `pyproject.toml` asks for."""

@@ -85,7 +85,7 @@ class Continuation:
 
     def choose(self, logits: npt.NDArray[np.float32], seen: npt.NDArray[np.int64]) -> int | None:
         """The next token; None: the constraint's text is whole, and nothing may follow. `seen` as of `draw`."""
-        if self._watch is None:
+        if self._watch is None and self.request.end_rules:
             self._watch = EndWatch(self.request.end_rules, seen)
         if self._guide is None:
             return self.sampler.sample(logits, seen)

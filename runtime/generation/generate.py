@@ -115,11 +115,12 @@ class GeneratedIds(Generated[int]):
 
     @one_at_a_time
     def _next(self) -> int:
-        while len(self.ids) == self._given and not self._is_over:
+        ids = self._continuation.ids
+        while len(ids) == self._given and not self._is_over:
             self._advance()
-        if len(self.ids) > self._given and not self._is_closed:
+        if len(ids) > self._given and not self._is_closed:
             self._given += 1
-            return self.ids[self._given - 1]
+            return ids[self._given - 1]
         self._end()
         raise StopIteration
 
@@ -207,6 +208,7 @@ def _continue_on_device(session: Session, token: int, continuation: Continuation
 
 
 def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: Continuation) -> Generator[int, None, None]:
+    ids = np.empty((1, 1), np.int64)
     while True:
         token = continuation.choose(logits, session.tokens[0])
         if token is None:
@@ -218,4 +220,5 @@ def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: C
             raise
         if session.position == session.capacity:
             return
-        logits = session.advance([[token]], last_only=True)[0, 0]
+        ids[0, 0] = token
+        logits = session.advance(ids, last_only=True)[0, 0]

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from ...errors import InputError
 from ..given import shown
 from ..guides.constraint import KINDS, Constraint
 from ..sampling import LogitsHook, SamplingParams
 from ..tokenizer import check_text
-
-if TYPE_CHECKING:
-    from ...bundle import Bundle
-    from ..model import Model
 
 
 class Settings(TypedDict, total=False):
@@ -49,7 +44,7 @@ class Settings(TypedDict, total=False):
     stop: str | Sequence[str]
     end: int | str | Sequence[int | str]
     end_rules: str | Sequence[str]
-    draft: str | Path | Bundle | Model | None
+    draft: Any
     draft_tokens: int | None
 
 

@@ -110,9 +110,7 @@ class Service:
         self.model, self.slots = model, slots
         self._drafts = {"draft": draft, "draft_tokens": draft_tokens} if (draft, draft_tokens) != (None, None) else {}
         if self._drafts:
-            model.request(
-                [0], self._drafts, as_text=False
-            )  # before there is a thread: the drafting model is loaded, or refused
+            model.request([0], self._drafts, as_text=False)  # a drafting model is loaded, or refused, before all else
         self.sessions = StoredSessions(store, keeps_prefixes)
         self._worker = Worker(
             lambda: model.batch(slots, capacity, policy, prefill_seconds),

@@ -18,6 +18,9 @@ from .step_costs import Terms
 MOST_DRAFTED = 15
 """Tokens of one draft, unless another number is given: with the one before them they are what the quickest kernels take."""
 
+_LONGEST_REST = 64
+"""Steps of a batch in which a text is asked for no draft."""
+
 
 @dataclass(frozen=True)
 class Drafting:
@@ -78,7 +81,7 @@ class Drafts:
     def __init__(self, drafting: Drafting, sampler: Sampler, most: int | None, outcome: Speculation | None = None) -> None:
         self.costs, self.drafter, self.outcome = drafting.costs, drafting.open(sampler), outcome or Speculation()
         most = drafting.most if most is None else max(min(drafting.most, most), 0)
-        self.most, self.undrafted = most, 0
+        self.most, self.undrafted, self._rest, self._resting = most, 0, 0, 0
         self._lengths, self._known = DraftLengths(self.drafter, drafting.costs, most), 0
 
     def begin(self, seen: list[int]) -> None:
@@ -96,18 +99,29 @@ class Drafts:
         self.drafter.extend([token])
         return self._lengths.draft(position, room)
 
-    def among(self, seen: npt.NDArray[np.int64], token: int, room: int, terms: Terms) -> Draft:
+    def is_resting(self, count: int) -> bool:
+        """Whether to ask for no draft in this step of so many sequences: after none was found, and longer each time.
+
+        Asking takes a share of a step, and beside more sequences there is less to be won by it.
+        """
+        self._resting = min(self._resting, 8 * count - 4) - 1
+        return self._resting >= 0
+
+    def among(self, seen: npt.NDArray[np.int64], token: int, room: int, terms: Callable[[], Terms]) -> Draft:
         """As `after`, for a sequence of a batch, which asks only where drafts may pay.
 
         Args:
             seen: all ids that the sequence has, `[T]`.
             token: the one drawn, which will stand behind them.
             room: tokens that may come behind it.
-            terms: on which it drafts.
+            terms: gives those on which it drafts.
         """
         self.drafter.extend([*seen[self._known :].tolist(), token][: len(seen) + 1 - self._known])
         self._known = len(seen) + 1
-        return self._lengths.offer(len(seen), room, terms)
+        draft = self._lengths.offer(len(seen), room, terms()) if self.drafter.chance else Draft([], 0.0)
+        self._rest = 0 if draft.tokens else min(2 * self._rest + 1, _LONGEST_REST)
+        self._resting = self._rest
+        return draft
 
     def came(self, token: int) -> None:
         """A token that was drawn, and stands there already as it was drafted."""

@@ -68,6 +68,8 @@ class DraftLengths:
                 best, length = gain, len(tokens)
             if len(tokens) == room or (self._drafter.seconds and gain < best):
                 break
+            if gain + likely * terms.most * (room - len(tokens)) <= best:
+                break  # it would not even if all that follow came
         return Draft(tokens[:length], best)
 
     def _is_worth_asking(self, position: int, room: int, terms: Terms) -> bool:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ...bundle import Bundle
+from ...bundle import Bundle, Manifest
 from ...errors import ConfigError, InputError
 from ..capacity import whole
 from ..engines.native import NativeEngine
 from ..given import shown
 from ..sampling import Sampler
+from ..session import Session
 from .costs import CallCosts
 from .drafter import Drafter
 from .drafting import MOST_DRAFTED, Drafting
 from .model_drafter import ModelDrafter
 from .ngrams import NgramDrafter
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 NGRAMS = "ngrams"
 _LARGEST = 1024
 _ALLOWED = f'"{NGRAMS}", a bundle of another model with the same tokens, or a model that is loaded'
+
+
+class DraftedModel(Protocol):
+    """What is asked of a model that drafts, or that is drafted for: of `runtime/model.py`, which imports this."""
+
+    bundle: Bundle
+    engines: Any
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def session(self) -> Session:
+        """A fresh one, of one sequence."""
+        ...
 
 
 def checked_most(most: object) -> int:
@@ -41,7 +53,7 @@ def checked_most(most: object) -> int:
 
 
 def drafting_of(
-    draft: object, most: object, model: Model, costs: CallCosts, load: Callable[[str | Path | Bundle], Model]
+    draft: object, most: object, model: DraftedModel, costs: CallCosts, model_of: Callable[[object], DraftedModel]
 ) -> Drafting:
     """How a model's sequences are drafted.
 
@@ -50,17 +62,17 @@ def drafting_of(
         most: tokens of a draft; None: the default.
         model: that checks.
         costs: of its calls.
-        load: what bundles are opened by.
+        model_of: finds a drafting model by what was given for it.
 
     Raises:
         InputError: a draft of another kind, or a number of tokens out of range.
         ConfigError: a model of other tokens.
-        BundleError: a path that is no bundle; and what else `load` raises.
+        BundleError: a path that is no bundle; and what else `model_of` raises.
     """
     count = min(checked_most(most), most_alike(model) - 1)
     if draft == NGRAMS and isinstance(draft, str):
         return Drafting(lambda sampler: NgramDrafter(), costs, count)
-    other = _model_of(draft, load)
+    other = model_of(draft)
     check_same_tokens(model, other)
 
     def open_drafter(sampler: Sampler) -> Drafter:
@@ -69,26 +81,23 @@ def drafting_of(
     return Drafting(open_drafter, costs, count)
 
 
-def most_alike(model: Model) -> int:
+def most_alike(model: DraftedModel) -> int:
     """Tokens of a call in which each row is what it is alone, bit for bit, where stages run so; else more than a draft has."""
     engines = model.engines if isinstance(model.engines, tuple) else ()
     fewest = [engine.most_rows * engine.spec.stride for engine in engines if isinstance(engine, NativeEngine)]
     return min(fewest, default=_LARGEST + 1)
 
 
-def _model_of(draft: object, load: Callable[[str | Path | Bundle], Model]) -> Model:
-    from ..model import Model
-
-    if isinstance(draft, Model):
-        return draft
+def checked_bundle(draft: object) -> str | Path | Bundle:
+    """What is given for a drafting model that is not loaded yet; raises InputError unless it can be one."""
     if isinstance(draft, str) and not Path(draft).exists():
         raise InputError(f"draft is {shown(draft)}, where there is no bundle; expected {_ALLOWED}")
     if not isinstance(draft, str | Path | Bundle):
         raise InputError(f"draft is {shown(draft)}, expected {_ALLOWED}")
-    return load(draft)
+    return draft
 
 
-def check_same_tokens(model: Model, other: Model) -> None:
+def check_same_tokens(model: DraftedModel, other: DraftedModel) -> None:
     """Raise ConfigError unless an id stands for the same token in both."""
     own, its = model.manifest, other.manifest
     if own.model.vocab_size != its.model.vocab_size:
@@ -103,7 +112,7 @@ def check_same_tokens(model: Model, other: Model) -> None:
         )
 
 
-def _tokenizer(model: Model) -> str | None:
+def _tokenizer(model: DraftedModel) -> str | None:
     """What tells tokenizers apart: the name, of a file its hash."""
     name = model.manifest.tokenizer
     entry = None if name is None else model.manifest.files.get(name)

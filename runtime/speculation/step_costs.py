@@ -4,15 +4,17 @@ In a step `a` sequences append a token each and read the weights once: it takes 
 C(a) / a. A draft of n tokens for one of them is a call for that one alone, K(1 + n) (`CallCosts`). If some leave the step with
 drafts, that is expected to save
 
-    C(a) - C(a - how many leave) + the sum over those that leave of: C(a) / a * (tokens expected to come - W) - K(1 + n)
+    C(a) - C(a - how many leave) + the sum over those that leave of: C(a) / a * (s * tokens expected to come - W) - K(1 + n)
 
 seconds. W are the tokens that a sequence is late by when it goes back to the step: it falls out of its slot's phase, and waits
-for it, half a period on average. Of one sequence C(1) is K(1) and W is 0: what it saves is then what `DraftLengths` says of a
-session. With more sequences a token is worth less and less, and no draft pays.
+for it, half a period on average. s < 1 as those drafts are chosen that promise most, and promise too much. Of one sequence
+C(1) is K(1), W is 0 and s is 1: what it saves is then what `DraftLengths` says of a session. With more sequences a token is
+worth less and less, and no draft pays.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,10 +25,14 @@ from .costs import CallCosts
 
 _ROW_SHARE = 0.25
 """What one more sequence adds to a step of one, until that is measured (docs/performance.md)."""
+_BELIEVED = 0.7
+"""s: of the tokens that drafts of sequences among others promise, the share that is counted on."""
 _LEAST_RATE = 0.05
 """Weight of the newest step in what is known: steps of a period differ."""
 _LARGEST_RATIO = 4.0
 """By which one step may be off, and be believed: the machine may have done something else."""
+_AGREED = 16
+"""Steps after which it is looked at again whether any draft could pay."""
 _TRIED = (1, 3, 7, 15)
 """Lengths of drafts that are looked at before anybody is asked for one."""
 
@@ -37,10 +43,12 @@ class Terms(NamedTuple):
     Attributes:
         worth: seconds that a token at a position takes where it is not drafted.
         spared: seconds that the step without the sequence takes less.
+        most: seconds that no token is worth more than.
     """
 
     worth: Callable[[int], float]
     spared: float
+    most: float = math.inf
 
 
 class StepCosts:
@@ -55,6 +63,8 @@ class StepCosts:
         self.calls, self._late = calls, (period - 1) / 2
         self._known: dict[int, float] = {}
         self._timed: dict[int, int] = {}
+        self._may_pay: dict[int, tuple[int, bool]] = {}
+        """By how many sequences: whether drafts may pay, and for how many more steps that is taken to hold."""
 
     def alone(self, position: int, tokens: int, seconds: float) -> None:
         """A call for one sequence, of so many tokens from a position on, took so long."""
@@ -90,7 +100,8 @@ class StepCosts:
         if count == 1:
             return Terms(lambda place: self.calls.seconds(place, 1), self.calls.seconds(position, 1))
         token = self.seconds(count) / count
-        return Terms(lambda place: token, token * (1 - self._late * is_in_phase))
+        believed = _BELIEVED * token
+        return Terms(lambda place: believed, token * (1 - self._late * is_in_phase), believed)
 
     def may_pay(self, count: int, position: int, most: int) -> bool:
         """Whether drafts that are sure to come would pay in a step of so many."""
@@ -98,9 +109,14 @@ class StepCosts:
             return True
         if not self._known:
             return False
-        token = self.seconds(count) / count
-        lengths = {min(length, most) for length in _TRIED}
-        return any(token * (1 + length) > self.calls.seconds(position, 1 + length) for length in lengths)
+        left, found = self._may_pay.get(count, (0, False))
+        if not left:
+            token = self.seconds(count) / count
+            lengths = {min(length, most) for length in _TRIED}
+            found = any(token * (1 + _BELIEVED * length) > self.calls.seconds(position, 1 + length) for length in lengths)
+            left = _AGREED
+        self._may_pay[count] = left - 1, found
+        return found
 
     def leaving(self, count: int, gains: Sequence[float]) -> list[int]:
         """Which had better leave a step of so many, as places among those that would gain if all left it.

@@ -117,7 +117,7 @@ def test_the_hosts_side_runs_no_engine(zoo: Zoo) -> None:
     """Idle engines leave the logits unwritten, and the loaded model as it was."""
     model = load(zoo["vanilla"].bundle, threads=1)
     assert host_ns_per_step(model, Load(4, 10)) > 0
-    assert hasattr(model.engines[0].session, "get_inputs")
+    assert hasattr(model.host_engines[0].session, "get_inputs")
 
 
 def test_the_machine_is_described() -> None:

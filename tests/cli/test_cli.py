@@ -168,7 +168,7 @@ def test_doctor(foveal) -> None:
     assert findings["onnxruntime"]["mend"] is None
     assert {"fastapi", "ray", "llguidance"} <= findings.keys()
     missing = [finding for finding in findings.values() if finding["version"] is None]
-    assert all(finding["mend"].startswith("pip install '.[") for finding in missing)
+    assert all(finding["mend"].startswith(("pip install '.[", "pip install ./native")) for finding in missing)
     assert foveal("doctor")[0] == 0
 
 

@@ -20,6 +20,7 @@ from foveal.cli import app
 RUNNER = CliRunner()
 B, T, PLAN = "BUNDLE", "TEXT", "PLAN"
 CPU_ONLY = "--target cpu, as other engines have no threads"
+NO_STEPS = "--target cpu, as other engines have no native steps"
 NEEDS_TEXT = "a precision that text changes: fp16, int8, w4, or int8 caches on --target cpu"
 CACHES = "int8, w8 or w4 on --target cpu"
 NARROW = "a precision other than fp32"
@@ -33,14 +34,15 @@ ALWAYS = {
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens text ids profile json",
-    "generate": "bundle prompts files target",
-    "score": "bundle text file top json target",
-    "serve": "bundles host port slots queue capacity policy target store_memory token_file max_prompt max_output max_body "
-    "timeout drain chat_template log_level no_page on_ray",
+    "generate": "bundle prompts files target draft",
+    "score": "bundle text file top json target verify",
+    "serve": "bundles draft host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
+    "max_body timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
     "bench claims": "names quick threads save json",
+    "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
@@ -103,6 +105,9 @@ REFUSED = [
     idle(f"build {B} OUT --precision fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
     idle(f"build {B} OUT --precision w8 --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
     idle(f"build {B} OUT --precision w8 --cache fp32 --calibration {T}", "--calibration", NEEDS_TEXT),
+    *each_idle(f"convert {T} OUT --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"build {B} --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"bench {B} --target cuda", "--native, --no-native", NO_STEPS),
     idle(f"build {B} OUT --precision w8 --max-tokens 9", "--max-tokens", "--calibration"),
     idle(f"build {B} OUT --target cuda --calibration {T} --cache fp32", "--cache", CACHES),
     idle(f"build {B} OUT --precision fp16 --calibration {T} --cache fp32", "--cache", CACHES),
@@ -121,9 +126,12 @@ REFUSED = [
     (f"build {B} --target tensorrt-rtx --timing-cache t", "--timing-cache", "it has no timing cache; leave it out"),
     *each(f"compare {B}", "--cuts, --stage 1", HALF),
     (f"compare {B} --provider cpu", "--provider", 'provider "cpu" is for target cuda, got targets portable, cpu; leave it out'),
+    idle(f"bench speculation {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
     (f"generate {B} It --ids 1", "--ids", TWO_PROMPTS),
+    idle(f"generate {B} --ids 1 --draft-tokens 3 --threads 1", "--draft-tokens", "--draft"),
+    idle(f"serve {B} --draft-tokens 3 --threads 1", "--draft-tokens", "--draft, ngrams or a bundle"),
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
     *each_idle(f"generate {B} It", "--logprobs 1, --prompt-logprobs 1", "--json, which prints them, or --files"),
@@ -136,6 +144,7 @@ REFUSED = [
     ),
     *each_idle(f"generate {B} It", "--out o, --eval, --slots 2, --capacity 9, --part-lines 2", "--files, or --ray"),
     *each_idle(f"generate {B} {T} --files", "--actors 2, --cpus-per-actor 1, --gpus-per-actor 1, --address auto", "--ray"),
+    idle(f"generate {B} {T} --files --verify once", "--verify", "no --files and no --ray, before which all files are hashed"),
     idle(f"generate {B} {T} --files --json", "--json", "no --files and no --ray, which write JSON lines"),
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),

@@ -19,6 +19,7 @@ from specimens import Zoo, random_ids, random_model
 from foveal import open_bundle
 from foveal.cli.calibrate import parse_share
 from foveal.errors import ConfigError
+from foveal.export.cpu.products import KERNELS
 from foveal.models.checkpoint import save_checkpoint
 from foveal.precision import Plan, read_plan, write_plan
 
@@ -133,7 +134,7 @@ def test_an_engine_that_is_not_what_was_asked_has_its_own_exit_code(
     foveal: Run, specimen: Precise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4, and no bundle."""
-    monkeypatch.setattr("foveal.export.cpu.products.KERNELS", {"w8": ("SomethingBetter",)})
+    monkeypatch.setitem(KERNELS, "w8", ("SomethingBetter",))
     code, _, err = foveal("build", specimen.full.path, "small", "--precision", "w8")
     assert code == 4
     assert f"does not run these products as asked: {QKV} (asked w8, kernel" in flat(err)

@@ -2,7 +2,9 @@
 
 write.py     a stage's program and its weights, or why there is none
 tensors.py   what the tensors of a graph are, firing by firing
-lower.py     nodes to steps
+values.py    what else its values are
+lowering.py  what is known while a graph is followed
+lower.py     nodes to steps: shapes.py, lookup.py, arithmetic.py, products.py, attention.py
 fuse.py      steps that become one
 draft.py     steps with a buffer for every result, and the buffers that they share in the end
 packing.py   weights as the library reads them

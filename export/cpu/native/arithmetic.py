@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,11 +12,9 @@ import onnx_ir as ir
 from ....contract.program import Activate, Add, Gate, Mean, Mul, Norm, Repeat
 from .fuse import AddBias, AddPositions
 from .lookup import embed
+from .lowering import Lowering
 from .tensors import COSINE, FIRST, PLAIN, SECOND, SINE, Array, Size, Tensor, Unsupported, broadcast, fixed
 from .values import Activated, Looked, Positions, RowIndex, Scale, Scaled, Scores, Sizes, Squares, Turns
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 
 def _cast(lowering: Lowering, node: ir.Node) -> Any:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ....calibration.products import head_counts
 from ....contract.program import Attend, GroupAttend
+from .lowering import Lowering
 from .tensors import FIRST, PLAIN, SECOND, Tensor, Unsupported
 from .values import Scaled, Scores
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 
 def _cached_attention(lowering: Lowering, node: ir.Node) -> Tensor:

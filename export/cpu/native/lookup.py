@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ....contract.program import Embed, Take
+from .lowering import Lowering
 from .tensors import Array, Size, Unsupported
 from .values import Ids, Looked, Places, Positions, RowIndex, Scale, Sizes, Wanted
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 
 def _gather(lowering: Lowering, node: ir.Node) -> Any:

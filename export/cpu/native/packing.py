@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from ....contract.program import ALIGNMENT, PANEL, ROW_STEP, Format, Weight, pad
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int8]
+Number = TypeVar("Number", bound=np.generic)
 _MIDDLE = {"int8": 128, "w8": 128, "w4": 8}
 
 
@@ -43,7 +45,7 @@ class DataFile:
 
     def bias(self, bias: Floats) -> int:
         """A vector `[N]`, filled up to whole panels."""
-        return self.place(_filled(bias.astype(np.float32)[None], 1, 0.0)[0])
+        return self.place(_filled(bias.astype(np.float32)[None], 0.0)[0])
 
     def _weight(self, format: Format, shape: tuple[int, ...], packed: npt.NDArray[np.generic], block: int = 0) -> Weight:
         weight = Weight(format=format, rows=shape[0], columns=shape[1], block=block, place=self.place(packed))
@@ -54,7 +56,7 @@ class DataFile:
 def pack_floats(weight: Floats) -> Floats:
     """`[K, N]` -> `[panels, K, 16]`."""
     rows = len(weight)
-    return np.ascontiguousarray(_filled(weight.astype(np.float32), 1, 0.0).reshape(rows, -1, PANEL).transpose(1, 0, 2))
+    return np.ascontiguousarray(_filled(weight.astype(np.float32), 0.0).reshape(rows, -1, PANEL).transpose(1, 0, 2))
 
 
 def pack_integers(format: Format, values: Integers, scales: Floats, block: int = 0) -> npt.NDArray[np.uint8]:
@@ -63,11 +65,11 @@ def pack_integers(format: Format, values: Integers, scales: Floats, block: int =
     unsigned = (values.astype(np.int16) + middle).astype(np.uint8)
     rows = -(-len(values) // ROW_STEP) * ROW_STEP
     unsigned = np.concatenate([unsigned, np.full((rows - len(values), values.shape[1]), middle, np.uint8)])
-    unsigned, scales = _filled(unsigned, 1, middle), _filled(scales.astype(np.float32), 1, 0.0)
+    unsigned, scales = _filled(unsigned, middle), _filled(scales.astype(np.float32), 0.0)
     panels, parts = unsigned.shape[1] // PANEL, []
     for index, first in enumerate(range(0, rows, block or rows)):
         of_block = unsigned[first : first + (block or rows)]
-        groups = of_block.reshape(-1, step, panels, PANEL).transpose(2, 0, 3, 1)  # [panels, groups, 16, step]
+        groups: npt.NDArray[Any] = of_block.reshape(-1, step, panels, PANEL).transpose(2, 0, 3, 1)  # [panels, groups, 16, step]
         if format == "w4":
             groups = groups[..., :4] | groups[..., 4:] << 4
         its_scales = np.ascontiguousarray(scales[index].reshape(panels, PANEL)).view(np.uint8)
@@ -75,7 +77,7 @@ def pack_integers(format: Format, values: Integers, scales: Floats, block: int =
     return np.concatenate(parts, axis=1)
 
 
-def _filled(array: npt.NDArray[np.generic], axis: int, value: float) -> npt.NDArray[np.generic]:
-    """Columns filled up to whole panels."""
-    missing = padded(array.shape[axis]) - array.shape[axis]
+def _filled(array: npt.NDArray[Number], value: float) -> npt.NDArray[Number]:
+    """`[rows, N]`, N filled up to whole panels."""
+    missing = padded(array.shape[1]) - array.shape[1]
     return np.pad(array, [(0, 0), (0, missing)], constant_values=value) if missing else array

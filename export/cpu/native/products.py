@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from .attention import found_in_group, scores_of
+from .lowering import Lowering
 from .tensors import Array, Tensor, Unsupported
 from .values import Rounded, Scaled, Scores
-
-if TYPE_CHECKING:
-    from .lower import Lowering
 
 
 def _matmul(lowering: Lowering, node: ir.Node) -> Any:

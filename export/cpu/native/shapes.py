@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ....contract.program import Copy, Repeat
+from .lowering import Lowering
 from .tensors import Dimension, Size, Tensor, Unsupported, atoms_of
-from .values import RowIndex, Sizes, Turns, Wanted
-
-if TYPE_CHECKING:
-    from .lower import Lowering
+from .values import Places, RowIndex, Sizes, Turns, Wanted
 
 _WHOLE = np.iinfo(np.int64).max
 
@@ -47,7 +45,7 @@ def _reshape(lowering: Lowering, node: ir.Node) -> Any:
     value = lowering.value(node, 0)
     if isinstance(value, np.ndarray):
         return value.reshape(lowering.constant(node, 1))
-    if isinstance(value, Wanted | Sizes):
+    if isinstance(value, Wanted | Sizes | Places):
         return value
     x = lowering.tensor(node, 0)
     dims = [x.dims[i] if dim == 0 else dim for i, dim in enumerate(lowering.sizes(node, 1))]
@@ -174,9 +172,12 @@ def _together(lowering: Lowering, parts: Sequence[Tensor]) -> list[Tensor]:
 
 def _tile(lowering: Lowering, node: ir.Node) -> Tensor:
     x, repeats = lowering.tensor(node, 0), lowering.constant(node, 1).reshape(-1).tolist()
-    (axis,) = [index for index, times in enumerate(repeats) if times != 1] or [None]
-    if axis is None:
+    axes = [index for index, times in enumerate(repeats) if times != 1]
+    if not axes:
         return x
+    if len(axes) > 1:
+        raise Unsupported("a repetition along several axes")
+    axis = axes[0]
     inner = x.axis(axis)
     if x.dims[axis] != 1 or any(size != 1 for size in x.elements.shape[:inner]):
         raise Unsupported("a repetition of parts of rows")

@@ -26,6 +26,13 @@ class RowIndex:
 
 
 @dataclass(frozen=True)
+class FirstRow:
+    """The index of the first firing of each sequence; of no use but for its shape."""
+
+    dims: tuple[Dimension, ...] = (B,)
+
+
+@dataclass(frozen=True)
 class Positions:
     """Rows `[L, D]` of a table by the index of each firing."""
 

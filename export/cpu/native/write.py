@@ -16,7 +16,8 @@ from ....errors import BuildError
 from ....files import sha256_of, write_atomically
 from .draft import share_buffers
 from .fuse import fuse
-from .lower import Lowering
+from .lower import lower_graph
+from .lowering import Lowering
 from .packing import DataFile
 from .tensors import Unsupported
 
@@ -57,7 +58,7 @@ def program_of(engine: Path, stage: StageSpec, widths: Sequence[int], cache_dtyp
         for cache, width in zip(stage.caches, widths, strict=True)
     ]
     lowering = Lowering(stage, caches, data)
-    lowering.run(load_graph(engine))
+    lower_graph(load_graph(engine), lowering)
     fuse(lowering.draft)
     buffers, steps, place = share_buffers(lowering.draft)
     inputs = [

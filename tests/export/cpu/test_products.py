@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,9 +31,10 @@ from precisions import (
 )
 
 from foveal import BuildError, Session
-from foveal.bundle import Bundle
-from foveal.export.cpu.products import lower_products, read_back
+from foveal.bundle import Bundle, chunks_name
+from foveal.export.cpu.products import CHUNK_KERNELS, LEAST_ROWS, lower_products, read_back
 from foveal.precision import Plan, ProductPrecision
+from foveal.runtime.engines import onnxruntime_library
 from foveal.runtime.engines.onnxruntime_library import session_options
 
 INTEGERS = ("int8", "w8", "w4")
@@ -47,6 +50,17 @@ FROM_PORTABLE = {"fp16": 3e-3, "int8": 1e-2, "w8": 4e-2, "w4": 4e-2}
 
 # On random weights, which are harder to round than trained ones.
 FROM_FP32 = {"fp16": 4e-3, "int8": 1e-1, "w8": 5e-2, "w4": 4e-1}
+
+
+# w8 and w4 round activations by block in chunks of a few rows, and by row in chunks of many; w4's weights are rounded once
+# more for those. So much of the largest logit may lie between the two, on random weights of 16 and 32 rows.
+BY_ROW = {"w8": 8e-2, "w4": 1.5e-1}
+
+
+def in_one_engine(precision: str, length: int) -> list[int]:
+    """Chunks that are as long as they can be where an engine of few rows runs all of them."""
+    longest = LEAST_ROWS - 1 if precision in BY_ROW else length
+    return [min(longest, length - start) for start in range(0, length, longest)]
 
 
 def chunks_of(length: int) -> st.SearchStrategy[list[int]]:
@@ -71,14 +85,14 @@ def test_any_chunks_give_the_same_logits(precision: str, name: str, precise: Pre
     bundle = precise[name].build(Plan(default=precision, cache=data.draw(st.sampled_from(CACHES))))
     batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 90))
     ids = precise[name].ids(batch, length, seed=data.draw(st.integers(0, 999)))
-    whole = logits(bundle, cpu_engines(bundle), ids)
+    whole = logits(bundle, cpu_engines(bundle), ids, in_one_engine(precision, length))
     session = Session(cpu_engines(bundle), bundle.manifest.model, batch)
     found, start = [], 0
     for size in data.draw(chunks_of(length)):
         found.append(session.advance(ids[:, start : start + size]))
         start += size
     assert distance(np.concatenate(found, 1), whole) < ONE_STEP[precision]
-    back = data.draw(st.integers(1, length))
+    back = data.draw(st.integers(1, in_one_engine(precision, length)[0]))
     session.rewind(back)
     last = session.advance(ids[:, length - back :], last_only=True)
     assert distance(last, whole[:, -1:]) < 2 * ONE_STEP[precision]
@@ -95,8 +109,49 @@ def test_chunks_mostly_give_the_very_same_logits(precision: str, name: str, cach
         ids, sizes = precise[name].ids(1, 40, seed), []
         while sum(sizes) < 40:
             sizes.append(min(int(rng.choice([1, 1, rng.integers(1, 20)])), 40 - sum(sizes)))
-        distances.append(distance(logits(bundle, cpu_engines(bundle), ids, sizes), logits(bundle, cpu_engines(bundle), ids)))
+        whole = logits(bundle, cpu_engines(bundle), ids, in_one_engine(precision, 40))
+        distances.append(distance(logits(bundle, cpu_engines(bundle), ids, sizes), whole))
     assert sorted(distances)[8] < 1e-5
+
+
+@pytest.mark.parametrize("precision", sorted(BY_ROW))
+@pytest.mark.parametrize("sizes", [[32, 64], [64, 32], [32, 32, 32], [33, 63], [47, 1, 48]])
+def test_chunks_of_many_rows_give_the_same_logits(precision: str, sizes: list[int], precise: PrecisionZoo) -> None:
+    """As in one call, behind any past, from the least chunk that is one of many rows on: to the step of an activation."""
+    specimen = precise["vanilla"]
+    bundle, batch = specimen.build(Plan(default=precision, cache=CACHE)), 2
+    ids = specimen.ids(batch, sum(sizes), seed=len(sizes))
+    got, whole = (logits(bundle, cpu_engines(bundle), ids, cut) for cut in (sizes, [sum(sizes)]))
+    alone = 47 if 1 in sizes else len(ids[0])  # a row that an engine of few rows ran is rounded otherwise
+    assert distance(got[:, :alone], whole[:, :alone]) < ONE_STEP[precision]
+    assert distance(got, whole) < BY_ROW[precision]
+
+
+@pytest.mark.parametrize("precision", sorted(BY_ROW))
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("rows", [LEAST_ROWS - 1, LEAST_ROWS, LEAST_ROWS + 1])
+def test_few_rows_and_many_are_equally_near_fp32(precision: str, cache: str, rows: int, precise: PrecisionZoo) -> None:
+    """Around the length from which the other engine runs them: neither rounds worse."""
+    specimen = precise["vanilla"]
+    bundle, ids = specimen.build(Plan(default=precision, cache=cache)), specimen.ids(1, rows)
+    (engine,) = cpu_engines(bundle)
+    assert (engine.for_rows(rows) is engine) == (rows < LEAST_ROWS)
+    few, many = logits(bundle, [engine], ids, [16, rows - 16]), logits(bundle, [engine], ids)
+    expected = logits(specimen.full, cpu_engines(specimen.full), ids)
+    assert distance(few, many) < (BY_ROW[precision] if rows >= LEAST_ROWS else ONE_STEP[precision])
+    assert rms_distance(many, expected) < 1.5 * rms_distance(few, expected)
+
+
+@pytest.mark.parametrize("precision", ["int8", *sorted(BY_ROW)])
+def test_no_row_knows_of_a_later_one(precision: str, precise: PrecisionZoo) -> None:
+    """Bit for bit: each row is rounded by its own scale, or by one that was known before."""
+    specimen = precise["vanilla"]
+    bundle, ids = specimen.build(Plan(default=precision, cache=CACHE)), specimen.ids(1, 80)
+    others = ids.copy()
+    others[:, 60:] = (ids[:, 60:] + 1) % 128
+    got, expected = (logits(bundle, cpu_engines(bundle), given) for given in (others, ids))
+    np.testing.assert_array_equal(got[:, :60], expected[:, :60])
+    assert not np.array_equal(got[:, 60:], expected[:, 60:])
 
 
 @needs_opset_24
@@ -151,6 +206,11 @@ def engine_of(bundle: Bundle, stage: str) -> Path:
     return bundle.file(bundle.manifest.engines["cpu"][stage])
 
 
+def chunks_of_engine(engine: Path) -> Path:
+    """The engine of the same stage for many rows."""
+    return Path(chunks_name(str(engine)))
+
+
 def optimised(engine: Path, directory: Path) -> ir.Model:
     """The graph that ONNX Runtime makes of an engine as the runtime loads it."""
     options = session_options()
@@ -173,20 +233,26 @@ def test_no_weight_is_widened_at_run_time(precision: str, name: str, cache: str,
     """In the graph that really runs, integers go into products and look-ups; fp32 matrices are w4's products without blocks."""
     bundle = precise[name].build(Plan(default=precision, embedding=True, cache=cache))
     for entry in bundle.manifest.stages:
-        model = optimised(engine_of(bundle, entry.spec.name), tmp_path)
-        nodes = [*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function.all_nodes())]
-        fp32, integers = [], 0
-        for node in nodes:
-            for value in filter(is_matrix, node.inputs):
-                assert value is not None
-                if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-                    fp32.append(value.const_value.size if value.const_value is not None else 0)
-                else:
-                    assert node.op_type.startswith(("MatMul", "Gather", "DynamicQuantizeMatMul", "QGemm", "QLinearMatMul"))
-                    integers += not node.op_type.startswith("Gather")
-        products = bundle.sidecar("cpu", entry.spec.name).products
-        assert sorted(fp32) == sorted(p.rows * p.columns for p in products if p.obtained == "fp32")
-        assert integers == sum(p.obtained != "fp32" for p in products)
+        engine = engine_of(bundle, entry.spec.name)
+        sidecar = bundle.sidecar("cpu", entry.spec.name)
+        for graph in [engine] if sidecar.chunks is None else [engine, chunks_of_engine(engine)]:
+            check_integers(optimised(graph, tmp_path), sidecar.products)
+
+
+def check_integers(model: ir.Model, products: Sequence[ProductPrecision]) -> None:
+    """All matrices of a graph but those of fp32 products are integers, and go into products and look-ups."""
+    nodes = [*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function.all_nodes())]
+    fp32, integers = [], 0
+    for node in nodes:
+        for value in filter(is_matrix, node.inputs):
+            assert value is not None
+            if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                fp32.append(value.const_value.size if value.const_value is not None else 0)
+            else:
+                assert node.op_type.startswith(("MatMul", "Gather", "DynamicQuantizeMatMul", "QGemm", "QLinearMatMul"))
+                integers += not node.op_type.startswith("Gather")
+    assert sorted(fp32) == sorted(p.rows * p.columns for p in products if p.obtained == "fp32")
+    assert integers == sum(p.obtained != "fp32" for p in products)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("int8", 0.4), ("w8", 0.4), ("w4", 0.3)])
@@ -216,6 +282,38 @@ def test_an_engine_that_runs_another_kernel_is_refused(precision: str, wrong: st
     named = re.findall(r"(\S+) \(asked (\w+), kernel (\w+)\)", message)
     assert [name for name, _, _ in named] == [product.product for product in changed if product.obtained == wrong]
     assert {(asked, kernel) for _, asked, kernel in named} == {(wrong, products[0].kernel)}
+
+
+@pytest.mark.parametrize("precision", sorted(BY_ROW))
+def test_chunks_of_many_rows_have_kernels_of_their_own(precision: str, precise: PrecisionZoo) -> None:
+    """They are read back, too, and none passes for the other; the engines of int8 and fp32 run any number of rows."""
+    specimen = precise["vanilla"]
+    bundle = specimen.build(Plan(default=precision, cache=CACHE))
+    products, chunks = bundle.sidecar("cpu", "1").products, chunks_of_engine(engine_of(bundle, "1"))
+    kernels = [product.kernel for product in read_back(chunks, products, CHUNK_KERNELS)]
+    assert kernels == ["MatMulIntegerToFloat"] * len(products)
+    with pytest.raises(BuildError, match="does not run these products as asked"):
+        read_back(chunks, products)
+    assert specimen.full.sidecar("cpu", "1").chunks is None
+    assert specimen.build(Plan(default="int8", cache=CACHE)).sidecar("cpu", "1").chunks is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 has instructions that saturate")
+@pytest.mark.parametrize("precision", ["int8", *sorted(BY_ROW)])
+def test_weights_are_unsigned_where_signed_ones_would_saturate(
+    precision: str, precise: PrecisionZoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU without VNNI, the same logits bit for bit, by the kernels that are exact there."""
+    bundle, ids = precise["vanilla"].build(Plan(default=precision, cache=CACHE)), precise["vanilla"].ids(1, 50)
+    engine = engine_of(bundle, "1")
+    got = []
+    for exact, dtype in ((True, ir.DataType.INT8), (False, ir.DataType.UINT8)):
+        monkeypatch.setattr(onnxruntime_library, "has_vnni", lambda exact=exact: exact)
+        got.append(logits(bundle, cpu_engines(bundle), ids))
+        model = optimised(chunks_of_engine(engine) if precision in BY_ROW else engine, tmp_path)
+        weights = [node.inputs[1] for node in model.graph if node.op_type == "MatMulIntegerToFloat"]
+        assert {weight.dtype for weight in weights if weight is not None} == {dtype}
+    np.testing.assert_array_equal(got[0], got[1])
 
 
 def test_a_product_that_is_not_there_is_refused(precise: PrecisionZoo) -> None:

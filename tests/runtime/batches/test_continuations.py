@@ -113,7 +113,8 @@ class BreakingDrafter(LenientDrafter):
 class Walk:
     """Continuations with requests, engines that fail, and what each text has to be.
 
-    Half of the requests have drafts, most tokens of which come. `may_fail` once an error was raised that a text can end with, `may_lose` once memory was short for a copy.
+    Half of the requests have drafts, most tokens of which come. `may_fail` once an error was raised that a text can end with,
+    `may_lose` once memory was short for a copy.
     """
 
     def __init__(self, program: Program, slots: int, policy: Any, choose: Random, faults: float) -> None:

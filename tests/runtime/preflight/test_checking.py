@@ -29,7 +29,7 @@ from engine_bundles import (
 from tensorrt_surface import real, strict, surface
 
 from foveal import BundleError, ConfigError, open_bundle
-from foveal.bundle import list_files, write_manifest
+from foveal.bundle import chunks_name, list_files, write_manifest
 from foveal.errors import BackendUnavailable, EngineMismatchError, install
 from foveal.files import sha256_of
 from foveal.runtime.engines.tensorrt_library import Library, library_of
@@ -40,6 +40,7 @@ from foveal.runtime.preflight.gpus import Gpu
 from foveal.runtime.preflight.libraries import Installed
 from foveal.runtime.preflight.machine import Machine
 from foveal.runtime.preflight.validity import ask_library
+from foveal.sidecar import ChunkEngine
 
 COPY = "copy the bundle again"
 
@@ -320,6 +321,28 @@ def test_an_engine_of_other_weights(tmp_path: Path, target: str) -> None:
     )
     library = {**LIBRARIES, "onnxruntime": Installed(package="onnxruntime-gpu", version="1.32.0")}
     assert check(bundle, target, machine(libraries=library)).stages["4"] == Finding("rebuild", "graph", text)
+
+
+@pytest.mark.parametrize("suffix", ["", ".data"])
+def test_an_engine_for_many_rows_that_another_build_wrote(tmp_path: Path, suffix: str) -> None:
+    """The sidecar says which belongs to the stage's first engine."""
+    bundle = write_bundle(tmp_path / "b", "cpu")
+    chunks = bundle / chunks_name("engines/cpu/4.onnx")
+    for ending in ("", ".data"):
+        write(chunks.with_name(chunks.name + ending), f"{ending} of one build".encode())
+    hashes = [sha256_of(chunks.with_name(chunks.name + ending)) for ending in ("", ".data")]
+    known = ChunkEngine(least_rows=32, engine_sha256=hashes[0], engine_data_sha256=hashes[1])
+    write_sidecar(bundle, "4", "cpu", msgspec.structs.replace(sidecar(bundle, "4", "cpu"), chunks=known))
+    write_manifest_of(bundle, "cpu")
+    assert preflight(bundle, "cpu")[0] == "match"
+    write(chunks.with_name(chunks.name + suffix), b"of another")
+    write_manifest_of(bundle, "cpu")
+    what = "the weights" if suffix else "the engine"
+    text = (
+        f'stage "4": engines/cpu/chunks/4.onnx{suffix} is not {what} that engines/cpu/4.json was written for: '
+        f"its SHA-256 is another; {COPY}, or run `foveal build {bundle} --target cpu`"
+    )
+    assert preflight(bundle, "cpu") == ("refuse", "swapped", text)
 
 
 @pytest.mark.parametrize("suffix", ["", ".data"])
