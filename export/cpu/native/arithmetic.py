@@ -23,6 +23,8 @@ def _cast(lowering: Lowering, node: ir.Node) -> Any:
         return embed(lowering, value.ids, value.table, "float16") if value.table.dtype == np.float16 else value
     if isinstance(value, np.ndarray):
         return value.astype(to.numpy())
+    if isinstance(value, Positions) and to == ir.DataType.FLOAT:  # a narrow table of positions is widened here, once
+        return Positions(value.table.astype(np.float32))
     if isinstance(value, RowIndex | Sizes) or (isinstance(value, Tensor) and to == ir.DataType.FLOAT):
         return value
     raise Unsupported(f"a cast to {to.name.lower()}")
@@ -34,6 +36,8 @@ def _mul(lowering: Lowering, node: ir.Node) -> Any:
         a, b = b, a
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a * b
+    if isinstance(a, Positions) and isinstance(b, Positions):
+        return Positions(a.table * b.table)
     if isinstance(a, RowIndex) and isinstance(b, np.ndarray):
         dims = broadcast(a.dims, b.shape)
         return Turns(lowering.data.place(b.astype(np.float32)), dims, b.size)
@@ -100,6 +104,8 @@ def _sub(lowering: Lowering, node: ir.Node) -> Any:
     a, b = lowering.value(node, 0), lowering.value(node, 1)
     if isinstance(a, Looked) and isinstance(b, np.ndarray) and float(b.reshape(-1)[0]) == 128:
         return replace(a, is_centred=True)
+    if isinstance(a, Positions) and isinstance(b, np.ndarray):
+        return Positions(a.table - b)
     if isinstance(a, Tensor) and isinstance(b, Tensor) and (turned := _rotated(a, b, FIRST)) is not None:
         return turned
     raise Unsupported("a difference that is no rotation")

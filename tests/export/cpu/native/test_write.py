@@ -60,7 +60,7 @@ def test_a_stage_without_a_program_says_which_node_was_in_the_way(precise: Preci
     """In fp16 it is the first rounding."""
     bundle = precise["vanilla"].build(Plan(default="fp16"))
     assert bundle.program("1") is None
-    assert bundle.sidecar("cpu", "1").native.startswith("a cast to float16 (Cast 1/")
+    assert bundle.sidecar("cpu", "1").native.startswith("a cast to float16 (Cast ")
 
 
 @pytest.mark.parametrize("architecture", ["bottom-up", "top-down"])
@@ -68,6 +68,5 @@ def test_all_stages_of_other_orders_have_a_program(architecture: str, tmp_path: 
     """Scales that read the newest of a group, and tokens that choose among scales, too."""
     hierarchy = {"bottom-up": "1@1 1@2 1@8 1@1", "top-down": "1@8 1@2 1@1"}[architecture]
     bundle = convert_model(random_model(hierarchy, architecture=architecture), tmp_path / "b")
-    assert {
-        entry.spec.name: bundle.sidecar("cpu", entry.spec.name).native for entry in bundle.manifest.stages
-    } == dict.fromkeys((entry.spec.name for entry in bundle.manifest.stages), "")
+    reasons = {entry.spec.name: bundle.sidecar("cpu", entry.spec.name).native for entry in bundle.manifest.stages}
+    assert not any(reasons.values()), reasons
