@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hourglass", "top_down", "vanilla")}
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
 SHIPPED_BYTES = {
-    name: Path(__file__).parent / "checkpoints" / name for name in ("bytes_dynamic", "bytes_hourglass", "bytes_vanilla")
+    name: Path(__file__).parent / "checkpoints" / name
+    for name in ("bytes_dynamic", "bytes_hourglass", "bytes_mixed", "bytes_vanilla")
 }
-"""Likewise, of models whose tokens are bytes: one that decides when it fires, and two that do not."""
+"""Likewise, of bytes: one that decides when it fires, two that do not, and one that knows tunes and code beside novels."""
 SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.txt" for name in ("calibration", "evaluation")}
 """English prose: some the checkpoints were trained on, to calibrate with, and some they were not, to measure losses on."""
 
