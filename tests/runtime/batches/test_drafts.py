@@ -79,7 +79,9 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("slots", [1, 3, 8])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize(
+    "settings", SETTINGS, ids=lambda choice: ", ".join(choice) if isinstance(choice, dict) else str(choice)
+)
 def test_texts_are_those_without(model: Model, knowing: Knowing, settings: dict[str, Any], slots: int) -> None:
     """With their ids, log probabilities and ends; by several tokens of a step."""
     settings, alone = {"max_new_tokens": 40, **settings}, []
