@@ -34,7 +34,7 @@ ALWAYS = {
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens text ids profile json",
-    "generate": "bundle prompts files target draft",
+    "generate": "bundle prompts files target",
     "score": "bundle text file top json target verify",
     "serve": "bundles draft host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
     "max_body timeout drain chat_template log_level no_page on_ray",
