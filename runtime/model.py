@@ -37,6 +37,7 @@ from .sampling import SamplingParams
 from .session import Session
 from .speculation.costs import CallCosts
 from .speculation.drafting import Drafting
+from .speculation.model_drafter import Guesses
 from .speculation.opening import checked_bundle, drafting_of
 from .state_copies import COPIES_BYTES
 from .threads import fastest_thread_count, overlap_helps, thread_counts
@@ -72,6 +73,7 @@ class Model:
         self.overlap = bool(overlap) if isinstance(engines, Sequence) else engines.overlap
         self.identity = bundle.identity(target)
         self._costs, self._drafting_models = CallCosts(self.specs), dict[Path, Model]()
+        self.guesses = Guesses()
         self.tokenizer: TextTokenizer | None = load_tokenizer(bundle.manifest.tokenizer, bundle.path)
 
     @property

@@ -13,7 +13,8 @@ _LEAST_CHANCE = 0.1
 _LEAST_GAIN = 0.1
 """In calls of one token: chances and costs are estimates, and of many drafts the luckiest estimate is taken."""
 _LONGEST_REST = 256
-"""Draws between two tries of a drafter that takes time and does not pay: a text changes."""
+"""Draws between two tries of a drafter that takes time and does not pay: a text changes. Of a drafter that is known from other
+texts also those before the first, as that takes the time of the whole prompt."""
 
 
 class Draft(NamedTuple):
@@ -37,7 +38,7 @@ class DraftLengths:
 
     def __init__(self, drafter: Drafter, costs: CallCosts, most: int) -> None:
         self._drafter, self._costs, self._most = drafter, costs, most
-        self._rest, self._resting = 1, 0
+        self._rest, self._resting = (_LONGEST_REST if drafter.seconds else 1), 0
 
     def draft(self, position: int, room: int) -> list[int]:
         """The tokens to check behind the one that is appended at a position, at most `room`; none where that does not pay."""

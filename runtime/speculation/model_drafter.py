@@ -21,35 +21,52 @@ _MEMORY = 0.05
 """Weight of the newest time in the mean of all."""
 
 
+class Guesses:
+    """What is known of a model's guesses, from all texts it drafted for: so that a text need not try what did not pay before.
+
+    Attributes:
+        seconds: of one; 0: none was made yet.
+        chances: that they are right, by how sure the model is.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.chances = Chances([(kind + 0.5) / _KINDS for kind in range(_KINDS)])
+
+
 class ModelDrafter:
     """Proposes what another model would draw by the same random numbers, so that two models that agree draw the same.
 
     Args:
         session: of the drafting model, at its beginning; batch 1.
         sampler: of the sequence that drafts are for; nothing is drawn from it.
+        guesses: what is known of the model's, and is learnt here.
     """
 
-    def __init__(self, session: Session, sampler: Sampler) -> None:
-        self._session, self._sampler = session, sampler
+    def __init__(self, session: Session, sampler: Sampler, guesses: Guesses) -> None:
+        self._session, self._sampler, self._guesses = session, sampler, guesses
         self._ids: list[int] = []
         self._agreed = 0
         """Of the drafting model's tokens, those that are the sequence's."""
         self._proposed: list[tuple[int, int]] = []
         """Tokens and their kinds, of those not compared yet with what came."""
-        self._chances = Chances([(kind + 0.5) / _KINDS for kind in range(_KINDS)])
-        self.seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """As `Drafter.seconds`."""
+        return self._guesses.seconds
 
     @property
     def chance(self) -> float:
         """As `Drafter.chance`."""
-        return self._chances.overall
+        return self._guesses.chances.overall
 
     def extend(self, tokens: Sequence[int]) -> None:
         """As `Drafter.extend`."""
         for token in map(int, tokens):
             if self._proposed:
                 proposed, kind = self._proposed.pop(0)
-                self._chances.learn(kind, proposed == token)
+                self._guesses.chances.learn(kind, proposed == token)
                 if proposed != token:
                     self._proposed.clear()
             self._ids.append(token)
@@ -71,7 +88,7 @@ class ModelDrafter:
             kind = min(int(sure * _KINDS), _KINDS - 1)
             self._proposed.append((token, kind))
             self._took(time.perf_counter() - began)
-            yield Proposal(token, self._chances[kind])
+            yield Proposal(token, self._guesses.chances[kind])
             if session.position == session.capacity:
                 return
             began = time.perf_counter()
@@ -90,7 +107,8 @@ class ModelDrafter:
         return logits
 
     def _took(self, seconds: float) -> None:
-        self.seconds += (seconds - self.seconds) * (_MEMORY if self.seconds else 1)
+        known = self._guesses
+        known.seconds += (seconds - known.seconds) * (_MEMORY if known.seconds else 1)
 
     def close(self) -> None:
         """As `Drafter.close`."""

@@ -16,7 +16,7 @@ from ..session import Session
 from .costs import CallCosts
 from .drafter import Drafter
 from .drafting import MOST_DRAFTED, Drafting
-from .model_drafter import ModelDrafter
+from .model_drafter import Guesses, ModelDrafter
 from .ngrams import NgramDrafter
 
 NGRAMS = "ngrams"
@@ -29,6 +29,7 @@ class DraftedModel(Protocol):
 
     bundle: Bundle
     engines: Any
+    guesses: Guesses
 
     @property
     def manifest(self) -> Manifest: ...
@@ -76,7 +77,7 @@ def drafting_of(
     check_same_tokens(model, other)
 
     def open_drafter(sampler: Sampler) -> Drafter:
-        return ModelDrafter(other.session(), sampler)
+        return ModelDrafter(other.session(), sampler, other.guesses)
 
     return Drafting(open_drafter, costs, count)
 
