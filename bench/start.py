@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..files import scratch_directory
+from ..files import scratch_directory, write_atomically
 from .environment import read_environment
 from .script import run_script
 
@@ -248,16 +248,16 @@ def main() -> None:
     parser.add_argument("--evict", action="store_true", help="drop the bundle from the page cache before each start")
     parser.add_argument("--save", type=Path)
     given = parser.parse_args()
-    if given.rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, got {given.rounds}")
+    for name, least in (("rounds", 1), ("tokens", 1), ("workers", 0)):
+        if (count := getattr(given, name)) < least:
+            raise ConfigError(f"{name} must be at least {least}, got {count}")
     pythons = {"this": sys.executable} | ({"other": given.against} if given.against else {})
     options: dict[str, Any] = {} if given.verify is None else {"verify": given.verify}
     bundle = given.bundle.resolve()
     found = measure(bundle, given.rounds, given.tokens, given.workers, pythons, given.evict, options)
     _show(found, Console())
     if given.save:
-        saved = {"environment": msgspec.to_builtins(read_environment()), "start": msgspec.to_builtins(found)}
-        given.save.write_text(json.dumps(saved))
+        write_atomically(given.save, msgspec.json.encode({"environment": read_environment(), "start": found}))
 
 
 if __name__ == "__main__":
