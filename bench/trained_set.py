@@ -4,15 +4,16 @@
     python -m foveal.bench.trained_set cool RUNS COOLED
     python -m foveal.bench.trained_set train COOLED --text books/train --valid books/valid
 
-`RUNS/set.json` says which models, and how to train (`TrainedSet`). The first command makes a run in `RUNS/NAME` for each, or goes
-on where the last call was stopped, even by a kill: of one model at most `eval_every` steps are lost. While the learning rate stays
-nothing depends on how many steps there will be. `cool` copies the runs, and sets the end of the copies so that their cooldown
-begins at once: the third command gives models to show, and the runs themselves can go on with the first.
+`RUNS/set.json` says which models, and how to train (`TrainedSet`). The first command makes a run in `RUNS/NAME` for each, or
+goes on where the last call was stopped, even by a kill: of one model at most `eval_every` steps are lost. While the learning
+rate stays nothing depends on how many steps there will be. `cool` copies the runs, and sets the end of the copies so that their
+cooldown begins at once: the third command gives models to show, and the runs themselves can go on with the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import time
@@ -69,7 +70,7 @@ def read_set(runs: Path) -> TrainedSet:
     try:
         found = decode(path.read_bytes(), TrainedSet)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{path} is not a set of models to train: {error}; bench/trained_set.py says what it holds") from error
+        raise ConfigError(f"{path} is not a set of models to train: {error}; docs/training.md has one") from error
     if not found.models:
         raise ConfigError(f"{path} has no models")
     if found.settings.cooldown is None:
@@ -94,13 +95,9 @@ def trainers(runs: Path, text: Sequence[Path], valid: Sequence[Path]) -> list[Tr
 
 
 def train_in_turns(runs: Sequence[Trainer], minutes: float | None = None) -> None:
-    """Whoever has the fewest steps goes to the next evaluation, until all are at the end, or level and out of time."""
-    until = None if minutes is None else time.monotonic() + 60 * minutes
-    while True:
-        run = min(runs, key=lambda run: run.step)
-        is_level = all(other.step == run.step for other in runs)
-        if run.step >= run.settings.steps or (is_level and until is not None and time.monotonic() >= until):
-            return
+    """Whoever has the fewest steps goes to the next evaluation, until all are at the end, or out of time and level."""
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    while (run := min(runs, key=lambda run: run.step)).step < run.settings.steps:
         every = run.settings.eval_every
         point = run.run(until_step=(run.step // every + 1) * every).curve[-1]
         print(
@@ -108,6 +105,8 @@ def train_in_turns(runs: Sequence[Trainer], minutes: float | None = None) -> Non
             f"validation {point.valid_bits_per_byte:.4f} bits per byte",
             flush=True,
         )
+        if time.monotonic() >= until and all(other.step == run.step for other in runs):
+            return
 
 
 def copy_to_cool(runs: Path, cooled: Path) -> int:
@@ -125,7 +124,9 @@ def copy_to_cool(runs: Path, cooled: Path) -> int:
     if max(at.values()) != step:
         raise CheckpointError(f"the runs in {runs} are not level: {at}; train them on for a moment: --minutes 0.01")
     if not 0 < step <= (1 - cooldown) * models.settings.steps:
-        raise CheckpointError(f"the runs in {runs} are at step {step:,} of {models.settings.steps:,}, expected before the cooldown")
+        raise CheckpointError(
+            f"the runs in {runs} are at step {step:,} of {models.settings.steps:,}, expected one before their cooldown"
+        )
     steps = round(step / (1 - cooldown))
     parts = cooled.with_name(cooled.name + ".part")
     shutil.rmtree(parts, ignore_errors=True)

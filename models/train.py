@@ -180,8 +180,8 @@ class Trainer:
     ) -> TrainReport:
         """Train to `settings.steps`, or for so many minutes of this call; `on_step(step, loss)` is called after each step.
 
-        Where the minutes end first, or the run comes to `until_step`, the last step is evaluated and kept like any other, and the
-        next call goes on from there; the learning rates are those of a run to `settings.steps`.
+        Where the minutes end first, or the run comes to `until_step`, the last step is evaluated and kept like any other, and
+        the next call goes on from there; the learning rates are those of a run to `settings.steps`.
 
         Raises:
             ConfigError: no more than 0 minutes.
