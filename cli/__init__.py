@@ -26,6 +26,7 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .report import report
 from .score import score
 from .serve import serve
 from .threads import own_process
@@ -38,7 +39,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
+for verb in (
+    convert,
+    calibrate,
+    build,
+    check,
+    verify,
+    compare,
+    bisect,
+    inspect,
+    report,
+    generate,
+    score,
+    serve,
+    train,
+    doctor,
+    demo,
+):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)

@@ -40,10 +40,11 @@ ALLOWED = {
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
+    "report": CORE | {"runtime", "calibration", "bench"},
     "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
     "distributed": CORE | {"runtime", "offline", "serve"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "report", "offline", "serve", "distributed"},
 }
 
 
