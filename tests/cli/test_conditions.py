@@ -148,6 +148,8 @@ REFUSED = [
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),
     idle(f"generate {B} It --draft-tokens 4", "--draft-tokens", "--draft"),
+    idle(f"generate {B} It --trace t.json --n 2", "--trace", "one text: no --n, --files or --ray"),
+    idle(f"generate {B} {T} --files --trace t.json", "--trace", "one text: no --n, --files or --ray"),
     idle(f"serve {B} --draft-tokens 4", "--draft-tokens", "--draft, ngrams or a bundle"),
     idle(f"generate {B} It --min-tokens 2", "--min-tokens", "--stop, --end or --end-rule, which it holds off"),
     (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
