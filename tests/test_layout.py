@@ -39,11 +39,12 @@ ALLOWED = {
     "models": CORE,
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
-    "bench": CORE | {"models", "runtime", "calibration", "export"},
+    "forecast": CORE | {"models", "runtime"},
+    "bench": CORE | {"models", "runtime", "calibration", "export", "forecast"},
     "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
     "distributed": CORE | {"runtime", "offline", "serve"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
+    "cli": CORE | {"models", "runtime", "calibration", "export", "forecast", "bench", "offline", "serve", "distributed"},
 }
 
 
