@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..bench.roofline import StageReads, reads_per_token
 from ..bundle import Bundle, check_target, open_bundle
 from ..contract import InputSpec, StageSpec, rules_by_name
 from ..errors import ConfigError
+from ..forecast.traffic import StageReads, reads_per_token
 from ..runtime.native_engines import runs_on
 from .conditions import require
 from .console import out, print_json

@@ -39,12 +39,14 @@ ALLOWED = {
     "models": CORE,
     "calibration": CORE | {"models", "runtime"},
     "export": CORE | {"models", "runtime", "calibration"},
-    "bench": CORE | {"models", "runtime", "calibration", "export"},
-    "report": CORE | {"runtime", "calibration", "bench"},
+    "forecast": CORE | {"models", "runtime"},
+    "bench": CORE | {"models", "runtime", "calibration", "export", "forecast"},
+    "report": CORE | {"runtime", "calibration", "bench", "forecast"},
     "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
     "distributed": CORE | {"runtime", "offline", "serve"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "report", "offline", "serve", "distributed"},
+    "cli": CORE
+    | {"models", "runtime", "calibration", "export", "forecast", "bench", "report", "offline", "serve", "distributed"},
 }
 
 
