@@ -26,6 +26,7 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .push import push
 from .score import score
 from .serve import serve
 from .threads import own_process
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
     app.command()(verb)
+app.command()(push)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)
 benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")

@@ -35,15 +35,16 @@ CORE = {
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "contract": CORE,
+    "hub": CORE,
     "runtime": CORE,
-    "models": CORE,
+    "models": CORE | {"hub"},
     "calibration": CORE | {"models", "runtime"},
-    "export": CORE | {"models", "runtime", "calibration"},
+    "export": CORE | {"hub", "models", "runtime", "calibration"},
     "bench": CORE | {"models", "runtime", "calibration", "export"},
     "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
     "distributed": CORE | {"runtime", "offline", "serve"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
+    "cli": CORE | {"hub", "models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
 }
 
 
@@ -120,6 +121,7 @@ def test_root_holds_no_stray_module() -> None:
 
 HEAVY = {
     "fastapi",
+    "huggingface_hub",
     "uvicorn",
     "prometheus_client",
     "torch",
