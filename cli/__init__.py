@@ -26,6 +26,7 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .push import push
 from .report import report
 from .score import score
 from .serve import serve
@@ -55,6 +56,7 @@ for verb in (
     train,
     doctor,
     demo,
+    push,
 ):
     app.command()(verb)
 app.command("eval")(evaluate)

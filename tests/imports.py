@@ -16,6 +16,7 @@ PARTS = (
     "distributed",
     "export",
     "forecast",
+    "hub",
     "models",
     "offline",
     "report",
