@@ -28,8 +28,11 @@ def figures_at_a_glance(report: Report) -> list[Tile]:
     ]
     for other in other_models(report)[:1]:
         ratio = ratio_of(report, report.subject, other.name)
-        note = f"single rounds {times(ratio.least)} to {times(ratio.most)}"
-        found.append(Tile(f"beside {label(other.name)}", f"{times(ratio.median)} times as fast", note))
+        rounds = f"single rounds {times(ratio.least)} to {times(ratio.most)}"
+        value, note = f"{times(ratio.median)} times as fast", rounds
+        if not ratio.is_shown:
+            value, note = "no difference shown", f"median {times(ratio.median)} times as fast, {rounds}"
+        found.append(Tile(f"beside {label(other.name)}", value, note))
     tail = f"p99 {significant(itl.p99)} ms" if itl.p99 is not None else "too few steps for p99"
     found.append(Tile("from token to token", f"{significant(itl.p50)} ms", f"median; {tail}"))
     state = f"and {megabytes(full.caches + full.rows)} MB of state at {full.tokens:,} tokens"

@@ -32,7 +32,7 @@ def percent(share: float | None) -> str:
 
 def change(share: float) -> str:
     """`+0.035 %`."""
-    return f"{share * 100:+.3g} %"
+    return f"{share * 100:+.2g} %"
 
 
 def times(ratio: float) -> str:

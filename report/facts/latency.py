@@ -15,8 +15,7 @@ from ..document import LatencyFacts, Phase, StepGroup
 
 Floats = npt.NDArray[np.float64]
 _BINS = 48
-_SHOWN = 0.99
-"""So many of the steps lie within the bins: the few that something disturbed would press all others together."""
+_BULK, _BEYOND = 0.75, 1.5
 _MOST_PHASES = 64
 
 
@@ -24,10 +23,11 @@ def latency_facts(model: ModelResult) -> LatencyFacts:
     """Of one model, from its raw samples."""
     samples = model.samples
     itl_ms = np.array(samples.itl_ns, np.float64) / NS_PER_MS
-    edges = _edges(itl_ms)
-    keys = [_fired(model.stages, token, fired) for token, fired in zip(samples.token, samples.fired, strict=True)]
+    fired = samples.fired or [False] * len(samples.token)  # files of before data decided have none, nor need any
+    keys = [_key(model.stages, token, fires) for token, fires in zip(samples.token, fired, strict=True)]
     order = sorted(set(keys), key=lambda key: -keys.count(key))
     members = {key: itl_ms[[other == key for other in keys]] for key in order}
+    edges = _edges([*members.values()])
     period, missing = _period(model.stages)
     return LatencyFacts(
         name=model.name,
@@ -44,16 +44,18 @@ Key = tuple[str, ...] | None
 """Names of the coarse stages that a step fires; None where it is only known that some fire."""
 
 
-def _fired(stages: Sequence[StageResult], token: int, fired: bool) -> Key:
+def _key(stages: Sequence[StageResult], token: int, fires: bool) -> Key:
     if any(stage.expected is not None for stage in stages) or not stages:
-        return None if fired else ()
+        return None if fires else ()
     coarse = (stage for stage in stages if stage.stride > 1)
     return tuple(stage.name for stage in coarse if (token - stage.delay) % stage.stride == 0)
 
 
-def _edges(itl_ms: Floats) -> Floats:
-    low, high = float(itl_ms.min()), float(np.quantile(itl_ms, _SHOWN))
-    return np.linspace(low, high if high > low else low + 1e-3, _BINS + 1)
+def _edges(groups: Sequence[Floats]) -> Floats:
+    """From the quickest step to beyond the bulk of every group: what was disturbed would press all others together."""
+    low = min(float(itl_ms.min()) for itl_ms in groups)
+    high = max(float(np.quantile(itl_ms, _BULK)) for itl_ms in groups) * _BEYOND
+    return np.linspace(low, max(high, low + 1e-3), _BINS + 1)
 
 
 def _group(key: Key, itl_ms: Floats, edges: Floats, steps: int) -> StepGroup:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...bench.result import ModelResult, RooflineResult
 from ..numbers import label, percent, significant
-from .style import EDGE, INK, new_figure, scale_colour
+from .style import EDGE, INK, new_figure, scale_colour, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ def draw_rates(models: Sequence[ModelResult], families: Sequence[int]) -> Figure
                 significant(rate), (max(rate, *each), row), xytext=(4, 0), textcoords="offset points", va="center", size=8.5
             )
         _rows(axes, models)
+        thousands(axes.xaxis)
         axes.set(xlabel="tokens/s", xlim=(0, max(map(max, rounds)) * 1.16))
     return figure
 
@@ -59,7 +60,7 @@ def draw_roofline(models: Sequence[ModelResult]) -> Figure:
             )
         _rows(axes, [model for model, _ in measured])
         axes.set(xlabel="GB/s", xlim=(0, max(roof, *np.add(weights, caches)) * 1.14))
-        figure.legend(loc="outside upper left", ncols=3)
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.6)
     return figure
 
 

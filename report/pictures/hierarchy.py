@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MIDDLE, _WIDEST, _TEXT = 2.6, 3.6, 5.0
+_MIDDLE, _WIDEST, _TEXT, _RIGHT = 2.3, 3.2, 4.6, 9.95
 """Where boxes and words are, in units of the drawing's width of 10."""
 _SLAB, _MOST_SLABS, _GAP, _LEAST = 0.17, 16, 0.62, 0.9
 
@@ -96,7 +96,7 @@ def _draw_slabs(axes: Axes, stage: StageFacts, top: float, width: float, height:
 def _draw_words(axes: Axes, stage: StageFacts, middle: float) -> None:
     axes.text(_TEXT, middle - 0.32, stage.name, ha="left", va="center", weight="bold", color=INK)
     facts = f"{often(stage.stride, None) if stage.expected is None else f'~1 token in {stage.expected:g}'}, {layers_of(stage)}"
-    axes.text(_TEXT + 4.95, middle - 0.32, f"{millions(stage.parameters)}", ha="right", va="center", color=INK)
+    axes.text(_RIGHT, middle - 0.32, f"{millions(stage.parameters)} parameters", ha="right", va="center", color=MUTED, size=8)
     axes.text(_TEXT, middle, facts, ha="left", va="center", color=MUTED, size=8)
     axes.text(_TEXT, middle + 0.3, f"reads {reads_of(stage)}", ha="left", va="center", color=MUTED, size=8)
 
@@ -131,8 +131,4 @@ def _around(axes: Axes, start: tuple[float, float], end: tuple[float, float], bu
     left = max(0.05, min(start[0], end[0]) - bulge - 0.25)
     points = [start, (left, start[1]), (left, end[1]), (end[0] - 0.03, end[1])]
     path = Path(points, [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO])
-    axes.add_patch(
-        FancyArrowPatch(
-            path=path, arrowstyle="-|>", mutation_scale=10, color=MUTED, facecolor=MUTED, fill=False, joinstyle="round"
-        )
-    )
+    axes.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=10, color=MUTED, joinstyle="round"))

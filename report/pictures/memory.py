@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..document import MemoryFacts, MemoryPoint
 from ..numbers import label, megabytes
-from .style import INK, new_figure, scale_colour
+from .style import INK, new_figure, scale_colour, thousands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LINES = ("-", (0, (6, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 3)))
+"""So that lines upon one another are both seen."""
 PARTS = (("weights", "weights"), ("caches", "caches of keys and values"), ("rows", "hidden states"))
 
 
@@ -27,6 +29,7 @@ def draw_memory(facts: MemoryFacts) -> Figure:
         if working:
             tops = [(held(point) + (point.working or 0)) / 1e6 for point in working]
             axes.plot([point.tokens for point in working], tops, "o", color=INK, markersize=4, label="with working memory")
+        thousands(axes.xaxis)
         axes.set(xlabel="tokens", ylabel="MB", xlim=(0, tokens[-1] * 1.02), ylim=(0, None))
         figure.legend(loc="outside upper left", ncols=2)
     return figure
@@ -35,6 +38,7 @@ def draw_memory(facts: MemoryFacts) -> Figure:
 def draw_totals(models: Sequence[MemoryFacts]) -> Figure:
     """A line for each bundle, its name at the end."""
     with new_figure(2.9) as (figure, axes):
+        thousands(axes.xaxis)
         ends = [held(facts.points[-1]) / 1e6 for facts in models]
         for index, facts in enumerate(models):
             axes.plot(
@@ -42,6 +46,7 @@ def draw_totals(models: Sequence[MemoryFacts]) -> Figure:
                 [held(point) / 1e6 for point in facts.points],
                 color=scale_colour(index),
                 linewidth=1.8,
+                linestyle=_LINES[index % len(_LINES)],
                 label=label(facts.name),
             )
         axes.set(xlabel="tokens", ylabel="weights and state, MB", xlim=(0, None), ylim=(0, max(ends) * 1.06))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..numbers import label, significant
-from .style import EDGE, INK, new_figure, scale_colour
+from .style import EDGE, new_figure, scale_colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,35 +31,24 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def draw_precision(points: Sequence[Point], unit: str) -> Figure:
-    """A mark for each bundle, models told apart; a line through those that nothing beats."""
+    """A mark of its own for each bundle, a colour for each model; a line through those that nothing beats."""
     families = list(dict.fromkeys(point.family for point in points))
     with new_figure(2.9) as (figure, axes):
         best = frontier(points)
         axes.plot([p.loss for p in best], [p.ms for p in best], drawstyle="steps-post", color=EDGE, linewidth=1.2, zorder=1)
-        for index, family in enumerate(families):
-            mine = [point for point in points if point.family == family]
+        for index, point in enumerate(points):
             axes.scatter(
-                [p.loss for p in mine],
-                [p.ms for p in mine],
-                s=42,
-                marker="osD^v"[index % 5],
-                color=scale_colour(index),
+                point.loss,
+                point.ms,
+                s=46,
+                marker="osD^vP*X"[index % 8],
+                color=scale_colour(families.index(point.family)),
+                label=label(point.name),
                 zorder=2,
             )
-        middle = (min(p.loss for p in points) + max(p.loss for p in points)) / 2
-        for point in points:
-            is_left = point.loss <= middle
-            axes.annotate(
-                label(point.name),
-                (point.loss, point.ms),
-                xytext=(7 if is_left else -7, 5),
-                textcoords="offset points",
-                ha="left" if is_left else "right",
-                size=8.5,
-                color=INK,
-            )
-        axes.margins(0.08, 0.16)
-        axes.set(xlabel=unit, ylabel="ms per token", ylim=(0, max(p.ms for p in points) * 1.2))
+        axes.margins(x=0.08)
+        axes.set(xlabel=unit, ylabel="ms per token", ylim=(0, max(p.ms for p in points) * 1.1))
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 

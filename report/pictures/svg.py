@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
-from .style import DARK, LIGHT
+from .style import DARK, LIGHT, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,8 @@ def to_svg(figure: Figure, name: str, title: str, description: str) -> str:
         description: what it shows, for those who can't see it.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with styled():
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     root = ET.fromstring(buffer.getvalue())
     for element in list(root):
         if element.tag == f"{{{_SVG}}}metadata":

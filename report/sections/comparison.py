@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...bench.result import ModelResult
 from ..document import Report
 from ..lookup import ratio_of
 from ..numbers import label, megabytes, millions, significant, times
@@ -29,7 +30,7 @@ def comparison(report: Report) -> Section:
             )
         ],
         shown=[_rates(report)],
-        tables=[_sizes(report)],
+        tables=[_latencies(report), _sizes(report)],
         commands=[report.commands.measurement],
     )
 
@@ -43,42 +44,37 @@ def _families(report: Report) -> list[int]:
 
 
 def _rates(report: Report) -> Table:
+    return Table(
+        title="Decoding",
+        header=["", "tokens/s", f"times {label(report.subject)} (rounds)", "p50, ms", "p99"],
+        rows=[
+            [
+                label(model.name),
+                significant(model.latency.decode_tokens_per_s),
+                _ratio(report, model.name),
+                significant(model.latency.itl_ms.p50),
+                significant(model.latency.itl_ms.p99),
+            ]
+            for model in report.measured.models
+        ],
+    )
+
+
+def _latencies(report: Report) -> Table:
     rows = []
     for model in report.measured.models:
         one = model.latency
-        figures = [
-            one.decode_tokens_per_s,
-            one.itl_ms.p50,
-            one.itl_ms.p90,
-            one.itl_ms.p99,
-            one.ttft_ms.p50,
-            one.prefill_tokens_per_s,
-        ]
-        rows.append(
-            [
-                label(model.name),
-                model.precision,
-                significant(figures[0]),
-                _ratio(report, model.name),
-                *map(significant, figures[1:]),
-            ]
-        )
+        figures = [one.itl_ms.mean, one.itl_ms.p90, one.itl_ms.p95, one.itl_ms.max, one.ttft_ms.p50, one.prefill_tokens_per_s]
+        rows.append([label(model.name), *map(significant, figures), _peak(model)])
     return Table(
-        title="Speed",
-        header=[
-            "",
-            "precision",
-            "tokens/s",
-            f"times {label(report.subject)} (rounds)",
-            "p50, ms",
-            "p90",
-            "p99",
-            "first token, ms",
-            "prefill, tokens/s",
-        ],
+        title="More of their times, and the peak of a process",
+        header=["", "mean, ms", "p90", "p95", "max", "first token, ms", "prefill, tokens/s", "peak, MB"],
         rows=rows,
-        texts=frozenset({1}),
     )
+
+
+def _peak(model: ModelResult) -> str:
+    return megabytes(None if model.memory is None else model.memory.peak_bytes)
 
 
 def _ratio(report: Report, name: str) -> str:
@@ -95,6 +91,7 @@ def _sizes(report: Report) -> Table:
         rows.append(
             [
                 label(model.name),
+                model.precision,
                 model.hierarchy,
                 str(model.layers),
                 f"{model.layer_equivalents:.2f}",
@@ -105,7 +102,7 @@ def _sizes(report: Report) -> Table:
         )
     return Table(
         title="What they are",
-        header=["", "hierarchy", "layers", "run per token", "parameters", "weights, MB", "runs on"],
+        header=["", "precision", "hierarchy", "layers", "run per token", "parameters", "weights, MB", "runs on"],
         rows=rows,
-        texts=frozenset({1, 6}),
+        texts=frozenset({1, 2, 7}),
     )

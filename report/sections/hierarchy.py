@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..document import ModelFacts, Report
+from ..document import ModelFacts, Report, StageFacts
 from ..lookup import subject_of
 from ..numbers import label, megabytes, millions, percent
 from ..pictures.hierarchy import describe_hierarchy, draw_hierarchy, reads_of
@@ -25,9 +25,34 @@ def hierarchy(report: Report) -> Section:
         pictures=[
             Picture("hierarchy", f"Stages of {label(model.name)}", describe_hierarchy(model), lambda: draw_hierarchy(model))
         ],
+        shown=[_parts(model)],
         tables=[_stages(one) for one in [model, *others]],
         commands=report.commands.describe[:1],
     )
+
+
+def _parts(model: ModelFacts) -> Table:
+    return Table(
+        title="Stages, from tokens to logits",
+        header=["stage", "fires every", "layers", "parameters", "share", "weights, MB"],
+        rows=[
+            [
+                stage.name,
+                _every(stage),
+                str(stage.layers),
+                millions(stage.parameters),
+                percent(stage.parameter_share),
+                megabytes(stage.weight_bytes),
+            ]
+            for stage in model.stages
+        ],
+    )
+
+
+def _every(stage: StageFacts) -> str:
+    if stage.expected is not None:
+        return f"~{stage.expected:g} tokens"
+    return "token" if stage.stride == 1 else f"{stage.stride} tokens"
 
 
 def _stages(model: ModelFacts) -> Table:

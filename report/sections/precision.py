@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..document import Loss, Report
 from ..lookup import result_of
-from ..numbers import change, label, percent, significant
+from ..numbers import change, label, significant
 from ..pictures.precision import Point, describe_precision, draw_precision
 from .section import Picture, Section, Table
 
@@ -28,7 +28,8 @@ def precision(report: Report) -> Section:
                 "precision", "Loss and time per token", describe_precision(points, unit), lambda: draw_precision(points, unit)
             )
         ],
-        shown=[_table(report, unit)],
+        shown=[_costs(report, unit)],
+        tables=[_distances(report)],
         commands=report.commands.losses,
     )
 
@@ -42,26 +43,40 @@ def _value(loss: Loss, unit: str) -> float:
     return loss.nats_per_token if unit == "nats per token" or loss.bits_per_byte is None else loss.bits_per_byte
 
 
-def _table(report: Report, unit: str) -> Table:
-    rows = []
-    for loss in report.losses:
-        moved = (
-            "-"
-            if loss.change is None or loss.change_half_width is None
-            else f"{change(loss.change)} ± {change(loss.change_half_width)[1:]}"
-        )
-        rows.append(
+def _costs(report: Report, unit: str) -> Table:
+    tokens = {loss.tokens for loss in report.losses}
+    return Table(
+        title="Loss" if len(tokens) > 1 else f"Loss on {report.losses[0].tokens:,} tokens",
+        header=["bundle", unit, "against fp32", "ms per token"],
+        rows=[[label(loss.name), f"{_value(loss, unit):.4f}", _moved(loss), _ms(report, loss)] for loss in report.losses],
+    )
+
+
+def _moved(loss: Loss) -> str:
+    if loss.change is None or loss.change_half_width is None:
+        return "-"
+    return f"{change(loss.change)} ± {change(loss.change_half_width)[1:]}"
+
+
+def _ms(report: Report, loss: Loss) -> str:
+    return significant(1e3 / result_of(report, loss.name).latency.decode_tokens_per_s)
+
+
+def _distances(report: Report) -> Table:
+    return Table(
+        title="How far from what fp32 predicts",
+        header=["bundle", "tokens", "window", "nats per token", "against", "KL, nats", "same likeliest token"],
+        rows=[
             [
                 label(loss.name),
-                f"{_value(loss, unit):.4f}",
-                moved,
+                f"{loss.tokens:,}",
+                str(loss.window),
+                f"{loss.nats_per_token:.4f}",
+                "-" if loss.reference is None else label(loss.reference),
                 "-" if loss.kl_nats is None else f"{loss.kl_nats:.1e}",
-                percent(loss.top1_agreement),
-                significant(1e3 / result_of(report, loss.name).latency.decode_tokens_per_s),
+                "-" if loss.top1_agreement is None else f"{loss.top1_agreement:.2%}".replace("%", " %"),
             ]
-        )
-    return Table(
-        title=f"Loss on {report.losses[0].tokens:,} tokens" if len({loss.tokens for loss in report.losses}) == 1 else "Loss",
-        header=["bundle", unit, "against fp32", "KL, nats", "same likeliest token", "ms per token"],
-        rows=rows,
+            for loss in report.losses
+        ],
+        texts=frozenset({4}),
     )

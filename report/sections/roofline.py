@@ -22,6 +22,22 @@ def roofline(report: Report) -> Section:
             "line, weights stay in the processor’s caches from token to token; far below it, something else than memory takes the time."
         ],
         pictures=[Picture("roofline", "GB/s that decoding reads", describe_roofline(models), lambda: draw_roofline(models))],
+        shown=[
+            Table(
+                title="What decoding reads",
+                header=["", "MB per token", "GB/s", "of the machine's"],
+                rows=[
+                    [
+                        label(model.name),
+                        megabytes(line.weight_bytes_per_token + line.cache_bytes_per_token),
+                        significant(line.achieved_gb_s),
+                        percent(line.share),
+                    ]
+                    for model in models
+                    if (line := model.roofline) is not None
+                ],
+            )
+        ],
         tables=[
             Table(
                 title="Bytes and bandwidth",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...bench.result import ModelResult
 from ...bench.show import stride_of
-from ..document import Report
+from ..document import ModelFacts, Report
 from ..lookup import result_of, subject_of
 from ..numbers import label, percent, significant
 from ..pictures.stages import describe_stages, draw_stages, time_shares
@@ -31,8 +31,21 @@ def stages(report: Report) -> Section:
                 lambda: draw_stages(model, measured),
             )
         ],
+        shown=[_shares(model, measured)],
         tables=[_table(one) for one in report.measured.models if one.stages],
         commands=[report.commands.measurement],
+    )
+
+
+def _shares(model: ModelFacts, measured: ModelResult) -> Table:
+    shares, taken = time_shares(measured), {stage.name: stage.ms_per_token for stage in measured.stages}
+    return Table(
+        title="Per token, on average",
+        header=["stage", "ms", "of the time", "of the parameters"],
+        rows=[
+            [stage.name, significant(taken[stage.name]), percent(shares[stage.name]), percent(stage.parameter_share)]
+            for stage in model.stages
+        ],
     )
 
 

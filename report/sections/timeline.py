@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..document import Report
 from ..lookup import subject_of
+from ..numbers import percent
 from ..pictures.timeline import describe_timeline, draw_timeline
 from .section import Picture, Section, Table
 
@@ -21,6 +22,13 @@ def timeline(report: Report) -> Section:
         pictures=[Picture("timeline", "Firings by token", describe_timeline(model, found), lambda: draw_timeline(model, found))]
         if found.fires
         else [],
+        shown=[
+            Table(
+                title=f"Runs in {found.tokens} tokens",
+                header=["stage", "runs", "of tokens"],
+                rows=[[name, str(len(tokens)), percent(len(tokens) / found.tokens)] for name, tokens in found.fires.items()],
+            )
+        ],
         tables=[
             Table(
                 title="Tokens that fire a stage",
