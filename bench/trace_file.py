@@ -16,10 +16,10 @@ import msgspec
 
 from ..contract import BEGINNING, StageSpec, period_of
 from ..files import write_atomically
+from ..forecast.traffic import bytes_by_stage
 from ..runtime.model import Model
 from ..runtime.schedules import Schedule
 from .environment import read_environment
-from .roofline import bytes_by_stage
 from .trace import Call, Choice, Firing, SessionTrace, Span, Trace
 
 CALLS, SAMPLING, DRAFTS = "calls", "sampling", "drafts"

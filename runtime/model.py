@@ -191,8 +191,9 @@ class Model:
         Args:
             prompts: texts or ids `[T]`; taken one by one as slots become free, so that there may be any number.
             slots: sequences at once.
-            capacity, policy, prefill_seconds: as of `batch`; the defaults are for the most tokens per second of all, where no
-                one waits for single tokens.
+            capacity: as of `batch`.
+            policy: as of `batch`; the default gives the most tokens per second of all texts together.
+            prefill_seconds: likewise.
             n: texts of each prompt, which is read once for all of them; text k of prompt i has index `i * n + k`, and a seed
                 that is larger by k, if there is one.
             settings: as of `generate`. A list gives each prompt its own; of `stop`, `end` and `end_rules` a list of lists does.

@@ -18,11 +18,11 @@ from store import Store
 from trace_processor import Query, trace_processor
 
 from foveal import load
-from foveal.bench.roofline import bytes_per_token
 from foveal.bench.trace import Trace, rows_in_use
 from foveal.bench.trace_file import as_json, save_trace
 from foveal.contract import CacheSpec, StageSpec
 from foveal.export import convert_model
+from foveal.forecast.traffic import bytes_per_token
 from foveal.runtime.generation.continuation import Continuation
 from foveal.runtime.generation.generate import GeneratedIds, begin
 from foveal.runtime.generation.observed import ObservedSession

@@ -82,6 +82,7 @@ ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them ou
 NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
+TEXT_CLAIMS = "order or rare-words among the claims"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
 REFUSED = [
@@ -91,7 +92,7 @@ REFUSED = [
     idle(f"bench {B} --policy aligned", "--policy", "--batch of at least 2"),
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
-    idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
+    *each_idle("bench claims speed memory", f"--text {T}, --checkpoint {B}, --window 64", TEXT_CLAIMS),
     idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
     idle(f"inspect {B} --target cpu", "--target", "--profile"),
     *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
