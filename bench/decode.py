@@ -10,6 +10,7 @@ import numpy as np
 
 from ..contract import StageSpec
 from ..errors import CapacityError, ConfigError
+from ..forecast.firings import coarse_steps
 from ..runtime.engines.base import Engine
 from ..runtime.engines.native import NativeEngine
 from ..runtime.engines.native_library import NativeLibrary
@@ -18,7 +19,6 @@ from ..runtime.expected import expected_schedule
 from ..runtime.model import Model
 from ..runtime.rows import Ids
 from ..runtime.session import Session
-from .firings import coarse_steps
 
 
 @dataclass

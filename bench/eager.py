@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..forecast.firings import coarse_steps
 from .decode import DecodeSamples, Load
-from .firings import coarse_steps
 from .result import ModelResult, Samples, latency_of
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from statistics import median
 import msgspec
 
 from ..errors import ConfigError
+from ..forecast.traffic import bytes_per_token
 from ..progress import Progress
 from ..runtime.model import Model, load
 from ..runtime.session import Session
@@ -37,7 +38,6 @@ from .result import (
     StageResult,
     latency_of,
 )
-from .roofline import bytes_per_token
 from .statistics import NS_PER_MS, QUIET_SPREAD, spread_of, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"

@@ -26,6 +26,8 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .push import push
+from .report import report
 from .score import score
 from .serve import serve
 from .threads import own_process
@@ -38,7 +40,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
+for verb in (
+    convert,
+    calibrate,
+    build,
+    check,
+    verify,
+    compare,
+    bisect,
+    inspect,
+    report,
+    generate,
+    score,
+    serve,
+    train,
+    doctor,
+    demo,
+    push,
+):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)

@@ -30,6 +30,7 @@ class DraftedModel(Protocol):
     bundle: Bundle
     engines: Any
     guesses: Guesses
+    identity: str
 
     @property
     def manifest(self) -> Manifest: ...

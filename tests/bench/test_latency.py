@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from foveal.bench.decode import DecodeSamples
-from foveal.bench.firings import coarse_steps
 from foveal.bench.result import latency_of
 from foveal.contract import Fires, InputSpec, StageSpec
+from foveal.forecast.firings import coarse_steps
 
 
 @pytest.mark.parametrize(("fires", "firing"), [("open", [0, 4, 8]), ("close", [3, 7]), ("ahead", [3, 7])])

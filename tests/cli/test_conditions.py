@@ -82,6 +82,7 @@ ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them ou
 NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
+TEXT_CLAIMS = "order or rare-words among the claims"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
 REFUSED = [
@@ -91,7 +92,7 @@ REFUSED = [
     idle(f"bench {B} --policy aligned", "--policy", "--batch of at least 2"),
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
-    idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
+    *each_idle("bench claims speed memory", f"--text {T}, --checkpoint {B}, --window 64", TEXT_CLAIMS),
     idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
     idle(f"inspect {B} --target cpu", "--target", "--profile"),
     *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
@@ -147,6 +148,8 @@ REFUSED = [
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),
     idle(f"generate {B} It --draft-tokens 4", "--draft-tokens", "--draft"),
+    idle(f"generate {B} It --trace t.json --n 2", "--trace", "one text: no --n, --files or --ray"),
+    idle(f"generate {B} {T} --files --trace t.json", "--trace", "one text: no --n, --files or --ray"),
     idle(f"serve {B} --draft-tokens 4", "--draft-tokens", "--draft, ngrams or a bundle"),
     idle(f"generate {B} It --min-tokens 2", "--min-tokens", "--stop, --end or --end-rule, which it holds off"),
     (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
