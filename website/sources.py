@@ -1,6 +1,6 @@
 """Files outside docs/ that pages link to: each becomes a page of the site, so that no link leaves it.
 
-A Markdown file is shown as it is, any other as a block of code. `examples/01_minimal.py` is at `source/examples/01_minimal.py.md`.
+A Markdown file is shown as it is, any other as a block of code: `examples/01_minimal.py` is `source/examples/01_minimal.py.md`.
 """
 
 from __future__ import annotations
