@@ -45,6 +45,7 @@ ALWAYS = {
     "bench claims": "names quick threads save json",
     "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
+    "push": "bundle repository license target measured dry_run",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
     "doctor": "json",
@@ -170,6 +171,7 @@ REFUSED = [
     idle(f"serve {B} --store-memory 0 --keep-prefixes", "--keep-prefixes", "a store: --store-memory, or --store"),
     idle(f"serve {B} --chat-end </s>", "--chat-end", "a chat template: --chat-template, or that of a bundle"),
     idle(f"serve {B} --private-metrics", "--private-metrics", "tokens: --token-file, or FOVEAL_TOKENS"),
+    *each_idle(f"push {B} owner/name --dry-run", "--private, --revision v2, --message m", "no --dry-run, which sends nothing"),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),
     *each_idle(
