@@ -44,6 +44,7 @@ ALWAYS = {
     "bench claims": "names quick threads save json",
     "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
+    "report": "bundles outs text measured target",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
     "doctor": "json",
@@ -82,6 +83,7 @@ ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them ou
 NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
+RUNS = "--target cpu, and something to run: no --measured, or --text"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
 REFUSED = [
@@ -92,6 +94,14 @@ REFUSED = [
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
+    *each_idle(
+        f"report {B} --out r.json --measured {T}",
+        "--prompt-tokens 8, --new-tokens 8, --rounds 2",
+        "timings measured here, which --measured replaces",
+    ),
+    idle(f"report {B} --out r.json --limit 4", "--limit", "--text"),
+    idle(f"report {B} --out r.json --measured {T} --threads 1", "--threads", RUNS),
+    *each_idle(f"report {B} --out r.json --target cuda", "--native, --no-native", "--target cpu, and no --measured"),
     idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
     idle(f"inspect {B} --target cpu", "--target", "--profile"),
     *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
