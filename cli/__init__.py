@@ -11,6 +11,7 @@ from ..errors import FovealError, FovealWarning, unavailable
 from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
+from .bench_diff import diff
 from .bench_speculation import speculation
 from .bisect import bisect
 from .build import build
@@ -26,6 +27,7 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .push import push
 from .report import report
 from .score import score
 from .serve import serve
@@ -55,6 +57,7 @@ for verb in (
     train,
     doctor,
     demo,
+    push,
 ):
     app.command()(verb)
 app.command("eval")(evaluate)
@@ -63,6 +66,7 @@ benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the sh
 benches.command(
     DEFAULT, epilog="The article's claims: foveal bench claims --help. What drafts gain: foveal bench speculation --help"
 )(bench)
+benches.command()(diff)
 benches.command()(claims)
 benches.command()(speculation)
 app.add_typer(benches, name="bench")

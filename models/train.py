@@ -172,10 +172,16 @@ class Trainer:
         self._resume(config, tokenizer)  # refuses before anything is written
         write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
 
-    def run(self, on_step: Callable[[int, float], None] | None = None, minutes: float | None = None) -> TrainReport:
+    def run(
+        self,
+        on_step: Callable[[int, float], None] | None = None,
+        minutes: float | None = None,
+        until_step: int | None = None,
+    ) -> TrainReport:
         """Train to `settings.steps`, or for so many minutes of this call; `on_step(step, loss)` is called after each step.
 
-        Where the minutes end first, the last step is evaluated and kept like any other, and the next call goes on from there.
+        Where the minutes end first, or the run comes to `until_step`, the last step is evaluated and kept like any other, and
+        the next call goes on from there; the learning rates are those of a run to `settings.steps`.
 
         Raises:
             ConfigError: no more than 0 minutes.
@@ -184,8 +190,9 @@ class Trainer:
         if minutes is not None and not minutes > 0:
             raise ConfigError(f"got {minutes} minutes, expected more than 0, or None for as long as it takes")
         until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        last_step = self.settings.steps if until_step is None else min(until_step, self.settings.steps)
         losses: list[float] = []
-        while self.step < self.settings.steps:
+        while self.step < last_step:
             started = time.perf_counter()
             losses.append(self._train_step())
             if not math.isfinite(losses[-1]):
@@ -198,7 +205,7 @@ class Trainer:
             if on_step is not None:
                 on_step(self.step, losses[-1])
             is_over = time.monotonic() >= until
-            if is_over or self.step % self.settings.eval_every == 0 or self.step == self.settings.steps:
+            if is_over or self.step % self.settings.eval_every == 0 or self.step == last_step:
                 self._evaluate(sum(losses) / len(losses))
                 losses.clear()
             if is_over:
@@ -262,6 +269,7 @@ class Trainer:
             raise CheckpointError(f"{path} is not the state of this run: {reason_of(error)}; {_START_AGAIN}") from error
         self.report = report
         self.report.settings = self.settings
+        self.report.curve = [point for point in report.curve if point.step <= self.step]  # it is written before the state
 
     def _require_room(self) -> None:
         """Training replaces what has these names, so that a model of someone else's would be lost."""

@@ -30,7 +30,6 @@ from .words import NO_WORD, Words, find_words
 from .workshop import Workshop
 
 Losses = Floats | npt.NDArray[np.float64]
-VANILLA = "vanilla"
 WORD_EDGES = (1, 2, 4, 11, 101)
 """Lower ends of the groups of words, in occurrences in the whole text."""
 
@@ -66,27 +65,27 @@ def measure_rare_words(
     """Losses of all checkpoints on the same windows.
 
     Raises:
-        ConfigError: no vanilla checkpoint among them or nothing to compare it with, checkpoints of different tokenizers, or too
-            little text.
+        ConfigError: not one vanilla checkpoint among them or nothing to compare it with, checkpoints of different tokenizers,
+            windows that are longer than a context, or too little text.
     """
-    _check_checkpoints(checkpoints)
     models = {name: load(workshop.trained(name, path), threads=threads) for name, path in checkpoints.items()}
-    ids = _same_ids(models, texts)
-    window = min(settings.window, *(model.manifest.model.context for model in models.values()))
+    vanilla = _vanilla_of(models)
+    ids = _same_ids(models, vanilla, texts)
+    window, context = settings.window, min(model.manifest.model.context for model in models.values())
+    if not 2 <= window <= context:
+        raise ConfigError(f"the window is {window} tokens, expected 2 to {context}, the shortest context of the models")
     places = [part.astype(np.int64) for part in spread(np.arange(len(ids)), window, settings.limit)]
     if not places:
         raise ConfigError("the text is a single token, which predicts nothing; give more text")
     losses = _losses(models, ids, places, report)
-    tokenizer = models[VANILLA].tokenizer
+    tokenizer = models[vanilla].tokenizer
     words = None if tokenizer is None else find_words(ids, tokenizer)
     compute = {name: _compute(path) for name, path in checkpoints.items()}
-    found = [
-        _compared(name, model.manifest.model.hierarchy, _ratio(compute[name], compute[VANILLA]), losses, ids, words)
-        for name, model in models.items()
-        if name != VANILLA
-    ]
+    ratios = {name: _ratio(own, compute[vanilla]) for name, own in compute.items()}
+    others = {name: model.manifest.model.hierarchy for name, model in models.items() if name != vanilla}
+    found = [_compared(name, vanilla, hierarchy, ratios[name], losses, ids, words) for name, hierarchy in others.items()]
     return RareWordsResult(
-        vanilla=models[VANILLA].manifest.model.hierarchy,
+        vanilla=models[vanilla].manifest.model.hierarchy,
         texts=[text.name for text in texts],
         window=window,
         windows=len(places),
@@ -96,23 +95,26 @@ def measure_rare_words(
     )
 
 
-def _check_checkpoints(checkpoints: Mapping[str, Path]) -> None:
-    if VANILLA not in checkpoints or len(checkpoints) < 2:
+def _vanilla_of(models: Mapping[str, Model]) -> str:
+    found = [name for name, model in models.items() if model.manifest.model.architecture == "vanilla"]
+    if len(found) != 1 or len(models) < 2:
+        given = [f"{name} ({model.manifest.model.architecture})" for name, model in models.items()]
         raise ConfigError(
-            f'rare words need a checkpoint called "{VANILLA}" and others to compare with it, '
-            f"got {', '.join(checkpoints) or 'none'}"
+            "rare words need one vanilla checkpoint, as --hierarchy 6@1 trains it, and others to compare with it, "
+            f"got {', '.join(given) or 'none'}"
         )
+    return found[0]
 
 
-def _same_ids(models: Mapping[str, Model], texts: Sequence[Path]) -> Ids:
+def _same_ids(models: Mapping[str, Model], vanilla: str, texts: Sequence[Path]) -> Ids:
     ids = {name: read_ids(texts, model).ids for name, model in models.items()}
     for name, own in ids.items():
-        if not np.array_equal(own, ids[VANILLA]):
+        if not np.array_equal(own, ids[vanilla]):
             raise ConfigError(
-                f'"{name}" and "{VANILLA}" read the text as different tokens; '
+                f'"{name}" and "{vanilla}" read the text as different tokens; '
                 "losses can be compared between models of one tokenizer"
             )
-    return ids[VANILLA]
+    return ids[vanilla]
 
 
 def _losses(models: Mapping[str, Model], ids: Ids, places: Sequence[Ids], report: Progress) -> _Losses:
@@ -124,8 +126,10 @@ def _losses(models: Mapping[str, Model], ids: Ids, places: Sequence[Ids], report
     return _Losses(np.concatenate([part[1:] for part in places]), scores.target, scores.window, nats)
 
 
-def _compared(name: str, hierarchy: str, compute: float | None, losses: _Losses, ids: Ids, words: Words | None) -> RareModel:
-    mine, theirs = losses.nats[name], losses.nats[VANILLA]
+def _compared(
+    name: str, vanilla: str, hierarchy: str, compute: float | None, losses: _Losses, ids: Ids, words: Words | None
+) -> RareModel:
+    mine, theirs = losses.nats[name], losses.nats[vanilla]
     per_million = np.bincount(ids)[losses.target] * 1e6 / len(ids)
     return RareModel(
         model=name,

@@ -40,7 +40,7 @@ def measure_claims(
         names: of `CLAIMS`; none: all.
         directory: where bundles are put that are made on the way.
         settings: sizes and lengths; None: the article's.
-        checkpoints: trained ones, one of them called `"vanilla"`.
+        checkpoints: trained ones by name, of one tokenizer, one of them vanilla.
         texts: what trained models are measured on; none: the text that comes with foveal.
         threads: of all engines; None: all CPUs.
         command: what the user typed, for the record.

@@ -50,6 +50,7 @@ class Settings:
         chunk: tokens read at once where a past is filled.
         shown: tokens in the picture.
         limit: windows of text, None: all.
+        window: tokens of text that trained models read at once, without a past.
         distance: in tokens; how far back order is said to matter.
         calibration_tokens: of text, for the ranges of int8 models: random weights do not deserve more.
     """

@@ -50,6 +50,25 @@ def test_all_claims_as_json_and_saved(foveal: Run, asked: list[tuple[Any, ...]],
     assert "firing-top-down.svg" in err.replace("\n", "")
 
 
+def test_checkpoints_and_windows_of_ones_own(foveal: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each under the name of its directory; two of one name are told apart by nothing."""
+    seen: list[tuple[Any, ...]] = []
+
+    def measure(_names: Any, _directory: Path, **given: Any) -> Any:
+        seen.append((given["checkpoints"], given["settings"].window))
+        return claims_result()
+
+    monkeypatch.setattr("foveal.bench.claims.run.measure_claims", measure)
+    monkeypatch.setattr("foveal.bench.claims.run.first_bundle", lambda *given: given[-1]["flat"])
+    places = [tmp_path / "runs" / "flat", tmp_path / "deep"]
+    options = [part for place in places for part in ("--checkpoint", str(place))]
+    code, _, err = foveal("bench", "claims", "order", *options, "--window", "1024", "--threads", "1")
+    assert (code, seen) == (0, [({"flat": places[0], "deep": places[1]}, 1024)]), err
+    code, _, err = foveal("bench", "claims", "order", *options, "--checkpoint", str(tmp_path / "flat"))
+    assert code == 1
+    assert "two of the checkpoints have the same name" in err.replace("\n", " ")
+
+
 def test_an_unknown_claim(foveal: Run, asked: list[tuple[Any, ...]]) -> None:
     """Is told before anything is made."""
     code, _, err = foveal("bench", "claims", "spead")

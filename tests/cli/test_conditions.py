@@ -40,10 +40,12 @@ ALWAYS = {
     "max_body timeout drain chat_template log_level no_page on_ray",
     "export-triton": "bundle repository name target slots queue capacity sequences instances hard_links",
     "eval": "bundle text against probe plot limit window target json",
-    "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power save json",
+    "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power samples save json",
+    "bench diff": "before after least json",
     "bench claims": "names quick threads save json",
     "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
+    "push": "bundle repository license target measured dry_run",
     "report": "bundles outs text measured target",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
@@ -83,6 +85,7 @@ ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them ou
 NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
+TEXT_CLAIMS = "order or rare-words among the claims"
 RUNS = "--target cpu, and something to run: no --measured, or --text"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
@@ -93,7 +96,9 @@ REFUSED = [
     idle(f"bench {B} --policy aligned", "--policy", "--batch of at least 2"),
     idle(f"bench {B} --provider cpu", "--provider", "--target cuda"),
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
-    idle(f"bench claims speed memory --text {T}", "--text", "order or rare-words among the claims"),
+    (f"bench {B} --compare", "--compare", "takes at least 2 models, got 1; name another bundle, or leave --compare out"),
+    (f"bench {B} {B} --rounds 2 --compare", "--compare", "takes at least 3 rounds, got 2; give more --rounds, or leave"),
+    *each_idle("bench claims speed memory", f"--text {T}, --checkpoint {B}, --window 64", TEXT_CLAIMS),
     *each_idle(
         f"report {B} --out r.json --measured {T}",
         "--prompt-tokens 8, --new-tokens 8, --rounds 2",
@@ -157,6 +162,8 @@ REFUSED = [
     idle(f"generate {B} --files --ids 1", "--ids", "no --files and no --ray: files hold the prompts"),
     (f"generate {B} {T} --ray", "--ray", "files of prompts take --out, the folder of their outputs; give it"),
     idle(f"generate {B} It --draft-tokens 4", "--draft-tokens", "--draft"),
+    idle(f"generate {B} It --trace t.json --n 2", "--trace", "one text: no --n, --files or --ray"),
+    idle(f"generate {B} {T} --files --trace t.json", "--trace", "one text: no --n, --files or --ray"),
     idle(f"serve {B} --draft-tokens 4", "--draft-tokens", "--draft, ngrams or a bundle"),
     idle(f"generate {B} It --min-tokens 2", "--min-tokens", "--stop, --end or --end-rule, which it holds off"),
     (f"score {B} It --ids 1", "--ids", "got 2 of a text, --ids and --file, expected one of them"),
@@ -174,6 +181,7 @@ REFUSED = [
     idle(f"serve {B} --store-memory 0 --keep-prefixes", "--keep-prefixes", "a store: --store-memory, or --store"),
     idle(f"serve {B} --chat-end </s>", "--chat-end", "a chat template: --chat-template, or that of a bundle"),
     idle(f"serve {B} --private-metrics", "--private-metrics", "tokens: --token-file, or FOVEAL_TOKENS"),
+    *each_idle(f"push {B} owner/name --dry-run", "--private, --revision v2, --message m", "no --dry-run, which sends nothing"),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),
     *each_idle(

@@ -138,6 +138,27 @@ def test_minutes_end_a_run_that_can_go_on(text: Path, tmp_path: Path) -> None:
         trainer(text, tmp_path / "run").run(minutes=0)
 
 
+def test_a_run_until_a_step(text: Path, tmp_path: Path) -> None:
+    """It is evaluated and kept there; learning rates are those of the whole run, and so are the weights at its end."""
+    whole = trainer(text, tmp_path / "whole")
+    whole.run()
+    begun = trainer(text, tmp_path / "run")
+    assert [point.step for point in begun.run(until_step=10).curve] == [10]
+    begun.run(until_step=10)
+    assert [point.step for point in trainer(text, tmp_path / "run").run(until_step=99).curve] == [10, 20, 40]
+    for name, got in load_model(tmp_path / "run").model.state_dict().items():
+        torch.testing.assert_close(got, load_model(tmp_path / "whole").model.state_dict()[name])
+
+
+def test_a_kill_between_the_curve_and_the_state(text: Path, tmp_path: Path) -> None:
+    """The point that was written before it comes again, and once."""
+    trainer(text, tmp_path / "run").run(until_step=20)
+    before = (tmp_path / "run" / "resume.pt").read_bytes()
+    trainer(text, tmp_path / "run").run()
+    (tmp_path / "run" / "resume.pt").write_bytes(before)
+    assert [point.step for point in trainer(text, tmp_path / "run").run().curve] == [20, 40]
+
+
 def test_text_shorter_than_a_context(text: Path, tmp_path: Path) -> None:
     """Both numbers are named."""
     short = tmp_path / "short.txt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -222,12 +223,17 @@ def test_threads_are_measured_on_a_bundle_that_is_needed(
 def test_checkpoints_that_can_not_be_compared(
     checkpoints: dict[str, Path], directory: Path, text: Path, tmp_path: Path
 ) -> None:
-    """No vanilla one, nothing beside it, or another tokenizer."""
+    """No vanilla one or two, nothing beside it, a window longer than a context, or another tokenizer."""
     workshop = Workshop(directory)
-    for given in ({}, {"coarse": checkpoints["coarse"]}, {"vanilla": checkpoints["vanilla"]}):
-        with pytest.raises(ConfigError, match='need a checkpoint called "vanilla" and others to compare with it, got'):
+    vanilla = checkpoints["vanilla"]
+    for given in ({}, {"coarse": checkpoints["coarse"]}, {"vanilla": vanilla}, {"vanilla": vanilla, "again": vanilla}):
+        with pytest.raises(ConfigError, match=r"need one vanilla checkpoint, .*, and others to compare with it, got"):
             measure_rare_words(workshop, TINY, given, [text], 1, silent)
-    save_checkpoint(random_model("1@1", vocab_size=258), tmp_path / "other", torch.float32)
+    for window in (1, 97):
+        wrong = replace(TINY, window=window)
+        with pytest.raises(ConfigError, match=rf"the window is {window} tokens, expected 2 to 96, the shortest context"):
+            measure_rare_words(workshop, wrong, checkpoints, [text], 1, silent)
+    save_checkpoint(random_model("1@4 1@1", architecture="top-down", vocab_size=258), tmp_path / "other", torch.float32)
     train_tokenizer(["x"], 256).save(str(tmp_path / "other" / "tokenizer.json"))
     given = {"vanilla": checkpoints["vanilla"], "other": tmp_path / "other"}
     with pytest.raises(ConfigError, match='"other" and "vanilla" read the text as different tokens'):
