@@ -32,7 +32,9 @@ def _make(directory: Path) -> None:
         (directory / "models" / path).parent.mkdir(parents=True, exist_ok=True)
         write_text(directory / "models" / path, seed=len(path))
     text = directory / "models" / "checkpoints" / "text"
-    for number, name in enumerate(("calibration.txt", "evaluation.txt", "books/train/a.txt", "books/valid/b.txt", "text/a.txt")):
+    for number, name in enumerate(
+        ("calibration.txt", "evaluation.txt", "books/train/a.txt", "books/valid/b.txt", "text/a.txt")
+    ):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(directory / name, seed=number)
     checkpoint = directory / "models" / "checkpoints" / "hourglass"
