@@ -23,6 +23,7 @@ from .demo import demo
 from .doctor import doctor
 from .eval import evaluate
 from .export_triton import export_triton
+from .forecast import forecast
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
@@ -38,7 +39,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
+for verb in (
+    convert,
+    calibrate,
+    build,
+    check,
+    verify,
+    compare,
+    bisect,
+    inspect,
+    forecast,
+    generate,
+    score,
+    serve,
+    train,
+    doctor,
+    demo,
+):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)
