@@ -11,6 +11,7 @@ from ..errors import FovealError, FovealWarning, unavailable
 from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
+from .bench_diff import diff
 from .bench_speculation import speculation
 from .bisect import bisect
 from .build import build
@@ -65,6 +66,7 @@ benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the sh
 benches.command(
     DEFAULT, epilog="The article's claims: foveal bench claims --help. What drafts gain: foveal bench speculation --help"
 )(bench)
+benches.command()(diff)
 benches.command()(claims)
 benches.command()(speculation)
 app.add_typer(benches, name="bench")

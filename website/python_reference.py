@@ -1,7 +1,7 @@
 """The reference of the Python API: everything that `import foveal` gives, from its docstrings (mkdocstrings).
 
-Nothing but foveal's root is imported, so that the site is built without PyTorch and ONNX: where a name is defined is read from the
-import statements.
+Nothing but foveal's root is imported, so that the site is built without PyTorch and ONNX: import statements say where a name is
+defined.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import huggingface_hub.file_download
 import huggingface_hub.utils._http
 import pytest
-from huggingface_hub import constants
 from hub_server import Hub, serving
+from huggingface_hub import constants
 from specimens import random_model
 
 from foveal.models.checkpoint import save_checkpoint
