@@ -61,13 +61,15 @@ class Repository:
 
 @dataclass
 class Fault:
-    """Answers of requests whose line matches are another: a status with headers, or the body altered or cut short."""
+    """Answers of requests whose line matches are another: a status with headers, or the body altered or cut short; `stalls`:
+    after that the connection stays open, and says nothing more."""
 
     where: str
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     keep_bytes: int | None = None
     alter: bool = False
+    stalls: bool = False
     times: int = 1_000_000
 
 
@@ -178,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.keep_bytes is not None:
             self.wfile.write(data[: fault.keep_bytes])
             self.wfile.flush()
+            if fault.stalls:
+                self.connection.recv(1)  # until the client goes away
             self.close_connection = True
             return
         self.wfile.write(data)
