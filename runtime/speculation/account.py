@@ -1,8 +1,8 @@
 """When drafts rest, and when they are tried again: the one rule for all drafters, of texts alone and of those in a batch.
 
-What drafts save is paid into an account, and what they take is taken off it. They rest once a trial has lost as much as it may, and
-where they have nothing to say; nothing is done for them then. Each token that is drawn meanwhile pays in a share of its time, and
-once that has made up for what was lost, they are tried again: what never pays takes that share of the time, and one trial.
+What drafts save is paid into an account, and what they take is taken off it. They rest once a trial has lost as much as it may,
+and where they have nothing to say, and nothing is done for them then. Each token that is drawn meanwhile pays in a share of its
+time, and once that has made up for what was lost, they are tried again: what never pays takes that share, and one trial.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .terms import Terms
 
 MOST_DRAFTED = 15
 """Tokens of one draft, unless another number is given: with the one before them they are what the quickest kernels take."""
-_SWITCH_SECONDS = 25e-6
+_SWITCH_SECONDS = 40e-6
 """That the tokens after a look take longer in all: other code ran, and the caches have to be filled again."""
 
 

@@ -53,7 +53,7 @@ def test_what_is_new_is_not_guessed() -> None:
 
 
 def test_ids_beyond_all_characters_are_told_apart_by_what_is_left() -> None:
-    """Such as surrogates, and those of vocabularies of more than a million ids: they may be guessed wrongly, and are checked."""
+    """Such as surrogates, and those above a million: they may be guessed wrongly, and are checked."""
     ids = [0xD800, 0xDFFF, 0x10FFFF, 2**31, 0, 0xFFFF]
     assert proposed([*ids, 55_300, 3, *ids], 2) == [55_300, 3]
 

@@ -39,7 +39,7 @@ class Clock:
 
 
 class ScriptedSession:
-    """Of a model that draws a text that is known, whatever it is asked; a call takes 1 second, and `ROW` for each further row."""
+    """Of a model that draws a known text; a call takes 1 second, and `ROW` for each further row."""
 
     def __init__(self, text: list[int], clock: Clock) -> None:
         self.text, self.clock, self.position, self.capacity = [*text, 0], clock, 0, len(text)
