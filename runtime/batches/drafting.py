@@ -87,16 +87,19 @@ class BatchDrafting:
     def leaving(
         self, drafts: Mapping[Sequence, Draft], running: Mapping[Sequence, Choice], count: int
     ) -> dict[Sequence, Draft]:
-        """The drafts of those that had better leave a step of so many, which pay for it."""
-        each, costs = [(one, draft) for one, draft in drafts.items() if draft.tokens], self._costs
-        if not each or costs is None:
-            return {}
+        """The drafts of those that had better leave a step of so many, which pay for it; where several share the step, those of
+        the others rest."""
+        costs, each = self._costs, [(one, draft) for one, draft in drafts.items() if draft.tokens]
+        assert costs is not None
         found = dict(each[place] for place in costs.leaving(count, [draft.gain for _, draft in each]))
-        for one, draft in found.items():
-            going = running[one].drafts
-            assert going is not None
-            going.checks(draft.cost / costs.token(count))
-            self._strayed[one] = 0
+        for one in drafts:
+            of_text = running[one].drafts
+            assert of_text is not None
+            if one in found:
+                of_text.checks(found[one].cost / costs.token(count))
+                self._strayed[one] = 0
+            elif count > 1:
+                of_text.pause()
         return found
 
     def appended(self, choice: Choice, drafted: int) -> None:

@@ -123,6 +123,11 @@ class Drafts:
         """A draft is checked, which takes so many tokens' time."""
         self._won -= cost
 
+    def pause(self) -> None:
+        """No draft pays for now, whatever it is."""
+        self.account.note(self._won, is_silent=True)
+        self._won = 0.0
+
     def appended(self, drafted: int) -> None:
         """A call appended a token, and so many drafted ones behind it."""
         self.outcome.calls += 1
