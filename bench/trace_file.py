@@ -16,14 +16,16 @@ import msgspec
 
 from ..contract import BEGINNING, StageSpec, period_of
 from ..files import write_atomically
+from ..forecast.traffic import bytes_by_stage
 from ..runtime.model import Model
 from ..runtime.schedules import Schedule
 from .environment import read_environment
-from .roofline import bytes_by_stage
 from .trace import Call, Choice, Firing, SessionTrace, Span, Trace
 
 CALLS, SAMPLING, DRAFTS = "calls", "sampling", "drafts"
 """Tracks that are no stage's."""
+_TEXT = 1
+"""The process of the text's session."""
 Event = dict[str, Any]
 
 
@@ -90,18 +92,21 @@ def _absolute(trace: Trace) -> Iterator[Event]:
     for index, of in enumerate(trace.sessions):
         pid = index + 1
         name = f"foveal {trace.model.bundle.path.name}" if of.drafting is None else f"drafts by {of.drafting}"
-        yield from _tracks(pid, name, _tids(of))
+        yield from _tracks(pid, name, _tids(of, pid))
         yield from _of_session(trace, of, pid)
     if trace.sessions:
         yield from _of_sampling(trace)
         yield from _flows(trace)
 
 
-def _tids(of: SessionTrace) -> dict[str, int]:
-    """Threads by name, in the order in which they are shown: what draws and drafts stands beside the text's session only."""
+def _tids(of: SessionTrace, pid: int = _TEXT) -> dict[str, int]:
+    """Threads by name, in the order in which they are shown: what draws and drafts stands beside the text's session only.
+
+    No number is the process's own: the viewer calls such a thread the main one.
+    """
     stages = [spec.name for spec in of.session.specs]
     names = [CALLS, *stages] + ([SAMPLING, DRAFTS] if of.drafting is None else [])
-    return {name: tid for tid, name in enumerate(names, 1)}
+    return {name: tid for tid, name in enumerate(names, 100 * pid)}
 
 
 def _tracks(pid: int, process: str, tids: Mapping[str, int]) -> Iterator[Event]:
@@ -113,7 +118,7 @@ def _tracks(pid: int, process: str, tids: Mapping[str, int]) -> Iterator[Event]:
 
 
 def _of_session(trace: Trace, of: SessionTrace, pid: int) -> Iterator[Event]:
-    tids, specs = _tids(of), {spec.name: spec for spec in of.session.specs}
+    tids, specs = _tids(of, pid), {spec.name: spec for spec in of.session.specs}
     period = period_of(of.session.specs)
     for call in of.calls:
         args: Event = {"position": call.position, "tokens": call.tokens, "phase": call.position % period}
@@ -182,11 +187,11 @@ def _of_sampling(trace: Trace) -> Iterator[Event]:
         args: Event = {"position": choice.position, "token": choice.token}
         if tokenizer is not None and choice.token is not None:
             args["text"] = tokenizer.decode([choice.token])
-        yield _slice("sample", SAMPLING, Place(1, tids[SAMPLING]), choice, args)
+        yield _slice("sample", SAMPLING, Place(_TEXT, tids[SAMPLING]), choice, args)
     for draft in trace.drafts:
         came = _came(trace.choices, draft.position, draft.tokens)
         args = {"position": draft.position, "tokens": list(draft.tokens), "drafted": len(draft.tokens), "came": came}
-        yield _slice("draft", DRAFTS, Place(1, tids[DRAFTS]), draft, args)
+        yield _slice("draft", DRAFTS, Place(_TEXT, tids[DRAFTS]), draft, args)
 
 
 def _came(choices: Sequence[Choice], position: int, tokens: Sequence[int]) -> int:
@@ -203,12 +208,12 @@ def _flows(trace: Trace) -> Iterator[Event]:
     """
     of, tids = trace.sessions[0], _tids(trace.sessions[0])
     chosen = {choice.position: choice for choice in trace.choices}
-    sampling, drafting = Place(1, tids[SAMPLING]), Place(1, tids[DRAFTS])
+    sampling, drafting = Place(_TEXT, tids[SAMPLING]), Place(_TEXT, tids[DRAFTS])
     begins = min(chosen, default=0)
     calls = {position: call for call in of.calls for position in call.covers}  # the last one: others were taken back
 
     def through(call: Call, tokens: range) -> list[_Point]:
-        return [_Point(Place(1, tids[one.stage]), one) for one in call.firings if one.is_caused_by(tokens)]
+        return [_Point(Place(_TEXT, tids[one.stage]), one) for one in call.firings if one.is_caused_by(tokens)]
 
     prompt = [point for call in of.calls if call.kind == "prefill" for point in through(call, call.covers)]
     yield from _flow(0, "prompt", [*prompt, *(_Point(sampling, chosen[p]) for p in [begins] if p in chosen)])

@@ -420,7 +420,7 @@ def load(
     """Load a bundle's engines.
 
     Args:
-        bundle: a bundle directory, or one that was opened before.
+        bundle: a bundle directory, its name on a hub (`hf:owner/name@revision`, docs/hub.md), or one that was opened before.
         target: what the engines were built for.
         threads: threads of the engine library; None: those of `share_threads` if it was called, else chosen by a quick
             measurement on this machine, which is remembered (`races.py`). Only `cpu` engines have threads: for others it is
@@ -437,6 +437,7 @@ def load(
 
     Raises:
         BundleError: not a bundle, or not whole.
+        HubError: a hub does not give it.
         ConfigError: an unknown target, one the bundle has no engines for, a thread count below 1, not the shared pool's or of
             other engines than `cpu`'s, a provider that is unknown or for another target, an overlap that the target can't
             do, another `verify`, or `native` where it can't be.

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RUN_ELSEWHERE = {
     "embedding.md": "tests/docs/test_embedding.py runs its blocks as one program",
+    "hub.md": "tests/docs/test_hub.py runs its commands against a hub of its own",
     "your-own-model.md": "tests/docs/test_your_own_model.py runs its blocks as one program",
 }
 """Pages whose Python has a test of its own."""
@@ -44,13 +45,18 @@ NOT_RUN = (
     Reason(r"^make |^\.venv/bin/python -m pytest", "runs tests or benchmarks itself; the Makefile's parts have tests"),
     Reason(r"\bpip3? (install|download)\b|^python3? -m (venv|zipfile) |^\. ", "installs, or needs a network"),
     Reason(r"--target tensorrt( |$)|--power", "TensorRT's libraries and a GPU, or a power meter (docs/support.md)"),
-    Reason(r"^aiperf |tritonserver|^site=|^mkdir backends|^cp -r \$site|^ln -s \"\$PWD\"|^export LD_LIBRARY|^triton/", "NVIDIA's programs"),
+    Reason(
+        r"^aiperf |tritonserver|^site=|^mkdir backends|^cp -r \$site|^ln -s \"\$PWD\"|^export LD_LIBRARY|^triton/",
+        "NVIDIA's programs",
+    ),
     Reason(r"InferenceServerClient", "a Triton server"),
-    Reason(r" --ray ", "a Ray cluster: tests/distributed"),
-    Reason(r"x-session-id", "a Ray cluster: tests/distributed"),
-    Reason(r"^foveal bench claims|^python -m foveal\.bench\.|^foveal train runs/\w+ \.\.\.", "minutes: tests/bench, or not a whole command"),
+    Reason(r" --ray |x-session-id", "a Ray cluster: tests/distributed"),
+    Reason(
+        r"^foveal bench claims|^python -m foveal\.bench\.|^foveal train runs/\w+ \.\.\.",
+        "minutes: tests/bench, or not a whole command",
+    ),
     Reason(r"RandomModels\(dim=512", "minutes: tests/bench/test_random_models.py"),
-    Reason(r"^foveal eval int8\.bundle --against fp32\.bundle", "a model whose data decides: tests/calibration/test_deciding.py"),
+    Reason(r"^foveal eval int8\.bundle --against fp32\.bundle", "a model whose data decides: tests/calibration/test_flips.py"),
 )
 """A command is run unless it is here."""
 

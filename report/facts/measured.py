@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from ...bench.result import BENCH_SCHEMA_VERSION, BenchResult
+from ...bench.result import BenchResult, read_result
 from ...errors import ConfigError
-from ...json_files import decode
 from ..document import ModelFacts
-
-_AGAIN = "write one: foveal bench BUNDLE... --save F"
 
 
 def read_measured(path: Path, models: Sequence[ModelFacts]) -> BenchResult:
@@ -22,17 +17,7 @@ def read_measured(path: Path, models: Sequence[ModelFacts]) -> BenchResult:
         ConfigError: it can't be read, is no benchmark's result or one of a newer foveal, or lacks a bundle, or has figures of
             another model under its name.
     """
-    try:
-        result = decode(path.read_bytes(), BenchResult)
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read ({error.strerror}); {_AGAIN}") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path} holds no benchmark's result ({error}); {_AGAIN}") from error
-    if result.schema_version > BENCH_SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} holds a result of version {result.schema_version}, this foveal reads {BENCH_SCHEMA_VERSION} and older; "
-            "measure again with this one"
-        )
+    result = read_result(path)
     for model in models:
         _require(path, result, model)
     return result
@@ -48,7 +33,8 @@ def _require(path: Path, result: BenchResult, model: ModelFacts) -> None:
     )
     if was != is_now:
         raise ConfigError(
-            f"{path} has figures of another {model.name}: {_told(*was[:3])}; the bundle is {_told(*is_now[:3])}; measure it again"
+            f"{path} has figures of another {model.name}: {_told(*was[:3])}; the bundle is {_told(*is_now[:3])}; measure it "
+            "again"
         )
 
 

@@ -18,11 +18,11 @@ from store import Store
 from trace_processor import Query, trace_processor
 
 from foveal import load
-from foveal.bench.roofline import bytes_per_token
 from foveal.bench.trace import Trace, rows_in_use
 from foveal.bench.trace_file import as_json, save_trace
 from foveal.contract import CacheSpec, StageSpec
 from foveal.export import convert_model
+from foveal.forecast.traffic import bytes_per_token
 from foveal.runtime.generation.continuation import Continuation
 from foveal.runtime.generation.generate import GeneratedIds, begin
 from foveal.runtime.generation.observed import ObservedSession
@@ -99,7 +99,7 @@ def test_the_viewer_has_nothing_to_complain_of(query: Query, drafted_query: Quer
 
 def test_stages_are_tracks_in_the_order_of_the_dataflow(query: Query, model: Model) -> None:
     """Between the calls and what is drawn."""
-    names = [row[0] for row in query("select name from thread where tid > 0 order by tid")]
+    names = [row[0] for row in query("select name from thread where tid >= 100 order by tid")]
     assert names == ["calls", *(spec.name for spec in model.specs), "sampling", "drafts"]
     assert query("select name from process where pid = 1") == [(f"foveal {model.bundle.path.name}",)]
 
