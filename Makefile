@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims peers gpu-check deploy-check clean
+.PHONY: demo test test-deep check kill-test fuzz mutants lint type format bench claims peers gpu-check deploy-check docs clean
 demo: .venv/.demo
 	$(BIN)/foveal demo
 
@@ -77,6 +77,11 @@ deploy-check: .venv/.demo
 	test -d build/demo/hourglass.bundle || $(BIN)/foveal convert models/checkpoints/hourglass build/demo/hourglass.bundle
 	$(BIN)/python tests/deploy/clean_build.py build/deploy-base build/demo/hourglass.bundle $(DEPLOY)
 
+# The site into build/site; warnings and links that lead nowhere are errors. To look at it: python3 -m http.server -d build/site
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python website/check.py build/site
+
 clean:
 	rm -rf .venv .venv-gpu .link build dist *.egg-info
 
@@ -90,6 +95,10 @@ clean:
 # Native decode steps (docs/engines.md), where there is a C++ compiler; without, stages run on onnxruntime alone.
 .venv/.native: $(wildcard native/src/* native/*.py native/pyproject.toml) | .venv/bin/python
 	if command -v $${CXX:-c++} > /dev/null; then $(PIP) ./native; else echo "no C++ compiler: foveal-native is not built, decode steps run on onnxruntime"; fi
+	touch $@
+
+.venv/.docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e ".[docs]"
 	touch $@
 
 .venv/.dev: .venv/.demo

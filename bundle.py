@@ -32,6 +32,7 @@ from .contract import EndRule, StageSpec, problem_of
 from .contract.program import program_names
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
+from .hub.names import Source, hub_name
 from .json_files import decode
 from .places import is_being_written, new_directory, resolve, settle, what_is_in
 from .precision import Plan
@@ -58,7 +59,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What was converted. `max_positions` is a hard limit, or None where positions are relative.
 
     `notes` say what was assumed, taken off or widened when its checkpoint was read. `end_rules` are where its sequences end by
-    their own ids; bundles of before there were any have none.
+    their own ids; bundles of before there were any have none. `source` is where on a hub the checkpoint was; None: it was on
+    the disk.
     """
 
     architecture: str
@@ -72,6 +74,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     layer_equivalents: float
     notes: tuple[str, ...] = ()
     end_rules: tuple[EndRule, ...] = ()
+    source: Source | None = None
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,7 +195,12 @@ def list_files(directory: Path) -> dict[str, FileEntry]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, whole or not at all."""
-    write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    write_atomically(directory / MANIFEST, manifest_bytes(manifest))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """What `manifest.json` holds."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 @contextmanager
@@ -201,8 +209,13 @@ def new_bundle(path: str | Path, report: Progress) -> Iterator[Path]:
 
     Raises:
         BundleError: what is at `path` is no bundle, or it is inside one.
+        ConfigError: `path` is a name on a hub.
         StorageError: nothing can be written there, or the disk is full.
     """
+    if hub_name(path) is not None:
+        raise ConfigError(
+            f"{path} is on a hub, expected a folder to write; publish a bundle with `foveal push BUNDLE owner/name`"
+        )
 
     def waiting() -> None:
         report(f"waiting for another command that writes {path}", 0, 1)
@@ -235,7 +248,8 @@ def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
     """Read a bundle and check its files.
 
     Args:
-        path: its directory.
+        path: its directory; or its name on a hub, `hf:owner/name@revision`, from where it is fetched into a cache
+            (docs/hub.md).
         verify: which files are hashed. `"all"`: every one, now. `"used"`: those of stages and engines when they are asked
             for, all others now. `"once"`: as used, but large files that this machine has hashed before are taken as whole if
             their path, place on the disk, size and times are the same.
@@ -244,9 +258,10 @@ def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
         BundleError: not a bundle, another schema version, or a file that is missing, truncated, altered, unnamed or outside.
         StorageError: it can't be read.
         ConfigError: another `verify`.
+        HubError, BackendUnavailable: a hub does not give it; huggingface_hub is not installed.
     """
     verify = checked_verify(verify)
-    directory = Path(path)
+    directory = local(path)
     manifest = open_without_contents(directory)
     for name, entry in sorted(manifest.files.items()):
         check_size(directory, name, entry)
@@ -261,6 +276,21 @@ def checked_verify(verify: str) -> Verify:
         if verify == known:
             return known
     raise ConfigError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
+
+
+def local(path: str | Path) -> Path:
+    """Where a bundle is on this machine: one on a hub is fetched into a cache. Raises as `open_bundle`."""
+    name = hub_name(path)
+    if name is None:
+        return Path(path)
+    from .hub.bundles import fetch_bundle
+
+    return fetch_bundle(name)
+
+
+def may_be_there(path: str | Path) -> bool:
+    """Whether something is at a path, or it is a name on a hub, which is not asked."""
+    return hub_name(path) is not None or Path(path).exists()
 
 
 @storage_errors()

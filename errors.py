@@ -17,6 +17,7 @@
     ├── BuildError             an engine that could not be compiled             (exit code 4)
     ├── StorageError           a disk or folder that refused a read or a write
     ├── DeviceError            a device or its driver that refused a call
+    ├── HubError               a model hub that refused, can't be reached, or sent something else than it says
     └── BackendUnavailable     an engine library that is not installed
 
 Messages follow one pattern: what happened; got X, expected Y; what to do.
@@ -133,6 +134,10 @@ class DeviceError(FovealError, RuntimeError):
     """A device, or the library that drives it, refused a call."""
 
 
+class HubError(FovealError, RuntimeError):
+    """A model hub refused, can't be reached, or sent something else than it says."""
+
+
 class BackendUnavailable(FovealError, ImportError):
     """The library that runs this target's engines is not installed."""
 
@@ -170,6 +175,7 @@ def install(extra: str) -> str:
 
 
 _EXTRA_OF = {
+    "huggingface_hub": "hub",
     "llguidance": "guided",
     "matplotlib": "report",
     "onnx": "export",

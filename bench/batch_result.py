@@ -8,9 +8,9 @@ from statistics import median
 import msgspec
 
 from ..contract import StageSpec
+from ..forecast.firings import is_coarse
 from ..runtime.batches.phases import Policy
 from .batch_rounds import BatchSamples
-from .firings import is_coarse
 from .statistics import NS_PER_MS, Summary, summarise
 
 

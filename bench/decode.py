@@ -10,6 +10,7 @@ import numpy as np
 
 from ..contract import StageSpec
 from ..errors import CapacityError, ConfigError
+from ..forecast.firings import coarse_steps, stages_fired
 from ..runtime.engines.base import Engine
 from ..runtime.engines.native import NativeEngine
 from ..runtime.engines.native_library import NativeLibrary
@@ -18,20 +19,20 @@ from ..runtime.expected import expected_schedule
 from ..runtime.model import Model
 from ..runtime.rows import Ids
 from ..runtime.session import Session
-from .firings import coarse_steps
 
 
 @dataclass
 class DecodeSamples:
     """Nanoseconds of one model's runs, in order; `tokens` are the positions that `itl_ns` belong to.
 
-    `fired`: of each step, whether it ran a coarse stage.
+    `fired`: of each step, whether it ran a coarse stage; `stages`: the stages that it ran.
     """
 
     ttft_ns: list[int] = field(default_factory=list)
     itl_ns: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     fired: list[bool] = field(default_factory=list)
+    stages: list[tuple[str, ...]] = field(default_factory=list)
     round_tokens_per_s: list[float] = field(default_factory=list)
     copied_bytes_per_step: float = 0.0
 
@@ -131,7 +132,9 @@ def measure_steps(session: Session, ids: Ids, new_tokens: int, samples: DecodeSa
         return
     samples.itl_ns += steps
     samples.tokens += positions
-    samples.fired += coarse_steps(session.specs, session.schedule, positions)
+    schedule = session.schedule
+    samples.fired += coarse_steps(session.specs, schedule, positions)
+    samples.stages += stages_fired(session.specs, schedule, positions)
     samples.round_tokens_per_s.append(session.batch * len(steps) / (sum(steps) * 1e-9))
     samples.copied_bytes_per_step = (session.copied_bytes - copied) / len(steps)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..contract import period_of
+from ..forecast.firings import coarse_steps, stages_fired
 from .decode import DecodeSamples, Load
-from .firings import coarse_steps
-from .result import ModelResult, Samples, latency_of
+from .result import ModelResult, latency_of, samples_of
 
 if TYPE_CHECKING:
     from ..models.hourglass.model import Hourglass
@@ -54,7 +55,9 @@ class EagerModel:
             self.samples.itl_ns += steps
             positions = range(work.prompt_tokens, work.prompt_tokens + work.new_tokens)
             self.samples.tokens += positions
-            self.samples.fired += coarse_steps([stage.spec for stage in model.stages()], {}, positions)
+            specs = [stage.spec for stage in model.stages()]
+            self.samples.fired += coarse_steps(specs, {}, positions)
+            self.samples.stages += stages_fired(specs, {}, positions)
             self.samples.round_tokens_per_s.append(len(steps) / (sum(steps) * 1e-9))
 
     def result(self) -> ModelResult:
@@ -77,7 +80,8 @@ class EagerModel:
             stages=[],
             memory=None,
             roofline=None,
-            samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns={}, fired=kept.fired),
+            samples=samples_of(kept, {}),
+            period=period_of([stage.spec for stage in model.stages()]),
         )
 
     def _hourglass(self) -> Hourglass:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import require_texts
 from ..errors import ConfigError
-from ..hierarchy import Hierarchy
+from ..models.config import architecture_of
 from ..progress import Progress
 from .eager import EagerModel
 
@@ -107,20 +107,3 @@ class RandomModels:
                     "leave --eager out"
                 )
         return [EagerModel(f"{hierarchy} (PyTorch)", self.build(hierarchy)) for hierarchy in hierarchies]
-
-
-def architecture_of(hierarchy: str) -> Architecture:
-    """The architecture that has levels in this order; palindromes, and what is malformed, are an Hourglass's.
-
-    Raises:
-        ConfigError: an entry that is not layers@factor.
-    """
-    levels = Hierarchy.parse(hierarchy).levels
-    strides = [level.stride for level in levels]
-    if any(level.expected is not None for level in levels):
-        return "dynamic"
-    if strides == strides[::-1]:
-        return "hourglass"
-    if strides == sorted(strides, reverse=True):
-        return "top-down"
-    return "bottom-up" if strides[:-1] == sorted(strides[:-1]) else "hourglass"

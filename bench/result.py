@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 from typing import Literal
 
 import msgspec
 
-from .batch_result import BatchResult
+from ..errors import ConfigError
+from ..json_files import decode
+from .batch_result import BatchResult, BatchStepSamples
 from .decode import DecodeSamples
 from .environment import Environment
 from .power.result import PowerResult, PowerSetup
+from .ratio import Ratio
 from .statistics import NS_PER_MS, Summary, summarise
 
-BENCH_SCHEMA_VERSION = 4
-"""2 added the state of the device, and power; 3 batches; 4 what the data decides. Files of 1 to 3 can still be read."""
+BENCH_SCHEMA_VERSION = 5
+"""2 added the state of the device, and power; 3 batches; 4 what the data decides; 5 figures by round, comparisons and what
+fired in each step. Files of 1 to 4 can still be read."""
+
+Metric = Literal["decode_tokens_per_s", "prefill_tokens_per_s", "itl_p50_ms"]
+
+
+_AGAIN = "write one: foveal bench BUNDLE... --save F"
 
 
 class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Time to the first token, time between tokens (all, those where a coarse stage fires, the others), and rates."""
+    """Time to the first token, time between tokens (all, those where a coarse stage fires, the others), and rates; of some also
+    the value of each round, in the order of the rounds."""
 
     ttft_ms: Summary
     itl_ms: Summary
@@ -27,6 +38,8 @@ class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
     decode_tokens_per_s: float
     decode_tokens_per_s_by_round: list[float]
     prefill_tokens_per_s: float
+    prefill_tokens_per_s_by_round: list[float] = []
+    itl_p50_ms_by_round: list[float] = []
 
 
 class StageResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,19 +82,25 @@ class RooflineResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw nanoseconds, in order; `token` is the position of each decode step, `fired` whether it ran a coarse stage."""
+    """Raw nanoseconds, in order; `token` is the position of each decode step, `fired` whether it ran a coarse stage.
+
+    `stages`: sets of stages that fired together; `stage_set`: of each step, which of these did.
+    """
 
     ttft_ns: list[int]
     itl_ns: list[int]
     token: list[int]
     stage_ns: dict[str, list[int]]
     fired: list[bool] = []
+    stages: list[tuple[str, ...]] = []
+    stage_set: list[int] = []
 
 
 class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """One model's figures. Tokens per second are of one sequence; `power` is null where it was not measured.
 
-    `batches` has those of many sequences at once, where they were asked for.
+    `batches` has those of many sequences at once, where they were asked for. `period`: tokens after which the same stages fire
+    again, by their strides.
     """
 
     name: str
@@ -102,6 +121,16 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     samples: Samples
     power: PowerResult | None = None
     batches: list[BatchResult] = []
+    period: int = 1
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of one model in those of another, the first of the run: each round against the round of the same number."""
+
+    name: str
+    than: str
+    metric: Metric
+    ratio: Ratio
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,11 +154,13 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     power: PowerSetup | None = None
     power_missing: str | None = None
     reads: Literal["random ids", "text"] = "random ids"
+    comparisons: list[Comparison] = []
 
 
 def latency_of(samples: DecodeSamples, prompt_tokens: int) -> LatencyResult:
     """Summarise a model's samples; a step is a firing one when its token fired any coarse stage."""
     itl_ms = [ns / NS_PER_MS for ns in samples.itl_ns]
+    steps = len(itl_ms) // len(samples.round_tokens_per_s)
     fires = samples.fired
     return LatencyResult(
         ttft_ms=summarise([ns / NS_PER_MS for ns in samples.ttft_ns], "ms"),
@@ -139,4 +170,53 @@ def latency_of(samples: DecodeSamples, prompt_tokens: int) -> LatencyResult:
         decode_tokens_per_s=median(samples.round_tokens_per_s),
         decode_tokens_per_s_by_round=samples.round_tokens_per_s,
         prefill_tokens_per_s=prompt_tokens / (median(samples.ttft_ns) * 1e-9),
+        prefill_tokens_per_s_by_round=[prompt_tokens / (ns * 1e-9) for ns in samples.ttft_ns],
+        itl_p50_ms_by_round=[median(itl_ms[first : first + steps]) for first in range(0, len(itl_ms), steps)],
     )
+
+
+def samples_of(kept: DecodeSamples, stage_ns: dict[str, list[int]]) -> Samples:
+    """Raw samples as they are saved."""
+    sets = list(dict.fromkeys(kept.stages))
+    numbers = {stages: number for number, stages in enumerate(sets)}
+    return Samples(
+        ttft_ns=kept.ttft_ns,
+        itl_ns=kept.itl_ns,
+        token=kept.tokens,
+        stage_ns=stage_ns,
+        fired=kept.fired,
+        stages=sets,
+        stage_set=[numbers[stages] for stages in kept.stages],
+    )
+
+
+def without_samples(result: BenchResult) -> BenchResult:
+    """The figures alone, for what is kept for long: about a thousandth of the size."""
+    return msgspec.structs.replace(result, models=[_without(model) for model in result.models])
+
+
+def _without(model: ModelResult) -> ModelResult:
+    none = Samples(ttft_ns=[], itl_ns=[], token=[], stage_ns={})
+    of_batch = BatchStepSamples(itl_ns=[], firing_set=[], positions=[])
+    batches = [msgspec.structs.replace(batch, samples=of_batch) for batch in model.batches]
+    return msgspec.structs.replace(model, samples=none, batches=batches)
+
+
+def read_result(path: Path) -> BenchResult:
+    """What `foveal bench --save` wrote.
+
+    Raises:
+        ConfigError: it can't be read, or is no benchmark's result, or one of a newer foveal.
+    """
+    try:
+        result = decode(path.read_bytes(), BenchResult)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}); {_AGAIN}") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} holds no benchmark's result ({error}); {_AGAIN}") from error
+    if result.schema_version > BENCH_SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path} holds a result of version {result.schema_version}, this foveal reads {BENCH_SCHEMA_VERSION} and older; "
+            "measure again with this one"
+        )
+    return result

@@ -13,13 +13,16 @@ from statistics import median
 
 import msgspec
 
+from ..contract import period_of
 from ..errors import ConfigError
+from ..forecast.traffic import bytes_per_token
 from ..progress import Progress
 from ..runtime.model import Model, load
 from ..runtime.session import Session
 from .bandwidth import MemoryReader
 from .batch_result import BatchResult, batch_result, name_of
 from .batch_rounds import BatchLoad, BatchRounds, batch_host_ns_per_step, open_rounds
+from .comparison import compare, require_comparable
 from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measure_stages
 from .device import read_device, throttling
 from .eager import EagerModel
@@ -33,11 +36,10 @@ from .result import (
     MemoryResult,
     ModelResult,
     RooflineResult,
-    Samples,
     StageResult,
     latency_of,
+    samples_of,
 )
-from .roofline import bytes_per_token
 from .statistics import NS_PER_MS, QUIET_SPREAD, spread_of, summarise
 
 _PEAK = "peak resident bytes (VmHWM) of a fresh process: load, prefill, decode"
@@ -59,6 +61,7 @@ def bench(
     power_times: PowerTimes = _POWER_TIMES,
     batch: BatchLoad | None = None,
     text: str | None = None,
+    comparing: bool = False,
     command: str = "",
     on_progress: Progress | None = None,
 ) -> BenchResult:
@@ -77,17 +80,20 @@ def bench(
         batch: how many sequences to decode together too, by which policies, in the same rounds; PyTorch models are left out.
         text: what to read and to go on with, instead of random ids and what each model finds likeliest after them. Where the
             data decides what fires, random ids fire otherwise than text does.
+        comparing: whether to compare all models with the first.
         command: what the user typed, for the record.
         on_progress: called before each part.
 
     Raises:
         BundleError, ConfigError, BackendUnavailable: as `load`; ConfigError for a text that is too short, or one with PyTorch
-            models, which read random ids.
+            models, which read random ids; for a comparison of one model, or by too few rounds.
         CapacityError: the prompt and new tokens do not fit a model's context, or a batch's state not the memory.
         EngineMismatchError: engines that were built before sequences of a batch had positions of their own.
     """
     if text is not None and eager:
         raise ConfigError("PyTorch models read random ids: leave the text out, or them")
+    if comparing:
+        require_comparable(len(bundles) + len(eager), work.rounds)
     slots, policies = (1, ()) if batch is None else (batch.slots, batch.policies)
     in_round = len(bundles) * (1 + len(policies)) + len(eager)
     steps = 2 * len(bundles) + in_round * (work.rounds + 1) + (0 if power is None else 1 + len(bundles))
@@ -151,6 +157,7 @@ def bench(
         power=setup,
         power_missing="not asked for" if power is None else None,
         reads="random ids" if text is None else "text",
+        comparisons=compare(results) if comparing else [],
     )
 
 
@@ -192,8 +199,9 @@ def _model_result(
             peak_method=_PEAK,
         ),
         roofline=_roofline(model, session, work, median(kept.round_tokens_per_s), bandwidth),
-        samples=Samples(ttft_ns=kept.ttft_ns, itl_ns=kept.itl_ns, token=kept.tokens, stage_ns=stage_ns, fired=kept.fired),
+        samples=samples_of(kept, stage_ns),
         power=power,
+        period=period_of(model.specs),
     )
 
 

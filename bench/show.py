@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +10,15 @@ from rich.table import Table
 from .batch_result import BatchResult, name_of
 from .device import DeviceState
 from .power.result import PowerResult, PowerSetup
-from .result import BenchResult, ModelResult, RooflineResult, StageResult
+from .ratio import Ratio
+from .result import BenchResult, Comparison, Metric, ModelResult, RooflineResult, StageResult
 from .statistics import Summary
+
+METRIC_NAMES: Mapping[Metric, str] = {
+    "decode_tokens_per_s": "decode, tokens/s",
+    "prefill_tokens_per_s": "prefill, tokens/s",
+    "itl_p50_ms": "ITL p50, ms",
+}
 
 
 def show(result: BenchResult, console: Console) -> None:
@@ -41,8 +48,30 @@ def show(result: BenchResult, console: Console) -> None:
             console.print(_stage_table(model))
         if model.batches:
             console.print(_firing_set_table(model))
+    if result.comparisons:
+        console.print(_comparison_table(result.comparisons))
     for problem in result.problems:
         console.print(problem, style="yellow", markup=False)
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Of each model the times of the first; the interval in brackets."""
+    metrics = list(dict.fromkeys(one.metric for one in comparisons))
+    title = f"times {comparisons[0].than}, with 95 % intervals from {comparisons[0].ratio.rounds} rounds that took turns"
+    table = Table(title=title, box=None, title_justify="left", header_style="bold")
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(METRIC_NAMES[metric], justify="right")
+    for name in dict.fromkeys(one.name for one in comparisons):
+        table.add_row(name, *(interval_of(one.ratio) for one in comparisons if one.name == name))
+    return table
+
+
+def interval_of(ratio: Ratio) -> str:
+    """A ratio, and its interval where there is one."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.ratio:.2f}"
+    return f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _lines(models: list[ModelResult]) -> list[tuple[str, list[str]]]:

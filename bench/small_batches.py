@@ -21,10 +21,10 @@ from rich.table import Table
 
 from ..contract import StageSpec, period_of
 from ..errors import CapacityError, ConfigError
+from ..forecast.firings import firings_of
 from ..runtime.expected import expected_period, expected_schedule
 from ..runtime.model import Model, load
 from ..runtime.session import Session
-from .firings import firings_of
 from .script import run_script
 from .statistics import NS_PER_MS
 

@@ -11,6 +11,7 @@ from ..errors import FovealError, FovealWarning, unavailable
 from ..storage import storage_errors
 from .bench import bench
 from .bench_claims import claims
+from .bench_diff import diff
 from .bench_speculation import speculation
 from .bisect import bisect
 from .build import build
@@ -26,6 +27,8 @@ from .export_triton import export_triton
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
+from .push import push
+from .report import report
 from .score import score
 from .serve import serve
 from .threads import own_process
@@ -38,7 +41,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (convert, calibrate, build, check, verify, compare, bisect, inspect, generate, score, serve, train, doctor, demo):
+for verb in (
+    convert,
+    calibrate,
+    build,
+    check,
+    verify,
+    compare,
+    bisect,
+    inspect,
+    report,
+    generate,
+    score,
+    serve,
+    train,
+    doctor,
+    demo,
+    push,
+):
     app.command()(verb)
 app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)
@@ -46,6 +66,7 @@ benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the sh
 benches.command(
     DEFAULT, epilog="The article's claims: foveal bench claims --help. What drafts gain: foveal bench speculation --help"
 )(bench)
+benches.command()(diff)
 benches.command()(claims)
 benches.command()(speculation)
 app.add_typer(benches, name="bench")

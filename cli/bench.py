@@ -13,7 +13,7 @@ import typer
 from ..errors import ConfigError
 from ..files import require_place, scratch_directory
 from .conditions import require
-from .console import give, out, progress
+from .console import err, give, out, progress
 from .options import Calibration, Native, Threads, native_counts, threads_count
 from .threads import pool_threads
 
@@ -56,15 +56,28 @@ def bench(
     ] = False,
     threads: Threads = None,
     native: Native = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Also give each model in times of the first, with confidence intervals, by rounds that took turns.",
+        ),
+    ] = False,
+    samples: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write raw samples to this file: a JSON line for each token (docs/bench-results.md)."),
+    ] = None,
     save: Annotated[Optional[Path], typer.Option(help="Write the result, raw samples included, to this file.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure latency, memory and the share of memory bandwidth that decoding reaches; exit code 5 if a figure is missing."""
     from ..bench.batch_rounds import BatchLoad, checked_policies, tokens_until_in_phase
+    from ..bench.comparison import require_comparable
     from ..bench.decode import Load
     from ..bench.power.find import find_sensor
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
+    from ..bench.samples import save_samples
     from ..bench.show import show
     from ..bench.text import read_text
 
@@ -77,8 +90,12 @@ def bench(
     in_batch = {"policy": (batch > 1, "--batch of at least 2")}
     require(context, {**random_only, **text_only, **on_device, **in_batch})
     together = None if batch == 1 else BatchLoad(batch, checked_policies(policy.split(",")))
-    if save is not None:
-        require_place(save)
+    for path in (save, samples):
+        if path is not None:
+            require_place(path)
+    if compare:
+        reference = 2 if eager else 1
+        require_comparable(len(bundles or ()) + len(hierarchy or ()) * (len(precision or ("fp32",)) - 1 + reference), rounds)
     work = Load(prompt_tokens, new_tokens, rounds)
     sensor = find_sensor() if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
@@ -101,9 +118,13 @@ def bench(
             power=sensor,
             batch=together,
             text=None if text is None else read_text(text),
+            comparing=compare,
             command=command,
             on_progress=report,
         )
+    if samples is not None:
+        save_samples(samples, result)
+        err.print(f"wrote {samples}")
     give(msgspec.json.encode(result), save, json, lambda: show(result, out))
     if result.status == "incomplete":
         raise typer.Exit(5)

@@ -15,7 +15,9 @@ from .precision_table import refuse_both, show_precisions
 
 def convert(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint's directory or file; its layout is recognised.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint's directory or file, or hf:owner/name; its layout is recognised.")
+    ],
     bundle: Annotated[Path, typer.Argument(help="The bundle to write.")],
     target: Annotated[str, typer.Option(help="What to compile engines for.")] = "cpu",
     precision: Annotated[Optional[str], typer.Option(help="fp32 (if not given), fp16, int8, w8 or w4.")] = None,  # noqa: UP045
@@ -78,6 +80,8 @@ def convert(
     out.print(
         f"{model.parameters:,} parameters, {made.total_bytes() / 1e6:.1f} MB, engines for {target} in {made.manifest.precision}"
     )
+    if model.source is not None:
+        out.print(f"from {model.source.name}, license {model.source.license or 'not named'}")
     for note in model.notes:
         out.print(f"note: {note}", markup=False)
     if made.manifest.precision != "fp32":

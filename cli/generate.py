@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,6 +13,7 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
+from ..files import require_place
 from ..runtime.generation.settings import check_count, params_of
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from ..runtime.logprobs import TokenLogprobs
@@ -19,6 +21,7 @@ from ..runtime.speculation.drafting import Speculation
 from .conditions import require
 from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
+from .interrupts import interrupts_wait
 from .on_ray import Address, OnRay
 from .options import Threads, Verified, threads_count
 from .prompt_files import (
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
     from ..runtime.generation.continuation import FinishReason
     from ..runtime.generation.generate import GeneratedIds, GeneratedText
+    from ..runtime.generation.observer import GenerationObserver
     from ..runtime.model import Model
 
 _MOST_SLOTS = 16
@@ -68,6 +72,10 @@ def generate(
         typer.Option(help='"text" or "ids"; if not given, text where the model has a tokenizer and the prompt is text.'),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print text, ids, reason and log probabilities as JSON.")] = False,
+    trace: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a timeline of the generation into this file, for ui.perfetto.dev; also when it is cut off."),
+    ] = None,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
     verify: Verified = "used",
@@ -113,6 +121,8 @@ def generate(
             spread=Spread(on_ray, actors, cpus_per_actor, gpus_per_actor, address),
         )
         return
+    if trace is not None:
+        require_place(trace)  # better to fail now than behind the text
     prompt = one_prompt(prompts)
     as_ids = _wants_ids(prompt, ids, output)
     given = prompt if prompt is not None else _ids(ids or "")
@@ -123,21 +133,53 @@ def generate(
             f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
             "again with --tokenizer FILE, or --tokenizer bytes if its ids are bytes"
         )
+    with _traced(model, trace) as observer:
+        _print(model, given, settings, options, json, as_ids, observer)
+
+
+def _print(
+    model: Model,
+    given: str | npt.ArrayLike,
+    settings: dict[str, Any],
+    options: GenerationOptions,
+    json: bool,
+    as_ids: bool,
+    observer: GenerationObserver | None,
+) -> None:
+    """Generate, and print what comes as it comes; as JSON, or several texts, once all is there."""
     if json:
-        print_json(msgspec.json.encode(_gather(model, given, settings, options.n, as_ids)))
+        print_json(msgspec.json.encode(_gather(model, given, settings, options.n, as_ids, observer)))
     elif options.n == 1:
-        new = _begin(model, given, settings, as_ids)
+        new = _begin(model, given, settings, as_ids, observer)
         write(_shown(model, given, as_ids))
         for piece in new:
             write(piece if isinstance(piece, str) else f" {piece}")
         write("\n")
         err.print(_why(new.finish_reason, new.end_rule, options, model) + _of_drafts(new.speculation))
     else:
-        for choice in _gather(model, given, settings, options.n, as_ids).choices:
+        for choice in _gather(model, given, settings, options.n, as_ids, observer).choices:
             new_text = "".join(f" {token}" for token in choice.ids) if choice.text is None else choice.text
             write(f"=== {choice.index + 1} of {options.n} ===\n{_shown(model, given, as_ids)}{new_text}\n")
             why = _why(choice.finish_reason, None, options, model) + _of_drafts(choice.speculation)
             err.print(f"{choice.index + 1} of {options.n}: {why}")
+
+
+@contextmanager
+def _traced(model: Model, path: Path | None) -> Iterator[GenerationObserver | None]:
+    """What observes the block, if a trace is asked for; what it saw is written however the block ends."""
+    if path is None:
+        yield None
+        return
+    from ..bench.trace import Trace
+    from ..bench.trace_file import save_trace
+
+    trace = Trace(model)
+    try:
+        yield trace
+    finally:
+        with interrupts_wait():
+            save_trace(path, trace)
+        err.print(f"wrote {path}")
 
 
 class _Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,6 +210,7 @@ def _conditions(
         "threads": threads_count(target),
         "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
         "verify": (not takes_files, "no --files and no --ray, before which all files are hashed"),
+        "trace": (not takes_files and options.n == 1, "one text: no --n, --files or --ray"),
         "json": (not takes_files, "no --files and no --ray, which write JSON lines"),
         **dict.fromkeys(OF_FILES, (takes_files, "--files, or --ray")),
         **dict.fromkeys(OF_ACTORS, (on_ray, "--ray")),
@@ -222,19 +265,32 @@ def _shown(model: Model, given: str | npt.ArrayLike, as_ids: bool) -> str:
     return given if isinstance(given, str) else model.required_tokenizer().decode(model.prompt_ids(given))
 
 
-def _begin(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], as_ids: bool) -> GeneratedIds | GeneratedText:
+def _begin(
+    model: Model,
+    given: str | npt.ArrayLike,
+    settings: dict[str, Any],
+    as_ids: bool,
+    observer: GenerationObserver | None = None,
+) -> GeneratedIds | GeneratedText:
     if as_ids:
         ends = {name: settings[name] for name in ("end", "end_rules", "draft", "draft_tokens")}
-        return model.generate_ids(given, params_of(settings), **ends)
-    return model.generate(given, **settings)
+        return model.generate_ids(given, params_of(settings), observer=observer, **ends)
+    return model.generate(given, observer=observer, **settings)
 
 
-def _gather(model: Model, given: str | npt.ArrayLike, settings: dict[str, Any], n: int, as_ids: bool) -> _Generated:
+def _gather(
+    model: Model,
+    given: str | npt.ArrayLike,
+    settings: dict[str, Any],
+    n: int,
+    as_ids: bool,
+    observer: GenerationObserver | None = None,
+) -> _Generated:
     """All of it, once it has ended; one prompt is read once for all its texts."""
     if n > 1:
         choices, scored = _several(model, given, settings, n, as_ids)
     else:
-        new = _begin(model, given, settings, as_ids)
+        new = _begin(model, given, settings, as_ids, observer)
         text = "".join(map(str, new))
         found = None if settings["logprobs"] is None else new.logprobs
         choice = _Choice(

@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..bench.roofline import StageReads, reads_per_token
 from ..bundle import Bundle, check_target, open_bundle
 from ..contract import InputSpec, StageSpec, rules_by_name
 from ..errors import ConfigError
+from ..forecast.traffic import StageReads, reads_per_token
 from ..runtime.native_engines import runs_on
 from .conditions import require
 from .console import out, print_json
@@ -154,6 +154,8 @@ def show_bundle(opened: Bundle, timeline: Timeline | None = None) -> None:
     """Print what a bundle is, its stages, its engines and a timeline; None: of strides."""
     manifest, model = opened.manifest, opened.manifest.model
     out.print(f'{opened.path}: {model.architecture} "{model.hierarchy}" from a {model.source_format} checkpoint')
+    if model.source is not None:
+        out.print(f"from {model.source.name}, license {model.source.license or 'not named'}")
     for note in model.notes:
         out.print(f"note: {note}", markup=False)
     out.print(

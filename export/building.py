@@ -14,6 +14,7 @@ from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Texts, as_texts
 from ..contract import StageSpec
 from ..errors import ConfigError
+from ..hub.names import hub_name
 from ..places import resolve
 from ..precision import Plan, read_plan
 from ..progress import Progress, silent, within
@@ -68,6 +69,8 @@ def build(
         StorageError: nothing can be written at `out` (known before anything is built), or the disk is full.
     """
     check_target(target)
+    if out is None and not isinstance(bundle, Bundle) and hub_name(bundle) is not None:
+        raise ConfigError(f"engines can't be added to {bundle}, which is on a hub; say where to write a bundle: out=...")
     opened, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), on_progress or silent
     model, specs = opened.manifest.model, [entry.spec for entry in opened.manifest.stages]
     family = family_for(model, specs, target, options)

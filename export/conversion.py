@@ -27,6 +27,7 @@ from ..calibration.text import Texts, require_texts
 from ..contract import StageSpec, problem_of
 from ..errors import ConfigError, ExportError
 from ..hierarchy import Hierarchy
+from ..hub.names import Source
 from ..models.architecture import Architecture, Description, Stage
 from ..models.checkpoint import not_finite
 from ..models.readers.loading import load_model
@@ -68,7 +69,8 @@ def convert(
     """Convert a checkpoint of any layout foveal knows (docs/models.md) into a bundle with engines for `target`.
 
     Args:
-        checkpoint: a directory with weights and, for most layouts, a `config.json`; or a file of weights that says enough.
+        checkpoint: a directory with weights and, for most layouts, a `config.json`; or a file of weights that says enough; or
+            the name of either on a hub, `hf:owner/name@revision/path` (docs/hub.md).
         out: the bundle to write; a bundle that is there is replaced, anything else is left alone and refused.
         target: `"cpu"`, `"tensorrt"` or `"tensorrt-rtx"`.
         precision: `"fp32"`, `"fp16"`, `"int8"`, `"w8"`, `"w4"`, or a plan that says it for each stage.
@@ -91,11 +93,12 @@ def convert(
         ExportError, BuildError: a stage could not be exported or compiled.
         BundleError: `out` holds something else than a bundle, or is inside one.
         StorageError: nothing can be written at `out` (known before anything is exported), or the disk is full.
+        HubError: a hub does not give the checkpoint.
     """
     check_target(target)
     plan_of(precision)
     dialect_named(dialect)
-    loaded = load_model(checkpoint, boundaries, threshold)
+    loaded = load_model(checkpoint, boundaries, threshold, on_progress)
     return convert_model(
         loaded.model,
         out,
@@ -106,6 +109,7 @@ def convert(
         tokenizer=tokenizer if tokenizer is not None else loaded.tokenizer_path or loaded.ids,
         source_format=loaded.source_format,
         notes=loaded.notes,
+        source=loaded.source,
         dialect=dialect,
         options=options,
         native=native,
@@ -125,6 +129,7 @@ def convert_model(
     tokenizer: str | Path | None = None,
     source_format: str = "foveal",
     notes: Sequence[str] = (),
+    source: Source | None = None,
     dialect: str = "modern",
     options: EngineOptions | None = None,
     native: bool | None = None,
@@ -132,7 +137,7 @@ def convert_model(
 ) -> Bundle:
     """As `convert`, from a model in memory, in eval mode: foveal's own, or any `nn.Module` that is an `Architecture`.
 
-    `notes` are lines on where the model is from, for the manifest.
+    `notes` are lines on where the model is from, for the manifest, and `source` its place on a hub.
 
     Raises:
         ExportError: weights that are not float32 or not finite, which are named; else as `convert`.
@@ -144,21 +149,21 @@ def convert_model(
     stages: Sequence[Stage] = asked(model, "stages")
     check_stages(plan, [stage.spec for stage in stages])
     _check_program([stage.spec for stage in stages])
-    info = _model_info(model, stages, source_format, notes)
+    info = _model_info(model, stages, source_format, notes, source)
     family = family_for(info, [stage.spec for stage in stages], target, options)
     _check_tokenizer(tokenizer, info.vocab_size)
     check_turing(plan, family)
-    source = _Source(info, stages, tokenizer, vocabulary)
+    given = _Source(info, stages, tokenizer, vocabulary)
     check_text_counts(plan, calibration, settings)
     if plan != Plan():
         require_texts(calibration, tokenizer is not None, "the model")
     with new_bundle(path, report) as directory:
         if plan == Plan():
-            _write_fp32(source, directory, target, family, report, programs)
+            _write_fp32(given, directory, target, family, report, programs)
         else:
             full = directory.with_name("fp32")  # to calibrate on; it goes with the work folder
             full.mkdir()
-            _write_fp32(source, full, "cpu", None, report, native=False)
+            _write_fp32(given, full, "cpu", None, report, native=False)
             write_in_precision(open_bundle(full), directory, plan, target, family, calibration, settings, report, programs)
     return open_bundle(path)
 
@@ -275,7 +280,9 @@ def _place_tokenizer(tokenizer: str | Path | None, directory: Path) -> str | Non
     return "tokenizer.json"
 
 
-def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str, notes: Sequence[str]) -> ModelInfo:
+def _model_info(
+    model: Architecture, stages: Sequence[Stage], source_format: str, notes: Sequence[str], source: Source | None
+) -> ModelInfo:
     described: Description = asked(model, "describe")
     for rule in described.end_rules:
         if max(rule.ids, default=0) >= described.vocab_size:
@@ -284,6 +291,7 @@ def _model_info(model: Architecture, stages: Sequence[Stage], source_format: str
         architecture=described.architecture,
         source_format=source_format,
         notes=tuple(notes),
+        source=source,
         hierarchy=described.hierarchy,
         vocab_size=described.vocab_size,
         dim=described.dim,

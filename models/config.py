@@ -150,6 +150,23 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Hierarchy.parse(self.hierarchy)
 
 
+def architecture_of(hierarchy: str) -> Architecture:
+    """The architecture that has levels in this order; palindromes, and what is malformed, are an Hourglass's.
+
+    Raises:
+        ConfigError: an entry that is not layers@factor.
+    """
+    levels = Hierarchy.parse(hierarchy).levels
+    strides = [level.stride for level in levels]
+    if any(level.expected is not None for level in levels):
+        return "dynamic"
+    if strides == strides[::-1]:
+        return "hourglass"
+    if strides == sorted(strides, reverse=True):
+        return "top-down"
+    return "bottom-up" if strides[:-1] == sorted(strides[:-1]) else "hourglass"
+
+
 def head_dim_of(dim: int, heads: int) -> int:
     """Columns of each head, where they share a width; raises ConfigError if they can't."""
     if heads < 1:

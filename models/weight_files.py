@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -42,16 +43,18 @@ _HEADS = (
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The candidates: the path itself, an index of shards, the usual file, or all that are called like weights."""
+    """The candidates: the path itself, or in a folder those of `weights_among`."""
     if not path.is_dir():
         return [path] if path.is_file() else []
-    usual = path / USUAL
-    indices = sorted((file for file in path.iterdir() if file.name.endswith(INDEX) and file.is_file()), reverse=True)
-    if usual.is_file() or indices:
-        return [usual if usual.is_file() else next((f for f in indices if "safetensors" in f.name), indices[0])]
-    return sorted(
-        file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file() and not _BESIDE.search(file.name.lower())
-    )
+    return [path / name for name in weights_among([file.name for file in path.iterdir() if file.is_file()])]
+
+
+def weights_among(names: Collection[str]) -> list[str]:
+    """Of the names of a folder's files those of weights: the usual one, an index of shards, or all that are called like it."""
+    indices = sorted((name for name in names if name.endswith(INDEX)), reverse=True)
+    if USUAL in names or indices:
+        return [USUAL if USUAL in names else next((name for name in indices if "safetensors" in name), indices[0])]
+    return sorted(name for name in names if Path(name).suffix in SUFFIXES and not _BESIDE.search(name.lower()))
 
 
 def require_weights(path: Path) -> Path:
@@ -96,16 +99,22 @@ def read_index(index: Path) -> dict[str, str]:
 
 
 def _others(path: Path) -> str:
-    """What lies there instead; files of other kinds first."""
+    """What lies there instead."""
     if not path.is_dir():
         return ""
+    kinds = kinds_among([file.name for file in path.iterdir() if file.is_file()])
+    return f", only {kinds}, which foveal does not read" if kinds else ""
+
+
+def kinds_among(names: Collection[str]) -> str:
+    """Files that are no weights foveal reads, in words; those of other kinds first."""
     files = sorted(
-        (file for file in path.iterdir() if file.is_file() and file.name != "config.json" and not file.name.startswith(".")),
+        (Path(name) for name in names if name != "config.json" and not name.startswith(".")),
         key=lambda file: (file.suffix not in _OTHERS, file.name),
     )
     kinds = [f"{file.name} ({_OTHERS[file.suffix]})" if file.suffix in _OTHERS else file.name for file in files]
     more = f" and {len(kinds) - 6} more" if len(kinds) > 6 else ""
-    return f", only {', '.join(kinds[:6])}{more}, which foveal does not read" if kinds else ""
+    return f"{', '.join(kinds[:6])}{more}"
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -46,6 +46,7 @@ from .tokenizer import TextTokenizer, check_text, load_tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .generation.observer import GenerationObserver
     from .guides.guide import Guide
     from .guides.guides import Guides
 
@@ -132,7 +133,9 @@ class Model:
         """
         return Batch(self.engines, self.manifest.model, slots, capacity, policy, prefill_seconds, self.identity)
 
-    def generate(self, prompt: str | npt.ArrayLike, **settings: Unpack[Settings]) -> GeneratedText:
+    def generate(
+        self, prompt: str | npt.ArrayLike, *, observer: GenerationObserver | None = None, **settings: Unpack[Settings]
+    ) -> GeneratedText:
         """Continue `prompt`, text or ids `[T]`; gives pieces of text as they become certain (none is taken back).
 
         The same seed gives the same text. At temperature 0, or with a `top_k` of 1, the likeliest token is always taken: then
@@ -148,6 +151,7 @@ class Model:
 
         Args:
             prompt: text or ids.
+            observer: is told of calls, firings, draws and drafts (`runtime/generation/observer.py`, docs/tracing.md).
             settings: those of `SamplingParams`; `json_schema`, `regex` or `grammar`, of which the text follows one; `end` and
                 `end_rules`; `draft` and `draft_tokens`.
 
@@ -157,7 +161,15 @@ class Model:
             CapacityError: the prompt is longer than the context.
             ConfigError: the bundle has no tokenizer.
         """
-        return GeneratedText(*begin(self.session(), self.request(prompt, settings)))
+        request = self.request(prompt, settings, observer=observer)
+        return GeneratedText(*begin(self._session(observer), request, observer))
+
+    def _session(self, observer: GenerationObserver | None) -> Session:
+        if observer is None:
+            return self.session()
+        from .generation.observed import ObservedSession
+
+        return ObservedSession.of(self, observer)
 
     def generate_many(
         self,
@@ -179,8 +191,9 @@ class Model:
         Args:
             prompts: texts or ids `[T]`; taken one by one as slots become free, so that there may be any number.
             slots: sequences at once.
-            capacity, policy, prefill_seconds: as of `batch`; the defaults are for the most tokens per second of all, where no
-                one waits for single tokens.
+            capacity: as of `batch`.
+            policy: as of `batch`; the default gives the most tokens per second of all texts together.
+            prefill_seconds: likewise.
             n: texts of each prompt, which is read once for all of them; text k of prompt i has index `i * n + k`, and a seed
                 that is larger by k, if there is one.
             settings: as of `generate`. A list gives each prompt its own; of `stop`, `end` and `end_rules` a list of lists does.
@@ -212,17 +225,24 @@ class Model:
 
         return GeneratedMany(batch, each, request, n)
 
-    def request(self, prompt: str | npt.ArrayLike, settings: Mapping[str, Any], as_text: bool = True) -> Request:
+    def request(
+        self,
+        prompt: str | npt.ArrayLike,
+        settings: Mapping[str, Any],
+        as_text: bool = True,
+        observer: GenerationObserver | None = None,
+    ) -> Request:
         """What to continue, and how, checked.
 
         Args:
             prompt: text or ids `[T]`.
             settings: as of `generate`.
             as_text: whether text is made of what comes, or ids alone.
+            observer: is told of a drafting model's calls.
 
         Raises: as `generate`, but for the length of the prompt; InputError for stop strings of ids alone.
         """
-        drafting = self._drafting(settings.get("draft"), settings.get("draft_tokens"))
+        drafting = self._drafting(settings.get("draft"), settings.get("draft_tokens"), observer)
         return self._request(
             prompt, params_of(settings), settings.get("end", ()), settings.get("end_rules", ()), as_text, drafting
         )
@@ -243,12 +263,16 @@ class Model:
         guide = self._guide(params.constraint, ends)
         return Request(self.prompt_ids(prompt), params, ends, tokenizer, guide, self.end_rules(end_rules), drafting)
 
-    def _drafting(self, draft: object, most: object) -> Drafting | None:
+    def _drafting(self, draft: object, most: object, observer: GenerationObserver | None = None) -> Drafting | None:
         if draft is None:
             if most is not None:
                 raise InputError("draft_tokens is given, and no draft: there is nothing that it is the length of")
             return None
-        return drafting_of(draft, most, self, self._costs, self._drafting_model)
+        if observer is None:
+            return drafting_of(draft, most, self, self._costs, self._drafting_model)
+        from .generation.observed import ObservedModel
+
+        return drafting_of(draft, most, self, self._costs, lambda one: ObservedModel(self._drafting_model(one), observer))
 
     def _drafting_model(self, draft: object) -> Model:
         """One that is loaded, or a bundle's, loaded once, on the same target and with as many threads."""
@@ -300,14 +324,16 @@ class Model:
         end_rules: str | Sequence[str] = (),
         draft: str | Path | Bundle | Model | None = None,
         draft_tokens: int | None = None,
+        observer: GenerationObserver | None = None,
     ) -> GeneratedIds:
-        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; ends, drafts and `finish_reason` as of `generate`.
+        """Continue ids `[T]`, or text, by ids, which takes no tokenizer; ends, drafts, `observer` and `finish_reason` as of
+        `generate`.
 
         Raises (at the call): as `generate`; InputError for stop strings, which are of text.
         """
-        drafting = self._drafting(draft, draft_tokens)
+        drafting = self._drafting(draft, draft_tokens, observer)
         request = self._request(prompt, params or SamplingParams(), end, end_rules, False, drafting)
-        return GeneratedIds(*begin(self.session(), request))
+        return GeneratedIds(*begin(self._session(observer), request, observer))
 
     def end_rules(self, names: str | Sequence[str]) -> tuple[EndRule, ...]:
         """The model's own ends, by name.

@@ -65,7 +65,8 @@ def score(
         text: text, or ids `[T]`.
         top: so many of the likeliest tokens are kept with each token.
         stride: None: half the context, less what of it is no whole number of the model's patches or groups.
-        target, threads: as of `load`, for a bundle.
+        target: as of `load`, for a bundle.
+        threads: likewise.
 
     Raises:
         InputError: a text of fewer than two tokens, no text, ids outside the vocabulary, a `top` below 0, a stride that is not

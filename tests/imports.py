@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("bench", "calibration", "cli", "contract", "distributed", "export", "models", "offline", "runtime", "serve")
+PARTS = (
+    "bench",
+    "calibration",
+    "cli",
+    "contract",
+    "distributed",
+    "export",
+    "forecast",
+    "hub",
+    "models",
+    "offline",
+    "report",
+    "runtime",
+    "serve",
+)
 
 
 def sources() -> Iterator[Path]:

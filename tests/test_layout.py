@@ -35,15 +35,19 @@ CORE = {
 # Which parts of foveal each part may import (arrows point one way).
 ALLOWED = {
     "contract": CORE,
+    "hub": CORE,
     "runtime": CORE,
-    "models": CORE,
+    "models": CORE | {"hub"},
     "calibration": CORE | {"models", "runtime"},
-    "export": CORE | {"models", "runtime", "calibration"},
-    "bench": CORE | {"models", "runtime", "calibration", "export"},
+    "export": CORE | {"hub", "models", "runtime", "calibration"},
+    "forecast": CORE | {"models", "runtime"},
+    "bench": CORE | {"models", "runtime", "calibration", "export", "forecast"},
+    "report": CORE | {"runtime", "calibration", "bench", "forecast"},
     "offline": CORE | {"runtime"},
     "serve": CORE | {"runtime"},
     "distributed": CORE | {"runtime", "offline", "serve"},
-    "cli": CORE | {"models", "runtime", "calibration", "export", "bench", "offline", "serve", "distributed"},
+    "cli": CORE
+    | {"hub", "models", "runtime", "calibration", "export", "forecast", "bench", "report", "offline", "serve", "distributed"},
 }
 
 
@@ -120,6 +124,7 @@ def test_root_holds_no_stray_module() -> None:
 
 HEAVY = {
     "fastapi",
+    "huggingface_hub",
     "uvicorn",
     "prometheus_client",
     "torch",

@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 
 from ...contract import StageSpec
+from ...forecast.firings import firings_of
 from ...progress import Progress
 from ...runtime.model import load
-from ..firings import firings_of
 from ..statistics import NS_PER_MS
 from .result import EngineCall, FiringModel, FiringResult, FiringStage, Verdict
 from .settings import Case, Settings

@@ -27,11 +27,12 @@ class ProcessMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_process(
-    bundle: Path, target: str, threads: int, tokens: int, chunk: int
+    bundle: Path, target: str, threads: int, tokens: int, chunk: int, native: bool | None = None
 ) -> tuple[ProcessMemory | None, str | None]:
-    """The memory of a fresh process that reads so many tokens; or None, and why there is none."""
+    """The memory of a fresh process that reads so many tokens; or None, and why there is none. `native`: as `load` takes it."""
     code = "import sys; from foveal.bench.claims.process import print_memory; print_memory(*sys.argv[1:])"
-    arguments = [str(bundle), target, *map(str, (threads, tokens, chunk))]
+    steps = {None: "", True: "yes", False: "no"}[native]
+    arguments = [str(bundle), target, *map(str, (threads, tokens, chunk)), steps]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
@@ -39,14 +40,14 @@ def measure_process(
     return msgspec.json.decode(done.stdout, type=ProcessMemory), None
 
 
-def print_memory(bundle: str, target: str, threads: str, tokens: str, chunk: str) -> None:
+def print_memory(bundle: str, target: str, threads: str, tokens: str, chunk: str, native: str = "") -> None:
     """The body of the process that `measure_process` starts."""
     from ...runtime.engines.onnxruntime_library import import_onnxruntime
     from ...runtime.model import load
 
     import_onnxruntime()
     before = _status("VmRSS")
-    model = load(bundle, target, int(threads), overlap=False)
+    model = load(bundle, target, int(threads), overlap=False, native={"yes": True, "no": False}.get(native))
     _give_back()
     loaded = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again

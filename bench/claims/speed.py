@@ -14,11 +14,11 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
+from ...forecast.traffic import Traffic, bytes_per_token
 from ...progress import Progress
 from ...runtime.model import Model, load
 from ...runtime.session import Session
 from ..decode import DecodeSamples, measure_steps
-from ..roofline import Traffic, bytes_per_token
 from ..statistics import NS_PER_MS, QUIET_SPREAD, percentile, spread_of
 from .result import SpeedCase, SpeedResult, Verdict
 from .settings import Case, Settings

@@ -18,12 +18,12 @@ from ...bundle import Bundle
 from ...calibration.settings import CalibrationSettings
 from ...export import build, convert, convert_model
 from ...files import scratch_directory
+from ...forecast.firings import firings_of
 from ...runtime.model import Model, load
 from ...runtime.rows import Array, Ids
 from ...runtime.session import Session
 from ..decode import DecodeSamples, Load, measure_round
 from ..environment import read_environment
-from ..firings import firings_of
 from ..random_models import CALIBRATION_TOKENS, RandomModels
 from ..script import run_script
 from ..text import read_text

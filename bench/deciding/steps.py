@@ -16,11 +16,11 @@ from rich.table import Table
 
 from ...calibration.plotting import new_axes, require_picture, save
 from ...contract import StageSpec
+from ...forecast.firings import firings_of, is_coarse
 from ...runtime.model import Model, load
 from ...runtime.schedules import Schedule
 from ..decode import DecodeSamples, Load, measure_round, measure_stages
 from ..environment import Environment, read_environment
-from ..firings import firings_of, is_coarse
 from ..script import run_script
 from ..statistics import NS_PER_MS, Summary, summarise
 from ..text import read_text

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError, ConfigError
+from ...hub.names import Source, hub_name
+from ...progress import Progress
 from ...storage import storage_errors
 from ..architecture import Architecture
 from ..checkpoint import load_foveal
@@ -21,6 +23,7 @@ from .block_transformer import is_block_transformer, load_block_transformer
 from .blt import is_blt, load_blt
 from .damage import damage_named
 from .dynamic_pooling import is_dynamic_pooling, load_dynamic_pooling
+from .from_hub import fetch_checkpoint, said_of
 from .hnet import is_hnet, load_hnet
 from .lucidrains import is_lucidrains, load_lucidrains
 from .megabyte import is_megabyte, load_megabyte
@@ -75,6 +78,7 @@ class LoadedCheckpoint:
     Attributes:
         ids: what is known of its ids without a tokenizer: `"bytes+4"`; None: nothing.
         notes: what was assumed, chosen, taken off or widened, one line each.
+        source: where on a hub it was; None: on the disk.
     """
 
     model: Architecture
@@ -82,22 +86,38 @@ class LoadedCheckpoint:
     source_format: str
     notes: tuple[str, ...] = ()
     ids: str | None = None
+    source: Source | None = None
 
 
 @storage_errors()
-def load_model(checkpoint: str | Path, boundaries: str | None = None, threshold: float | None = None) -> LoadedCheckpoint:
+def load_model(
+    checkpoint: str | Path,
+    boundaries: str | None = None,
+    threshold: float | None = None,
+    on_progress: Progress | None = None,
+) -> LoadedCheckpoint:
     """Load a checkpoint directory, or a file of weights that says enough by itself, of any layout foveal knows.
 
     Args:
-        checkpoint: where it is.
+        checkpoint: where it is; or its name on a hub, `hf:owner/name@revision/path` (docs/hub.md).
         boundaries: another rule for where patches end than the checkpoint's, of layouts that take one (BLT).
         threshold: another threshold of the checkpoint's rule, likewise.
+        on_progress: told how much of a checkpoint on a hub is there.
 
     Raises:
         CheckpointError: nothing there, or a layout that is none of these, or several; the message says what was found.
         ConfigError: a configuration that can't be decoded incrementally, or another rule for a layout that takes none.
+        HubError, StorageError, BackendUnavailable: a hub does not give it; no room for it; huggingface_hub is not installed.
     """
-    path, reading = _asked(Path(checkpoint))
+    name = hub_name(checkpoint)
+    if name is None:
+        return _load(*_asked(Path(checkpoint)), boundaries, threshold)
+    path, source = fetch_checkpoint(name, on_progress)
+    with said_of(name, path):
+        return replace(_load(path, Reading(name.entry), boundaries, threshold), source=source)
+
+
+def _load(path: Path, reading: Reading, boundaries: str | None, threshold: float | None) -> LoadedCheckpoint:
     reading.boundaries, reading.threshold = boundaries, threshold
     config = _read_config(path)
     with damage_named(path):

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Generator, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import CapacityError, InputError
 from ..async_pieces import AsyncPieces
 from ..drawing import can_draw
 from ..logprobs import TokenLogprobs
 from ..one_at_a_time import one_at_a_time
-from ..sampling import SamplingParams
+from ..sampling import Sampler, SamplingParams
 from ..scoring import append_scored
 from ..session import Session
-from ..speculation.drafting import Drafts, Speculation
+from ..speculation.drafting import Drafting, Drafts, Speculation
 from ..speculation.speculate import speculate
 from .continuation import Continuation, FinishReason
+from .one_by_one import one_by_one
 from .request import Request
+
+if TYPE_CHECKING:
+    from .observer import GenerationObserver
 
 _BLOCK = 16
 """Tokens that a device draws before they are looked at: the host waits for it once in so many steps."""
@@ -154,8 +157,12 @@ def generate_ids(
     return GeneratedIds(*begin(session, Request(prompt, params, frozenset(end_ids))))
 
 
-def begin(session: Session, request: Request) -> tuple[Generator[int, None, None], Continuation, list[TokenLogprobs]]:
+def begin(
+    session: Session, request: Request, observer: GenerationObserver | None = None
+) -> tuple[Generator[int, None, None], Continuation, list[TokenLogprobs]]:
     """Append the prompt; returns the tokens that come, what is to take them, and the prompt's log probabilities if asked for.
+
+    An `observer` is told of what is drawn and drafted; of calls an `ObservedSession` tells it.
 
     Raises: as `generate_ids`.
     """
@@ -169,25 +176,42 @@ def begin(session: Session, request: Request) -> tuple[Generator[int, None, None
             f"the prompt has {len(prompt)} tokens, the session room for {session.capacity - session.position} "
             f"of {session.capacity}; shorten the prompt or open a session with more capacity"
         )
-    continuation, scored = Continuation(request), list[TokenLogprobs]()
+    continuation, scored = _continuation(request, observer), list[TokenLogprobs]()
     if params.prompt_logprobs is None:
         logits = session.advance(np.asarray([prompt]), last_only=True)[0, 0]
     else:
         scored, logits = append_scored(session, prompt, params.prompt_logprobs)
     if request.drafting is not None:
         marks = max((len(rule.ids) for rule in request.end_rules), default=0)  # may be taken back, too
-        drafts = Drafts(request.drafting, continuation.sampler, None if session.rewinds is None else session.rewinds - marks)
+        most = None if session.rewinds is None else session.rewinds - marks
+        drafts = _drafts(request.drafting, continuation.sampler, most, observer)
         continuation.speculation = drafts.outcome
         return speculate(session, logits, continuation, drafts), continuation, scored
     if session.draws and can_draw(params):
         drawn = continuation.choose(logits, session.tokens[0])
         assert drawn is not None, "a device draws under no constraint"
         return _continue_on_device(session, drawn, continuation), continuation, scored
-    return _continue(session, logits, continuation), continuation, scored
+    return one_by_one(session, logits, continuation), continuation, scored
+
+
+def _continuation(request: Request, observer: GenerationObserver | None) -> Continuation:
+    if observer is None:
+        return Continuation(request)
+    from .observed import ObservedContinuation
+
+    return ObservedContinuation(request, observer)
+
+
+def _drafts(drafting: Drafting, sampler: Sampler, most: int | None, observer: GenerationObserver | None) -> Drafts:
+    if observer is None:
+        return Drafts(drafting, sampler, most)
+    from .observed import ObservedDrafts
+
+    return ObservedDrafts(drafting, sampler, most, observer)
 
 
 def _continue_on_device(session: Session, token: int, continuation: Continuation) -> Generator[int, None, None]:
-    """As `_continue`, a block of tokens at a time; the session stays where it would be without blocks."""
+    """As `one_by_one`, a block of tokens at a time; the session stays where it would be without blocks."""
     try:
         yield token
     except GeneratorExit:
@@ -205,20 +229,3 @@ def _continue_on_device(session: Session, token: int, continuation: Continuation
                 session.rewind(count - 1 - index + continuation.withheld)
                 raise
         left -= count
-
-
-def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: Continuation) -> Generator[int, None, None]:
-    ids = np.empty((1, 1), np.int64)
-    while True:
-        token = continuation.choose(logits, session.tokens[0])
-        if token is None:
-            return
-        try:
-            yield token
-        except GeneratorExit:
-            session.rewind(continuation.withheld)
-            raise
-        if session.position == session.capacity:
-            return
-        ids[0, 0] = token
-        logits = session.advance(ids, last_only=True)[0, 0]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...bundle import SAMPLER, Bundle, Manifest, check_target, open_without_contents
+from ...bundle import SAMPLER, Bundle, Manifest, check_target, local, open_without_contents
 from ...errors import BackendUnavailable, ConfigError, EngineMismatchError
 from ..engines.tensorrt_library import Library, library_of
 from .engine_files import build_command, changed, files_of_no_stage, read_checked_sidecar
@@ -112,7 +112,8 @@ class _Checker:
         known, is_here = machine or read_machine(), machine is None
         if isinstance(bundle, Bundle):
             return _Checker(bundle.path, bundle.manifest, True, known, is_here, library)
-        return _Checker(Path(bundle), open_without_contents(bundle), False, known, is_here, library)
+        path = local(bundle)
+        return _Checker(path, open_without_contents(path), False, known, is_here, library)
 
     def check(self, target: str) -> Preflight:
         """Look at every stage, and sum up."""

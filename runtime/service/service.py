@@ -74,12 +74,14 @@ class Service:
         slots: texts that decode at once.
         capacity: the most tokens of a sequence; None: as many as the engines hold of the model's context.
         queue: texts that may wait for a slot.
-        policy, prefill_seconds: as of `Batch`.
+        policy: as of `Batch`.
+        prefill_seconds: as of `Batch`.
         store: keeps sessions between requests; it stays the caller's to close.
         keeps_prefixes: whether what any request leaves is kept in the store, so that a prompt that begins in the same way is
             not read again; its logits are those of a prompt that was read in other chunks (`SessionStore`).
         observer: is told what happens.
-        draft, draft_tokens: as of `Model.generate`, for requests that say nothing of drafts.
+        draft: as of `Model.generate`, for requests that say nothing of drafts.
+        draft_tokens: likewise.
 
     Raises:
         ConfigError, CapacityError, EngineMismatchError: as `Model.batch`; ConfigError for a queue below 0, prefixes that are to

@@ -136,13 +136,14 @@ class SessionStore:
     def put(self, key: str, state: Snapshot | HasSnapshot) -> None:
         """Keep a copy of a session, or what a session's `snapshot` gave, in the place of what was kept under the key.
 
+        In case of an error what is kept stays, but for what was dropped to make room before the machine's memory ran out.
+
         Raises:
             InputError: a key that is no text or that no file can hold, or a snapshot of another bundle, target or kind of
                 engines.
             SessionBusyError: another thread is in a call of the session.
             CapacityError: there is no room for it, in the budgets or in the machine's memory.
             StorageError: what was to make room for it, or the sequence itself, can't be written.
-            In all cases what is kept stays, but for what was dropped to make room before the machine's memory ran out.
         """
         snapshot = _snapshot_of(state)
         with self._working(key), _room_for_copy(key):
@@ -187,8 +188,7 @@ class SessionStore:
     def restore(self, key: str, session: Restorable) -> bool:
         """Let a session go on from what is kept; False: there is nothing, or no longer, and the session is unchanged.
 
-        Raises:
-            As `get`, and as the session's own `restore`.
+        It raises what `get` and the session's own `restore` raise.
         """
         snapshot = self.get(key)
         if snapshot is not None:

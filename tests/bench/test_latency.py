@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from foveal.bench.decode import DecodeSamples
-from foveal.bench.firings import coarse_steps
 from foveal.bench.result import latency_of
 from foveal.contract import Fires, InputSpec, StageSpec
+from foveal.forecast.firings import coarse_steps
 
 
 @pytest.mark.parametrize(("fires", "firing"), [("open", [0, 4, 8]), ("close", [3, 7]), ("ahead", [3, 7])])
@@ -20,7 +20,7 @@ def test_steps_in_which_a_coarse_stage_fires(fires: Fires, firing: list[int]) ->
     ]
     steps = range(10)
     samples = DecodeSamples(
-        [1_000_000], [step * 1_000_000 for step in steps], list(steps), coarse_steps(stages, {}, list(steps)), [1.0]
+        [1_000_000], [step * 1_000_000 for step in steps], list(steps), coarse_steps(stages, {}, list(steps)), [], [1.0]
     )
     latency = latency_of(samples, 1)
     assert latency.itl_fire_ms.count == len(firing)

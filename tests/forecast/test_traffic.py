@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveal.bench.roofline import bytes_by_stage, bytes_per_token, reads_per_token
 from foveal.bundle import SCHEMA_VERSION, Bundle, Manifest, ModelInfo, StageEntry
 from foveal.contract import BorrowSpec, CacheSpec, ClockSpec, InputSpec, StageSpec
+from foveal.forecast.traffic import bytes_by_stage, bytes_per_token, reads_per_token
 from foveal.runtime.schedules import Decisions
 
 CLOCK = ClockSpec(stage="1", tokens_per_firing=4.5)

@@ -7,8 +7,8 @@ from deciding import newest
 from programs import TOKENS, stage
 
 from foveal.bench.chance import ChanceFirings
-from foveal.bench.firings import Fired, coarse_steps, firings_of, is_coarse
 from foveal.contract import ClockSpec, StageSpec
+from foveal.forecast.firings import Fired, coarse_steps, firings_of, is_coarse
 from foveal.runtime.schedules import Decisions, Schedule
 
 CLOCK = ClockSpec(stage="pre", tokens_per_firing=4)

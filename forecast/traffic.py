@@ -52,7 +52,7 @@ def bytes_by_stage(
         caches = sum(
             one.times * rows * row_bytes[stage][name]
             for one in fired
-            for stage, name, rows in _rows_read(specs, firings, entry.spec, one)
+            for stage, name, rows in rows_read(specs, firings, entry.spec, one)
         )
         found[entry.spec.name] = Traffic(weights / tokens, caches / tokens)
     return found
@@ -100,7 +100,7 @@ def _reads(bundle: Bundle, entry: StageEntry, half: Traffic, caches_full: float,
     )
 
 
-def _rows_read(
+def rows_read(
     specs: Sequence[StageSpec], firings: Mapping[str, Firings], spec: StageSpec, fired: Fired
 ) -> Iterator[tuple[str, str, float]]:
     """Stage, cache and rows of everything that one firing looks back at, its own new rows included."""

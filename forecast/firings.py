@@ -101,3 +101,11 @@ def coarse_steps(specs: Sequence[StageSpec], schedule: Schedule, positions: Sequ
     """Whether the token at each of some positions fired any coarse stage; `schedule`: of the session that has seen them."""
     coarse = [firings_of(spec, schedule) for spec in specs if is_coarse(spec)]
     return [any(next(firings.among(position, 1), None) for firings in coarse) for position in positions]
+
+
+def stages_fired(specs: Sequence[StageSpec], schedule: Schedule, positions: Sequence[int]) -> list[tuple[str, ...]]:
+    """The names of the stages that the token at each of some positions fired, in dataflow order; `schedule` as above."""
+    each = [(spec.name, firings_of(spec, schedule)) for spec in specs]
+    return [
+        tuple(name for name, firings in each if next(firings.among(position, 1), None) is not None) for position in positions
+    ]

@@ -1,0 +1,43 @@
+"""Reading what a benchmark wrote, of whichever kind it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ..errors import ConfigError
+from ..json_files import decode
+from .result import BenchResult, read_result
+from .sweep_result import SWEEP_SCHEMA_VERSION, SweepResult
+
+
+class _Kind(msgspec.Struct):
+    """What tells them apart."""
+
+    points: list[msgspec.Raw] | None = None
+    models: list[msgspec.Raw] | None = None
+
+
+def read_saved(path: Path) -> BenchResult | SweepResult:
+    """A result that `foveal bench --save` or `foveal bench sweep --save` wrote.
+
+    Raises:
+        ConfigError: it can't be read, is no such result, or one of a newer foveal.
+    """
+    try:
+        kind = msgspec.json.decode(path.read_bytes(), type=_Kind)
+    except (OSError, msgspec.MsgspecError):
+        return read_result(path)  # which says what is wrong
+    if kind.points is None:
+        return read_result(path)
+    try:
+        result = decode(path.read_bytes(), SweepResult)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} holds no sweep's result ({error}); write one: foveal bench sweep ... --save F") from error
+    if result.schema_version > SWEEP_SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path} holds a sweep of version {result.schema_version}, this foveal reads {SWEEP_SCHEMA_VERSION} and older; measure "
+            "again with this one"
+        )
+    return result

@@ -1,0 +1,60 @@
+"""Figures of a bundle from a file that `foveal bench --save` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ..bench.result import BenchResult, ModelResult
+from ..bundle import Manifest, open_bundle
+from ..errors import ConfigError
+from ..hub.card import Figures
+from ..json_files import decode
+from ..storage import storage_errors
+
+
+def figures_of(path: Path, bundle: Path) -> list[Figures]:
+    """What a file says of a bundle.
+
+    Raises:
+        ConfigError: it is no result of a bench, or of other models.
+        StorageError: it can't be read.
+    """
+    with storage_errors(path):
+        data = path.read_bytes()
+    try:
+        result = decode(data, BenchResult)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is no result that `foveal bench BUNDLE --save FILE` wrote: {error}") from error
+    manifest = open_bundle(bundle, "used").manifest
+    found = [model for model in result.models if _is_of(model, manifest)]
+    if not found:
+        has = ", ".join(f"{model.hierarchy} in {model.precision} ({model.parameters:,} parameters)" for model in result.models)
+        raise ConfigError(
+            f"{path} has no figures of {bundle}, {manifest.model.hierarchy} in {manifest.precision} "
+            f"({manifest.model.parameters:,} parameters), but of {has or 'no model'}; run `foveal bench {bundle} --save FILE`"
+        )
+    of, at = result.environment, result.environment.created_utc[:10]
+    runtime = ", ".join(f"{name} {of.packages[name]}" for name in ("foveal", "onnxruntime") if of.packages.get(name))
+    machine = f"{of.cpu or of.system}, {of.cpus_usable} CPUs, {runtime}, {at}"
+    return [
+        Figures(
+            threads=model.threads,
+            ttft_ms=model.latency.ttft_ms.p50,
+            itl_ms=model.latency.itl_ms.p50,
+            tokens_per_s=model.latency.decode_tokens_per_s,
+            prompt_tokens=result.prompt_tokens,
+            machine=machine,
+            command=result.command,
+        )
+        for model in found
+    ]
+
+
+def _is_of(model: ModelResult, manifest: Manifest) -> bool:
+    return (model.hierarchy, model.precision, model.parameters) == (
+        manifest.model.hierarchy,
+        manifest.precision,
+        manifest.model.parameters,
+    )

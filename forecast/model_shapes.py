@@ -1,0 +1,176 @@
+"""Shapes of hierarchies that nobody has built: the model's own modules, without memory for their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from torch import nn
+
+from ..contract import layer_caches
+from ..errors import ConfigError
+from ..hierarchy import Hierarchy
+from ..models.architecture import Architecture, Stage
+from ..models.architectures import build_model
+from ..models.config import ModelConfig, Positions, architecture_of, head_dim_of
+from ..precision import check_precision
+from .product_bytes import product_bytes
+from .shapes import Shape, StageShape, cache_item_bytes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a hierarchy does not say of a model; the defaults are the Hourglass paper's. `context`: learned positions."""
+
+    dim: int = 512
+    heads: int = 8
+    ff_dim: int = 2048
+    vocab_size: int = 256
+    context: int = 1024
+    positions: Positions = "learned"
+
+    def config(self, hierarchy: str) -> ModelConfig:
+        """Of a model that has its levels in this order.
+
+        Raises:
+            ConfigError: a malformed hierarchy, or sizes that contradict each other.
+        """
+        for name in ("dim", "ff_dim", "vocab_size", "context"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        return ModelConfig(
+            architecture=architecture_of(hierarchy),
+            hierarchy=hierarchy,
+            vocab_size=self.vocab_size,
+            dim=self.dim,
+            heads=self.heads,
+            head_dim=head_dim_of(self.dim, self.heads),
+            ff_dim=self.ff_dim,
+            max_positions=self.context,
+            positions=self.positions,
+        )
+
+
+def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on_gpu: bool = False) -> Shape:
+    """The shape of a model of foveal's own.
+
+    Args:
+        hierarchy: `"2@1 8@4 2@1"`; which architecture has such levels follows from their order.
+        sizes: of all layers.
+        precision: of all products; keys and values are int8 on the CPU where products are integers.
+        on_gpu: whether as engines for GPUs hold it.
+
+    Raises:
+        ConfigError: an unknown precision, a malformed hierarchy, or sizes that contradict each other.
+    """
+    check_precision(precision)
+    config = sizes.config(hierarchy)
+    with torch.device("meta"):
+        model = build_model(config)
+    return shape_of_model(model, precision, on_gpu, widest=max(config.ff_dim, 3 * config.heads * config.head_dim))
+
+
+def shape_of_model(model: Architecture, precision: str, on_gpu: bool, widest: int) -> Shape:
+    """The shape of any model that can be cut into stages."""
+    described = model.describe()
+    levels = Hierarchy.parse(described.hierarchy)
+    return Shape(
+        name=str(levels),
+        hierarchy=str(levels),
+        precision=precision,
+        dim=described.dim,
+        widest=widest,
+        context=described.context,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layer_equivalents=levels.layer_equivalents,
+        on_gpu=on_gpu,
+        stages=tuple(_stage(stage, precision, on_gpu) for stage in model.stages()),
+    )
+
+
+def _stage(stage: Stage, precision: str, on_gpu: bool) -> StageShape:
+    tables, matrices, rest = _weights(stage.module)
+    item = cache_item_bytes(precision, on_gpu)
+    return StageShape(
+        spec=stage.spec,
+        products=len(matrices),
+        multiplied=sum(rows * columns for rows, columns in matrices),
+        weight_bytes=sum(product_bytes(rows, columns, precision, on_gpu) for rows, columns in matrices) + 4.0 * rest,
+        table_bytes=4.0 * tables,
+        row_bytes={cache.name: cache.heads * cache.width * item for cache in stage.spec.caches},
+    )
+
+
+def _weights(module: nn.Module) -> tuple[int, list[tuple[int, int]], int]:
+    """Numbers in tables, matrices `[rows, columns]` as rows are multiplied by them, and numbers in all else."""
+    tables, matrices, rest = 0, [], 0
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            if isinstance(part, nn.Embedding):
+                tables += parameter.numel()
+            elif parameter.dim() == 2 and isinstance(part, nn.Linear):
+                columns, rows = parameter.shape
+                matrices.append((rows, columns))
+            else:
+                rest += parameter.numel()
+    return tables, matrices, rest
+
+
+@dataclass(frozen=True)
+class Growing:
+    """The shape of a hierarchy for any numbers of layers at the same strides, from those of one and of two at each level.
+
+    All that a stage is made of grows by the same with every layer, so that a search need not build each model.
+    """
+
+    one: Shape
+    two: Shape
+    levels_of: tuple[int, ...]
+    """Of each stage, the level whose layers it has; -1: of none."""
+
+    @classmethod
+    def of(cls, strides: tuple[int, ...], sizes: Sizes, precision: str, on_gpu: bool) -> Growing:
+        """Of levels at these strides."""
+        one, two = (
+            shape_of_hierarchy(" ".join(f"{layers}@{stride}" for stride in strides), sizes, precision, on_gpu)
+            for layers in (1, 2)
+        )
+        with_layers = iter(range(len(strides)))
+        levels = tuple(next(with_layers) if stage.spec.layers else -1 for stage in one.stages)
+        return cls(one, two, levels)
+
+    def at(self, layers: tuple[int, ...]) -> Shape:
+        """Of so many layers at each level."""
+        stages = tuple(
+            stage if level < 0 else _grown(stage, more, layers[level])
+            for stage, more, level in zip(self.one.stages, self.two.stages, self.levels_of, strict=True)
+        )
+        strides = [level.stride for level in Hierarchy.parse(self.one.hierarchy).levels]
+        name = " ".join(f"{count}@{stride}" for count, stride in zip(layers, strides, strict=True))
+        per_layer = (self.two.parameters - self.one.parameters) // len(layers)
+        return msgspec.structs.replace(
+            self.one,
+            name=name,
+            hierarchy=name,
+            parameters=self.one.parameters + per_layer * (sum(layers) - len(layers)),
+            layer_equivalents=sum(count / stride for count, stride in zip(layers, strides, strict=True)),
+            stages=stages,
+        )
+
+
+def _grown(one: StageShape, two: StageShape, layers: int) -> StageShape:
+    """A stage with so many layers, of those with one and with two."""
+    more, spec = layers - 1, one.spec
+    key = spec.caches[0]
+    caches = layer_caches(layers, key.heads, key.width, key.keeps)
+    parameters = spec.parameters + more * (two.spec.parameters - spec.parameters)
+    row = next(iter(one.row_bytes.values()))
+    return StageShape(
+        spec=msgspec.structs.replace(spec, layers=layers, parameters=parameters, caches=caches),
+        products=one.products + more * (two.products - one.products),
+        multiplied=one.multiplied + more * (two.multiplied - one.multiplied),
+        weight_bytes=one.weight_bytes + more * (two.weight_bytes - one.weight_bytes),
+        table_bytes=one.table_bytes,
+        row_bytes=dict.fromkeys((cache.name for cache in caches), row),
+    )
