@@ -164,6 +164,26 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s_per_gb_s: float | None
 
 
+class DeviceForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle would do on a device, by `foveal forecast`; nobody has measured it.
+
+    Attributes:
+        tokens_per_s: of one sequence; between `at_least` and `at_most`, by how much of the makers' figures is assumed.
+        worst_step_ms: a step in which every stage fires.
+        memory: bytes, the program included; `fits`: null where it is not known what the device has.
+    """
+
+    name: str
+    device: str
+    tokens_per_s: float
+    at_least: float
+    at_most: float
+    worst_step_ms: float
+    bound: str
+    memory: float
+    fits: bool | None
+
+
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """How well a bundle predicts the text, teacher-forced.
 
@@ -196,11 +216,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands(msgspec.Struct, frozen=True, kw_only=True):
-    """What gives the figures again. `losses`: one per bundle."""
+    """What gives the figures again; one per bundle, where there are several."""
 
     report: str
     measurement: str
     describe: list[str]
+    forecasts: list[str]
     losses: list[str]
 
 
@@ -216,6 +237,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         machine: the one that the report, its losses and its memory were made on.
         time_shares: of the time that engines take per token, by model and stage.
         ratios: of the decoding rate, of every model against every other.
+        forecasts: of the subject and its other precisions, on every known device; by bundle, `forecasts_missing` says why there
+            are none.
         losses: empty, with the reason in `losses_missing`, where no text was given.
     """
 
@@ -234,6 +257,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ratios: list[RateRatio]
     memory: list[MemoryFacts]
     needs: list[Needs]
+    forecasts: list[DeviceForecast]
+    forecasts_missing: dict[str, str]
     losses: list[Loss]
     losses_missing: str | None
     texts: list[str]

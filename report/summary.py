@@ -205,8 +205,22 @@ def _devices(report: Report) -> str:
         said.append(
             f"Each GB/s of a device's memory bandwidth allows at most {significant(needs.tokens_per_s_per_gb_s)} tokens/s."
         )
+    said.append(_forecast(report))
     said.append(ran_on(report))
     return " ".join(said)
+
+
+def _forecast(report: Report) -> str:
+    mine = [row for row in report.forecasts if row.name == report.subject]
+    if not mine:
+        return f"There is no forecast for devices: {report.forecasts_missing[report.subject]}."
+    slowest, fastest = (pick(mine, key=lambda row: row.tokens_per_s) for pick in (min, max))
+    fitting = sum(row.fits is True for row in mine)
+    return (
+        f"By forecast, which is no measurement, it fits {fitting} of {len(mine)} known devices, and decodes from "
+        f"{significant(slowest.tokens_per_s)} tokens/s ({slowest.device}) to {significant(fastest.tokens_per_s)} "
+        f"({fastest.device})."
+    )
 
 
 def smallest(report: Report) -> ModelFacts:
@@ -223,5 +237,5 @@ def _or_less(report: Report, model: ModelFacts) -> str:
 def ran_on(report: Report) -> str:
     """What was run, and that the rest was not."""
     if report.target == "cpu":
-        return "GPU: not run; all figures are of CPU engines on the machine below."
-    return f"All figures are of {report.target} engines on the machine below; other devices: not run."
+        return "GPU: not run; what was measured are CPU engines on the machine below."
+    return f"What was measured are {report.target} engines on the machine below; other devices: not run."

@@ -19,9 +19,12 @@ from foveal.bench.result import BenchResult, ModelResult, without_samples
 from foveal.bundle import BundleError, open_bundle
 from foveal.calibration import evaluate
 from foveal.export import convert_model
+from foveal.forecast.devices import known_devices
+from foveal.forecast.forecast import Work, forecast_rows
+from foveal.forecast.shapes import shape_of_bundle
 from foveal.report import gather as gathering
 from foveal.report.document import Report
-from foveal.report.facts import latency, memory
+from foveal.report.facts import forecasts, latency, memory
 from foveal.report.facts.latency import latency_facts
 from foveal.report.facts.memory import measure_working
 from foveal.report.facts.timeline import timeline_of
@@ -172,6 +175,38 @@ def test_json_gives_back_the_report(report: Report) -> None:
     """All of it, zeros, falses and nulls included, and the summary follows from the rest."""
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
     assert with_summary(msgspec.structs.replace(report, summary=[])) == report
+
+
+def test_forecasts_are_those_of_foveal_forecast(report: Report, precise: PrecisionZoo) -> None:
+    """Of the subject and its precisions, on every known device, behind half of the context; always called forecasts."""
+    devices = known_devices()
+    assert [(row.name, row.device) for row in report.forecasts] == [
+        (name, device.title) for name in NAMES[:2] for device in devices.values()
+    ]
+    shapes = [shape_of_bundle(precise["nested"].full, on_gpu) for on_gpu in (False, True)]
+    rows = forecast_rows(shapes, devices, Work(context=96, prompt_tokens=48))
+    for found, row in zip(report.forecasts, rows, strict=False):
+        assert (found.tokens_per_s, found.memory, found.fits) == (row.tokens_per_s, row.memory.total, row.memory.fits)
+    section = next(section for section in sections_of(report) if section.name == "devices")
+    assert [table.title for table in section.shown][1] == "Forecast, not measured: tokens/s of one sequence"
+    assert "By forecast, which is no measurement, it fits" in report.summary[-1].answer
+
+
+def test_a_bundle_that_can_not_be_forecast(
+    precise: PrecisionZoo, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is there, and it is said why."""
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("such engines were not measured")
+
+    monkeypatch.setattr(forecasts, "forecast_rows", refuse)
+    found = gather(small_bundles(precise, tmp_path), Wanted(work=WORK, measured=saved(tmp_path, report.measured)))
+    assert found.forecasts_missing == dict.fromkeys(NAMES[:2], "such engines were not measured")
+    assert "There is no forecast for devices: such engines were not measured." in found.summary[-1].answer
+    section = next(section for section in sections_of(found) if section.name == "devices")
+    assert [table.title for table in section.shown] == ["What it needs"]
+    assert (section.missing or "").startswith("No forecast of small: such engines were not measured; small-w8: such engines")
 
 
 def saved(directory: Path, result: BenchResult) -> Path:
