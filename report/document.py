@@ -237,8 +237,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         machine: the one that the report, its losses and its memory were made on.
         time_shares: of the time that engines take per token, by model and stage.
         ratios: of the decoding rate, of every model against every other.
-        forecasts: of the subject and its other precisions, on every known device; by bundle, `forecasts_missing` says why there
-            are none.
+        forecasts: of each bundle on every known device; by bundle, `forecasts_missing` says why there are none.
         losses: empty, with the reason in `losses_missing`, where no text was given.
     """
 

@@ -84,8 +84,7 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             measured=measured,
             on_progress=report,
         )
-    precisions = [bundle for bundle, model in zip(bundles, models, strict=True) if model.same_as == models[0].same_as]
-    forecasts = {bundle.path.name: forecasts_of(bundle) for bundle in precisions}
+    forecasts = {bundle.path.name: forecasts_of(bundle) for bundle in bundles}
     return with_summary(
         Report(
             schema_version=REPORT_SCHEMA_VERSION,
@@ -195,9 +194,7 @@ def _commands(paths: Sequence[Path], models: Sequence[ModelFacts], wanted: Wante
         report=wanted.command,
         measurement=measured.command if wanted.measured is not None else _bench_command(paths, wanted, measured),
         describe=[shlex.join(["foveal", "inspect", str(path)]) for path in paths],
-        forecasts=[
-            shlex.join(["foveal", "forecast", where[model.name]]) for model in models if model.same_as == models[0].same_as
-        ],
+        forecasts=[shlex.join(["foveal", "forecast", str(path)]) for path in paths],
         losses=losses,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..document import ModelFacts, Report
-from ..lookup import memory_of, needs_of, other_precisions, subject_of
+from ..lookup import memory_of, needs_of
 from ..numbers import label, megabytes, significant
 from ..summary import ran_on
 from .section import Section, Table
@@ -11,8 +11,7 @@ from .section import Section, Table
 
 def devices(report: Report) -> Section:
     """Memory that must be free, the most that a bandwidth allows, and forecasts for devices by name."""
-    precisions = [subject_of(report), *other_precisions(report)]
-    forecast = [model for model in precisions if model.name not in report.forecasts_missing]
+    forecast = [model for model in report.models if model.name not in report.forecasts_missing]
     reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in report.forecasts_missing.items())
     return Section(
         name="devices",
@@ -38,7 +37,7 @@ def devices(report: Report) -> Section:
                     "read per token, MB",
                     "tokens/s per GB/s, at most",
                 ],
-                rows=[_row(report, model) for model in precisions],
+                rows=[_row(report, model) for model in report.models],
             ),
             *([_forecast(report, forecast)] if forecast else []),
         ],
@@ -48,11 +47,11 @@ def devices(report: Report) -> Section:
     )
 
 
-def _forecast(report: Report, precisions: list[ModelFacts]) -> Table:
+def _forecast(report: Report, models: list[ModelFacts]) -> Table:
     by_device = [[row for row in report.forecasts if row.device == device] for device in _devices(report)]
     return Table(
         title="Forecast, not measured: tokens/s of one sequence",
-        header=["device", "fits", *(model.precision for model in precisions)],
+        header=["device", "fits", *(label(model.name) for model in models)],
         rows=[[rows[0].device, _fits(rows[0].fits), *(significant(row.tokens_per_s) for row in rows)] for rows in by_device],
         texts=frozenset({1}),
     )

@@ -178,10 +178,10 @@ def test_json_gives_back_the_report(report: Report) -> None:
 
 
 def test_forecasts_are_those_of_foveal_forecast(report: Report, precise: PrecisionZoo) -> None:
-    """Of the subject and its precisions, on every known device, behind half of the context; always called forecasts."""
+    """Of each bundle on every known device, behind half of the context; always called forecasts."""
     devices = known_devices()
     assert [(row.name, row.device) for row in report.forecasts] == [
-        (name, device.title) for name in NAMES[:2] for device in devices.values()
+        (name, device.title) for name in NAMES for device in devices.values()
     ]
     shapes = [shape_of_bundle(precise["nested"].full, on_gpu) for on_gpu in (False, True)]
     rows = forecast_rows(shapes, devices, Work(context=96, prompt_tokens=48))
@@ -202,7 +202,7 @@ def test_a_bundle_that_can_not_be_forecast(
 
     monkeypatch.setattr(forecasts, "forecast_rows", refuse)
     found = gather(small_bundles(precise, tmp_path), Wanted(work=WORK, measured=saved(tmp_path, report.measured)))
-    assert found.forecasts_missing == dict.fromkeys(NAMES[:2], "such engines were not measured")
+    assert found.forecasts_missing == dict.fromkeys(NAMES, "such engines were not measured")
     assert "There is no forecast for devices: such engines were not measured." in found.summary[-1].answer
     section = next(section for section in sections_of(found) if section.name == "devices")
     assert [table.title for table in section.shown] == ["What it needs"]
