@@ -288,6 +288,11 @@ def local(path: str | Path) -> Path:
     return fetch_bundle(name)
 
 
+def may_be_there(path: str | Path) -> bool:
+    """Whether something is at a path, or it is a name on a hub, which is not asked."""
+    return hub_name(path) is not None or Path(path).exists()
+
+
 @storage_errors()
 def open_without_contents(path: str | Path) -> Manifest:
     """Read a bundle and check all but the contents of its files: for `runtime.preflight`, which says of each what is wrong.

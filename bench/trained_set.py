@@ -3,11 +3,13 @@
     python -m foveal.bench.trained_set train RUNS --text books/train --valid books/valid --minutes 60
     python -m foveal.bench.trained_set cool RUNS COOLED
     python -m foveal.bench.trained_set train COOLED --text books/train --valid books/valid
+    python -m foveal.bench.trained_set show COOLED/vanilla COOLED/hourglass [--document docs/training.md]
 
 `RUNS/set.json` says which models, and how to train (`TrainedSet`). The first command makes a run in `RUNS/NAME` for each, or
 goes on where the last call was stopped, even by a kill: of one model at most `eval_every` steps are lost. While the learning
 rate stays nothing depends on how many steps there will be. `cool` copies the runs, and sets the end of the copies so that their
-cooldown begins at once: the third command gives models to show, and the runs themselves can go on with the first.
+cooldown begins at once: the third command gives models to show, and the runs themselves can go on with the first. `show` prints
+what a run was and came to, as Markdown, or puts it into a document.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ import msgspec
 from ..errors import CheckpointError, ConfigError
 from ..files import write_atomically
 from ..json_files import decode
+from ..models.checkpoint import read_config
 from ..models.config import ModelConfig
-from ..models.train import Trainer, TrainSettings, tokenizer_for, use_threads
+from ..models.train import Trainer, TrainReport, TrainSettings, tokenizer_for, use_threads
+from .document import insert
 from .script import run_script
 
 
@@ -51,13 +55,22 @@ def main() -> None:
     cool = commands.add_parser("cool", help="copy runs, their cooldown beginning where they are")
     cool.add_argument("runs", type=Path)
     cool.add_argument("cooled", type=Path, help="a directory that is not there yet")
+    show = commands.add_parser("show", help="say what runs came to")
+    show.add_argument("checkpoints", type=Path, nargs="+")
+    show.add_argument("--document", type=Path, help="put it between its marks, <!-- figures: trained-set -->")
     given = parser.parse_args()
     if given.command == "cool":
         steps = copy_to_cool(given.runs, given.cooled)
         print(f"{given.cooled}: train it to step {steps:,}")
-        return
-    use_threads(given.threads)
-    train_in_turns(trainers(given.runs, given.text, given.valid), given.minutes)
+    elif given.command == "show":
+        table = markdown(given.checkpoints)
+        if given.document is None:
+            print(table)
+        else:
+            write_atomically(given.document, insert(given.document.read_text(), {"trained-set": table}).encode())
+    else:
+        use_threads(given.threads)
+        train_in_turns(trainers(given.runs, given.text, given.valid), given.minutes)
 
 
 def read_set(runs: Path) -> TrainedSet:
@@ -136,6 +149,40 @@ def copy_to_cool(runs: Path, cooled: Path) -> int:
     write_atomically(parts / "set.json", msgspec.json.format(msgspec.json.encode(ending), indent=1) + b"\n")
     os.rename(parts, cooled)
     return steps
+
+
+def markdown(checkpoints: Sequence[Path]) -> str:
+    """One column for each checkpoint with a `training.json`.
+
+    Raises:
+        CheckpointError: one has none, or one of a run that was never evaluated.
+    """
+    columns = [_column(checkpoint) for checkpoint in checkpoints]
+    names, *rows = ([first[0], *(column[place][1] for column in columns)] for place, first in enumerate(columns[0]))
+    lines = [names, ["---"] + ["---:"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _column(checkpoint: Path) -> list[tuple[str, str]]:
+    config, path = read_config(checkpoint), checkpoint / "training.json"
+    try:
+        report = decode(path.read_bytes(), TrainReport)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CheckpointError(f"{path} is not the report of a run: {error}; name directories that training left") from error
+    if not report.curve:
+        raise CheckpointError(f"{path} has no evaluation; train it first")
+    last = report.curve[-1]
+    return [
+        ("", checkpoint.resolve().name),
+        ("hierarchy", f"`{config.hierarchy}`"),
+        ("parameters", f"{report.parameters:,}"),
+        ("arithmetic per token", f"{report.flops_per_token / 1e6:.2f} MFLOP"),
+        ("steps; tokens", f"{last.step:,}; {last.tokens / 1e6:.2f} M"),
+        ("arithmetic in all", f"{last.tokens * report.flops_per_token:.3g} FLOP"),
+        ("seconds", f"{last.seconds:,.0f}"),
+        ("training loss, nats per token", f"{last.train_loss_nats:.4f}"),
+        ("validation, **bits per byte**", f"**{last.valid_bits_per_byte:.4f}**"),
+    ]
 
 
 def _steps_of(run: Path) -> int:

@@ -25,6 +25,7 @@ from .demo import demo
 from .doctor import doctor
 from .eval import evaluate
 from .export_triton import export_triton
+from .forecast import forecast
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
@@ -52,6 +53,7 @@ for verb in (
     bisect,
     inspect,
     report,
+    forecast,
     generate,
     score,
     serve,

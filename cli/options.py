@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..bundle import check_target
+from ..bundle import check_target, may_be_there
 from ..errors import ConfigError
+from ..hub.names import hub_name
 from ..precision import Plan
 from .console import err
 
@@ -49,18 +50,18 @@ Calibration = Annotated[
 
 
 def checked_draft(draft: str | None) -> str | None:
-    """What `--draft` names: `ngrams`, or the absolute path of a bundle, as other processes may open it.
+    """What `--draft` names: `ngrams`, a bundle on a hub, or the absolute path of one, as other processes may open it.
 
     Raises:
         ConfigError: there is nothing at the path.
     """
     if draft is None or draft == "ngrams":
         return draft
-    if not Path(draft).exists():
+    if not may_be_there(draft):
         raise ConfigError(
             f'--draft is "{draft}", where there is no bundle; expected ngrams, or a bundle with the same tokenizer'
         )
-    return str(Path(draft).resolve())
+    return draft if hub_name(draft) is not None else str(Path(draft).resolve())
 
 
 def text_counts(wanted: Plan, target: str, path: Path | None = None, text: Sequence[Path] | None = ()) -> tuple[bool, str]:

@@ -51,7 +51,8 @@ def card_of(
     parts = [
         f"---\n{library().ModelCardData(**_metadata(bundle, license)).to_yaml()}\n---",
         f"# {repository.partition('/')[2]}",
-        f"A {model.architecture} model, `{model.hierarchy}`, exported with foveal{_when(bundle)}. {_sizes(model)} {_origin(bundle)}",
+        f"A {model.architecture} model, `{model.hierarchy}`, exported with foveal{_when(bundle)}. {_sizes(model)} "
+        f"{_origin(bundle)}",
         _stages(bundle.manifest.stages),
         f"Precision: {bundle.manifest.precision}. Engines: {', '.join(targets) or 'none, portable ONNX graphs only'}. "
         f"Tokenizer: {bundle.manifest.tokenizer or 'none, ids only'}. {size / 1e6:.1f} MB.",
@@ -74,7 +75,7 @@ def _metadata(bundle: Bundle, license: str | None) -> dict[str, Any]:
     if bundle.manifest.tokenizer is not None:
         found["pipeline_tag"] = TASK
     kind = ["hierarchical"] * _is_hierarchical(bundle)
-    found["tags"] = list(dict.fromkeys(("foveal", "onnx", *kind, model.architecture, *precision.split("+"))))
+    found["tags"] = list(dict.fromkeys(("foveal", "onnx", *kind, model.architecture, precision)))
     return found
 
 

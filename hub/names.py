@@ -17,7 +17,7 @@ _NAME = re.compile(
     r"hf:/{0,2}"
     r"(?P<repository>[\w.-]+/[\w.-]+)"
     r"(?:@(?P<revision>refs/pr/\d+|refs/convert/[\w.-]+|[^/@#]+))?"
-    r"(?:/(?P<path>[^#]+))?"
+    r"(?:/(?P<path>[^#/][^#]*))?"
     r"(?:#(?P<entry>.+))?"
 )
 
@@ -73,7 +73,7 @@ def hub_name(given: object) -> HubName | None:
     found = _NAME.fullmatch(text)
     if found is None:
         raise ConfigError(f'"{text}" is no name on a hub, expected {FORM}')
-    revision, path = found["revision"], (found["path"] or "").strip("/")
+    revision, path = found["revision"], (found["path"] or "").rstrip("/")
     if not {"", ".", ".."}.isdisjoint(path.split("/")) and path:
         raise ConfigError(f'"{text}" has the path {path!r}, expected names of folders and files; {FORM}')
     return HubName(found["repository"], None if revision is None else unquote(revision), path, found["entry"])

@@ -115,12 +115,13 @@ def _said(response: object, error: object) -> str:
 def _unreachable(name: HubName, error: BaseException) -> str:
     from huggingface_hub import constants, errors
 
-    first: BaseException = error
-    while first.__cause__ is not None:
-        first = first.__cause__
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    answer = next((one for one in chain if isinstance(one, errors.HfHubHTTPError)), None)
     absent = f"{_bare(name)} is not in {constants.HF_HUB_CACHE}, or not whole"
-    if isinstance(first, errors.HfHubHTTPError):
-        return f"{_answered(name, first, 'read')}; and {absent}"
+    if answer is not None:
+        return f"{_answered(name, answer, 'read')}; and {absent}"
     if constants.is_offline_mode():
         return f"HF_HUB_OFFLINE is set, and {absent}; unset it, or fetch {_bare(name)} where there is a network"
     return f"{_host()} can't be reached ({reason_of(error)}), and {absent}; check the network, HTTPS_PROXY and HF_ENDPOINT"

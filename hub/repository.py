@@ -71,10 +71,12 @@ class Repository:
         """What its `README.md` says; nothing if there is none, none to be had offline, or its metadata is no YAML."""
         if CARD not in self.sizes or (library().constants.is_offline_mode() and self._cached(CARD) is None):
             return Card()
+        from yaml import YAMLError  # huggingface_hub's own reader of metadata
+
         path = self.fetch([CARD], silent) / CARD
         try:
             data = library().ModelCard.load(path).data
-        except ValueError:  # yaml's errors, and metadata that is no object
+        except (YAMLError, ValueError):
             return Card()
         names = data.license if isinstance(data.license, list) else [data.license]
         if names == ["other"] and data.get("license_name"):
@@ -182,7 +184,7 @@ def _bars(report: Progress, name: HubName, total: int) -> Any:
     """A class of bars that tell `report` how many of `total` bytes have come, and draw nothing."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **settings: Any) -> None:
             self._is_of_bytes = settings.get("unit") == "B"
             super().__init__(*args, **{**settings, "file": io.StringIO(), "leave": False})

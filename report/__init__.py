@@ -1,1 +1,1 @@
-"""One page about bundles: measured figures, gathered once, as a typed document that JSON, Markdown, HTML and pictures are made of."""
+"""One page about bundles: figures, measured and gathered once, in a typed document that pages and pictures are made of."""

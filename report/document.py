@@ -58,11 +58,15 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of the first `tokens` tokens fire a stage; `missing` says of which stages that is not known, and why."""
+    """Which of the first `tokens` tokens fire a stage, and what share of them does.
+
+    `missing` says of which stages that is not known, and why.
+    """
 
     tokens: int
     is_of_text: bool
     fires: dict[str, list[int]]
+    shares: dict[str, float]
     missing: str | None
 
 
@@ -126,7 +130,8 @@ class MemoryPoint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         weights: of all stages, tables included.
         caches: keys and values, or what else is remembered.
-        rows: hidden states that stages hand to one another.
+        rows: hidden states that stages hand to one another; `state` is both.
+        held: weights and state.
         working: the most that a process took beside those while it read the tokens; null where that was not measured.
     """
 
@@ -134,6 +139,8 @@ class MemoryPoint(msgspec.Struct, frozen=True, kw_only=True):
     weights: int
     caches: int
     rows: int
+    state: int
+    held: int
     working: int | None
 
 
@@ -145,10 +152,26 @@ class MemoryFacts(msgspec.Struct, frozen=True, kw_only=True):
     missing: str | None
 
 
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle needs of any device.
+
+    Attributes:
+        memory: bytes of weights, of the state of the full context, and of working memory as far as that is known.
+        bytes_per_token: that decoding reads, as in the measurement; null where they were not counted.
+        tokens_per_s_per_gb_s: at most, for each GB/s of memory bandwidth.
+    """
+
+    name: str
+    memory: int
+    bytes_per_token: float | None
+    tokens_per_s_per_gb_s: float | None
+
+
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """How well a bundle predicts the text, teacher-forced.
 
     Attributes:
+        ms_per_token: while decoding, as measured.
         reference: the fp32 bundle of the same model, if there is one; `change` is of bits per byte (of nats per token where
             there are no bytes) relative to it, with the half width of its 95 % interval.
     """
@@ -158,6 +181,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     window: int
     bits_per_byte: float | None
     nats_per_token: float
+    ms_per_token: float
     reference: str | None
     change: float | None
     change_half_width: float | None
@@ -193,6 +217,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         target: whose engines.
         was_saved: whether the measurement was read from a file instead of being made.
         machine: the one that the report, its losses and its memory were made on.
+        time_shares: of the time that engines take per token, by model and stage.
         ratios: of the decoding rate, of every model against every other.
         losses: empty, with the reason in `losses_missing`, where no text was given.
     """
@@ -208,8 +233,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     measured: BenchResult
     timeline: Timeline
     latencies: list[LatencyFacts]
+    time_shares: dict[str, dict[str, float]]
     ratios: list[Ratio]
     memory: list[MemoryFacts]
+    needs: list[Needs]
     losses: list[Loss]
     losses_missing: str | None
     texts: list[str]

@@ -21,9 +21,10 @@ from .document import REPORT_SCHEMA_VERSION, Commands, Loss, MemoryFacts, ModelF
 from .facts.latency import latency_facts
 from .facts.losses import measure_losses, reference_of
 from .facts.measured import read_measured
-from .facts.memory import measure_working, memory_facts
+from .facts.memory import measure_working, memory_facts, needs_of
 from .facts.models import model_facts
 from .facts.ratios import ratios_of
+from .facts.shares import time_shares
 from .facts.timeline import timeline_of
 from .summary import answers
 
@@ -63,12 +64,13 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
     """
     check_target(wanted.target)
     report = on_progress or silent
-    bundles = _opened(paths)
+    bundles = _opened(paths, wanted.target)
     models = model_facts(bundles)
     text = _text_to_decode(bundles, wanted.texts)
     machine = read_environment()
     measured = _measurement(paths, models, wanted, text, report)
     memory = [_memory(bundle, measured, wanted, report) for bundle in bundles]
+    rooflines = {model.name: model.roofline for model in measured.models}
     losses: list[Loss] = []
     if wanted.texts:
         losses = measure_losses(
@@ -78,6 +80,7 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             target=wanted.target,
             threads=_threads(wanted, measured),
             limit=wanted.limit,
+            measured=measured,
             on_progress=report,
         )
     return with_summary(
@@ -93,8 +96,10 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             measured=measured,
             timeline=timeline_of(bundles[0], wanted.target, _threads(wanted, measured), wanted.native, text),
             latencies=[latency_facts(model) for model in measured.models],
+            time_shares={model.name: time_shares(model) for model in measured.models},
             ratios=ratios_of(measured.models),
             memory=memory,
+            needs=[needs_of(facts, rooflines[facts.name]) for facts in memory],
             losses=losses,
             losses_missing=None if losses else _NO_TEXT,
             texts=[str(path) for path in wanted.texts],
@@ -108,14 +113,22 @@ def with_summary(report: Report) -> Report:
     return msgspec.structs.replace(report, summary=answers(report))
 
 
-def _opened(paths: Sequence[Path]) -> list[Bundle]:
+def _opened(paths: Sequence[Path], target: str) -> list[Bundle]:
     if not paths:
         raise ConfigError("nothing to report on: name at least one bundle, first the one that the report is about")
     names = [path.name for path in paths]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{names.count(name)} bundles are called {name}, and figures go by name; rename all but one")
-    return [open_bundle(path) for path in paths]
+    bundles = [open_bundle(path) for path in paths]
+    for bundle in bundles:
+        if target not in bundle.manifest.engines:
+            there = ", ".join(bundle.manifest.engines) or "none"
+            raise ConfigError(
+                f"{bundle.path} has no engines for {target}, only for: {there}; build them: foveal build {bundle.path} "
+                f"--target {target}"
+            )
+    return bundles
 
 
 def _text_to_decode(bundles: Sequence[Bundle], texts: Sequence[Path]) -> str | None:

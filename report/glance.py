@@ -35,7 +35,7 @@ def figures_at_a_glance(report: Report) -> list[Tile]:
         found.append(Tile(f"beside {label(other.name)}", value, note))
     tail = f"p99 {significant(itl.p99)} ms" if itl.p99 is not None else "too few steps for p99"
     found.append(Tile("from token to token", f"{significant(itl.p50)} ms", f"median; {tail}"))
-    state = f"and {megabytes(full.caches + full.rows)} MB of state at {full.tokens:,} tokens"
+    state = f"and {megabytes(full.state)} MB of state at {full.tokens:,} tokens"
     found.append(Tile("weights", f"{megabytes(full.weights)} MB", state))
     if mine.roofline is not None:
         found.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..bench.result import ModelResult
-from .document import LatencyFacts, Loss, MemoryFacts, ModelFacts, Ratio, Report
+from .document import LatencyFacts, Loss, MemoryFacts, ModelFacts, Needs, Ratio, Report
 
 
 def subject_of(report: Report) -> ModelFacts:
@@ -24,6 +24,11 @@ def latency_of(report: Report, name: str) -> LatencyFacts:
 def memory_of(report: Report, name: str) -> MemoryFacts:
     """Its memory by length."""
     return next(one for one in report.memory if one.name == name)
+
+
+def needs_of(report: Report, name: str) -> Needs:
+    """What it needs of a device."""
+    return next(one for one in report.needs if one.name == name)
 
 
 def loss_of(report: Report, name: str) -> Loss | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..bench.result import ModelResult
 from .document import Answer, Loss, MemoryPoint, ModelFacts, Ratio, Report
-from .lookup import loss_of, memory_of, other_models, other_precisions, ratio_of, result_of, subject_of
+from .lookup import loss_of, memory_of, needs_of, other_models, other_precisions, ratio_of, result_of, subject_of
 from .numbers import change, label, listed, megabytes, percent, significant, times
 
 
@@ -30,7 +30,7 @@ def _faster(report: Report) -> str:
         f"{significant(mine.latency.decode_tokens_per_s)} tokens/s on {_place(report, mine)}."
     ]
     others = other_models(report)
-    said += [_against(ratio_of(report, mine.name, other.name), other) for other in others]
+    said += [_against(ratio_of(report, mine.name, other.name), mine, other) for other in others]
     if not others:
         said.append("There is no other model to compare it with: name one behind it, such as a vanilla Transformer.")
     precisions = [ratio_of(report, model.name, subject.name) for model in other_precisions(report)]
@@ -49,31 +49,36 @@ def _place(report: Report, model: ModelResult) -> str:
     return f"{model.threads} thread{'s' * (model.threads != 1)} of {cpu}"
 
 
-def _against(ratio: Ratio, other: ModelResult) -> str:
+def _against(ratio: Ratio, mine: ModelResult, other: ModelResult) -> str:
     what = f"{label(other.name)} ({other.hierarchy}, {other.precision})"
-    if not ratio.is_shown:
-        return f"No difference from {what} is shown: {times(ratio.median)} times its speed{_rounds(ratio)}."
-    return f"That is {_times(ratio)} {what}{_rounds(ratio)}."
+    work = f"It runs {mine.layer_equivalents:.2f} layers per token, {label(other.name)} {other.layer_equivalents:.2f}."
+    return f"That is {_times(ratio)} {what}{_rounds(ratio)}. {work}"
 
 
 def _also(report: Report, name: str, other: ModelResult, precision: str) -> str:
     ratio = ratio_of(report, name, other.name)
-    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}."
+    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}{_rounds(ratio)}."
 
 
 def _times(ratio: Ratio) -> str:
+    """What it is, unless the rounds disagree on it."""
+    if not ratio.is_shown:
+        return "not shown to be faster or slower than"
+    if ratio.median < 1:
+        return f"slower, at {times(ratio.median)} times the rate of"
     return f"{times(ratio.median)} times as fast as"
 
 
 def _rounds(ratio: Ratio) -> str:
-    return f" (single rounds: {times(ratio.least)} to {times(ratio.most)})"
+    median = "" if ratio.is_shown else f"median {times(ratio.median)} times, "
+    return f" ({median}single rounds: {times(ratio.least)} to {times(ratio.most)})"
 
 
 def _time(report: Report) -> str:
     subject = subject_of(report)
     mine = result_of(report, subject.name)
-    total = sum(stage.ms_per_token for stage in mine.stages)
-    if len(subject.stages) < 2 or not total:
+    shares = report.time_shares[subject.name]
+    if len(subject.stages) < 2:
         return f"It has one stage, which runs at every token: {significant(mine.latency.itl_ms.mean)} ms per token on average."
     facts = {stage.name: stage for stage in subject.stages}
     fine = [stage for stage in mine.stages if stage.stride == 1 and stage.expected is None]
@@ -82,13 +87,13 @@ def _time(report: Report) -> str:
     if fine:
         said.append(
             f"{listed([stage.name for stage in fine])} run{'s' * (len(fine) == 1)} at every token and take"
-            f"{'s' * (len(fine) == 1)} {percent(sum(stage.ms_per_token for stage in fine) / total)} of the engines' time."
+            f"{'s' * (len(fine) == 1)} {percent(sum(shares[stage.name] for stage in fine))} of the engines' time."
         )
     if coarse:
         said.append(
             f"The coarse stages ({', '.join(stage.name for stage in coarse)}) hold "
             f"{percent(sum(facts[stage.name].parameter_share for stage in coarse))} of the parameters and take "
-            f"{percent(sum(stage.ms_per_token for stage in coarse) / total)} of the time, as they fire less often."
+            f"{percent(sum(shares[stage.name] for stage in coarse))} of the time, as they fire less often."
         )
     fire, rest = mine.latency.itl_fire_ms.p50, mine.latency.itl_nofire_ms.p50
     if fire is not None and rest is not None:
@@ -119,7 +124,10 @@ def _precision(report: Report, model: ModelFacts) -> str:
     here, there = (_weights(report, name) for name in (model.name, subject.name))
     loss = loss_of(report, model.name)
     lost = "" if loss is None else f", {_lost(loss)}"
-    return f"{model.precision}: {times(ratio.median)} times the speed of {subject.precision}, {here} MB of weights instead of {there}{lost}."
+    return (
+        f"{model.precision}: {times(ratio.median)} times the speed of {subject.precision}, {here} MB of weights instead of "
+        f"{there}{lost}."
+    )
 
 
 def _weights(report: Report, name: str) -> str:
@@ -140,7 +148,7 @@ def _memory(report: Report) -> str:
     facts = memory_of(report, subject.name)
     full = facts.points[-1]
     said = [
-        f"{megabytes(full.weights)} MB of weights, and {megabytes(full.caches + full.rows)} MB of state per sequence at its "
+        f"{megabytes(full.weights)} MB of weights, and {megabytes(full.state)} MB of state per sequence at its "
         f"context of {full.tokens:,} tokens."
     ]
     if full.working is not None:
@@ -159,23 +167,17 @@ def _smaller(report: Report, full: MemoryPoint) -> Iterator[str]:
     """The precision that takes least."""
     others = [(memory_of(report, model.name).points[-1], model.precision) for model in other_precisions(report)]
     if others:
-        least, precision = min(others, key=lambda each: _all(each[0]))
-        if _all(least) < _all(full):
+        least, precision = min(others, key=lambda each: each[0].held)
+        if least.held < full.held:
             yield (
-                f"{precision} takes least: {megabytes(least.weights)} MB of weights and "
-                f"{megabytes(least.caches + least.rows)} MB of state."
+                f"{precision} takes least: {megabytes(least.weights)} MB of weights and {megabytes(least.state)} MB of state."
             )
 
 
-def _all(point: MemoryPoint) -> int:
-    return point.weights + point.caches + point.rows
-
-
 def _limit(report: Report) -> str:
-    line = result_of(report, report.subject).roofline
+    line, read = result_of(report, report.subject).roofline, needs_of(report, report.subject).bytes_per_token
     if line is None:
         return "It was not measured how many bytes it reads."
-    read = line.weight_bytes_per_token + line.cache_bytes_per_token
     said = (
         f"Decoding a token reads {megabytes(read)} MB, and this machine reads {significant(line.memory_bandwidth_gb_s)} GB/s. "
         f"It reaches {percent(line.share)} of that."
@@ -195,35 +197,29 @@ _NEAR = 0.7
 
 
 def _devices(report: Report) -> str:
-    subject = subject_of(report)
-    needed = smallest(report)
-    line = result_of(report, subject.name).roofline
+    subject, least = subject_of(report), smallest(report)
+    needs = needs_of(report, subject.name)
     said = [
-        f"In {subject.precision} it needs {megabytes(needs(report, subject))} MB beside Python and its libraries at its full "
-        f"context{_or_less(report, needed)}. A device with so much free memory holds it."
+        f"In {subject.precision} it needs {megabytes(needs.memory)} MB at its full context{_or_less(report, least)}; Python "
+        "with its libraries comes on top. A device with so much free memory holds it."
     ]
-    if line is not None:
-        read = line.weight_bytes_per_token + line.cache_bytes_per_token
-        said.append(f"Each GB/s of a device's memory bandwidth allows at most {significant(1e9 / read)} tokens/s.")
+    if needs.tokens_per_s_per_gb_s is not None:
+        said.append(
+            f"Each GB/s of a device's memory bandwidth allows at most {significant(needs.tokens_per_s_per_gb_s)} tokens/s."
+        )
     said.append(ran_on(report))
     return " ".join(said)
 
 
-def needs(report: Report, model: ModelFacts) -> int:
-    """Bytes of weights, state of the full context, and working memory as far as that is known."""
-    full = memory_of(report, model.name).points[-1]
-    return _all(full) + (full.working or 0)
-
-
 def smallest(report: Report) -> ModelFacts:
     """Of the subject's precisions the one that needs least."""
-    return min([subject_of(report), *other_precisions(report)], key=lambda model: needs(report, model))
+    return min([subject_of(report), *other_precisions(report)], key=lambda model: needs_of(report, model.name).memory)
 
 
 def _or_less(report: Report, model: ModelFacts) -> str:
     if model.name == report.subject:
         return ""
-    return f", in {model.precision} {megabytes(needs(report, model))} MB"
+    return f", in {model.precision} {megabytes(needs_of(report, model.name).memory)} MB"
 
 
 def ran_on(report: Report) -> str:

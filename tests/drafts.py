@@ -11,6 +11,7 @@ from foveal.runtime.generation.request import Request
 from foveal.runtime.model import Model
 from foveal.runtime.sampling import SamplingParams
 from foveal.runtime.session import Session
+from foveal.runtime.speculation.account import Account
 from foveal.runtime.speculation.costs import CallCosts
 from foveal.runtime.speculation.drafter import Proposal
 from foveal.runtime.speculation.drafting import Drafting
@@ -21,6 +22,7 @@ class FreeCosts(CallCosts):
 
     def __init__(self) -> None:
         super().__init__([])
+        self.token = 1.0
 
     def seconds(self, position: int, tokens: int) -> float:
         """One."""
@@ -51,12 +53,16 @@ class KnowingDrafter:
 
     def __init__(self, whole: Sequence[int], choose: Random, vocab_size: int) -> None:
         self._whole, self._choose, self._vocab_size, self._seen = list(whole), choose, vocab_size, 0
-        self.is_closed = False
+        self.is_closed, self.account = False, Account(2.0)
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    def catch_up(self, tokens: Sequence[int]) -> None:
         """They have to be those that are known to come."""
         assert list(tokens) == self._whole[self._seen : self._seen + len(tokens)]
         self._seen += len(tokens)
+
+    def extend(self, token: int) -> None:
+        """As well."""
+        self.catch_up([token])
 
     def propose(self) -> Iterator[Proposal]:
         """Up to 20 tokens; behind what is known, any."""
@@ -74,7 +80,7 @@ class KnowingDrafter:
 class LenientDrafter(KnowingDrafter):
     """Does not mind what comes."""
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    def catch_up(self, tokens: Sequence[int]) -> None:
         """Whatever it is."""
         self._seen += len(tokens)
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RUN_ELSEWHERE = {
     "embedding.md": "tests/docs/test_embedding.py runs its blocks as one program",
+    "hub.md": "tests/docs/test_hub.py runs its commands against a hub of its own",
     "your-own-model.md": "tests/docs/test_your_own_model.py runs its blocks as one program",
 }
 """Pages whose Python has a test of its own."""
@@ -49,16 +50,13 @@ NOT_RUN = (
         "NVIDIA's programs",
     ),
     Reason(r"InferenceServerClient", "a Triton server"),
-    Reason(r" --ray ", "a Ray cluster: tests/distributed"),
-    Reason(r"x-session-id", "a Ray cluster: tests/distributed"),
+    Reason(r" --ray |x-session-id", "a Ray cluster: tests/distributed"),
     Reason(
         r"^foveal bench claims|^python -m foveal\.bench\.|^foveal train runs/\w+ \.\.\.",
         "minutes: tests/bench, or not a whole command",
     ),
     Reason(r"RandomModels\(dim=512", "minutes: tests/bench/test_random_models.py"),
-    Reason(
-        r"^foveal eval int8\.bundle --against fp32\.bundle", "a model whose data decides: tests/calibration/test_deciding.py"
-    ),
+    Reason(r"^foveal eval int8\.bundle --against fp32\.bundle", "a model whose data decides: tests/calibration/test_flips.py"),
 )
 """A command is run unless it is here."""
 

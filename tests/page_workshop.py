@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
+from page_runner import command_line
 from precisions import write_text
 from specimens import random_model
 from store import Store
 
-from foveal import build, convert
-from foveal.export import convert_model
+from foveal.export import convert, convert_model
 from foveal.models.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"vocab_size": 256, "dim": 32, "heads": 2, "head_dim": 16, "ff_dim": 64, "max_positions": 512}
 HIERARCHY = "1@1 1@16 1@1"
+TEXTS = (
+    *("calibration.txt", "evaluation.txt", "text.txt", "text/a.txt"),
+    *("models/checkpoints/text/calibration.txt", "models/checkpoints/text/evaluation.txt"),
+    *(f"{name}/{part}/a.txt" for name in ("books", "mixed") for part in ("train", "valid")),
+)
+MADE = (
+    "foveal convert models/checkpoints/hourglass hourglass.bundle",
+    "foveal build hourglass.bundle small.bundle --precision int8 --calibration calibration.txt",
+)
+"""Commands of the pages that make it; pages find what they wrote."""
 NOTAGEN = ROOT / "tests" / "golden_families" / "notagen_tiny"
 
 
@@ -28,21 +40,16 @@ def workshop(store: Store) -> Path:
 
 
 def _make(directory: Path) -> None:
-    for path in ("checkpoints/text/calibration.txt", "checkpoints/text/evaluation.txt"):
-        (directory / "models" / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(directory / "models" / path, seed=len(path))
-    text = directory / "models" / "checkpoints" / "text"
-    for number, name in enumerate(
-        ("calibration.txt", "evaluation.txt", "books/train/a.txt", "books/valid/b.txt", "text/a.txt")
-    ):
+    for seed, name in enumerate(TEXTS):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        write_text(directory / name, seed=number)
+        write_text(directory / name, seed=seed)
     checkpoint = directory / "models" / "checkpoints" / "hourglass"
     save_checkpoint(random_model(HIERARCHY, **SIZES), checkpoint)
     shutil.copyfile(ROOT / "models" / "checkpoints" / "bytes_mixed" / "tokenizer.json", checkpoint / "tokenizer.json")
     shutil.copytree(checkpoint, directory / "my-checkpoint")
-    convert(checkpoint, directory / "hourglass.bundle")
-    build(directory / "hourglass.bundle", directory / "small.bundle", "int8", calibration=[text / "calibration.txt"])
+    with contextlib.chdir(directory):
+        for command in MADE:
+            assert command_line(shlex.split(command)[1:]) == 0, command
     convert_model(random_model(HIERARCHY, 7, **SIZES), directory / "other.bundle", tokenizer="bytes")
     convert(NOTAGEN, directory / "music.bundle")
     torch.save({"model": {"w": torch.zeros(2)}}, directory / "checkpoint.pt")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import typer
 
 from foveal.cli import app
+from foveal.cli.default_group import DEFAULT
 
 INTRODUCTION = """# The command
 
@@ -24,9 +25,9 @@ def page() -> str:
 
 
 def _verbs(command: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Commands that do something, with how each is called; a group's own verb has the group's name."""
+    """Commands that do something, with how each is called; a group's own verb is called as the group."""
     for name, verb in getattr(command, "commands", {}).items():
-        called = (*path, name) if name.isidentifier() or "-" in name.strip("-") else path
+        called = path if name == DEFAULT else (*path, name)
         yield from _verbs(verb, called) if getattr(verb, "commands", None) else [(verb, called)]
 
 
@@ -38,9 +39,8 @@ def _verb(verb: Any, path: tuple[str, ...]) -> Iterator[str]:
     if arguments:
         yield _table(("argument", "meaning"), [(f"`{_argument(each)}`", _prose(each.help)) for each in arguments])
     if options:
-        yield _table(
-            ("option", "if not given", "meaning"), [(_option(each), _default(each), _prose(each.help)) for each in options]
-        )
+        rows = [(_option(each), _default(each), _prose(each.help)) for each in options]
+        yield _table(("option", "if not given", "meaning"), rows)
     if verb.epilog:
         yield f"{_prose(verb.epilog)}\n"
 
@@ -81,6 +81,6 @@ def _prose(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", r"\|").replace("<", "&lt;").replace("[", r"\[")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -2,8 +2,7 @@
 
     python website/figures.py
 
-For each system and width of weights the fastest: milliseconds per token. Nothing is typed: a test sees that both pages hold what
-this writes.
+Of each system and width of weights the fastest, in milliseconds per token. A test sees that both pages hold what this writes.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _measured(part: str) -> str:
     """Machine, date and work, of the sentence below the whole table."""
     found = re.search(r"^(?P<machine>[^|\n]+?), Linux.*?(?P<date>\d{4}-\d\d-\d\d)\. (?P<work>.*?)\. Logits", part, re.MULTILINE)
     assert found is not None, f"{SOURCE} does not say what its table was measured on"
-    return f"{found['machine']}, {found['date']}: {found['work']}. The fastest of each system; `make peers` measures it again."
+    return f"{found['machine']}, {found['date']}: {found['work']}. The fastest of each system. Measured by `make peers`."
 
 
 def main() -> None:

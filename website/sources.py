@@ -1,13 +1,13 @@
 """Files outside docs/ that pages link to: each becomes a page of the site, so that no link leaves it.
 
-A Markdown file is shown as it is, any other as a block of code. `examples/01_minimal.py` is at `source/examples/01_minimal.py.md`.
+A Markdown file is shown as it is, any other as a block of code: `examples/01_minimal.py` is `source/examples/01_minimal.py.md`.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -86,7 +86,7 @@ def _path(uri: str) -> str | None:
     return uri.removeprefix("source/") if uri.startswith("source/") else f"docs/{uri}"
 
 
-def _outside_fences(markdown: str, change) -> str:  # type: ignore[no-untyped-def]
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
     """Change prose, and leave blocks of code as they are."""
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):

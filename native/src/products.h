@@ -96,8 +96,9 @@ static void round_rows(const Product &product, Rows x, Rounded to) {
 
 // ---- one panel
 
-// How far ahead of its use a panel is asked for, in bytes: hardware does not look beyond a page.
-constexpr int kAhead = 2048;
+// How far ahead of its use a panel is asked for, in bytes: hardware does not look beyond a page, and the last-level cache is far away, too
+// (docs/adr/0026-native-steps.md). A quarter of the smallest first-level cache.
+constexpr int kAhead = 8192;
 
 // Sums of one panel's columns for R rows, the first of which `x` begins with. A row's chain of dependent sums is cut in several, whose
 // integers add up to the same.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...bench.result import BenchResult
 from ...bundle import Bundle
 from ...calibration import Quality, evaluate
 from ...progress import Progress
@@ -22,6 +23,7 @@ def measure_losses(
     models: Sequence[ModelFacts],
     texts: Sequence[Path],
     *,
+    measured: BenchResult,
     target: str,
     threads: int | None,
     limit: int | None,
@@ -29,6 +31,7 @@ def measure_losses(
 ) -> list[Loss]:
     """Of each bundle; raises as `foveal.evaluate`."""
     by_name = {model.name: bundle for model, bundle in zip(models, bundles, strict=True)}
+    rates = {model.name: model.latency.decode_tokens_per_s for model in measured.models}
     found = []
     for model in models:
         reference = reference_of(model, models)
@@ -41,17 +44,18 @@ def measure_losses(
             limit=limit,
             on_progress=lambda doing, done, steps, name=model.name: on_progress(f"{name}: {doing}", done, steps),  # type: ignore[misc]
         )
-        found.append(_loss(model, reference, quality))
+        found.append(_loss(model, reference, quality, rates[model.name]))
     return found
 
 
-def _loss(model: ModelFacts, reference: ModelFacts | None, quality: Quality) -> Loss:
+def _loss(model: ModelFacts, reference: ModelFacts | None, quality: Quality, tokens_per_s: float) -> Loss:
     return Loss(
         name=model.name,
         tokens=quality.tokens,
         window=quality.window,
         bits_per_byte=quality.bits_per_byte,
         nats_per_token=quality.nats_per_token,
+        ms_per_token=1e3 / tokens_per_s,
         reference=None if reference is None else reference.name,
         change=quality.bits_per_byte_change,
         change_half_width=quality.bits_per_byte_change_half_width,

@@ -33,7 +33,8 @@ def _require(path: Path, result: BenchResult, model: ModelFacts) -> None:
     )
     if was != is_now:
         raise ConfigError(
-            f"{path} has figures of another {model.name}: {_told(*was[:3])}; the bundle is {_told(*is_now[:3])}; measure it again"
+            f"{path} has figures of another {model.name}: {_told(*was[:3])}; the bundle is {_told(*is_now[:3])}; measure it "
+            "again"
         )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from ...bench.claims.footprint import footprint
 from ...bench.claims.process import measure_process
+from ...bench.result import RooflineResult
 from ...bundle import Bundle
-from ..document import MemoryFacts, MemoryPoint
+from ..document import MemoryFacts, MemoryPoint, Needs
 
 _POINTS = 16
 _MEASURED = (4, 2, 1)
@@ -26,12 +27,21 @@ def measured_lengths(context: int) -> list[int]:
 
 
 def memory_facts(bundle: Bundle, target: str, working: dict[int, int], missing: str | None) -> MemoryFacts:
-    """Of one bundle. `working`: what processes took, by length, weights and state included in none of it."""
+    """Of one bundle. `working`: what processes took beside weights and state, by length."""
     points = []
     for tokens in lengths_of(bundle.manifest.model.context):
         taken = footprint(bundle, target, tokens)
+        state = taken.caches + taken.rows
         points.append(
-            MemoryPoint(tokens=tokens, weights=taken.weights, caches=taken.caches, rows=taken.rows, working=working.get(tokens))
+            MemoryPoint(
+                tokens=tokens,
+                weights=taken.weights,
+                caches=taken.caches,
+                rows=taken.rows,
+                state=state,
+                held=taken.weights + state,
+                working=working.get(tokens),
+            )
         )
     return MemoryFacts(name=bundle.path.name, points=points, missing=missing)
 
@@ -51,3 +61,15 @@ def measure_working(
         taken = footprint(bundle, "cpu", tokens)
         found[tokens] = max(0, process.peak - process.loaded - taken.caches - taken.rows)
     return found, missing
+
+
+def needs_of(facts: MemoryFacts, roofline: RooflineResult | None) -> Needs:
+    """What any device must have for it; `roofline` as measured."""
+    full = facts.points[-1]
+    read = None if roofline is None else roofline.weight_bytes_per_token + roofline.cache_bytes_per_token
+    return Needs(
+        name=facts.name,
+        memory=full.held + (full.working or 0),
+        bytes_per_token=read,
+        tokens_per_s_per_gb_s=1e9 / read if read else None,
+    )

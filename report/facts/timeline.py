@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...bench.firings import firings_of
 from ...bundle import Bundle
 from ...contract import StageSpec
+from ...forecast.firings import firings_of
 from ...runtime.model import load
 from ...runtime.schedules import Schedule
 from ..document import Timeline
@@ -33,7 +33,7 @@ def timeline_of(bundle: Bundle, target: str, threads: int | None, native: bool |
     known = [spec for spec in specs if spec.clock is None]
     tokens = min(context, max(_LEAST, min(2 * math.lcm(*(spec.stride for spec in known)), _MOST)))
     missing = f"the data decides when {', '.join(decides)} fire: give a text (--text F) to see it" if decides else None
-    return Timeline(tokens=tokens, is_of_text=False, fires=_fires(known, None, tokens), missing=missing)
+    return _timeline(tokens, _fires(known, None, tokens), missing=missing)
 
 
 def _of_text(bundle: Bundle, target: str, threads: int | None, native: bool | None, text: str) -> Timeline:
@@ -42,7 +42,12 @@ def _of_text(bundle: Bundle, target: str, threads: int | None, native: bool | No
     with model.session(capacity=len(ids)) as session:
         session.advance([ids], last_only=True)
         fires = _fires(model.specs, session.schedule, len(ids))
-    return Timeline(tokens=len(ids), is_of_text=True, fires=fires, missing=None)
+    return _timeline(len(ids), fires, is_of_text=True)
+
+
+def _timeline(tokens: int, fires: dict[str, list[int]], is_of_text: bool = False, missing: str | None = None) -> Timeline:
+    shares = {name: len(fired) / tokens for name, fired in fires.items()}
+    return Timeline(tokens=tokens, is_of_text=is_of_text, fires=fires, shares=shares, missing=missing)
 
 
 def _fires(specs: Sequence[StageSpec], schedule: Schedule | None, tokens: int) -> dict[str, list[int]]:

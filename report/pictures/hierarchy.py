@@ -48,8 +48,8 @@ def draw_hierarchy(model: ModelFacts) -> Figure:
 def describe_hierarchy(model: ModelFacts) -> str:
     """The same in words."""
     stages = "; ".join(
-        f"{stage.name} fires {often(stage.stride, stage.expected)}, {layers_of(stage)}, {millions(stage.parameters)} parameters, "
-        f"reads {reads_of(stage)}"
+        f"{stage.name} fires {often(stage.stride, stage.expected)}, {layers_of(stage)}, {millions(stage.parameters)} "
+        f"parameters, reads {reads_of(stage)}"
         for stage in model.stages
     )
     return f"{label(model.name)}, stages from tokens to logits: {stages}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..document import MemoryFacts, MemoryPoint
+from ..document import MemoryFacts
 from ..numbers import label, megabytes
 from .style import INK, new_figure, scale_colour, thousands
 
@@ -27,7 +27,7 @@ def draw_memory(facts: MemoryFacts) -> Figure:
             tokens, parts, labels=[name for _, name in PARTS], colors=[scale_colour(0), scale_colour(1), scale_colour(3)]
         )
         if working:
-            tops = [(held(point) + (point.working or 0)) / 1e6 for point in working]
+            tops = [(point.held + (point.working or 0)) / 1e6 for point in working]
             axes.plot([point.tokens for point in working], tops, "o", color=INK, markersize=4, label="with working memory")
         thousands(axes.xaxis)
         axes.set(xlabel="tokens", ylabel="MB", xlim=(0, tokens[-1] * 1.02), ylim=(0, None))
@@ -39,11 +39,11 @@ def draw_totals(models: Sequence[MemoryFacts]) -> Figure:
     """A line for each bundle, its name at the end."""
     with new_figure(2.9) as (figure, axes):
         thousands(axes.xaxis)
-        ends = [held(facts.points[-1]) / 1e6 for facts in models]
+        ends = [facts.points[-1].held / 1e6 for facts in models]
         for index, facts in enumerate(models):
             axes.plot(
                 [point.tokens for point in facts.points],
-                [held(point) / 1e6 for point in facts.points],
+                [point.held / 1e6 for point in facts.points],
                 color=scale_colour(index),
                 linewidth=1.8,
                 linestyle=_LINES[index % len(_LINES)],
@@ -59,7 +59,7 @@ def describe_memory(facts: MemoryFacts) -> str:
     first, last = facts.points[0], facts.points[-1]
     return (
         f"{megabytes(last.weights)} MB of weights at any length; caches and hidden states grow from "
-        f"{megabytes(first.caches + first.rows)} MB at {first.tokens} token to {megabytes(last.caches + last.rows)} MB at "
+        f"{megabytes(first.state)} MB at {first.tokens} token to {megabytes(last.state)} MB at "
         f"{last.tokens:,}."
     )
 
@@ -67,11 +67,6 @@ def describe_memory(facts: MemoryFacts) -> str:
 def describe_totals(models: Sequence[MemoryFacts]) -> str:
     """The second picture in words."""
     each = (
-        f"{label(facts.name)} {megabytes(held(facts.points[-1]))} MB at {facts.points[-1].tokens:,} tokens" for facts in models
+        f"{label(facts.name)} {megabytes(facts.points[-1].held)} MB at {facts.points[-1].tokens:,} tokens" for facts in models
     )
     return f"Weights and state: {'; '.join(each)}."
-
-
-def held(point: MemoryPoint) -> int:
-    """Weights and state together."""
-    return point.weights + point.caches + point.rows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...bench.result import ModelResult
 from ..document import ModelFacts
 from ..numbers import percent
 from .style import EDGE, INK, new_figure, scale_colour
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 _BAR = 0.36
 
 
-def draw_stages(model: ModelFacts, measured: ModelResult) -> Figure:
+def draw_stages(model: ModelFacts, shares: Mapping[str, float]) -> Figure:
     """Two bars for each stage."""
-    shares = time_shares(measured)
     held = [stage.parameter_share for stage in model.stages]
     rows = range(len(model.stages))
     with new_figure(0.95 + 0.5 * len(model.stages)) as (figure, axes):
@@ -38,17 +37,11 @@ def draw_stages(model: ModelFacts, measured: ModelResult) -> Figure:
     return figure
 
 
-def describe_stages(model: ModelFacts, measured: ModelResult) -> str:
+def describe_stages(model: ModelFacts, shares: Mapping[str, float]) -> str:
     """The same in words."""
-    shares = time_shares(measured)
     each = (
-        f"{stage.name} holds {percent(stage.parameter_share)} of the parameters and takes {percent(shares[stage.name])} of the time"
+        f"{stage.name} holds {percent(stage.parameter_share)} of the parameters and takes {percent(shares[stage.name])} of "
+        "the time"
         for stage in model.stages
     )
     return f"Stage by stage: {'; '.join(each)}."
-
-
-def time_shares(measured: ModelResult) -> dict[str, float]:
-    """Of the time that engines take per token, by stage."""
-    total = sum(stage.ms_per_token for stage in measured.stages) or 1.0
-    return {stage.name: stage.ms_per_token / total for stage in measured.stages}

@@ -50,7 +50,7 @@ DARK = {
 INK, MUTED, LINE, EDGE, PANEL = (LIGHT[name] for name in ("ink", "muted", "line", "edge", "panel"))
 WIDTH_INCHES = 4.2
 """403 CSS pixels: text of 9 points is readable on a phone of 390, and not too large in a column of a desktop's page."""
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": EDGE,
     "axes.grid": True,

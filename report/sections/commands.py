@@ -14,8 +14,9 @@ def commands(report: Report) -> Section:
         name="commands",
         title="The same figures again",
         lead=[
-            "The first command makes this report. The others give its parts: timings (add --save F to keep every sample, and --measured F to "
-            "make a report of them), losses, and what bundles are. Times differ from run to run and from machine to machine; all else is equal."
+            "The first command makes this report. The others give its parts: timings (add --save F to keep every sample, and "
+            "--measured F to make a report of them), losses, and what bundles are. Times differ from run to run and from "
+            "machine to machine; all else is equal."
         ],
         commands=list(dict.fromkeys(filter(None, every))),
     )

@@ -18,8 +18,9 @@ def comparison(report: Report) -> Section:
         title="Beside the others",
         lead=[
             f"All in one run, their rounds in turn: a prompt of {report.measured.prompt_tokens:,} tokens, then "
-            f"{report.measured.new_tokens:,} tokens one by one, {report.measured.rounds} rounds and one to warm up. A bar is the median of "
-            f"rounds, the line on it goes from the slowest to the fastest. Ratios to {label(report.subject)} are of rounds, pair by pair."
+            f"{report.measured.new_tokens:,} tokens one by one, {report.measured.rounds} rounds and one to warm up. A bar is "
+            f"the median of rounds, the line on it goes from the slowest to the fastest. Ratios to {label(report.subject)} "
+            "are of rounds, pair by pair."
         ],
         pictures=[
             Picture(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..document import ModelFacts, Report
-from ..lookup import memory_of, other_precisions, result_of, subject_of
+from ..lookup import memory_of, needs_of, other_precisions, subject_of
 from ..numbers import label, megabytes, significant
-from ..summary import needs, ran_on
+from ..summary import ran_on
 from .section import Section, Table
 
 
@@ -16,9 +16,10 @@ def devices(report: Report) -> Section:
         title="On another device",
         lead=[
             ran_on(report),
-            "What it needs does not depend on the device: memory for weights, for the state of one sequence at the full context, and to work "
-            "in; Python with its libraries comes on top (a process’s peak is under Memory). The most tokens/s is arithmetic: a device that "
-            "reads memory at so many GB/s decodes at most so many times the last column; most reach a part of it.",
+            "What it needs does not depend on the device: memory for weights, for the state of one sequence at the full "
+            "context, and to work in; Python with its libraries comes on top (a process’s peak is under Memory). The most "
+            "tokens/s is arithmetic: a device that reads memory at so many GB/s decodes at most so many times the last "
+            "column; most reach a part of it.",
         ],
         shown=[
             Table(
@@ -40,8 +41,6 @@ def devices(report: Report) -> Section:
 
 
 def _row(report: Report, model: ModelFacts) -> list[str]:
-    full = memory_of(report, model.name).points[-1]
-    line = result_of(report, model.name).roofline
-    read = None if line is None else line.weight_bytes_per_token + line.cache_bytes_per_token
-    sizes = (full.weights, full.caches + full.rows, full.working, needs(report, model), read)
-    return [label(model.name), *map(megabytes, sizes), "-" if not read else significant(1e9 / read)]
+    full, needs = memory_of(report, model.name).points[-1], needs_of(report, model.name)
+    sizes = (full.weights, full.state, full.working, needs.memory, needs.bytes_per_token)
+    return [label(model.name), *map(megabytes, sizes), significant(needs.tokens_per_s_per_gb_s)]

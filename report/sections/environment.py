@@ -19,8 +19,9 @@ def environment(report: Report) -> Section:
         name="environment",
         title="Where it was measured",
         lead=[
-            f"{report.measured.prompt_tokens:,} prompt and {report.measured.new_tokens:,} new tokens of {report.measured.reads}, "
-            f"{report.measured.rounds} rounds, seed {report.measured.seed}, batch 1, {', '.join(map(str, threads))} threads, engines for {report.target}."
+            f"{report.measured.prompt_tokens:,} prompt and {report.measured.new_tokens:,} new tokens of "
+            f"{report.measured.reads}, {report.measured.rounds} rounds, seed {report.measured.seed}, batch 1, "
+            f"{', '.join(map(str, threads))} threads, engines for {report.target}."
         ],
         shown=tables,
     )
@@ -43,7 +44,12 @@ def _machine(title: str, found: Environment) -> Table:
     ]
     if device is not None:
         rows.append(["board", device.board or "none is named"])
-        rows.append(["GPU", gpu.name if gpu is not None else f"not run: {device.missing.get('gpu', 'there is none')}"])
+        rows.append(
+            [
+                "GPU",
+                (gpu.name or "without a name") if gpu is not None else f"not run: {device.missing.get('gpu', 'there is none')}",
+            ]
+        )
         if device.power_mode is not None:
             rows.append(["power mode", device.power_mode])
     return Table(title=title, header=["", ""], rows=rows, texts=frozenset({1}))

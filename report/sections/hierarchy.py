@@ -17,8 +17,8 @@ def hierarchy(report: Report) -> Section:
         name="hierarchy",
         title="How it is built",
         lead=[
-            f"{model.architecture.capitalize()} “{model.hierarchy}”: {millions(model.parameters)} parameters, width {model.dim}, "
-            f"vocabulary {model.vocab_size:,}, context {model.context:,} tokens. Each token costs "
+            f"{model.architecture.capitalize()} “{model.hierarchy}”: {millions(model.parameters)} parameters, width "
+            f"{model.dim}, vocabulary {model.vocab_size:,}, context {model.context:,} tokens. Each token costs "
             f"{model.layer_equivalents:.2f} layers’ work on average. In the picture a slab is a layer; the narrower a stage, "
             "the less often it fires. Arrows say what it reads."
         ],

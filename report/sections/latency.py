@@ -25,6 +25,7 @@ def latency(report: Report) -> Section:
         title="Time from token to token",
         lead=[_lead(measured), *_how_to_read(facts)],
         pictures=pictures,
+        shown=[_medians(facts)],
         tables=[_groups(facts), *([_phases(facts)] if facts.phases else []), _histogram(facts)],
         missing=None if facts.phases_missing is None else f"By phase: {facts.phases_missing}.",
         commands=[report.commands.measurement],
@@ -35,8 +36,8 @@ def _lead(measured: ModelResult) -> str:
     itl = measured.latency.itl_ms
     tail = "" if itl.p99 is None else f", the 99th percentile {significant(itl.p99)} ms"
     return (
-        f"The median step of {label(measured.name)} takes {significant(itl.p50)} ms{tail}, of {itl.count:,} steps. The first token after the "
-        f"prompt comes in {significant(measured.latency.ttft_ms.p50)} ms."
+        f"The median step of {label(measured.name)} takes {significant(itl.p50)} ms{tail}, of {itl.count:,} steps. The first "
+        f"token after the prompt comes in {significant(measured.latency.ttft_ms.p50)} ms."
     )
 
 
@@ -46,6 +47,17 @@ def _how_to_read(facts: LatencyFacts) -> list[str]:
     if facts.phases:
         said[0] += " By phase: a bar goes from the 10th to the 90th percentile, the line in it is the median."
     return said
+
+
+def _medians(facts: LatencyFacts) -> Table:
+    return Table(
+        title="By what fires",
+        header=["steps in which", "of all", "p50, ms", "p90"],
+        rows=[
+            [group_name(group), percent(group.share), significant(group.itl_ms.p50), significant(group.itl_ms.p90)]
+            for group in facts.groups
+        ],
+    )
 
 
 def _groups(facts: LatencyFacts) -> Table:

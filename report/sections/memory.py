@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..document import MemoryFacts, Report
 from ..lookup import memory_of
 from ..numbers import label, megabytes
-from ..pictures.memory import describe_memory, describe_totals, draw_memory, draw_totals, held
+from ..pictures.memory import describe_memory, describe_totals, draw_memory, draw_totals
 from .section import Picture, Section, Table
 
 
@@ -22,13 +22,13 @@ def memory(report: Report) -> Section:
             Picture("memory-all", "Memory of all bundles", describe_totals(report.memory), lambda: draw_totals(report.memory))
         )
     lead = [
-        "Of one sequence, in a session with room for just so many tokens. Weights are there once for all sequences. State, that is "
-        "caches and the hidden states that stages hand to one another, comes from the manifest by arithmetic."
+        "Of one sequence, in a session with room for just so many tokens. Weights are there once for all sequences. State, "
+        "that is caches and the hidden states that stages hand to one another, comes from the manifest by arithmetic."
     ]
     if any(point.working is not None for point in facts.points):
         lead.append(
-            f"Working memory is what a fresh process took beside those while it read the tokens, {report.measured.prompt_tokens:,} in a call at "
-            "the most; it was measured at three lengths."
+            "Working memory is what a fresh process took beside those while it read the tokens, "
+            f"{report.measured.prompt_tokens:,} in a call at the most; it was measured at three lengths."
         )
     return Section(
         name="memory",
@@ -52,7 +52,7 @@ def _processes(report: Report) -> Table:
             [
                 label(one.name),
                 f"{full.tokens:,}",
-                *(megabytes(size) for size in (full.weights, full.caches + full.rows, full.working, peak)),
+                *(megabytes(size) for size in (full.weights, full.state, full.working, peak)),
             ]
         )
     tokens = report.measured.prompt_tokens + report.measured.new_tokens
@@ -70,7 +70,7 @@ def _table(facts: MemoryFacts) -> Table:
         rows=[
             [
                 f"{point.tokens:,}",
-                *(megabytes(size) for size in (point.weights, point.caches, point.rows, held(point), point.working)),
+                *(megabytes(size) for size in (point.weights, point.caches, point.rows, point.held, point.working)),
             ]
             for point in facts.points
         ],

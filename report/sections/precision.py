@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..document import Loss, Report
-from ..lookup import result_of
 from ..numbers import change, label, significant
 from ..pictures.precision import Point, describe_precision, draw_precision
 from .section import Picture, Section, Table
@@ -19,9 +18,9 @@ def precision(report: Report) -> Section:
         name="precision",
         title="Precision against loss",
         lead=[
-            f"How well each bundle predicts {', '.join(report.texts)}, and how long it takes for a token; lower is better in both. Nothing "
-            "that was measured beats what lies on the line. Changes are against the fp32 bundle of the same model, with 95 % intervals of "
-            "paired differences."
+            f"How well each bundle predicts {', '.join(report.texts)}, and how long it takes for a token; lower is better in "
+            "both. Nothing that was measured beats what lies on the line. Changes are against the fp32 bundle of the same "
+            "model, with 95 % intervals of paired differences."
         ],
         pictures=[
             Picture(
@@ -36,7 +35,7 @@ def precision(report: Report) -> Section:
 
 def _point(report: Report, loss: Loss, unit: str) -> Point:
     family = next(model.same_as for model in report.models if model.name == loss.name)
-    return Point(loss.name, family, _value(loss, unit), 1e3 / result_of(report, loss.name).latency.decode_tokens_per_s)
+    return Point(loss.name, family, _value(loss, unit), loss.ms_per_token)
 
 
 def _value(loss: Loss, unit: str) -> float:
@@ -48,7 +47,10 @@ def _costs(report: Report, unit: str) -> Table:
     return Table(
         title="Loss" if len(tokens) > 1 else f"Loss on {report.losses[0].tokens:,} tokens",
         header=["bundle", unit, "against fp32", "ms per token"],
-        rows=[[label(loss.name), f"{_value(loss, unit):.4f}", _moved(loss), _ms(report, loss)] for loss in report.losses],
+        rows=[
+            [label(loss.name), f"{_value(loss, unit):.4f}", _moved(loss), significant(loss.ms_per_token)]
+            for loss in report.losses
+        ],
     )
 
 
@@ -56,10 +58,6 @@ def _moved(loss: Loss) -> str:
     if loss.change is None or loss.change_half_width is None:
         return "-"
     return f"{change(loss.change)} ± {change(loss.change_half_width)[1:]}"
-
-
-def _ms(report: Report, loss: Loss) -> str:
-    return significant(1e3 / result_of(report, loss.name).latency.decode_tokens_per_s)
 
 
 def _distances(report: Report) -> Table:

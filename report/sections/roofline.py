@@ -17,19 +17,21 @@ def roofline(report: Report) -> Section:
         name="roofline",
         title="Roofline: how near the limit",
         lead=[
-            "Every decode step must read the weights of the stages that fire, and their caches. The bars are those bytes times the tokens per "
-            "second that were reached; the dashed line is how fast this machine reads plain memory, measured in the same rounds. Beyond the "
-            "line, weights stay in the processor’s caches from token to token; far below it, something else than memory takes the time."
+            "Every decode step must read the weights of the stages that fire, and their caches. The bars are those bytes "
+            "times the tokens per second that were reached; the dashed line is how fast this machine reads plain memory, "
+            "measured in the same rounds. Beyond the line, weights stay in the processor’s caches from token to token; far "
+            "below it, something else than memory takes the time."
         ],
         pictures=[Picture("roofline", "GB/s that decoding reads", describe_roofline(models), lambda: draw_roofline(models))],
         shown=[
             Table(
                 title="What decoding reads",
-                header=["", "MB per token", "GB/s", "of the machine's"],
+                header=["", "weights, MB/token", "caches", "GB/s", "share"],
                 rows=[
                     [
                         label(model.name),
-                        megabytes(line.weight_bytes_per_token + line.cache_bytes_per_token),
+                        megabytes(line.weight_bytes_per_token),
+                        megabytes(line.cache_bytes_per_token),
                         significant(line.achieved_gb_s),
                         percent(line.share),
                     ]

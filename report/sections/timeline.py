@@ -17,7 +17,8 @@ def timeline(report: Report) -> Section:
         name="timeline",
         title="What fires when",
         lead=[
-            f"The first {found.tokens} tokens of {what}. A mark is a run of the stage’s engine; where there is none, its work is saved."
+            f"The first {found.tokens} tokens of {what}. A mark is a run of the stage’s engine; where there is none, its work "
+            "is saved."
         ],
         pictures=[Picture("timeline", "Firings by token", describe_timeline(model, found), lambda: draw_timeline(model, found))]
         if found.fires
@@ -26,7 +27,7 @@ def timeline(report: Report) -> Section:
             Table(
                 title=f"Runs in {found.tokens} tokens",
                 header=["stage", "runs", "of tokens"],
-                rows=[[name, str(len(tokens)), percent(len(tokens) / found.tokens)] for name, tokens in found.fires.items()],
+                rows=[[name, str(len(tokens)), percent(found.shares[name])] for name, tokens in found.fires.items()],
             )
         ],
         tables=[

@@ -234,16 +234,15 @@ class Continuations:
         reason for another."""
         drafting, running, count = self._drafting, self._running, len(self._next)
         tokens = {one: token for one, token in self._next.items() if not drafting.stands_aside(one, running[one], count)}
-        if self._failures or not drafting.may_pay(tokens, running):
-            return {**tokens}
         drafts, count = dict[Sequence, Draft](), len(tokens)
-        for sequence in [one for one in tokens if drafting.asks(running[one], count)]:
+        for sequence in [one for one in tokens if drafting.asks(running[one])] if not self._failures else []:
             try:
                 drafts[sequence] = drafting.draft(sequence, running[sequence], tokens[sequence], count)
             except self._of_choice as error:
                 del tokens[sequence]
                 self._give_up(sequence, running[sequence], error)
-        return {**tokens, **{one: [tokens[one], *ahead] for one, ahead in drafting.leaving(drafts, count).items()}}
+        leaving = drafting.leaving(drafts, running, count) if drafts else {}
+        return {**tokens, **{one: [tokens[one], *draft.tokens] for one, draft in leaving.items()}}
 
     def _note(self, failure: FovealError) -> None:
         """Of a step: of those that found no room, if there are any."""
@@ -310,7 +309,7 @@ class Continuations:
             choice.fired.append(self.batch.fired(sequence, len(seen) - 1))
         if ahead and token == ahead[0]:
             self._logits[sequence], self._ahead[sequence] = logits[1:], ahead[1:]
-            self._drafting.came(choice)
+            self._drafting.came(choice, token)
         else:
             self._take_back(sequence)
             if token is not None and len(seen) < self.batch.capacity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..speculation.drafting import Drafts, Speculation
-from ..speculation.lengths import Draft
+from ..speculation.lengths import NONE, Draft
 from ..speculation.step_costs import StepCosts, Terms
 from .batch import Batch
 from .choice import Choice
@@ -54,50 +54,54 @@ class BatchDrafting:
         self._batch.realign(sequence)
         return sequence.state != "ready"
 
-    def may_pay(self, tokens: Mapping[Sequence, int], running: Mapping[Sequence, Choice]) -> bool:
-        """Whether to ask for drafts in a step of these sequences."""
-        most = max((drafts.most for one in tokens if (drafts := running[one].drafts) is not None), default=0)
-        return most > 0 and self._costs is not None and self._costs.may_pay(len(tokens), next(iter(tokens)).position, most)
-
-    def asks(self, choice: Choice, count: int) -> bool:
-        """Whether a text is asked for a draft in a step of so many sequences."""
-        return choice.drafts is not None and choice.last is None and not choice.drafts.is_resting(count)
+    def asks(self, choice: Choice) -> bool:
+        """Whether a text is asked for a draft: its drafts don't rest, it goes on, and it is known what a step takes."""
+        drafts, costs = choice.drafts, self._costs
+        return drafts is not None and not drafts.account.rest and choice.last is None and costs is not None and costs.is_timed
 
     def draft(self, sequence: Sequence, choice: Choice, token: int, count: int) -> Draft:
-        """What to check behind the next token of a text that is asked.
+        """What to check behind the next token of a text that is asked, in a step of so many sequences.
 
         Raises: what its drafter raises.
         """
+        costs, batch, position = self._costs, self._batch, sequence.position
         assert choice.drafts is not None
-        assert self._costs is not None
-        position = sequence.position
-        room = min(self._batch.capacity - position - 1, choice.continuation.left)
-        costs, batch = self._costs, self._batch
+        assert costs is not None
 
         def terms() -> Terms:
             return costs.terms(count, position, batch.is_in_phase(sequence))
 
-        return choice.drafts.among(batch.tokens(sequence), token, room, terms)
+        drafts, unit = choice.drafts, costs.token(count)
+        if drafts.known < position and not drafts.wake(batch.tokens(sequence), unit):
+            return NONE
+        room = min(batch.capacity - position, choice.continuation.left) - 1
+        return drafts.draft(token, room, unit, terms)
 
-    def leaving(self, drafts: Mapping[Sequence, Draft], count: int) -> dict[Sequence, list[int]]:
-        """The drafts of those that had better leave a step of so many."""
-        each = [(one, draft) for one, draft in drafts.items() if draft.tokens]
-        if not each or self._costs is None:
+    def leaving(
+        self, drafts: Mapping[Sequence, Draft], running: Mapping[Sequence, Choice], count: int
+    ) -> dict[Sequence, Draft]:
+        """The drafts of those that had better leave a step of so many, which pay for it."""
+        each, costs = [(one, draft) for one, draft in drafts.items() if draft.tokens], self._costs
+        if not each or costs is None:
             return {}
-        chosen = self._costs.leaving(count, [draft.gain for _, draft in each])
-        return {each[place][0]: each[place][1].tokens for place in chosen}
+        found = dict(each[place] for place in costs.leaving(count, [draft.gain for _, draft in each]))
+        for one, draft in found.items():
+            going = running[one].drafts
+            assert going is not None
+            going.checks(draft.cost / costs.token(count))
+        return found
 
     def appended(self, choice: Choice, drafted: int) -> None:
         """A step appended a text's next token, and so many drafted ones behind it."""
         if choice.drafts is None or choice.last is not None:
             return
         choice.drafts.undrafted = 0 if drafted else choice.drafts.undrafted + 1
-        for outcome in (choice.drafts.outcome, self.outcome):
-            outcome.calls += 1
-            outcome.drafted += drafted
+        choice.drafts.appended(drafted)
+        self.outcome.calls += 1
+        self.outcome.drafted += drafted
 
-    def came(self, choice: Choice) -> None:
+    def came(self, choice: Choice, token: int) -> None:
         """A drafted token of a text was drawn."""
         if choice.drafts is not None:
-            choice.drafts.outcome.accepted += 1
+            choice.drafts.came(token, 1.0)
             self.outcome.accepted += 1

@@ -7,7 +7,6 @@ from collections.abc import Collection, Generator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import CapacityError, InputError
 from ..async_pieces import AsyncPieces
@@ -20,6 +19,7 @@ from ..session import Session
 from ..speculation.drafting import Drafting, Drafts, Speculation
 from ..speculation.speculate import speculate
 from .continuation import Continuation, FinishReason
+from .one_by_one import one_by_one
 from .request import Request
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def begin(
         drawn = continuation.choose(logits, session.tokens[0])
         assert drawn is not None, "a device draws under no constraint"
         return _continue_on_device(session, drawn, continuation), continuation, scored
-    return _continue(session, logits, continuation), continuation, scored
+    return one_by_one(session, logits, continuation), continuation, scored
 
 
 def _continuation(request: Request, observer: GenerationObserver | None) -> Continuation:
@@ -211,7 +211,7 @@ def _drafts(drafting: Drafting, sampler: Sampler, most: int | None, observer: Ge
 
 
 def _continue_on_device(session: Session, token: int, continuation: Continuation) -> Generator[int, None, None]:
-    """As `_continue`, a block of tokens at a time; the session stays where it would be without blocks."""
+    """As `one_by_one`, a block of tokens at a time; the session stays where it would be without blocks."""
     try:
         yield token
     except GeneratorExit:
@@ -229,20 +229,3 @@ def _continue_on_device(session: Session, token: int, continuation: Continuation
                 session.rewind(count - 1 - index + continuation.withheld)
                 raise
         left -= count
-
-
-def _continue(session: Session, logits: npt.NDArray[np.float32], continuation: Continuation) -> Generator[int, None, None]:
-    ids = np.empty((1, 1), np.int64)
-    while True:
-        token = continuation.choose(logits, session.tokens[0])
-        if token is None:
-            return
-        try:
-            yield token
-        except GeneratorExit:
-            session.rewind(continuation.withheld)
-            raise
-        if session.position == session.capacity:
-            return
-        ids[0, 0] = token
-        logits = session.advance(ids, last_only=True)[0, 0]

@@ -30,8 +30,3 @@ class Chances:
         if self._made[kind] > _MEMORY:
             self._right[kind] /= 2
             self._made[kind] /= 2
-
-    @property
-    def overall(self) -> float:
-        """Of all kinds, as often as they come."""
-        return sum(self._right) / sum(self._made)

@@ -29,11 +29,14 @@ class CallCosts:
 
     Args:
         specs: of the model's stages.
+
+    Attributes:
+        token: seconds of one in a call of its own, on average: some of these fire more than others.
     """
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
         self._groups = [_Group(*rhythm) for rhythm in dict.fromkeys((spec.tokens_per_firing, spec.delay) for spec in specs)]
-        self._calls = 0
+        self._calls, self.token = 0, _FIRST_SECONDS
 
     @property
     def is_timed(self) -> bool:
@@ -55,10 +58,14 @@ class CallCosts:
         if tokens == 1 and self._calls > _ALL_COUNT and self._calls % _EVERY:
             return
         ratio = seconds / self.seconds(position, tokens)
-        ratio = min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO)
+        if self._calls == 1:  # all that is known yet
+            for group in self._groups:
+                group.known = [ratio * one for one in group.known]
+        ratio = min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO) if self._calls > 1 else 1.0
         for group in self._groups:
             begin = position - group.delay - 1
             group.learn(int((begin + tokens) // group.stride) - int(begin // group.stride), ratio)
+        self.token = sum(group.known[1] / group.stride for group in self._groups)
 
 
 class _Group:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .account import Account
 
 
 class Proposal(NamedTuple):
@@ -22,16 +27,25 @@ class Drafter(Protocol):
         ...
 
     @property
-    def chance(self) -> float:
-        """That the next proposal is right, as far as is known before it is made."""
+    def is_silent(self) -> bool:
+        """Whether it has nothing to propose."""
         ...
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """What came: the prompt, and then every token as it is drawn."""
+    @property
+    def account(self) -> Account:
+        """Of what its drafts win; all that it is shared by rest together."""
+        ...
+
+    def catch_up(self, tokens: npt.NDArray[np.int64]) -> None:
+        """What came while nothing was drafted, `[n]`; first of all the prompt."""
+        ...
+
+    def extend(self, token: int) -> None:
+        """What came: every token as it is drawn."""
         ...
 
     def propose(self) -> Iterator[Proposal]:
-        """What may come after the last token, one by one, until nothing can be said; valid until `extend` is called."""
+        """What may come after the last token, one by one, until nothing can be said; valid until another comes."""
         ...
 
     def close(self) -> None:

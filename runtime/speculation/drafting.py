@@ -13,15 +13,13 @@ import numpy.typing as npt
 from ..sampling import Sampler
 from .costs import CallCosts
 from .drafter import Drafter
-from .lengths import Draft, DraftLengths
-from .rest import Rest
-from .step_costs import Terms
+from .lengths import NONE, Draft, best_draft
+from .terms import Terms
 
 MOST_DRAFTED = 15
 """Tokens of one draft, unless another number is given: with the one before them they are what the quickest kernels take."""
-
-_LONGEST_REST = 64
-"""Steps of a batch in which a text is asked for no draft."""
+_SWITCH_SECONDS = 25e-6
+"""That the tokens after a look take longer in all: other code ran, and the caches have to be filled again."""
 
 
 @dataclass(frozen=True)
@@ -76,79 +74,69 @@ class Drafts:
         outcome: where it is counted what became of them; None: anew.
 
     Attributes:
-        most: tokens of a draft.
+        account: that says when they rest.
+        known: ids of the sequence that the drafter has.
+        costs: of calls for the sequence alone.
         undrafted: steps since the last draft, in a batch.
     """
 
     def __init__(self, drafting: Drafting, sampler: Sampler, most: int | None, outcome: Speculation | None = None) -> None:
-        self.costs, self.drafter, self.outcome = drafting.costs, drafting.open(sampler), outcome or Speculation()
-        most = drafting.most if most is None else max(min(drafting.most, most), 0)
-        self.most, self.undrafted, self._rest, self._resting = most, 0, 0, 0
-        self._lengths, self._known = DraftLengths(self.drafter, drafting.costs, most), 0
-        self._pause, self._unseen, self._saved = Rest(), list[int](), 0.0
+        self.drafter, self.outcome, self.undrafted = drafting.open(sampler), outcome or Speculation(), 0
+        self.account, self.costs, self.known = self.drafter.account, drafting.costs, 0
+        self._won = 0.0
+        """By the draft that is checked, so far."""
+        self._most = drafting.most if most is None else max(min(drafting.most, most), 0)
 
-    def begin(self, seen: list[int]) -> None:
-        """With all ids that the sequence has."""
-        self.drafter.extend(seen)
-
-    def rest(self, token: int) -> bool:
-        """Whether nothing is to be checked behind a token that was drawn, because it has not paid lately."""
-        takes = self._pause.takes()
-        if takes:
-            self._unseen.append(token)
-            self.outcome.calls += 1
-        return takes
-
-    def after(self, token: int, position: int, room: int) -> list[int]:
-        """What is to be checked behind a token that was drawn, and that is about to be appended at a position.
+    def wake(self, seen: npt.NDArray[np.int64], unit: float) -> bool:
+        """Begin a trial with all ids that the sequence has; whether there may be a draft.
 
         Args:
-            token: the one drawn.
-            position: where it will stand.
-            room: tokens that may come behind it.
+            seen: the ids, `[T]`.
+            unit: seconds that a token takes without drafts, on average.
         """
         began = time.perf_counter()
-        self.drafter.extend([*self._unseen, token])
-        self._unseen.clear()
-        draft = self._lengths.draft(position, room)
-        self._pause.note(self._saved - (time.perf_counter() - began))
-        self._saved = 0.0
-        return draft
+        self.drafter.catch_up(seen[self.known :])
+        self.known, is_silent = len(seen), self.drafter.is_silent
+        self.account.begin((time.perf_counter() - began + _SWITCH_SECONDS) / unit, is_silent)
+        return not is_silent
 
-    def is_resting(self, count: int) -> bool:
-        """Whether to ask for no draft in this step of so many sequences: after none was found, and longer each time.
-
-        Asking takes a share of a step, and beside more sequences there is less to be won by it.
-        """
-        self._resting = min(self._resting, 8 * count - 4) - 1
-        return self._resting >= 0
-
-    def among(self, seen: npt.NDArray[np.int64], token: int, room: int, terms: Callable[[], Terms]) -> Draft:
-        """As `after`, for a sequence of a batch, which asks only where drafts may pay.
+    def draft(self, token: int, room: int, unit: float, terms: Callable[[], Terms]) -> Draft:
+        """What may be checked behind a token that was drawn, and that is about to be appended.
 
         Args:
-            seen: all ids that the sequence has, `[T]`.
-            token: the one drawn, which will stand behind them.
+            token: the one drawn, which will stand behind those that are known.
             room: tokens that may come behind it.
+            unit: seconds that a token takes without drafts, on average.
             terms: gives those on which it drafts.
         """
-        self.drafter.extend([*seen[self._known :].tolist(), token][: len(seen) + 1 - self._known])
-        self._known = len(seen) + 1
-        draft = self._lengths.offer(len(seen), room, terms()) if self.drafter.chance else Draft([], 0.0)
-        self._rest = 0 if draft.tokens else min(2 * self._rest + 1, _LONGEST_REST)
-        self._resting = self._rest
-        return draft
+        began, drafter, found = time.perf_counter(), self.drafter, NONE
+        drafter.extend(token)
+        self.known, room, is_silent = self.known + 1, min(room, self._most), drafter.is_silent
+        if room > 0 and not is_silent:
+            found = best_draft(drafter, self.costs, self.known - 1, room, terms())
+        self.account.note(self._won - (time.perf_counter() - began) / unit, is_silent)
+        self._won = 0.0
+        return NONE if self.account.rest else found
 
-    def came(self, token: int, position: int) -> None:
-        """A token that was drawn, and stands there already as it was drafted."""
-        self.drafter.extend([token])
-        self.outcome.accepted += 1
-        self._saved += self.costs.seconds(position, 1)
+    def checks(self, cost: float) -> None:
+        """A draft is checked, which takes so many tokens' time."""
+        self._won -= cost
 
-    def checked(self, position: int, drafted: int, seconds: float) -> None:
-        """A call that appended a token at a position, and so many drafted ones behind it."""
-        self.costs.learn(position, 1 + drafted, seconds)
+    def appended(self, drafted: int) -> None:
+        """A call appended a token, and so many drafted ones behind it."""
         self.outcome.calls += 1
         self.outcome.drafted += drafted
-        if drafted:
-            self._saved -= self.costs.seconds(position, 1 + drafted) - self.costs.seconds(position, 1)
+        if self.account.rest:
+            self.account.rested(1)
+
+    def came(self, token: int, worth: float) -> None:
+        """A token that was drawn stands there already, as it was drafted, and is worth so many tokens' time."""
+        self.drafter.extend(token)
+        self.known += 1
+        self.outcome.accepted += 1
+        self._won += worth
+
+    def rested(self, tokens: int) -> None:
+        """So many were appended without drafts."""
+        self.outcome.calls += tokens
+        self.account.rested(tokens)

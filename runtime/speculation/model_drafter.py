@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from ..sampling import Sampler
 from ..session import Session
+from .account import Account
 from .chances import Chances
 from .drafter import Proposal
 
 _KINDS = 8
 """By how sure the drafting model is."""
-_FAR = 16
-"""Tokens to append before the first proposal, above which they do not count as its time."""
 _MEMORY = 0.05
 """Weight of the newest time in the mean of all."""
 
@@ -27,10 +26,11 @@ class Guesses:
     Attributes:
         seconds: of one; 0: none was made yet.
         chances: that they are right, by how sure the model is.
+        account: of what they win.
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds, self.account = 0.0, Account()
         self.chances = Chances([(kind + 0.5) / _KINDS for kind in range(_KINDS)])
 
 
@@ -57,32 +57,38 @@ class ModelDrafter:
         return self._guesses.seconds
 
     @property
-    def chance(self) -> float:
-        """As `Drafter.chance`."""
-        return self._guesses.chances.overall
+    def account(self) -> Account:
+        """As `Drafter.account`."""
+        return self._guesses.account
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    @property
+    def is_silent(self) -> bool:
+        """As `Drafter.is_silent`: beyond the drafting model's context."""
+        return len(self._ids) > self._session.capacity
+
+    def catch_up(self, tokens: npt.NDArray[np.int64]) -> None:
+        """As `Drafter.catch_up`: all but the last are appended, which the first proposal comes after."""
+        self._proposed.clear()
+        self._ids += tokens.tolist()
+        if not self.is_silent:
+            self._append()
+
+    def extend(self, token: int) -> None:
         """As `Drafter.extend`."""
-        for token in map(int, tokens):
-            if self._proposed:
-                proposed, kind = self._proposed.pop(0)
-                self._guesses.chances.learn(kind, proposed == token)
-                if proposed != token:
-                    self._proposed.clear()
-            self._ids.append(token)
+        if self._proposed:
+            proposed, kind = self._proposed.pop(0)
+            self._guesses.chances.learn(kind, proposed == token)
+            if proposed != token:
+                self._proposed.clear()
+        self._ids.append(token)
 
     def propose(self) -> Iterator[Proposal]:
-        """As `Drafter.propose`, as far as the drafting model's context reaches."""
+        """As `Drafter.propose`."""
         uniform = self._sampler.upcoming()
         session = self._session
         self._proposed = []
-        if len(self._ids) > session.capacity:
-            return
-        is_far_behind = len(self._ids) - self._agreed > _FAR
         began = time.perf_counter()
-        logits = self._catch_up()
-        if is_far_behind:  # as at a prompt: no measure of what a proposal takes
-            began = time.perf_counter()
+        logits = self._append()
         while True:
             token, sure = self._sampler.guess(logits, next(uniform))
             kind = min(int(sure * _KINDS), _KINDS - 1)
@@ -94,7 +100,7 @@ class ModelDrafter:
             began = time.perf_counter()
             logits = session.advance([[token]], last_only=True)[0, 0]
 
-    def _catch_up(self) -> npt.NDArray[np.float32]:
+    def _append(self) -> npt.NDArray[np.float32]:
         """Go back to where the models agree, and append what came since; the logits after the last."""
         session, ids = self._session, np.asarray(self._ids)
         kept = min(session.position, len(ids) - 1)

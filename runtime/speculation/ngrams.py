@@ -6,91 +6,82 @@ guess is comes from how long the two places agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
+
+from .account import Account
 from .chances import Chances
 from .drafter import Proposal
 
-_SHORT = 3
-"""Tokens by which a place is found; one that agrees for twice as many is better. Fewer say too little to be worth a row."""
-_BITS = 20
-"""Of a token in a key of several; larger ids only make keys collide, which is looked at."""
-_KEY = (1 << _BITS * _SHORT) - 1
+_LENGTHS = (6, 12, 24)
+"""Tokens by which places are looked for, as long as there is one: the more agree, the better. Fewer say too little."""
 _LONGEST = 64
-"""Tokens by which two places are compared."""
+"""Tokens of agreement that are told apart."""
 _EXPECTED = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 """How often what followed follows again, by the bits of the length of agreement, until it is learnt."""
+_CHARACTERS = 0x110000
 
 
 class NgramDrafter:
-    """Proposes what followed where the text was as it is now. Takes some microseconds a token, and no second model."""
+    """Proposes what followed where the text was as it is now. Takes microseconds, and no second model.
+
+    The text is kept as a string, of a character for each token: places in it are found as quickly as a substring is.
+    """
 
     seconds = 0.0
 
     def __init__(self) -> None:
-        self._ids: list[int] = []
-        self._keys = [0] * _SHORT
-        """Of the tokens up to each place, and some in front of the first."""
-        self._ends: dict[int, int] = {}
-        self._long_ends: dict[tuple[int, int], int] = {}
-        """The places behind the last tokens of these keys, and behind twice as many."""
+        self._text = ""
         self._next: int | None = None
         """The place of the token that is proposed first."""
         self._agrees = 0
         """Tokens before it that are as the last ones of the text."""
-        self.chances = Chances(_EXPECTED)
+        self.chances, self.account = Chances(_EXPECTED), Account()
 
     @property
-    def chance(self) -> float:
-        """As `Drafter.chance`; exactly that of the first proposal."""
-        return 0.0 if self._next is None else self.chances[_kind(self._agrees)]
+    def is_silent(self) -> bool:
+        """As `Drafter.is_silent`."""
+        return self._next is None
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    def catch_up(self, tokens: npt.NDArray[np.int64]) -> None:
+        """As `Drafter.catch_up`."""
+        self._text += (tokens % _CHARACTERS).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        self._look()
+
+    def extend(self, token: int) -> None:
         """As `Drafter.extend`."""
-        ids, keys, ends, long_ends = self._ids, self._keys, self._ends, self._long_ends
-        for token in tokens:
-            if self._next is not None:
-                self._follow(token)
-            ids.append(token)
-            here, key = len(ids), (keys[-1] << _BITS | token) & _KEY
-            long_key = (keys[-_SHORT], key)
-            keys.append(key)
-            if self._agrees <= 2 * _SHORT and here > _SHORT:
-                self._look(long_ends.get(long_key) or ends.get(key))
-            ends[key] = long_ends[long_key] = here
+        character, place = chr(token % _CHARACTERS), self._next
+        is_right = place is not None and self._text[place] == character
+        self._text += character
+        if place is not None:
+            self.chances.learn(_kind(self._agrees), is_right)
+        if place is not None and is_right:
+            self._next, self._agrees = place + 1, self._agrees + 1
+        else:
+            self._look()
 
-    def _follow(self, token: int) -> None:
-        """Learn whether the token that was proposed came, and go on there or not."""
-        assert self._next is not None
-        is_right = self._ids[self._next] == token
-        self.chances.learn(_kind(self._agrees), is_right)
-        self._next, self._agrees = (self._next + 1, min(self._agrees + 1, _LONGEST)) if is_right else (None, 0)
-
-    def _look(self, place: int | None) -> None:
-        """Follow another place if it agrees for longer."""
-        if place is None:
-            return
-        agrees = self._agreement(place, 0)
-        if agrees >= _SHORT and agrees > self._agrees:
-            self._next, self._agrees = place, agrees
-
-    def _agreement(self, place: int, known: int) -> int:
-        """Tokens before a place that are as the last ones, of which so many are known to be."""
-        ids, here, most = self._ids, len(self._ids), min(place, _LONGEST)
-        while known < most and ids[place - known - 1] == ids[here - known - 1]:
-            known += 1
-        return known
+    def _look(self) -> None:
+        """For the last place where the text was as it ends now, for as long as possible."""
+        text, end, self._next = self._text, len(self._text) - 1, None
+        for length in _LENGTHS:
+            place = text.rfind(text[-length:], 0, end) if length <= end else -1
+            if place < 0:
+                return
+            self._next, self._agrees = place + length, length
 
     def propose(self) -> Iterator[Proposal]:
         """As `Drafter.propose`; what follows the last token of the text is what was proposed first, so that loops go on."""
         if self._next is None:
             return
-        place, agrees, ids, first = self._next, self._agrees, self._ids, self._next
-        here = len(ids)
+        place, agrees, text = self._next, self._agrees, self._text
+        period = len(text) - place
         while True:
-            token = ids[place] if place < here else ids[first + (place - here) % (here - first)]
-            yield Proposal(token, self.chances[_kind(agrees)])
-            place, agrees = place + 1, min(agrees + 1, _LONGEST)
+            yield Proposal(ord(text[place]), self.chances[_kind(agrees)])
+            place, agrees = place + 1, agrees + 1
+            if place == len(text):
+                place -= period
 
     def close(self) -> None:
         """As `Drafter.close`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...bundle import Bundle, Manifest
+from ...bundle import Bundle, Manifest, may_be_there
 from ...errors import ConfigError, InputError
 from ..capacity import whole
 from ..engines.native import NativeEngine
@@ -92,7 +92,7 @@ def most_alike(model: DraftedModel) -> int:
 
 def checked_bundle(draft: object) -> str | Path | Bundle:
     """What is given for a drafting model that is not loaded yet; raises InputError unless it can be one."""
-    if isinstance(draft, str) and not Path(draft).exists():
+    if isinstance(draft, str) and not may_be_there(draft):
         raise InputError(f"draft is {shown(draft)}, where there is no bundle; expected {_ALLOWED}")
     if not isinstance(draft, str | Path | Bundle):
         raise InputError(f"draft is {shown(draft)}, expected {_ALLOWED}")

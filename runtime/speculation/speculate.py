@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..generation.one_by_one import one_by_one
 from ..session import Session
 from .drafting import Drafts
+from .terms import Terms, alone
 
 if TYPE_CHECKING:
     from ..generation.continuation import Continuation
 
+Logits = npt.NDArray[np.float32]
+Tokens = Generator[int, None, Logits | None]
 
-def speculate(
-    session: Session, logits: npt.NDArray[np.float32], continuation: Continuation, drafts: Drafts
-) -> Generator[int, None, None]:
+
+def speculate(session: Session, logits: Logits, continuation: Continuation, drafts: Drafts) -> Generator[int, None, None]:
     """Tokens as they are drawn without drafts, one by one; the session ends where it would without them.
 
     Args:
@@ -27,40 +30,56 @@ def speculate(
         continuation: chooses the tokens.
         drafts: of this sequence.
     """
-    length = session.position
-    """Of the text; what the session holds behind it are drafts."""
-    ahead: list[int] = []
-    rows, one = logits[None], np.empty((1, 1), np.int64)
-    drafts.begin(session.tokens[0].tolist())
+    after: Logits | None = logits
     try:
-        while True:
-            token = continuation.choose(rows[0], session.tokens[0, :length])
-            if token is None:
-                _take_back(session, length)
-                return
-            try:
-                yield token
-            except GeneratorExit:
-                _take_back(session, length - continuation.withheld)
-                raise
-            if ahead and ahead[0] == token:
-                drafts.came(token, length)
-                length, ahead, rows = length + 1, ahead[1:], rows[1:]
-                continue
-            _take_back(session, length)
-            if length == session.capacity:
-                return
-            if drafts.rest(token):  # as quickly as it is done without drafts
-                ahead, one[0, 0] = [], token
-                rows = session.advance(one, last_only=True)[0]
+        while after is not None:
+            if not drafts.account.rest and drafts.wake(session.tokens[0], drafts.costs.token):
+                after = yield from _try(session, after, continuation, drafts)
             else:
-                ahead = drafts.after(token, length, _room(session, length, continuation))
-                began = time.perf_counter()
-                rows = session.advance([[token, *ahead]])[0]
-                drafts.checked(length, len(ahead), time.perf_counter() - began)
-            length += 1
+                begun = session.position
+                try:
+                    after = yield from one_by_one(session, after, continuation, drafts.account.rest)
+                finally:
+                    drafts.rested(session.position - begun)
     finally:
         drafts.drafter.close()
+
+
+def _try(session: Session, logits: Logits, continuation: Continuation, drafts: Drafts) -> Tokens:
+    """With drafts, until they rest."""
+    costs, one, length, rows, ahead = drafts.costs, np.empty((1, 1), np.int64), session.position, logits[None], list[int]()
+    """The length is that of the text; what the session holds behind it are drafts."""
+
+    def terms() -> Terms:
+        return alone(costs, length)
+
+    while ahead or not drafts.account.rest:
+        token = continuation.choose(rows[0], session.tokens[0, :length])
+        if token is None:
+            _take_back(session, length)
+            return None
+        try:
+            yield token
+        except GeneratorExit:
+            _take_back(session, length - continuation.withheld)
+            raise
+        if ahead and ahead[0] == token:
+            drafts.came(token, costs.seconds(length, 1) / costs.token)
+            length, ahead, rows = length + 1, ahead[1:], rows[1:]
+            continue
+        _take_back(session, length)
+        if length == session.capacity:
+            return None
+        draft = drafts.draft(token, _room(session, continuation), costs.token, terms)
+        ahead, one[0, 0] = draft.tokens, token
+        began = time.perf_counter()
+        rows = session.advance([[token, *ahead]])[0] if ahead else session.advance(one, last_only=True)[0]
+        costs.learn(length, 1 + len(ahead), time.perf_counter() - began)
+        if ahead:
+            drafts.checks(draft.cost / costs.token)
+        drafts.appended(len(ahead))
+        length += 1
+    return rows[0]
 
 
 def _take_back(session: Session, length: int) -> None:
@@ -69,6 +88,6 @@ def _take_back(session: Session, length: int) -> None:
         session.rewind(session.position - length)
 
 
-def _room(session: Session, length: int, continuation: Continuation) -> int:
+def _room(session: Session, continuation: Continuation) -> int:
     """Tokens that may be appended behind the one that is drawn: the last one asked for is not, and no more fit."""
-    return min(session.capacity - length, continuation.left) - 1
+    return min(session.capacity - session.position, continuation.left) - 1

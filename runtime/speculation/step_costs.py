@@ -8,20 +8,19 @@ drafts, that is expected to save
 
 seconds. W are the tokens that a sequence is late by when it goes back to the step: it falls out of its slot's phase, and waits
 for it, half a period on average. s < 1 as those drafts are chosen that promise most, and promise too much. Of one sequence
-C(1) is K(1), W is 0 and s is 1: what it saves is then what `DraftLengths` says of a session. With more sequences a token is
+C(1) is K(1), W is 0 and s is 1: what it saves is then what `best_draft` says of a session. With more sequences a token is
 worth less and less, and no draft pays.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .costs import CallCosts
+from .terms import Terms, alone
 
 _ROW_SHARE = 0.25
 """What one more sequence adds to a step of one, until that is measured (docs/performance.md)."""
@@ -31,24 +30,6 @@ _LEAST_RATE = 0.05
 """Weight of the newest step in what is known: steps of a period differ."""
 _LARGEST_RATIO = 4.0
 """By which one step may be off, and be believed: the machine may have done something else."""
-_AGREED = 16
-"""Steps after which it is looked at again whether any draft could pay."""
-_TRIED = (1, 3, 7, 15)
-"""Lengths of drafts that are looked at before anybody is asked for one."""
-
-
-class Terms(NamedTuple):
-    """On which a sequence drafts.
-
-    Attributes:
-        worth: seconds that a token at a position takes where it is not drafted.
-        spared: seconds that the step without the sequence takes less.
-        most: seconds that no token is worth more than.
-    """
-
-    worth: Callable[[int], float]
-    spared: float
-    most: float = math.inf
 
 
 class StepCosts:
@@ -63,8 +44,6 @@ class StepCosts:
         self.calls, self._late = calls, (period - 1) / 2
         self._known: dict[int, float] = {}
         self._timed: dict[int, int] = {}
-        self._may_pay: dict[int, tuple[int, bool]] = {}
-        """By how many sequences: whether drafts may pay, and for how many more steps that is taken to hold."""
 
     def alone(self, position: int, tokens: int, seconds: float) -> None:
         """A call for one sequence, of so many tokens from a position on, took so long."""
@@ -95,28 +74,22 @@ class StepCosts:
         assert timed is not None, "no step was timed yet"
         return known[timed] * _expected(count) / _expected(timed)
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything is known of steps yet."""
+        return bool(self._known)
+
+    def token(self, count: int) -> float:
+        """Seconds that a token takes in a step of so many sequences."""
+        return self.calls.token if count == 1 else self.seconds(count) / count
+
     def terms(self, count: int, position: int, is_in_phase: bool) -> Terms:
         """Of a sequence at a position, in a step of so many; `spared` is its share of the step, as if all left it."""
         if count == 1:
-            return Terms(lambda place: self.calls.seconds(place, 1), self.calls.seconds(position, 1))
-        token = self.seconds(count) / count
+            return alone(self.calls, position)
+        token = self.token(count)
         believed = _BELIEVED * token
         return Terms(lambda place: believed, token * (1 - self._late * is_in_phase), believed)
-
-    def may_pay(self, count: int, position: int, most: int) -> bool:
-        """Whether drafts that are sure to come would pay in a step of so many."""
-        if count == 1:
-            return True
-        if not self._known:
-            return False
-        left, found = self._may_pay.get(count, (0, False))
-        if not left:
-            token = self.seconds(count) / count
-            lengths = {min(length, most) for length in _TRIED}
-            found = any(token * (1 + _BELIEVED * length) > self.calls.seconds(position, 1 + length) for length in lengths)
-            left = _AGREED
-        self._may_pay[count] = left - 1, found
-        return found
 
     def leaving(self, count: int, gains: Sequence[float]) -> list[int]:
         """Which had better leave a step of so many, as places among those that would gain if all left it.
@@ -127,7 +100,7 @@ class StepCosts:
         """
         if count == 1:
             return [place for place, gain in enumerate(gains) if gain > 0]
-        share, whole = self.seconds(count) / count, self.seconds(count)
+        share, whole = self.token(count), self.seconds(count)
         best, chosen, saved = 0.0, 0, 0.0
         order = sorted(range(len(gains)), key=lambda place: -gains[place])
         for leave, place in enumerate(order, 1):

@@ -21,8 +21,9 @@ SETTINGS = TrainSettings(steps=1000, batch=2, context=16, warmup_steps=2, eval_e
 
 def config(hierarchy: str) -> ModelConfig:
     """A model of bytes."""
-    sizes = {"vocab_size": 256, "dim": 16, "heads": 2, "head_dim": 8, "ff_dim": 16, "max_positions": 16}
-    return ModelConfig(hierarchy=hierarchy, positions="rotary", **sizes)
+    return ModelConfig(
+        hierarchy=hierarchy, vocab_size=256, dim=16, heads=2, head_dim=8, ff_dim=16, max_positions=16, positions="rotary"
+    )
 
 
 MODELS = {"flat": config("1@1"), "deep": config("1@1 1@4 1@1")}
@@ -131,3 +132,29 @@ def test_what_can_not_cool(runs: Path, text: Path, monkeypatch: pytest.MonkeyPat
     assert not runs.with_name("cooled").exists()
     with pytest.raises(CheckpointError, match="runs is there already; train it, or choose another directory"):
         copy_to_cool(short, runs)
+
+
+def test_what_runs_came_to(
+    runs: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A column for each, as its training.json and config.json have it; printed, or in a document."""
+    train(runs, text, monkeypatch, "--minutes", "1e-9")
+    capsys.readouterr()
+    checkpoints = [str(runs / name) for name in MODELS]
+    monkeypatch.setattr(sys, "argv", ["trained_set", "show", *checkpoints])
+    trained_set.main()
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "|  | flat | deep |"
+    assert "| hierarchy | `1@1` | `1@1 1@4 1@1` |" in table
+    reports = [decode((runs / name / "training.json").read_bytes(), TrainReport) for name in MODELS]
+    bits = " | ".join(f"**{report.curve[-1].valid_bits_per_byte:.4f}**" for report in reports)
+    assert table[-1] == f"| validation, **bits per byte** | {bits} |"
+    assert "| steps; tokens | 4; 0.00 M | 4; 0.00 M |" in table
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures: trained-set --><!-- end: trained-set -->")
+    monkeypatch.setattr(sys, "argv", ["trained_set", "show", *checkpoints, "--document", str(page)])
+    trained_set.main()
+    assert table[2] in page.read_text()
+    (runs / "flat" / "training.json").unlink()
+    with pytest.raises(CheckpointError, match=r"training\.json is not the report of a run: .*; name directories that training"):
+        trained_set.main()

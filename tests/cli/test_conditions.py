@@ -46,6 +46,8 @@ ALWAYS = {
     "bench claims": "names quick threads save json",
     "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
+    "push": "bundle repository license target measured dry_run",
+    "report": "bundles outs text measured target",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
     "doctor": "json",
@@ -85,6 +87,7 @@ NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
 TEXT_CLAIMS = "order or rare-words among the claims"
+RUNS = "--target cpu, and something to run: no --measured, or --text"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
 REFUSED = [
@@ -107,6 +110,14 @@ REFUSED = [
     idle(f"bench sweep {B} --target cuda --threads 1,2", "--threads", CPU_ONLY),
     *each_idle(f"bench sweep {B} --target cuda", "--native, --no-native", NO_STEPS),
     *each_idle("bench claims speed memory", f"--text {T}, --checkpoint {B}, --window 64", TEXT_CLAIMS),
+    *each_idle(
+        f"report {B} --out r.json --measured {T}",
+        "--prompt-tokens 8, --new-tokens 8, --rounds 2",
+        "timings measured here, which --measured replaces",
+    ),
+    idle(f"report {B} --out r.json --limit 4", "--limit", "--text"),
+    idle(f"report {B} --out r.json --measured {T} --threads 1", "--threads", RUNS),
+    *each_idle(f"report {B} --out r.json --target cuda", "--native, --no-native", "--target cpu, and no --measured"),
     idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
     idle(f"inspect {B} --target cpu", "--target", "--profile"),
     *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
@@ -181,6 +192,7 @@ REFUSED = [
     idle(f"serve {B} --store-memory 0 --keep-prefixes", "--keep-prefixes", "a store: --store-memory, or --store"),
     idle(f"serve {B} --chat-end </s>", "--chat-end", "a chat template: --chat-template, or that of a bundle"),
     idle(f"serve {B} --private-metrics", "--private-metrics", "tokens: --token-file, or FOVEAL_TOKENS"),
+    *each_idle(f"push {B} owner/name --dry-run", "--private, --revision v2, --message m", "no --dry-run, which sends nothing"),
     idle(f"eval {B} --text {T} --target tensorrt-rtx --threads 1", "--threads", CPU_ONLY),
     idle(f"export-triton {B} --out OUT --target cuda --threads 1", "--threads", CPU_ONLY),
     *each_idle(

@@ -35,10 +35,10 @@ class Foveal:
         return own | {name: version(name) for name in ("onnxruntime", "foveal-native") if is_installed(name)}
 
     def prepare(self, original: Path, out: Path, precision: str) -> None:
-        """A bundle; ranges of int8 from the text that comes with foveal."""
+        """A bundle; ranges, of int8 and of caches in 8 bits, from the text that comes with foveal."""
         text = self._root() / "models/checkpoints/text/calibration.txt"
         settings = self.library.CalibrationSettings(max_tokens=CALIBRATION_TOKENS)
-        given = {"calibration": [text], "settings": settings} if precision == "int8" else {}
+        given = {} if precision == "fp32" else {"calibration": [text], "settings": settings}
         self.library.convert(original, out / "bundle", precision=precision, tokenizer="bytes", **given)
 
     def load(self, path: Path, threads: int, sequences: int, capacity: int) -> Decoder:

@@ -65,7 +65,7 @@ def test_the_docs_have_a_place_for_all() -> None:
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Printed, or put into a document."""
+    """Printed, or put into a document, among the figures of other models too."""
     saved, document = tmp_path / "claims.json", tmp_path / "claims.md"
     saved.write_bytes(msgspec.json.encode(claims_result()))
     main(saved)
@@ -73,6 +73,12 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     document.write_text(DOCS.read_text())
     main(saved, document)
     assert "**Here it holds.** 1.30 times" in document.read_text()
+    marks = "".join(f"<!-- figures: {claim}-deep -->\n<!-- end: {claim}-deep -->\n" for claim in CLAIMS)
+    document.write_text(f"<!-- figures: speed -->\n<!-- end: speed -->\n{marks}")
+    main(saved, document, "deep")
+    assert document.read_text().startswith(
+        "<!-- figures: speed -->\n<!-- end: speed -->\n<!-- figures: speed-deep -->\n**Here it"
+    )
 
 
 def test_results_survive_json() -> None:
