@@ -69,12 +69,13 @@ def _prompts(directory: Path) -> None:
     (directory / "sum.lark").write_text("start: NUMBER\nNUMBER: /[0-9]{1,3}/\n")
 
 
-NAMES = {"model": "hourglass", "B": "hourglass", "wrong": "other", "new": "hourglass"}
+NAMES = {"model": "hourglass", "B": "hourglass", "wrong": "other", "new": "hourglass", "build/demo/hourglass": "hourglass"}
 """Other names that pages have for a bundle."""
 
 
 def lay_out(made: Path, directory: Path) -> None:
     """A copy to work in, with a bundle under every name that it has on a page."""
     shutil.copytree(made, directory, dirs_exist_ok=True)
+    (directory / "build" / "demo").mkdir(parents=True)
     for name, bundle in NAMES.items():
         (directory / f"{name}.bundle").symlink_to(directory / f"{bundle}.bundle")
