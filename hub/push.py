@@ -122,16 +122,15 @@ def push(
 @contextmanager
 def _bars_on_terminals() -> Iterator[None]:
     """huggingface_hub's bars are drawn on terminals, and not into logs."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if sys.stderr.isatty() or are_progress_bars_disabled():
+    bars = library().utils
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled():
         yield
         return
-    disable_progress_bars()
+    bars.disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        bars.enable_progress_bars()
 
 
 def _place(repository: str) -> HubName:

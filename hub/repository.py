@@ -184,7 +184,7 @@ def _bars(report: Progress, name: HubName, total: int) -> Any:
     """A class of bars that tell `report` how many of `total` bytes have come, and draw nothing."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **settings: Any) -> None:
             self._is_of_bytes = settings.get("unit") == "B"
             super().__init__(*args, **{**settings, "file": io.StringIO(), "leave": False})

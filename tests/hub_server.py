@@ -11,14 +11,21 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub.file_download
+import huggingface_hub.utils._http
+import pytest
 import yaml
+from huggingface_hub import constants
 
 LARGE = re.compile(r"\.(safetensors|bin|pt|pth|gguf|onnx|data|native|gz)$")
 WRITER, READER = "hf_writer", "hf_reader"
@@ -54,13 +61,15 @@ class Repository:
 
 @dataclass
 class Fault:
-    """Answers of requests whose line matches are another: a status with headers, or the body altered or cut short."""
+    """Answers of requests whose line matches are another: a status with headers, or the body altered or cut short; `stalls`:
+    after that the connection stays open, and says nothing more."""
 
     where: str
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     keep_bytes: int | None = None
     alter: bool = False
+    stalls: bool = False
     times: int = 1_000_000
 
 
@@ -171,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.keep_bytes is not None:
             self.wfile.write(data[: fault.keep_bytes])
             self.wfile.flush()
+            if fault.stalls:
+                self.connection.recv(1)  # until the client goes away
             self.close_connection = True
             return
         self.wfile.write(data)
@@ -367,3 +378,22 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def at_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub, which is the only one that huggingface_hub knows, with an empty cache; nobody waits between two tries."""
+    with serving() as hub:
+        for name, value in {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        no_sleep = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+        monkeypatch.setattr(huggingface_hub.utils._http, "time", no_sleep)
+        monkeypatch.setattr(huggingface_hub.file_download, "time", no_sleep)
+        yield hub

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RUN_ELSEWHERE = {
     "embedding.md": "tests/docs/test_embedding.py runs its blocks as one program",
+    "hub.md": "tests/docs/test_hub.py runs its commands against a hub of its own",
     "your-own-model.md": "tests/docs/test_your_own_model.py runs its blocks as one program",
 }
 """Pages whose Python has a test of its own."""

@@ -1,17 +1,12 @@
-"""A hub on this machine, and huggingface_hub that knows no other."""
+"""A hub on this machine, and a small checkpoint."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub.file_download
-import huggingface_hub.utils._http
 import pytest
-from hub_server import Hub, serving
-from huggingface_hub import constants
+from hub_server import Hub, at_hand
 from specimens import random_model
 
 from foveal.models.checkpoint import save_checkpoint
@@ -19,22 +14,10 @@ from foveal.models.checkpoint import save_checkpoint
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Empty, with an empty cache; nobody waits between two tries."""
-    with serving() as hub:
-        for name, value in {
-            "ENDPOINT": hub.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        no_sleep = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
-        monkeypatch.setattr(huggingface_hub.utils._http, "time", no_sleep)
-        monkeypatch.setattr(huggingface_hub.file_download, "time", no_sleep)
+    """Empty, with an empty cache, and no token."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with at_hand(tmp_path, monkeypatch) as hub:
         yield hub
 
 

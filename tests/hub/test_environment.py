@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from hub_server import WRITER, Hub
+from hub_server import WRITER, Fault, Hub
 from specimens import Zoo
 
 from foveal import SamplingParams, load
@@ -38,6 +39,27 @@ def test_from_one_repository_to_another(hub: Hub, checkpoint: dict[str, bytes], 
     there, cached = (run("generate", name, *ids, **given) for given in (environment, {**cache, "HF_HUB_OFFLINE": "1"}))
     here = load(tmp_path / "b", threads=1).generate_ids([1, 2, 3], SamplingParams(max_new_tokens=4, temperature=0))
     assert there.stdout.split() == cached.stdout.split() == list(map(str, (1, 2, 3, *here))), there.stderr + cached.stderr
+
+
+def test_killed_while_it_downloads(hub: Hub, tmp_path: Path) -> None:
+    """Nothing is taken for whole; the next command fetches what is missing, and only that."""
+    hub.add("owner/name", {"a.bin": b"a" * 100_000, "b.bin": b"b" * 100_000})
+    hub.faults.append(Fault("GET /cdn/.*/b.bin", keep_bytes=50_000, stalls=True))
+    code = (
+        "from foveal.hub.names import hub_name; from foveal.hub.repository import Repository\n"
+        "repository = Repository(hub_name('hf:owner/name'))\n"
+        "for name in ('a.bin', 'b.bin'): print((repository.fetch([name]) / name).stat().st_size, flush=True)\n"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        while not hub.asked_for("GET /cdn/.*/b.bin"):
+            time.sleep(0.02)
+        process.kill()
+    hub.faults.clear()
+    hub.asked.clear()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["100000", "100000"]
+    assert [line.rpartition("/")[2] for line in hub.asked_for("^GET /cdn/")] == ["b.bin"]
 
 
 def test_without_huggingface_hub(zoo: Zoo, tmp_path: Path) -> None:
