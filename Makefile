@@ -59,11 +59,12 @@ claims: .venv/.dev
 	cp build/claims/*.svg docs/
 
 # foveal beside llama.cpp, OpenVINO and onnxruntime-genai, each in an environment of its own under build/peers (llama.cpp is compiled:
-# 20 minutes), and the tables of docs/performance.md; about 10 minutes once all is there, on a quiet machine.
+# 20 minutes), and the tables of docs/performance.md, of which README and the home page have the short one; about 10 minutes once all is there, on a quiet machine.
 # make peers ARGUMENTS="--foveal before=/path/of/another/checkout/.venv/bin/python --rounds 3"
 PEERS := $(BIN)/python -m foveal.bench.peers build/peers --document docs/performance.md
 peers: .venv/.dev
 	$(PEERS) $(ARGUMENTS)
+	$(BIN)/python website/figures.py
 	$(PEERS) --sequences 16 --prompt-tokens 128 --new-tokens 64 --only foveal --only llama.cpp $(ARGUMENTS)
 
 # All that takes a GPU, in one go: build/gpu-check/gpu-check.md is the page. Where there is none it says so, and what it skips.

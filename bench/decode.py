@@ -165,7 +165,7 @@ class _IdleSession:
     """An `InferenceSession` that binds but does not run."""
 
     def __init__(self, engine: OnnxRuntimeEngine) -> None:
-        self.io_binding = engine.session.io_binding
+        self.io_binding, self.get_inputs = engine.session.io_binding, engine.session.get_inputs
 
     def run_with_iobinding(self, _binding: object) -> None:
         """Do nothing: what is left is the host's side."""
@@ -197,7 +197,7 @@ def _idle(engine: Engine) -> Engine:
 def _idle_graph(engine: OnnxRuntimeEngine) -> OnnxRuntimeEngine:
     idle = object.__new__(OnnxRuntimeEngine)
     idle.__dict__.update(engine.__dict__)
-    idle.session = _IdleSession(engine)
+    idle._session = _IdleSession(engine)
     return idle
 
 

@@ -72,16 +72,14 @@ def difference(before: BenchResult | SweepResult, after: BenchResult | SweepResu
     """
     _require_alike(before, after)
     ours, theirs = figures_of(before), figures_of(after)
-    changes = [
-        _change(whose, name, ours[whose, name], theirs[whose, name], least) for whose, name in ours if (whose, name) in theirs
-    ]
+    changes = [_change(key, ours[key], theirs[key], least) for key in ours if key in theirs]
     return Difference(
         least=least,
         environment=[*_environment(before.environment, after.environment), *_settings(before, after)],
         changes=changes,
         missing=[", ".join(key) for key in ours if key not in theirs],
         new=[", ".join(key) for key in theirs if key not in ours],
-        problems=[f"{which}: {problem}" for which, one in (("before", before), ("after", after)) for problem in one.problems],
+        problems=[f"{which}: {one}" for which, result in (("before", before), ("after", after)) for one in result.problems],
     )
 
 
@@ -92,8 +90,8 @@ def _require_alike(before: BenchResult | SweepResult, after: BenchResult | Sweep
     differing = [f"{name} {one[name]} and {other[name]}" for name in one if one[name] != other[name]]
     if differing:
         raise ConfigError(
-            f"the results are of different loads ({', '.join(differing)}), so that no figure means the same; measure again with "
-            "those of the first"
+            f"the results are of different loads ({', '.join(differing)}), so that no figure means the same; measure again "
+            "with those of the first"
         )
 
 
@@ -104,7 +102,8 @@ def _load(result: BenchResult | SweepResult) -> dict[str, object]:
     return {"prompt tokens": result.prompt_tokens, "new tokens": result.new_tokens, "reading": result.reads}
 
 
-def _change(whose: str, name: str, before: Figure, after: Figure, least: float) -> Change:
+def _change(key: tuple[str, str], before: Figure, after: Figure, least: float) -> Change:
+    whose, name = key
     first, second = median(before.values), median(after.values)
     ratio = unpaired_ratio(after.values, before.values) if first > 0 and second > 0 else None
     verdict = _verdict(before, after, ratio, least)

@@ -34,8 +34,8 @@ from ..runtime.engines.native_library import (
     Pool,
     native_library,
 )
-from ..runtime.engines.onnxruntime_library import import_onnxruntime, session_options
 from .bandwidth import MemoryReader
+from .product_graphs import ProductGraph, product_bytes
 from .script import run_script
 
 ROWS = (1, 2, 4, 8, 16)
@@ -44,8 +44,8 @@ SHAPE = (512, 2048)
 HEADS, HEAD_DIM = 8, 64
 _BYTES = 96 << 20  # of weights, or of keys and values: three times the last-level cache
 _ROUNDS = 5
-_PRODUCT, _ATTEND = 5, 6
-_FORMATS = {"fp32": (0, 0), "int8": (1, 0), "w8": (2, 256), "w4": (3, 32)}
+PRODUCT, ATTEND = 5, 6
+FORMATS = {"fp32": (0, 0), "int8": (1, 0), "w8": (2, 256), "w4": (3, 32)}
 """Each format's number in `native/src/api.h`, and the rows of its blocks."""
 
 
@@ -73,9 +73,9 @@ def main() -> None:
     console = Console(width=120)
     console.print(f"{library.isa}, {given.threads} threads; memory {roof:.1f} GB/s")
     pool = Pool(library, given.threads)
-    products = {name: products_of(library, pool, name) for name in _FORMATS}
+    products = {name: products_of(library, pool, name) for name in FORMATS}
     if given.onnxruntime:
-        products |= {f"{name}, ONNX Runtime": onnxruntime_products(name, given.threads) for name in _FORMATS}
+        products |= {f"{name}, ONNX Runtime": onnxruntime_products(name, given.threads) for name in FORMATS}
     console.print(table(f"products of {SHAPE[0]} x {SHAPE[1]}: GB/s of one row, then times its time", ROWS, products))
     for name, dtype in (("fp32", np.float32), ("int8", np.int8)):
         found = {f"{rows} rows": attentions(library, pool, np.dtype(dtype), rows) for rows in (1, 8)}
@@ -140,7 +140,7 @@ class _Stage:
 
 def products_of(library: NativeLibrary, pool: Pool, name: str) -> list[Found]:
     """By rows."""
-    number, block = _FORMATS[name]
+    number, block = FORMATS[name]
     rng, (k, n) = np.random.default_rng(0), SHAPE
     if name == "fp32":
         weights: Any = pack_floats(rng.standard_normal((k, n)).astype(np.float32))
@@ -151,7 +151,7 @@ def products_of(library: NativeLibrary, pool: Pool, name: str) -> list[Found]:
     stages = []
     for _ in range(_BYTES // weights.nbytes):
         memory = _aligned(weights)
-        step = FvStep(kind=_PRODUCT)
+        step = FvStep(kind=PRODUCT)
         step.inputs[:], step.outputs[:] = [0, -1, -1, -1], [1, -1]
         step.n[:5], step.f[0], step.data[0] = [number, k, n, block, 0], 0.03, memory.ctypes.data
         stages.append(_Stage(library, pool, step, SHAPE, memory))
@@ -160,7 +160,7 @@ def products_of(library: NativeLibrary, pool: Pool, name: str) -> list[Found]:
 
 def attentions(library: NativeLibrary, pool: Pool, dtype: np.dtype[Any], rows: int) -> list[Found]:
     """By length."""
-    step = FvStep(kind=_ATTEND)
+    step = FvStep(kind=ATTEND)
     step.inputs[:], step.outputs[:] = [0, -1, -1, -1], [1, -1]
     step.n[:7] = [0, 1, HEADS, HEADS, HEAD_DIM, HEAD_DIM, int(dtype == np.int8)]
     step.f[:3] = [HEAD_DIM**-0.5, 0.03, 0.03]
@@ -183,70 +183,10 @@ def _structs(caches: list[np.ndarray]) -> Any:
 
 
 def onnxruntime_products(name: str, threads: int) -> list[Found]:
-    """The same by the operators that a CPU engine has: MatMul, MatMulIntegerToFloat behind QuantizeLinear, MatMulNBits.
-
-    All are in one graph, so that its threads need not be woken for each.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = _onnxruntime_weights(name, 0)
-    size = weights["w"].nbytes + (weights["s"].nbytes if "s" in weights else 0)
-    count = _BYTES // size
-    k, n = SHAPE
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", k])
-    results = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", n]) for i in range(count)]
-    nodes, initializers = [], []
-    for i in range(count):
-        weights = _onnxruntime_weights(name, i)  # each its own: equal ones would be kept once
-        initializers += [numpy_helper.from_array(np.asarray(value), f"{key}{i}") for key, value in weights.items()]
-        nodes += _onnxruntime_nodes(name, str(i))
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    graph = helper.make_graph(nodes, "products", [x], results, initializers)
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    options = session_options(threads)
-    session = import_onnxruntime().InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    given, taken = (
-        np.random.default_rng(0).standard_normal((max(ROWS), k)).astype(np.float32),
-        np.empty((max(ROWS), n), np.float32),
-    )
-    found = []
-    for rows in ROWS:
-        binding = session.io_binding()
-        binding.bind_input("x", "cpu", 0, np.float32, (rows, k), given.ctypes.data)
-        for i in range(count):
-            binding.bind_output(f"y{i}", "cpu", 0, np.float32, (rows, n), taken.ctypes.data)
-        us = _us([lambda binding=binding: session.run_with_iobinding(binding)], 1)  # type: ignore[misc]
-        found.append(Found(us / count, size))
-    return found
-
-
-def _onnxruntime_weights(name: str, seed: int) -> dict[str, Any]:
-    (k, n), rng, block = SHAPE, np.random.default_rng(seed), _FORMATS[name][1]
-    if name == "fp32":
-        return {"w": rng.standard_normal((k, n)).astype(np.float32)}
-    if name == "int8":
-        scales = {"s": np.full(n, 0.01, np.float32), "xs": np.float32(0.03), "xz": np.uint8(128)}
-        return {"w": rng.integers(-128, 128, (k, n)).astype(np.int8), **scales, "wz": np.zeros(n, np.int8)}
-    size = block * int(name[1:]) // 8
-    scales = {"s": np.full((n, k // block), 0.01, np.float32)}
-    return {"w": rng.integers(0, 256, (n, k // block, size)).astype(np.uint8), **scales}
-
-
-def _onnxruntime_nodes(name: str, i: str) -> list[Any]:
-    from onnx import helper
-
-    own = "com.microsoft"
-    if name == "fp32":
-        return [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"])]
-    if name == "int8":
-        given = [f"q{i}", *(f"{key}{i}" for key in ("w", "xs", "s", "xz", "wz"))]
-        return [
-            helper.make_node("QuantizeLinear", ["x", f"xs{i}", f"xz{i}"], [f"q{i}"]),
-            helper.make_node("MatMulIntegerToFloat", given, [f"y{i}"], domain=own),
-        ]
-    sizes: dict[str, Any] = {"K": SHAPE[0], "N": SHAPE[1]}
-    sizes |= {"bits": int(name[1:]), "block_size": _FORMATS[name][1], "accuracy_level": 4}
-    return [helper.make_node("MatMulNBits", ["x", f"w{i}", f"s{i}"], [f"y{i}"], domain=own, **sizes)]
+    """The same by the operators that a CPU engine has; all are in one graph, so that its threads need not be woken for each."""
+    count = _BYTES // product_bytes(name, SHAPE)
+    graph = ProductGraph(name, SHAPE, count, threads)
+    return [Found(_us([graph.call(rows)], 1) / count, graph.bytes // count) for rows in ROWS]
 
 
 def _us(calls: list[Callable[[], None]], least: int = 64) -> float:

@@ -82,7 +82,7 @@ class RandomModels:
         for precision in precisions:  # what can't be is said before the first of them is exported
             require_text(plan_of(precision), calibration)
         require_texts(calibration, True, "a model of bytes")
-        settings = CalibrationSettings(max_tokens=CALIBRATION_TOKENS)
+        settings = CalibrationSettings(max_tokens=CALIBRATION_TOKENS) if calibration else None
         paths = []
         for hierarchy in hierarchies:
             full = directory / hierarchy

@@ -345,6 +345,10 @@ def _throttling(environment: Environment) -> list[str]:
 
 def _blind_sensor(setup: PowerSetup | None, target: str) -> list[str]:
     """A sensor that does not see what ran."""
-    if setup is None or target != "cpu" or setup.sensor.sensor != "nvidia-smi":
+    if setup is None:
         return []
-    return ["power is the graphics board's, but the engines ran on the CPU"]
+    if target == "cpu" and setup.sensor.sensor == "nvidia-smi":
+        return ["power is the graphics board's, but the engines ran on the CPU"]
+    if target != "cpu" and setup.sensor.sensor == "RAPL":
+        return ["power is the processors', but the engines ran on the GPU"]
+    return []

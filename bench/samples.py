@@ -120,3 +120,7 @@ def json_schema() -> bytes:
     return msgspec.json.format(
         msgspec.json.encode({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}), indent=1
     )
+
+
+if __name__ == "__main__":
+    print(json_schema().decode())

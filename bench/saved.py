@@ -37,7 +37,7 @@ def read_saved(path: Path) -> BenchResult | SweepResult:
         raise ConfigError(f"{path} holds no sweep's result ({error}); write one: foveal bench sweep ... --save F") from error
     if result.schema_version > SWEEP_SCHEMA_VERSION:
         raise ConfigError(
-            f"{path} holds a sweep of version {result.schema_version}, this foveal reads {SWEEP_SCHEMA_VERSION} and older; measure "
-            "again with this one"
+            f"{path} holds a sweep of version {result.schema_version}, this foveal reads {SWEEP_SCHEMA_VERSION} and older; "
+            "measure again with this one"
         )
     return result

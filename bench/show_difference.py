@@ -17,8 +17,8 @@ def show_difference(found: Difference, console: Console) -> None:
         console.print(_table(found.changed))
     same, silent = (sum(change.verdict == verdict for change in found.changes) for verdict in ("same", "not judged"))
     console.print(
-        f"{len(found.changed)} figures changed beyond noise (their 95 % interval leaves 1 out, and by more than {found.least:.0%}; "
-        f"what is counted by anything), {same} did not, {silent} were measured once and are not judged"
+        f"{len(found.changed)} figures changed beyond noise (the interval leaves 1 out, and the ratio is off by more than "
+        f"{found.least:.0%}; what is counted: at all), {same} did not, {silent} were measured once and are not judged"
     )
     for name in found.missing:
         console.print(f"missing: {name}")

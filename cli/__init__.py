@@ -13,6 +13,7 @@ from .bench import bench
 from .bench_claims import claims
 from .bench_diff import diff
 from .bench_speculation import speculation
+from .bench_sweep import sweep
 from .bisect import bisect
 from .build import build
 from .calibrate import calibrate
@@ -24,6 +25,7 @@ from .demo import demo
 from .doctor import doctor
 from .eval import evaluate
 from .export_triton import export_triton
+from .forecast import forecast
 from .generate import generate
 from .inspect import inspect
 from .plan_batch import plan_batch
@@ -51,6 +53,7 @@ for verb in (
     bisect,
     inspect,
     report,
+    forecast,
     generate,
     score,
     serve,
@@ -64,8 +67,11 @@ app.command("eval")(evaluate)
 app.command("export-triton")(export_triton)
 benches = typer.Typer(cls=DefaultGroup, help="Measure latency, memory and the share of the memory bandwidth that is reached.")
 benches.command(
-    DEFAULT, epilog="The article's claims: foveal bench claims --help. What drafts gain: foveal bench speculation --help"
+    DEFAULT,
+    epilog="Contexts, batches, threads, strides: foveal bench sweep. Two saved results: foveal bench diff. The article's "
+    "claims: foveal bench claims. What drafts gain: foveal bench speculation. Each with --help.",
 )(bench)
+benches.command()(sweep)
 benches.command()(diff)
 benches.command()(claims)
 benches.command()(speculation)

@@ -97,7 +97,7 @@ def bench(
         reference = 2 if eager else 1
         require_comparable(len(bundles or ()) + len(hierarchy or ()) * (len(precision or ("fp32",)) - 1 + reference), rounds)
     work = Load(prompt_tokens, new_tokens, rounds)
-    sensor = find_sensor() if power else None
+    sensor = find_sensor(target=target) if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
     with scratch_directory() as directory, progress("bench") as report:
         until_in_phase = 0 if together is None else tokens_until_in_phase(hierarchy or ())

@@ -27,7 +27,7 @@ def diff(
     from ..bench.saved import read_saved
     from ..bench.show_difference import show_difference
 
-    share = parse_share(least)
+    share = parse_share(least, "--least")
     if not 0 <= share < 1:
         raise ConfigError(f"--least is {least}, expected a share of 0% to 100%")
     found = difference(read_saved(before), read_saved(after), share)

@@ -76,13 +76,13 @@ def calibrate(
         out.print(f"wrote {plan}: foveal build {bundle} OUT --plan {plan} --calibration ...", markup=False)
 
 
-def parse_share(text: str) -> float:
-    """`"1%"` or `"0.01"`; raises ConfigError for anything else."""
+def parse_share(text: str, what: str = "the budget") -> float:
+    """`"1%"` or `"0.01"`; raises ConfigError for anything else, in which it is called `what`."""
     number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
     try:
         return float(number) / scale
     except ValueError:
-        raise ConfigError(f'the budget is "{text}", expected a share such as 1% or 0.01') from None
+        raise ConfigError(f'{what} is "{text}", expected a share such as 1% or 0.01') from None
 
 
 def _show_ranges(found: Calibration, json: bool) -> None:

@@ -11,6 +11,7 @@ from .devices import AnyDevice, MeasuredDevice, Reach
 from .memory import Memory, memory_of
 from .prompt_time import prompt_seconds
 from .rates import Rates
+from .reuse import steps_behind
 from .shapes import Shape
 from .step_time import Bound, StepTime, mean_of, step_times, worst_of
 
@@ -40,8 +41,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.prompt_tokens >= self.context:
             raise CapacityError(
-                f"a prompt of {self.prompt_tokens} tokens leaves no room in a context of {self.context}; give a shorter prompt, "
-                "or a longer context"
+                f"a prompt of {self.prompt_tokens} tokens leaves no room in a context of {self.context}; give a shorter "
+                "prompt, or a longer context"
             )
 
 
@@ -99,7 +100,8 @@ def forecast(shape: Shape, device: AnyDevice, work: Work, name: str | None = Non
         raise ConfigError(f"the shape is of engines for {kinds[shape.on_gpu]}, the device one of the {kinds[device.on_gpu]}")
     rates = {reach: device.rates(reach, work.native) for reach in _REACHES}
     _require_measured(rates["middle"], shape.precision, device)
-    steps = {reach: step_times(shape, rates[reach], work.prompt_tokens, work.batch) for reach in _REACHES}
+    firings = steps_behind(shape, work.prompt_tokens)
+    steps = {reach: step_times(firings, shape, rates[reach], work.batch) for reach in _REACHES}
     per_s = {reach: work.batch / mean_of(steps[reach]).seconds for reach in _REACHES}
     mean, worst = mean_of(steps["middle"]), worst_of(steps["middle"])
     prompt = prompt_seconds(shape, rates["middle"], work.prompt_tokens)
@@ -121,9 +123,7 @@ def forecast(shape: Shape, device: AnyDevice, work: Work, name: str | None = Non
         bound=mean.bound,
         worst_bound=worst.bound,
         first_token_ms=None if prompt is None else prompt * 1e3,
-        memory=memory_of(
-            shape, work.context, work.batch, work.prompt_tokens, device.program_bytes, device.available_bytes
-        ),
+        memory=memory_of(shape, work.context, work.batch, work.prompt_tokens, device.program_bytes, device.available_bytes),
         joules_per_token=None if device.power is None else device.power / per_s["middle"],
     )
 

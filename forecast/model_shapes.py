@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..contract import layer_caches
 from ..errors import ConfigError
@@ -66,9 +68,18 @@ def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on
     """
     check_precision(precision)
     config = sizes.config(hierarchy)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = build_model(config)
     return shape_of_model(model, precision, on_gpu, widest=max(config.ff_dim, 3 * config.heads * config.head_dim))
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves weights as they are that would be filled in place: there are none, and filling none takes torch seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        name: str = getattr(function, "__name__", "")
+        is_filled = name.endswith("_") and not name.endswith("__") and given and isinstance(given[0], Tensor)
+        return given[0] if is_filled else function(*given, **(named or {}))
 
 
 def shape_of_model(model: Architecture, precision: str, on_gpu: bool, widest: int) -> Shape:
@@ -140,6 +151,11 @@ class Growing:
         levels = tuple(next(with_layers) if stage.spec.layers else -1 for stage in one.stages)
         return cls(one, two, levels)
 
+    def parameters_at(self, layers: tuple[int, ...]) -> int:
+        """Of a model with so many layers at each level."""
+        per_layer = (self.two.parameters - self.one.parameters) // len(layers)
+        return self.one.parameters + per_layer * (sum(layers) - len(layers))
+
     def at(self, layers: tuple[int, ...]) -> Shape:
         """Of so many layers at each level."""
         stages = tuple(
@@ -148,12 +164,11 @@ class Growing:
         )
         strides = [level.stride for level in Hierarchy.parse(self.one.hierarchy).levels]
         name = " ".join(f"{count}@{stride}" for count, stride in zip(layers, strides, strict=True))
-        per_layer = (self.two.parameters - self.one.parameters) // len(layers)
         return msgspec.structs.replace(
             self.one,
             name=name,
             hierarchy=name,
-            parameters=self.one.parameters + per_layer * (sum(layers) - len(layers)),
+            parameters=self.parameters_at(layers),
             layer_equivalents=sum(count / stride for count, stride in zip(layers, strides, strict=True)),
             stages=stages,
         )

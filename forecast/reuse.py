@@ -1,13 +1,15 @@
 """What a stage finds in a cache: how many other bytes were read since it last read its own.
 
-A cache that replaces what was used longest ago still holds a stage's weights if that is less than its size. A coarse stage comes
-back after all that the fine ones read meanwhile; a fine one after the others of a single step.
+A cache that replaces what was used longest ago still holds a stage's weights if that is less than its size. A coarse stage
+comes back after all that the fine ones read meanwhile; a fine one after the others of a single step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from ..runtime.expected import expected_period, expected_schedule
 from .firings import Firings, firings_of
@@ -38,7 +40,7 @@ def steps_behind(shape: Shape, position: int) -> list[list[Firing]]:
     before = min(period, position)
     schedule = expected_schedule(shape.specs, position + period + 1)
     firings = {spec.name: firings_of(spec, schedule) for spec in shape.specs}
-    reader, steps = _Reader(shape, firings), []
+    reader, steps = _Reader(_merged(shape), firings), []
     for token in range(position - before, position + period):
         fired = list(reader.step(token))
         if token >= position:
@@ -46,18 +48,37 @@ def steps_behind(shape: Shape, position: int) -> list[list[Firing]]:
     return steps
 
 
+def _merged(shape: Shape) -> Shape:
+    """The same with one cache in the place of all of a stage that grow alike, where no other stage reads one of them."""
+    if any(spec.borrows for spec in shape.specs):
+        return shape
+    return msgspec.structs.replace(shape, stages=tuple(map(_merged_stage, shape.stages)))
+
+
+def _merged_stage(stage: StageShape) -> StageShape:
+    alike: dict[tuple[int, int | None, bool], str] = {}
+    row_bytes: dict[str, int] = {}
+    for cache in stage.spec.caches:
+        name = alike.setdefault((cache.rows, cache.keeps, cache.recurrent), cache.name)
+        row_bytes[name] = row_bytes.get(name, 0) + stage.row_bytes[cache.name]
+    caches = tuple(cache for cache in stage.spec.caches if cache.name in row_bytes)
+    spec = msgspec.structs.replace(stage.spec, caches=caches)
+    return msgspec.structs.replace(stage, spec=spec, row_bytes=row_bytes)
+
+
 class _Reader:
     """Goes from firing to firing, and remembers which stages have read since."""
 
     def __init__(self, shape: Shape, firings: Mapping[str, Firings]) -> None:
         self._shape, self._firings = shape, firings
+        self._specs = shape.specs
+        self._row_bytes = {stage.spec.name: stage.row_bytes for stage in shape.stages}
         self._order: list[str] = []  # of stages by their last firing, the latest last
         self._read: dict[str, float] = {}
 
     def step(self, token: int) -> Iterator[Firing]:
         """The firings that a token causes."""
-        specs = self._shape.specs
-        row_bytes = {stage.spec.name: stage.row_bytes for stage in self._shape.stages}
+        specs, row_bytes = self._specs, self._row_bytes
         for stage in self._shape.stages:
             for fired in self._firings[stage.spec.name].among(token, 1):
                 rows = rows_read(specs, self._firings, stage.spec, fired)

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from .rates import EngineRates, Rates
-from .reuse import Firing, steps_behind
+from .rates import Curve, EngineRates, Rates
+from .reuse import Firing
 from .shapes import Shape
 
 Bound = Literal["memory bandwidth", "cache bandwidth", "arithmetic", "launch overhead", "host"]
@@ -34,13 +34,6 @@ class StepTime(msgspec.Struct, frozen=True, kw_only=True):
         """All of it: nothing of a step runs beside the rest."""
         return self.memory + self.cache + self.arithmetic + self.launch + self.host
 
-    def __add__(self, other: StepTime) -> StepTime:
-        return StepTime(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
-
-    def over(self, count: int) -> StepTime:
-        """The share of one among so many."""
-        return StepTime(**{name: getattr(self, name) / count for name in self.__struct_fields__})
-
     @property
     def bound(self) -> Bound:
         """What takes most of it."""
@@ -56,20 +49,21 @@ _BOUNDS: dict[str, Bound] = {
 }
 
 
-def step_times(shape: Shape, rates: Rates, position: int, batch: int = 1) -> list[StepTime]:
-    """Every decode step of a period of firing from a position on, for `batch` sequences in step.
+def step_times(steps: Sequence[Sequence[Firing]], shape: Shape, rates: Rates, batch: int = 1) -> list[StepTime]:
+    """What each of some decode steps takes (`reuse.steps_behind`), for `batch` sequences in step.
 
     Raises:
         KeyError: rates of another precision.
     """
     engine = rates.engines[shape.precision]
-    host = StepTime(host=rates.step_s + batch * rates.logit_s * shape.vocab_size)
-    return [sum((_firing(fired, engine, batch) for fired in step), host) for step in steps_behind(shape, position)]
+    host = rates.step_s + batch * rates.logit_s * shape.vocab_size
+    return [_step(step, engine, batch, host) for step in steps]
 
 
 def mean_of(steps: Sequence[StepTime]) -> StepTime:
     """Of a period."""
-    return sum(steps[1:], steps[0]).over(len(steps))
+    names = StepTime.__struct_fields__
+    return StepTime(**{name: sum(getattr(step, name) for step in steps) / len(steps) for name in names})
 
 
 def worst_of(steps: Sequence[StepTime]) -> StepTime:
@@ -77,20 +71,21 @@ def worst_of(steps: Sequence[StepTime]) -> StepTime:
     return max(steps, key=lambda step: step.seconds)
 
 
-def _firing(fired: Firing, engine: EngineRates, batch: int) -> StepTime:
+def _step(step: Sequence[Firing], engine: EngineRates, batch: int, host: float) -> StepTime:
     """Sequences of a batch share the weights, and have keys and values of their own."""
-    stage = fired.stage
-    launch = engine.stage_s + stage.spec.layers * engine.layer_s + stage.products * engine.product_s
-    distance = fired.distance + (batch - 1) * fired.cached
-    weights = _read(stage.weight_bytes, engine, "weights", distance)
-    caches = _read(batch * fired.cached, engine, "caches", distance)
-    computed = 0.0 if engine.flops is None else 2 * batch * stage.multiplied / engine.flops
-    if computed > weights.seconds:
-        weights = StepTime(arithmetic=computed)
-    return weights + caches + StepTime(launch=launch)
+    spent = {"memory": 0.0, "cache": 0.0, "arithmetic": 0.0, "launch": 0.0}
+    for stage, cached, own_distance in step:
+        spent["launch"] += engine.stage_s + stage.spec.layers * engine.layer_s + stage.products * engine.product_s
+        distance = own_distance + (batch - 1) * cached
+        read, place = _read(stage.weight_bytes, engine.weights, distance)
+        computed = 0.0 if engine.flops is None else 2 * batch * stage.multiplied / engine.flops
+        spent["arithmetic" if computed > read else place] += max(computed, read)
+        read, place = _read(batch * cached, engine.caches, distance)
+        spent[place] += read
+    return StepTime(**spent, host=host)
 
 
-def _read(read: float, engine: EngineRates, what: Literal["weights", "caches"], distance: float) -> StepTime:
-    curve = engine.weights if what == "weights" else engine.caches
+def _read(read: float, curve: Curve, distance: float) -> tuple[float, str]:
+    """Seconds, and where the bytes come from."""
     rate = curve.at(distance)
-    return StepTime(cache=read / rate) if rate > _IN_CACHE * curve.from_memory else StepTime(memory=read / rate)
+    return read / rate, "cache" if rate > _IN_CACHE * curve.from_memory else "memory"

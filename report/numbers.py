@@ -7,6 +7,8 @@ def significant(value: float | None, digits: int = 3) -> str:
     """`1,725`, `26.2`, `0.378`; what is not known is a dash."""
     if value is None:
         return "-"
+    if value == 0:
+        return "0"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     text = f"{value:#.{digits}g}"

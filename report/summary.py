@@ -30,7 +30,7 @@ def _faster(report: Report) -> str:
         f"{significant(mine.latency.decode_tokens_per_s)} tokens/s on {_place(report, mine)}."
     ]
     others = other_models(report)
-    said += [_against(ratio_of(report, mine.name, other.name), other) for other in others]
+    said += [_against(ratio_of(report, mine.name, other.name), mine, other) for other in others]
     if not others:
         said.append("There is no other model to compare it with: name one behind it, such as a vanilla Transformer.")
     precisions = [ratio_of(report, model.name, subject.name) for model in other_precisions(report)]
@@ -49,24 +49,29 @@ def _place(report: Report, model: ModelResult) -> str:
     return f"{model.threads} thread{'s' * (model.threads != 1)} of {cpu}"
 
 
-def _against(ratio: Ratio, other: ModelResult) -> str:
+def _against(ratio: Ratio, mine: ModelResult, other: ModelResult) -> str:
     what = f"{label(other.name)} ({other.hierarchy}, {other.precision})"
-    if not ratio.is_shown:
-        return f"No difference from {what} is shown: {times(ratio.median)} times its speed{_rounds(ratio)}."
-    return f"That is {_times(ratio)} {what}{_rounds(ratio)}."
+    work = f"It runs {mine.layer_equivalents:.2f} layers per token, {label(other.name)} {other.layer_equivalents:.2f}."
+    return f"That is {_times(ratio)} {what}{_rounds(ratio)}. {work}"
 
 
 def _also(report: Report, name: str, other: ModelResult, precision: str) -> str:
     ratio = ratio_of(report, name, other.name)
-    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}."
+    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}{_rounds(ratio)}."
 
 
 def _times(ratio: Ratio) -> str:
+    """What it is, unless the rounds disagree on it."""
+    if not ratio.is_shown:
+        return "not shown to be faster or slower than"
+    if ratio.median < 1:
+        return f"slower, at {times(ratio.median)} times the rate of"
     return f"{times(ratio.median)} times as fast as"
 
 
 def _rounds(ratio: Ratio) -> str:
-    return f" (single rounds: {times(ratio.least)} to {times(ratio.most)})"
+    median = "" if ratio.is_shown else f"median {times(ratio.median)} times, "
+    return f" ({median}single rounds: {times(ratio.least)} to {times(ratio.most)})"
 
 
 def _time(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from .decoder_factory import Engines
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.onnxruntime_library import import_onnxruntime
 from .engines.onnxruntime_providers import PROVIDERS
-from .native_engines import with_programs
+from .native_engines import stages_with_programs, with_programs
 from .preflight.whole import require_whole
 
 
@@ -55,7 +55,8 @@ def open_engines(
         raise ConfigError(f"native={native} for target {target}: only cpu engines have native steps; leave it out")
     if target == "cpu":
         require_whole(bundle, target)  # whatever else they need shows when they are loaded
-        return with_programs(bundle, cpu_engines(bundle, threads), threads, native)
+        later = () if native is False else stages_with_programs(bundle)
+        return with_programs(bundle, cpu_engines(bundle, threads, later=later), threads, native)
     bundle.check(*(name for name in bundle.manifest.files if name.startswith(f"engines/{target}/")))
     from . import device_backends  # what a program of CPU engines does without
 
@@ -67,10 +68,13 @@ def open_engines(
     return device_backends.on_tensorrt(bundle, cast(TensorRTLibrary, target), graphs, overlap is not False)
 
 
-def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) -> tuple[OnnxRuntimeEngine, ...]:
+def cpu_engines(
+    bundle: Bundle, threads: int = 1, traces: Path | None = None, later: Container[str] = ()
+) -> tuple[OnnxRuntimeEngine, ...]:
     """The graphs of the target `cpu`, on ONNX Runtime; raises as `open_engines`.
 
-    `traces`: a directory for what each takes by operator (files `0*`, `1*`...).
+    `traces`: a directory for what each takes by operator (files `0*`, `1*`...). `later`: stages whose graphs are hashed here,
+    as all are, and opened at the first call that needs them.
 
     Stages are opened together, and their weights are hashed meanwhile (graphs before they are parsed): no engine is given out
     before its weights are known to be whole. Of several things that are wrong, weights come first, then the first stage in
@@ -78,15 +82,16 @@ def cpu_engines(bundle: Bundle, threads: int = 1, traces: Path | None = None) ->
     """
     manifest = bundle.manifest
     names = [manifest.engines["cpu"][entry.spec.name] for entry in manifest.stages]
-    later = [name for name in map(chunks_name, names) if name in manifest.files]  # opened at the first long call
-    weights = [name for name in (*map(data_name, (*names, *later)), *later) if name in manifest.files]
+    for_many = [name for name in map(chunks_name, names) if name in manifest.files]  # opened at the first long call
+    weights = [name for name in (*map(data_name, (*names, *for_many)), *for_many) if name in manifest.files]
     bundle.check(*names)
     import_onnxruntime()  # once, before as many threads need it
 
     def opened(index: int, entry: StageEntry) -> OnnxRuntimeEngine:
         trace = None if traces is None else traces / f"{index}"
         sidecar = bundle.sidecar("cpu", entry.spec.name)
-        return OnnxRuntimeEngine(entry.spec, bundle.path / names[index], sidecar, threads, trace=trace)
+        path, waits = bundle.path / names[index], entry.spec.name in later
+        return OnnxRuntimeEngine(entry.spec, path, sidecar, threads, trace=trace, later=waits)
 
     calls: list[Callable[[], OnnxRuntimeEngine | None]] = [partial(bundle.check, name) for name in weights]
     calls += [partial(opened, index, entry) for index, entry in enumerate(manifest.stages)]

@@ -14,6 +14,7 @@ from ..bundle import Bundle, Manifest, check_target, open_bundle
 from ..contents import Verify
 from ..contract import EndRule, StageSpec, late_stages, rules_by_name
 from ..errors import ConfigError, InputError
+from ..parallel import together
 from ..storage import storage_errors
 from .backends import open_engines
 from .batches.batch import PREFILL_SECONDS, Batch
@@ -31,7 +32,7 @@ from .generation.settings import Settings, check_count, check_names, params_of
 from .given import several, shown
 from .guides.constraint import Constraint
 from .ids import checked_ids
-from .native_engines import runs_on
+from .native_engines import runs_on, stages_with_programs
 from .races import remembered
 from .sampling import SamplingParams
 from .session import Session
@@ -82,6 +83,17 @@ class Model:
         """The graphs that work in the host's memory: all of target `cpu`'s, none of another's."""
         engines = self.engines if isinstance(self.engines, tuple) else ()
         return tuple(engine.graph if isinstance(engine, NativeEngine) else engine for engine in engines)
+
+    def open_graphs(self) -> None:
+        """Open now what is otherwise opened at the first call that needs it.
+
+        Of stages with native steps ONNX Runtime's graph, which runs calls of more than 16 rows; of stages in 8 or 4 bits the
+        second graph, for 32 rows and more (docs/engines.md). Of other targets everything is open.
+
+        Raises:
+            EngineMismatchError: this onnxruntime can't load one.
+        """
+        together([engine.open for engine in self.host_engines], [entry.weight_bytes for entry in self.manifest.stages])
 
     @property
     def runs_on(self) -> dict[str, str]:
@@ -504,7 +516,7 @@ def _fastest_thread_count(bundle: Bundle, raced: _Raced) -> int:
     def race() -> int:
         return fastest_thread_count(opened)
 
-    runs_natively = raced.native is not False and any(on.startswith("native") for on in runs_on(bundle).values())
+    runs_natively = raced.native is not False and bool(stages_with_programs(bundle))
     return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
 
 

@@ -16,6 +16,8 @@ from .engines.onnxruntime import OnnxRuntimeEngine
 
 _log = logging.getLogger("foveal.native")
 HostEngine = OnnxRuntimeEngine | NativeEngine
+NATIVELY = "native"
+"""What is said of a stage that runs natively begins so."""
 
 
 def with_programs(
@@ -55,6 +57,11 @@ def with_programs(
     return tuple(_engine(graph, programs[graph.spec.name], library, threads) for graph in graphs)
 
 
+def stages_with_programs(bundle: Bundle) -> frozenset[str]:
+    """The stages that `with_programs` gives programs, unless it raises: their graphs need not be open for that."""
+    return frozenset(name for name, on in runs_on(bundle).items() if on.startswith(NATIVELY))
+
+
 def _engine(graph: OnnxRuntimeEngine, found: tuple[Program, Path] | None, library: NativeLibrary, threads: int) -> HostEngine:
     if found is None:
         return graph
@@ -72,7 +79,7 @@ def no_program(bundle: Bundle, stage: str) -> str:
 def runs_on(bundle: Bundle) -> dict[str, str]:
     """What each stage of a bundle's `cpu` engines can run on here, for people: `"native (avx512)"`, or why not natively."""
     try:
-        on, library = f"native ({native_library().isa})", ""
+        on, library = f"{NATIVELY} ({native_library().isa})", ""
     except BackendUnavailable as error:
         on, library = "", str(error)
     found = {}

@@ -88,6 +88,7 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
     """
     with ExitStack() as stack:
         model = load(bundle, options.target, options.threads, verify=options.verify)
+        model.open_graphs()  # so that nobody waits for them behind the first long prompt
         template = find_template(bundle, options.chat_template, options.chat_ends)
         if template is not None:
             model.end_ids(template.ends)

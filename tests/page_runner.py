@@ -11,11 +11,14 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from page_commands import Typed
 from serve_process import serving
+
+from foveal import cli
 
 SMALLER = {
     "bench": ("--prompt-tokens", "8", "--new-tokens", "8", "--rounds", "2"),
@@ -42,8 +45,8 @@ _END = b"\x1e"
 class PageRunner:
     """One page in one directory."""
 
-    def __init__(self, run: Callable[[list[str]], int], directory: Path, servers: contextlib.ExitStack) -> None:
-        self._run, self._directory, self._servers = run, directory, servers
+    def __init__(self, directory: Path, servers: contextlib.ExitStack) -> None:
+        self._directory, self._servers = directory, servers
         self._names: dict[str, object] = {"__name__": "page"}
         self._set = ""
         self._address = ADDRESS
@@ -78,26 +81,22 @@ class PageRunner:
 
     def _foveal(self, arguments: list[str]) -> int:
         if arguments[0] != "serve":
-            return self._run([*arguments, *SMALLER.get(arguments[0], ())])
+            return command_line([*arguments, *SMALLER.get(arguments[0], ())])
         self._servers.close()
         self._address = self._servers.enter_context(serving(*arguments[1:])).address.removeprefix("http://")
         return 0
 
 
-def command_line(run_main: Callable[[], None]) -> Callable[[list[str]], int]:
-    """`foveal` with arguments, in this process; its exit code."""
-
-    def run(arguments: list[str]) -> int:
-        before, sys.argv = sys.argv, ["foveal", *arguments]
+def command_line(arguments: list[str]) -> int:
+    """`foveal` with arguments, in this process, which it does not take for its own; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["foveal", *arguments])
+        patch.setattr(cli, "own_process", lambda: None)  # else all tests would share a pool of threads
         try:
-            run_main()
+            cli.main()
         except SystemExit as end:
             return int(end.code or 0)
-        finally:
-            sys.argv = before
-        return 0
-
-    return run
+    return 0
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from precisions import write_text
 from specimens import random_model
 from store import Store
 
-from foveal import cli
 from foveal.export import convert, convert_model
 from foveal.models.checkpoint import save_checkpoint
 
@@ -50,7 +49,7 @@ def _make(directory: Path) -> None:
     shutil.copytree(checkpoint, directory / "my-checkpoint")
     with contextlib.chdir(directory):
         for command in MADE:
-            assert command_line(cli.main)(shlex.split(command)[1:]) == 0, command
+            assert command_line(shlex.split(command)[1:]) == 0, command
     convert_model(random_model(HIERARCHY, 7, **SIZES), directory / "other.bundle", tokenizer="bytes")
     convert(NOTAGEN, directory / "music.bundle")
     torch.save({"model": {"w": torch.zeros(2)}}, directory / "checkpoint.pt")

@@ -26,7 +26,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the references, and a page for every file outside docs/ that some page links to."""
-    pages = {"reference/command.md": command_reference.page(), "reference/python.md": python_reference.page()}
+    pages = {"reference/command.md": command_reference.page(), "reference/python.md": python_reference.page(ROOT)}
     pages |= _sources.pages(NAV_PAGES)
     for uri, text in pages.items():
         files.append(File.generated(config, uri, content=text))

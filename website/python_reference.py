@@ -1,10 +1,15 @@
-"""The reference of the Python API: everything that `import foveal` gives, from its docstrings (mkdocstrings)."""
+"""The reference of the Python API: everything that `import foveal` gives, from its docstrings (mkdocstrings).
+
+Nothing but foveal's root is imported, so that the site is built without PyTorch and ONNX: import statements say where a name is
+defined.
+"""
 
 from __future__ import annotations
 
-import inspect
+import ast
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import foveal
 
@@ -16,16 +21,41 @@ Everything that `import foveal` gives. Importing it loads nothing heavy: `conver
 GROUPS = ("Functions", "Classes", "Errors and warnings")
 
 
-def page() -> str:
-    """The whole page."""
+class Definition(NamedTuple):
+    """Of a class or function: its module, and its statement."""
+
+    module: str
+    statement: ast.stmt
+
+
+def page(root: Path) -> str:
+    """The whole page, of the package at that folder."""
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
     for name in sorted(name for name in foveal.__all__ if not name.startswith("_")):
-        thing = getattr(foveal, name)  # its own module's name leads to it: foveal.export.calibrate is a module too
-        groups[_group(thing)].append(f"{thing.__module__}.{name}")
+        found = definition(root, "foveal", name)
+        groups[_group(found)].append(f"{found.module}.{name}")
     parts = [INTRODUCTION]
     for group, paths in groups.items():
         parts += [f"## {group}\n", *(f"::: {path}\n" for path in paths)]
     return "\n".join(parts)
+
+
+def definition(root: Path, module: str, name: str) -> Definition:
+    """Where a name of a module is defined, through all modules that import it from another.
+
+    Raises:
+        LookupError: the module neither defines nor imports it.
+    """
+    place = root.joinpath(*module.split(".")[1:])
+    package = place.is_dir()
+    file = place / "__init__.py" if package else place.with_suffix(".py")
+    for statement in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
+            return Definition(module, statement)
+        if isinstance(statement, ast.ImportFrom) and any(alias.name == name for alias in statement.names):
+            above = module.split(".")[: len(module.split(".")) - statement.level + package]
+            return definition(root, ".".join([*above, *(statement.module or "").split(".")]), name)
+    raise LookupError(f"{module} neither defines nor imports {name}")
 
 
 def lay_out(root: Path, directory: Path) -> None:
@@ -37,7 +67,7 @@ def lay_out(root: Path, directory: Path) -> None:
             (directory / "foveal" / path.name).symlink_to(path)
 
 
-def _group(thing: object) -> str:
-    if not inspect.isclass(thing):
+def _group(found: Definition) -> str:
+    if isinstance(found.statement, ast.FunctionDef):
         return "Functions"
-    return "Errors and warnings" if issubclass(thing, Exception) else "Classes"
+    return "Errors and warnings" if found.module == "foveal.errors" else "Classes"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -86,7 +86,7 @@ def _path(uri: str) -> str | None:
     return uri.removeprefix("source/") if uri.startswith("source/") else f"docs/{uri}"
 
 
-def _outside_fences(markdown: str, change) -> str:  # type: ignore[no-untyped-def]
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
     """Change prose, and leave blocks of code as they are."""
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from ...errors import ConfigError
 from ...hierarchy import Hierarchy
-from ..random_models import CALIBRATION_TOKENS, RandomModels, architecture_of
+from ...models.config import architecture_of
+from ..random_models import CALIBRATION_TOKENS, RandomModels
 
 if TYPE_CHECKING:
     from ...models.config import Architecture

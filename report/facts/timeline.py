@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...bench.firings import firings_of
 from ...bundle import Bundle
 from ...contract import StageSpec
+from ...forecast.firings import firings_of
 from ...runtime.model import load
 from ...runtime.schedules import Schedule
 from ..document import Timeline

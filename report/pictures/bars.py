@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...bench.result import ModelResult, RooflineResult
 from ..numbers import label, percent, significant
-from .style import EDGE, INK, new_figure, scale_colour, thousands
+from .style import EDGE, INK, PANEL, new_figure, scale_colour, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_BEHIND: Any = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "size": 8.5}
+_GROUND = {"facecolor": PANEL, "edgecolor": "none", "pad": 0.6}
+"""Behind a figure that a line may cross."""
 
 
 def draw_rates(models: Sequence[ModelResult], families: Sequence[int]) -> Figure:
@@ -26,9 +30,7 @@ def draw_rates(models: Sequence[ModelResult], families: Sequence[int]) -> Figure
             range(len(models)), [min(each) for each in rounds], [max(each) for each in rounds], color=INK, linewidth=1.4
         )
         for row, (rate, each) in enumerate(zip(rates, rounds, strict=True)):
-            axes.annotate(
-                significant(rate), (max(rate, *each), row), xytext=(4, 0), textcoords="offset points", va="center", size=8.5
-            )
+            axes.annotate(significant(rate), (max(rate, *each), row), **_BEHIND)
         _rows(axes, models)
         thousands(axes.xaxis)
         axes.set(xlabel="tokens/s", xlim=(0, max(map(max, rounds)) * 1.16))
@@ -49,18 +51,16 @@ def draw_roofline(models: Sequence[ModelResult]) -> Figure:
         weights = [line.achieved_weights_gb_s for _, line in measured]
         caches = [line.achieved_gb_s - line.achieved_weights_gb_s for _, line in measured]
         roof = measured[0][1].memory_bandwidth_gb_s
-        axes.barh(rows, weights, 0.66, color=scale_colour(0), label="weights")
-        axes.barh(rows, caches, 0.66, left=weights, color=scale_colour(1), label="caches")
-        axes.axvline(
+        weights_bars = axes.barh(rows, weights, 0.66, color=scale_colour(0), label="weights")
+        caches_bars = axes.barh(rows, caches, 0.66, left=weights, color=scale_colour(1), label="caches")
+        line = axes.axvline(
             roof, color=INK, linewidth=1.4, linestyle=(0, (4, 2)), label=f"this machine's memory, {significant(roof)} GB/s"
         )
-        for row, (_, line) in enumerate(measured):
-            axes.annotate(
-                percent(line.share), (line.achieved_gb_s, row), xytext=(4, 0), textcoords="offset points", va="center", size=8.5
-            )
+        for row, (_, one) in enumerate(measured):
+            axes.annotate(percent(one.share), (one.achieved_gb_s, row), bbox=_GROUND, **_BEHIND)
         _rows(axes, [model for model, _ in measured])
         axes.set(xlabel="GB/s", xlim=(0, max(roof, *np.add(weights, caches)) * 1.14))
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.6)
+        figure.legend(handles=[weights_bars, caches_bars, line], loc="outside upper left", ncols=2, handlelength=1.6)
     return figure
 
 

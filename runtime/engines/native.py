@@ -19,7 +19,7 @@ from ...errors import EngineMismatchError
 from ..rows import Array, Block, Ids
 from .native_library import FvCache, FvCall, FvInput, FvProgram, FvRows, NativeLibrary, Pool
 from .native_steps import steps_of
-from .onnxruntime import OnnxRuntimeEngine
+from .onnxruntime import OnnxRuntimeEngine, OnnxRuntimeStage
 
 
 class _Read(NamedTuple):
@@ -39,7 +39,7 @@ class NativeEngine:
     """One stage's program, opened by the library, and its graph.
 
     Args:
-        graph: what runs longer calls.
+        graph: what runs longer calls; it may be one that is opened later.
         program: a program that was checked.
         weights: its file of weights, bytes `[n]`.
         library, pool: what runs it.
@@ -91,8 +91,8 @@ class NativeEngine:
 
     @property
     def takes_each(self) -> bool:
-        """As `SlotsEngine.takes_each`."""
-        return bool(self.graph.takes_each)
+        """As `SlotsEngine.takes_each`: so do all programs, and the graphs that they are made from."""
+        return True
 
     def bind(self, batch: int, firings: int) -> NativeStage:
         """Allocate zeroed caches and bind them."""
@@ -112,7 +112,9 @@ class NativeStage:
 
     def __init__(self, engine: NativeEngine, caches: Sequence[Array], batch: int, firings: int) -> None:
         self.caches = caches
-        self._engine, self._graph = engine, engine.graph.attach(caches, batch, firings)
+        self._engine, self._firings = engine, firings
+        self._graphs: dict[OnnxRuntimeEngine, OnnxRuntimeStage] = {}  # those that were needed, over the same caches
+        self._borrowed: Sequence[Array] = ()
         self._batch, self._most_rows, self._copied = batch, engine.most_rows, 0
         self._library, self._handle, self._run_library = engine.library, engine.handle, engine.library.run
         self._index: Ids = np.arange(firings) if batch == 1 else np.zeros(batch, np.int64)
@@ -140,16 +142,26 @@ class NativeStage:
     @property
     def copied_bytes(self) -> int:
         """As `BoundStage.copied_bytes`."""
-        return self._graph.copied_bytes + self._copied
+        return sum(graph.copied_bytes for graph in self._graphs.values()) + self._copied
 
     def borrow(self, caches: Sequence[Array]) -> None:
         """As `BoundStage.borrow`."""
-        self._graph.borrow(caches)
+        self._borrowed = caches
+        for graph in self._graphs.values():
+            graph.borrow(caches)
+
+    def _graph(self, firings: int) -> OnnxRuntimeStage:
+        """What runs calls of so many firings on ONNX Runtime, opened when there is one for the first time."""
+        engine = self._engine.graph.for_rows(firings)
+        if engine not in self._graphs:
+            self._graphs[engine] = engine.attach(self.caches, self._batch, self._firings)
+            self._graphs[engine].borrow(self._borrowed)
+        return self._graphs[engine]
 
     def run(self, first: int, firings: int, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `BoundStage.run`."""
         if firings > self._most_rows or self._batch > self._most_rows:
-            self._graph.run(first, firings, inputs, output, logit_rows)
+            self._graph(firings).run(first, firings, inputs, output, logit_rows)
         elif self._batch == 1:
             call = self._call
             call.rows, call.row_index = firings, self._index_address + 8 * first
@@ -169,7 +181,7 @@ class NativeStage:
     def run_each(self, firsts: Ids, inputs: Sequence[Block], output: Block, logit_rows: Block | None) -> None:
         """As `SlotsStage.run_each`."""
         if self._batch > self._most_rows:
-            self._graph.run_each(firsts, inputs, output, logit_rows)
+            self._graph(1).run_each(firsts, inputs, output, logit_rows)
         elif self._batch == 1:
             self.run(int(firsts[0]), 1, inputs, output, logit_rows)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,7 +36,8 @@ _FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 class OnnxRuntimeEngine:
     """One stage graph in an `InferenceSession`; unless `optimised`, it runs node by node as it is written.
 
-    A stage may have a second graph, for many rows: it is loaded when there are many for the first time.
+    A stage may have a second graph, for many rows: it is loaded when there are many for the first time. With `later` so is
+    the first one, when it is first asked for anything; `open` has all done at once. Threads that ask meanwhile wait.
 
     With `trace` ONNX Runtime times every operator, and writes them to a file of a name that begins so when the session's
     `end_profiling` is called.
@@ -53,6 +55,7 @@ class OnnxRuntimeEngine:
         threads: int,
         optimised: bool = True,
         trace: Path | None = None,
+        later: bool = False,
     ) -> None:
         ort = import_onnxruntime()
         if sidecar.cache_dtype == "int8" and not has_int8_caches():
@@ -65,19 +68,60 @@ class OnnxRuntimeEngine:
                 f'the engine of stage "{spec.name}" has {len(sidecar.cache_widths)} caches by its sidecar, expected '
                 f"{len(spec.caches)}; build the engines again"
             )
-        options = session_options(threads)
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if trace is not None:
-            options.enable_profiling, options.profile_file_prefix = True, str(trace)
-        self.session = open_session(path, spec.name, sidecar.builder, options, PROVIDER)
         self.spec, self.sidecar, self.path = spec, sidecar, path
-        shapes = {given.name: given.shape for given in self.session.get_inputs()}
-        self.input_names = set(shapes)
-        self.takes_each = shapes.get("rows", ["B"])[0] != 1
-        """As `SlotsEngine.takes_each`; false of engines built before there were batches of phases."""
         self._chunks: OnnxRuntimeEngine | None = None
         self._loading, self._settings = Lock(), (threads, optimised, trace)
+        self._session: Any = None if later else self._open()
+
+    def _open(self) -> Any:
+        threads, optimised, trace = self._settings
+        options = session_options(threads)
+        if not optimised:
+            options.graph_optimization_level = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+        if trace is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(trace)
+        return open_session(self.path, self.spec.name, self.sidecar.builder, options, PROVIDER)
+
+    @property
+    def session(self) -> Any:
+        """The `InferenceSession`.
+
+        Raises:
+            EngineMismatchError: it is opened only now, and that fails.
+        """
+        if self._session is None:
+            with self._loading:
+                if self._session is None:
+                    self._session = self._open()
+        return self._session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether ONNX Runtime has loaded the stage's graph, or the one for many rows."""
+        return self._session is not None or self._chunks is not None
+
+    def open(self) -> None:
+        """Load now what is left to be loaded when it is needed.
+
+        Raises:
+            EngineMismatchError: as of an engine.
+        """
+        if self.session is not None and self.sidecar.chunks is not None:
+            self.for_rows(self.sidecar.chunks.least_rows)
+
+    @property
+    def input_names(self) -> set[str]:
+        """Of the graph."""
+        return set(self._shapes)
+
+    @property
+    def takes_each(self) -> bool:
+        """As `SlotsEngine.takes_each`; false of engines built before there were batches of phases."""
+        return bool(self._shapes.get("rows", ["B"])[0] != 1)
+
+    @property
+    def _shapes(self) -> dict[str, Sequence[Any]]:
+        return {given.name: given.shape for given in self.session.get_inputs()}
 
     def for_rows(self, firings: int) -> OnnxRuntimeEngine:
         """The engine that runs so many firings at once: itself, or the one for many.
@@ -127,9 +171,10 @@ class OnnxRuntimeStage:
         self._bind_input, self._bind_output = self._binding._iobinding.bind_input, self._binding._iobinding.bind_output
         self._device = memory_of("cpu")
         self._inputs = [(tensor.name, np.dtype(tensor.dtype)) for tensor in read_tensors(self._spec)]
+        self._given = engine.input_names
         self._counters = Counters(batch, firings, engine.takes_each)
         self._in_place = batch == 1 or not engine.sidecar.batch_one_chunks or not caches
-        self._counts_rows = "rows" in engine.input_names
+        self._counts_rows = "rows" in self._given
         self._one_by_one: list[OnnxRuntimeStage] | None = None
         self._chunks: OnnxRuntimeStage | None = None
         self._borrowed: Sequence[Array] = ()
@@ -140,7 +185,7 @@ class OnnxRuntimeStage:
 
     def _bind_fixed(self) -> None:
         for name, array in self._counters.fixed.items():
-            if name in self._engine.input_names:
+            if name in self._given:
                 self._bind_input(name, self._device, array.dtype, array.shape, array.ctypes.data)
         for spec, cache in zip(self._spec.caches, self.caches, strict=True):
             self._bind_input(f"past_key_values.{spec.name}", self._device, cache.dtype, cache.shape, cache.ctypes.data)

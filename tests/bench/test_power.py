@@ -146,6 +146,47 @@ def test_the_gpu_that_cuda_sees(sysfs: Path, tools: Path, monkeypatch: pytest.Mo
     assert "--id=GPU-5f3a" in find_sensor(sysfs).info.source[0]
 
 
+def add_zone(sysfs: Path, zone: str, name: str, energy_uj: int = 1_000_000, most: int = 2_000_000) -> Path:
+    """A counter of RAPL."""
+    folder = sysfs / "class" / "powercap" / zone
+    folder.mkdir(parents=True)
+    for file, text in {"name": name, "energy_uj": str(energy_uj), "max_energy_range_uj": str(most)}.items():
+        (folder / file).write_text(f"{text}\n")
+    return folder
+
+
+def test_rapl_counts_packages_and_memory(sysfs: Path, tools: Path) -> None:
+    """What is part of a package is not added to it, and a zone that only root may read is none."""
+    add_zone(sysfs, "intel-rapl:0", "package-0")
+    add_zone(sysfs, "intel-rapl:0:0", "core")
+    add_zone(sysfs, "intel-rapl:0:1", "dram")
+    (add_zone(sysfs, "intel-rapl:1", "package-1") / "energy_uj").unlink()
+    info = find_sensor(sysfs).info
+    assert (info.sensor, info.rails) == ("RAPL", ["package-0", "dram"])
+    add_zone(sysfs, "intel-rapl:2", "psys")
+    assert find_sensor(sysfs).info.rails == ["psys"]
+
+
+def test_rapl_is_energy_by_time_also_when_the_counter_begins_again(sysfs: Path, tools: Path) -> None:
+    """0.3 J until the next reading, over its end."""
+    file = add_zone(sysfs, "intel-rapl:0", "package-0", 1_900_000) / "energy_uj"
+    stop, begun = Event(), time.perf_counter()
+    readings = find_sensor(sysfs).watts(stop)
+    counts = iter(["200000\n", "500000\n"])
+    stop.wait = lambda _seconds: (file.write_text(next(counts)), False)[1]  # type: ignore[method-assign,assignment]
+    watts, took = next(readings), time.perf_counter() - begun
+    assert watts >= 0.3 / took
+    assert next(readings) > 0
+
+
+def test_the_sensor_is_that_of_what_runs(sysfs: Path, tools: Path) -> None:
+    """RAPL for engines of processors, nvidia-smi for those of a GPU."""
+    add_zone(sysfs, "intel-rapl:0", "package-0")
+    boards.add_nvidia_smi(tools, {"power.draw.instant": "70"})
+    assert find_sensor(sysfs).info.sensor == "RAPL"
+    assert find_sensor(sysfs, "tensorrt").info.sensor == "nvidia-smi"
+
+
 def test_no_sensor(sysfs: Path, tools: Path) -> None:
     """Every place that was looked at, what was wrong there, and what to do."""
     boards.add_nvidia_smi(tools, {"power.draw.instant": "[N/A]", "power.draw": "[Not Supported]"})
@@ -158,7 +199,9 @@ def test_no_sensor(sysfs: Path, tools: Path) -> None:
         "tegrastats (not on PATH)",
         "nvidia-smi (power.draw.instant: [N/A])",
         "nvidia-smi (power.draw: [Not Supported])",
+        f"{sysfs}/class/powercap/intel-rapl:* (no readable zone)",
         "run as a user who may read these files",
+        "run as root, who alone may read RAPL",
         "leave out --power",
     ):
         assert part in text
@@ -245,7 +288,7 @@ def test_power_survives_json(measured: BenchResult) -> None:
     assert msgspec.json.decode(msgspec.json.encode(measured), type=BenchResult) == measured
     assert measured.environment.device is not None
     assert measured.environment.device_after is not None
-    assert measured.schema_version == BENCH_SCHEMA_VERSION == 4
+    assert measured.schema_version == BENCH_SCHEMA_VERSION == 5
 
 
 def test_results_saved_before_there_was_power_can_be_read(measured: BenchResult) -> None:

@@ -42,10 +42,12 @@ ALWAYS = {
     "eval": "bundle text against probe plot limit window target json",
     "bench": "bundles hierarchy text prompt_tokens new_tokens rounds batch target power samples save json",
     "bench diff": "before after least json",
+    "bench sweep": "bundles contexts batch hierarchy new_tokens rounds target save json",
     "bench claims": "names quick threads save json",
     "bench speculation": "bundle draft temperature prompts new_tokens rounds target json",
     "plan batch": "bundle slots policy rate prompt_tokens new_tokens steps prefill_ms times save json",
     "push": "bundle repository license target measured dry_run",
+    "report": "bundles outs text measured target",
     "train": "directory text valid architecture hierarchy dim heads ff_dim vocab_size tokenizer positions length steps batch "
     "learning_rate cooldown bf16 eval_every seed minutes threads",
     "doctor": "json",
@@ -85,6 +87,7 @@ NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
 TEXT_CLAIMS = "order or rare-words among the claims"
+RUNS = "--target cpu, and something to run: no --measured, or --text"
 RANDOM_TEXT = "--hierarchy and a --precision other than fp32"
 
 REFUSED = [
@@ -96,7 +99,25 @@ REFUSED = [
     idle(f"bench {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     (f"bench {B} --compare", "--compare", "takes at least 2 models, got 1; name another bundle, or leave --compare out"),
     (f"bench {B} {B} --rounds 2 --compare", "--compare", "takes at least 3 rounds, got 2; give more --rounds, or leave"),
+    *each_idle(f"bench sweep {B}", "--dim 64, --heads 2, --ff-dim 8, --vocab-size 9, --precision w8", "--hierarchy"),
+    *[
+        idle(f"bench sweep {given} --stride 2,4", "--stride", "a --hierarchy with K in the place of a stride")
+        for given in (B, "--hierarchy 1@1")
+    ],
+    idle(f"bench sweep --hierarchy 1@1 --calibration {T}", "--calibration", RANDOM_TEXT),
+    idle(f"bench sweep {B} --policy aligned", "--policy", "a --batch of at least 2"),
+    idle(f"bench sweep {B} --provider cpu", "--provider", "--target cuda"),
+    idle(f"bench sweep {B} --target cuda --threads 1,2", "--threads", CPU_ONLY),
+    *each_idle(f"bench sweep {B} --target cuda", "--native, --no-native", NO_STEPS),
     *each_idle("bench claims speed memory", f"--text {T}, --checkpoint {B}, --window 64", TEXT_CLAIMS),
+    *each_idle(
+        f"report {B} --out r.json --measured {T}",
+        "--prompt-tokens 8, --new-tokens 8, --rounds 2",
+        "timings measured here, which --measured replaces",
+    ),
+    idle(f"report {B} --out r.json --limit 4", "--limit", "--text"),
+    idle(f"report {B} --out r.json --measured {T} --threads 1", "--threads", RUNS),
+    *each_idle(f"report {B} --out r.json --target cuda", "--native, --no-native", "--target cpu, and no --measured"),
     idle(f"inspect {B} --layers --json", "--layers", "a table, which --json is not"),
     idle(f"inspect {B} --target cpu", "--target", "--profile"),
     *each_idle(f"calibrate {B} --text {T}", "--plan p.json, --plot p.svg, --head, --no-head", "--budget"),
@@ -193,6 +214,11 @@ REFUSED = [
 NOTHING = [
     (f"bench {B} --rounds 0", "rounds must be at least 1, got 0"),
     (f"bench {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    (f"bench sweep {B} --rounds 0", "rounds must be at least 1, got 0"),
+    (f"bench sweep {B} --new-tokens 0", "new_tokens must be at least 1, got 0"),
+    (f"bench sweep {B} --context 0,8", '--context is "0,8", expected different numbers of at least 1'),
+    (f"bench sweep {B} --batch 2,2", '--batch is "2,2", expected different numbers of at least 1'),
+    (f"bench sweep {B} --threads 1,", '--threads is "1,", expected different numbers of at least 1'),
     (f"bench {B} --batch 0", "a batch is of at least 2 sequences, got 0"),
     ("bench --hierarchy 1@1 --heads 0", "heads must be at least 1, got 0"),
     *[

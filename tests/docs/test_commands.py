@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import typer
 from page_commands import NOT_RUN, PAGES, RUN_ELSEWHERE, Typed, coverage, reason, typed
-from page_runner import PageRunner, command_line
+from page_runner import PageRunner
 from page_workshop import MADE, lay_out, workshop
 from store import Store
 
 from foveal import cli
 
-DEEP = ("datacenter.md", "precision-tensorrt.md", "training.md")
-"""Pages whose commands take longest: engines for GPUs, every precision, training."""
+DEEP = ("datacenter.md", "precision.md", "precision-tensorrt.md", "training.md")
+"""Pages whose commands take longest; the tutorial has the most common of them."""
 
 
 def pages_to_run() -> Iterator[object]:
@@ -45,9 +45,8 @@ def test_what_a_page_says_runs(page: Path, made: Path, tmp_path: Path, monkeypat
     """One after the other, in one folder; only what needs another machine, a GPU or minutes is left out, by name and reason."""
     lay_out(made, tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "own_process", lambda: None)
     with contextlib.ExitStack() as servers:
-        runner = PageRunner(command_line(cli.main), tmp_path, servers)
+        runner = PageRunner(tmp_path, servers)
         for command in to_run(page):
             runner.run(command)
 

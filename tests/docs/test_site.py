@@ -106,7 +106,7 @@ def test_the_reference_has_every_public_name() -> None:
     """All that `import foveal` gives, by the module that defines it."""
     import python_reference
 
-    page = python_reference.page()
+    page = python_reference.page(ROOT)
     for name in foveal.__all__:
         assert name == "__version__" or f".{name}\n" in page
 

@@ -21,7 +21,7 @@ STEPS = 1000
 def sensor_for(contest: Contest) -> PowerSensor | None:
     """What measures power, if there is such a thing and it sees what runs."""
     try:
-        return None if contest.subject.provider == "cpu" else find_sensor()
+        return None if contest.subject.provider == "cpu" else find_sensor(target="cuda")
     except ConfigError:
         return None
 

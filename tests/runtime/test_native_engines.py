@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from time import sleep
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from native_reference import ReferenceLibrary
 from precisions import PrecisionZoo
 from specimens import Zoo, random_ids
 
 from foveal.bundle import Bundle, list_files, open_bundle, write_manifest
+from foveal.contract.program import MOST_ROWS
 from foveal.errors import BackendUnavailable, BundleError, ConfigError, EngineMismatchError
 from foveal.export import build
 from foveal.runtime import load, native_engines
-from foveal.runtime.engines import native_library
+from foveal.runtime.engines import native_library, onnxruntime
+from foveal.runtime.model import Model
 from foveal.runtime.native_engines import runs_on
 
 
@@ -41,6 +48,11 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def own(zoo: Zoo, tmp_path: Path) -> Path:
     """A bundle that may be changed."""
     return shutil.copytree(zoo["nested"].bundle.path, tmp_path / "b")
+
+
+def opened(model: Model) -> set[str]:
+    """The stages of which ONNX Runtime has a graph."""
+    return {engine.spec.name for engine in model.host_engines if engine.is_open}
 
 
 def change(path: Path, name: str, how: Callable[[bytes], bytes]) -> Bundle:
@@ -172,3 +184,101 @@ def test_a_program_that_does_not_keep_to_its_rules_is_refused(own: Path, what: b
     bundle = change(own, "1.pre.native.json", lambda data: data.replace(what, other, 1))
     with pytest.raises(EngineMismatchError, match=rf"its program can't be followed, .*{said}"):
         load(bundle, threads=1, overlap=False)
+
+
+@pytest.mark.usefixtures("installed")
+def test_graphs_are_opened_by_the_first_call_that_is_too_long_for_the_programs(zoo: Zoo) -> None:
+    """Not by loading, nor by decoding; of a stage that fires every k tokens by a call that is k times as long."""
+    bundle = zoo["nested"].bundle
+    model = load(bundle, threads=1, overlap=False)
+    assert opened(model) == set()
+    model.session().advance(random_ids(1, MOST_ROWS))
+    assert opened(model) == set()
+    model.session().advance(random_ids(1, MOST_ROWS + 1))
+    finest = {spec.name for spec in model.specs if spec.stride == 1}
+    assert opened(model) == finest < model.native_stages
+    assert opened(load(bundle, threads=1, overlap=False, native=False)) == {entry.spec.name for entry in bundle.manifest.stages}
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_graph_for_many_rows_is_opened_alone(precise: PrecisionZoo, tmp_path: Path) -> None:
+    """A long prompt does not need the other one; `open_graphs` has both."""
+    model = load(build(precise["vanilla"].full, tmp_path / "b", "w8"), threads=1, overlap=False)
+    graph = model.host_engines[0]
+    assert graph.sidecar.chunks is not None
+    model.session().advance(random_ids(1, graph.sidecar.chunks.least_rows))
+    assert (graph._session, graph.is_open) == (None, True)
+    model.open_graphs()
+    assert graph._session is not None
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_graph_is_opened_once_for_all_threads(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come meanwhile wait, and run on the same one."""
+    model, asked = load(zoo["vanilla"].bundle, threads=1, overlap=False), []
+    before, barrier = onnxruntime.open_session, Barrier(4)
+
+    def open_slowly(path: Path, *rest: Any) -> Any:
+        asked.append(path)
+        sleep(0.05)
+        return before(path, *rest)
+
+    def prompt(_: int) -> np.ndarray:
+        session = model.session()
+        barrier.wait()
+        return session.advance(random_ids(1, MOST_ROWS + 1))
+
+    monkeypatch.setattr(onnxruntime, "open_session", open_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(prompt, range(4)))
+    assert len(asked) == 1
+    assert all(np.array_equal(logits, found[0]) for logits in found)
+
+
+@pytest.mark.usefixtures("installed")
+def test_open_graphs_opens_all_at_once(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No later call opens anything."""
+    model = load(zoo["nested"].bundle, threads=1, overlap=False)
+    model.open_graphs()
+    assert opened(model) == model.native_stages
+    monkeypatch.setattr(onnxruntime, "open_session", lambda *_: pytest.fail("opened again"))
+    model.session().advance(random_ids(1, 40))
+    model.open_graphs()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_graph_that_onnxruntime_refuses_is_said_when_it_is_opened(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the long call, again by the next one, and by `open_graphs`, which name the stage; decoding goes on."""
+    (tmp_path / "none.onnx").write_bytes(b"no graph")
+    own, before = zoo["nested"].bundle, onnxruntime.open_session
+    monkeypatch.setattr(
+        onnxruntime,
+        "open_session",
+        lambda path, stage, *rest: before(tmp_path / "none.onnx" if stage == "2.pre" else path, stage, *rest),
+    )
+    model = load(own, threads=1, overlap=False)
+    session = model.session()
+    session.advance(random_ids(1, MOST_ROWS))
+    for _ in range(2):
+        with pytest.raises(EngineMismatchError, match=r'onnxruntime .* can\'t load the engine of stage "2\.pre", built by foveal'):
+            model.session().advance(random_ids(1, 2 * MOST_ROWS + 2))
+    with pytest.raises(EngineMismatchError, match=r'can\'t load the engine of stage "2\.pre"'):
+        model.open_graphs()
+    with pytest.raises(EngineMismatchError, match=r'can\'t load the engine of stage "2\.pre"'):
+        load(own, threads=1, overlap=False, native=False)
+    assert session.advance(random_ids(1, 1)).shape == (1, 1, 41)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("ending", [".onnx", ".onnx.data"])
+def test_a_damaged_graph_is_refused_before_anything_is_opened(own: Path, ending: str) -> None:
+    """By its hash, whether it will be needed or not."""
+    name = f"8{ending}"
+    file = own / "engines" / "cpu" / name
+    altered = bytearray(file.read_bytes())
+    altered[-1] ^= 1
+    file.write_bytes(altered)
+    with pytest.raises(BundleError, match=rf"{name}"):
+        load(own, threads=1, overlap=False)
