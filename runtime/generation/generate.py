@@ -40,7 +40,7 @@ class Generated(AsyncPieces[Piece], Generic[Piece]):
 
     def __init__(
         self,
-        tokens: Generator[int, None, None],
+        tokens: Generator[int, None, object],
         continuation: Continuation,
         prompt_logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
@@ -154,7 +154,7 @@ def generate_ids(
     return GeneratedIds(*begin(session, Request(prompt, params, frozenset(end_ids))))
 
 
-def begin(session: Session, request: Request) -> tuple[Generator[int, None, None], Continuation, list[TokenLogprobs]]:
+def begin(session: Session, request: Request) -> tuple[Generator[int, None, object], Continuation, list[TokenLogprobs]]:
     """Append the prompt; returns the tokens that come, what is to take them, and the prompt's log probabilities if asked for.
 
     Raises: as `generate_ids`.
