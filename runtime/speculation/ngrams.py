@@ -15,7 +15,7 @@ from .account import Account
 from .chances import Chances
 from .drafter import Proposal
 
-_LENGTHS = (4, 8, 16, 32)
+_LENGTHS = (6, 12, 24)
 """Tokens by which places are looked for, as long as there is one: the more agree, the better. Fewer say too little."""
 _LONGEST = 64
 """Tokens of agreement that are told apart."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from foveal.runtime.speculation.drafter import Proposal
 from foveal.runtime.speculation.ngrams import NgramDrafter
 
-LINE = [1, 2, 3, 4]
+LINE = [1, 2, 3, 4, 5, 6]
 """As many tokens as have to agree."""
 
 
@@ -54,7 +54,7 @@ def test_what_is_new_is_not_guessed() -> None:
 
 def test_ids_beyond_all_characters_are_told_apart_by_what_is_left() -> None:
     """Such as surrogates, and those above a million: they may be guessed wrongly, and are checked."""
-    ids = [0xD800, 0xDFFF, 0x10FFFF, 2**31]
+    ids = [0xD800, 0xDFFF, 0x10FFFF, 2**31, 0, 0xFFFF]
     assert proposed([*ids, 55_300, 3, *ids], 2) == [55_300, 3]
 
 
@@ -79,8 +79,8 @@ def test_each_proposal_followed_the_same_tokens_before(ids: list[int], cut: int)
     parts.catch_up(np.array(ids[:cut], np.int64))
     for token in ids[cut:]:
         parts.extend(token)
-    fours = [tuple(ids[place : place + 4]) for place in range(len(ids) - 3)]
-    is_repeated = bool(fours) and fours[-1] in fours[:-1]
+    sixes = [tuple(ids[place : place + 6]) for place in range(len(ids) - 5)]
+    is_repeated = bool(sixes) and sixes[-1] in sixes[:-1]
     assert parts.is_silent is not is_repeated
     for found in (proposed(ids, 5), [one.token for one in itertools.islice(parts.propose(), 5)]):
         assert bool(found) is is_repeated
