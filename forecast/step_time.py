@@ -73,12 +73,15 @@ def worst_of(steps: Sequence[StepTime]) -> StepTime:
 def _step(
     step: Sequence[Firing], engine: EngineRates, batch: int, host: float, columns: int, shares: Mapping[str, float]
 ) -> StepTime:
-    """Sequences of a batch share the weights, and have keys and values of their own."""
+    """Sequences of a batch share the weights, and have keys and values of their own.
+
+    What a single row is multiplied by takes no longer than to read it; where several are, arithmetic may.
+    """
     memory = cache = arithmetic = launch = 0.0
     for stage, cached in step:
         share = shares[stage.spec.name]
         launch += engine.launch_s(stage.spec.layers, stage.products, columns)
-        computed = 0.0 if engine.flops is None else 2 * batch * stage.multiplied / engine.flops
+        computed = 2 * batch * stage.multiplied / engine.flops if engine.flops is not None and batch > 1 else 0.0
         weights, keys = _read(stage.weight_bytes, engine.weights, share), _read(batch * cached, engine.caches, share)
         if computed > sum(weights):
             arithmetic, weights = arithmetic + computed, (0.0, 0.0)
