@@ -75,16 +75,19 @@ class PageRunner:
             _held(self._answered) as answered,
             subprocess.Popen(["bash", "-c", f"{_SHELL}{self._set}{text}"], env=environment, cwd=self._directory) as bash,
         ):
-            for folder, *arguments in _requests(asked, bash):
-                with contextlib.chdir(folder):
-                    code = self._foveal(arguments)
-                os.write(answered, f"{code}\n".encode())
+            try:
+                for folder, *arguments in _requests(asked, bash):
+                    with contextlib.chdir(folder):
+                        code = self._foveal(arguments)
+                    os.write(answered, f"{code}\n".encode())
+            finally:
+                bash.kill()  # it waits for an answer that does not come, if this failed
         return bash.returncode
 
     def _foveal(self, arguments: list[str]) -> int:
         if arguments[0] != "serve":
             smaller = SMALLER.get(" ".join(arguments[:2]), SMALLER.get(arguments[0], ()))
-        return command_line([*arguments, *smaller])
+            return command_line([*arguments, *smaller])
         self._servers.close()
         self._address = self._servers.enter_context(serving(*arguments[1:])).address.removeprefix("http://")
         return 0
