@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..bench.environment import Environment
+from ..bench.ratio import Ratio
 from ..bench.result import BenchResult
 from ..bench.statistics import Summary
 
@@ -71,8 +72,10 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Decode steps that fire the same stages. `coarse`: those that do not fire in every step; null where it is only known that
-    some do. `share`: of all steps."""
+    """Decode steps that fire the same coarse stages; null: of an older measurement it is only known that some fired.
+
+    `share`: of all steps; `counts`: by the bins of the histogram.
+    """
 
     coarse: list[str] | None
     share: float
@@ -97,7 +100,7 @@ class LatencyFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         period: tokens after which the same stages fire again; null where the data decides.
         edges_ms: of the bins that the groups' `counts` are of; `above` steps took longer than the last.
-        phases_missing: why there are none.
+        missing: why there are no groups; `phases_missing`: why there are no phases.
     """
 
     name: str
@@ -106,22 +109,16 @@ class LatencyFacts(msgspec.Struct, frozen=True, kw_only=True):
     above: int
     groups: list[StepGroup]
     phases: list[Phase]
+    missing: str | None
     phases_missing: str | None
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times as fast `name` decodes as `than`: of the rounds of one run, pair by pair, the median, least and most."""
+class RateRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """How many times as fast `name` decodes as `than`, by the rounds of one run, which took turns."""
 
     name: str
     than: str
-    median: float
-    least: float
-    most: float
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether all rounds agree on which is faster."""
-        return self.least > 1 or self.most < 1
+    ratio: Ratio
 
 
 class MemoryPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +164,26 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s_per_gb_s: float | None
 
 
+class DeviceForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle would do on a device, by `foveal forecast`; nobody has measured it.
+
+    Attributes:
+        tokens_per_s: of one sequence; between `at_least` and `at_most`, by how much of the makers' figures is assumed.
+        worst_step_ms: a step in which every stage fires.
+        memory: bytes, the program included; `fits`: null where it is not known what the device has.
+    """
+
+    name: str
+    device: str
+    tokens_per_s: float
+    at_least: float
+    at_most: float
+    worst_step_ms: float
+    bound: str
+    memory: float
+    fits: bool | None
+
+
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """How well a bundle predicts the text, teacher-forced.
 
@@ -199,11 +216,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands(msgspec.Struct, frozen=True, kw_only=True):
-    """What gives the figures again. `losses`: one per bundle."""
+    """What gives the figures again; one per bundle, where there are several."""
 
     report: str
     measurement: str
     describe: list[str]
+    forecasts: list[str]
     losses: list[str]
 
 
@@ -219,6 +237,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         machine: the one that the report, its losses and its memory were made on.
         time_shares: of the time that engines take per token, by model and stage.
         ratios: of the decoding rate, of every model against every other.
+        forecasts: of each bundle on every known device; by bundle, `forecasts_missing` says why there are none.
         losses: empty, with the reason in `losses_missing`, where no text was given.
     """
 
@@ -234,9 +253,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     timeline: Timeline
     latencies: list[LatencyFacts]
     time_shares: dict[str, dict[str, float]]
-    ratios: list[Ratio]
+    ratios: list[RateRatio]
     memory: list[MemoryFacts]
     needs: list[Needs]
+    forecasts: list[DeviceForecast]
+    forecasts_missing: dict[str, str]
     losses: list[Loss]
     losses_missing: str | None
     texts: list[str]

@@ -18,6 +18,7 @@ from ..bundle import Bundle, check_target, open_bundle
 from ..errors import ConfigError
 from ..progress import Progress, silent
 from .document import REPORT_SCHEMA_VERSION, Commands, Loss, MemoryFacts, ModelFacts, Report
+from .facts.forecasts import forecasts_of
 from .facts.latency import latency_facts
 from .facts.losses import measure_losses, reference_of
 from .facts.measured import read_measured
@@ -83,6 +84,7 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             measured=measured,
             on_progress=report,
         )
+    forecasts = {bundle.path.name: forecasts_of(bundle) for bundle in bundles}
     return with_summary(
         Report(
             schema_version=REPORT_SCHEMA_VERSION,
@@ -100,6 +102,8 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             ratios=ratios_of(measured.models),
             memory=memory,
             needs=[needs_of(facts, rooflines[facts.name]) for facts in memory],
+            forecasts=[row for rows, _ in forecasts.values() for row in rows],
+            forecasts_missing={name: reason for name, (_, reason) in forecasts.items() if reason is not None},
             losses=losses,
             losses_missing=None if losses else _NO_TEXT,
             texts=[str(path) for path in wanted.texts],
@@ -190,6 +194,7 @@ def _commands(paths: Sequence[Path], models: Sequence[ModelFacts], wanted: Wante
         report=wanted.command,
         measurement=measured.command if wanted.measured is not None else _bench_command(paths, wanted, measured),
         describe=[shlex.join(["foveal", "inspect", str(path)]) for path in paths],
+        forecasts=[shlex.join(["foveal", "forecast", str(path)]) for path in paths],
         losses=losses,
     )
 

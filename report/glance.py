@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .document import Report
 from .lookup import memory_of, other_models, ratio_of, result_of
-from .numbers import label, megabytes, percent, significant, times
+from .numbers import interval, label, megabytes, percent, significant, times
 
 
 class Tile(NamedTuple):
@@ -28,10 +28,9 @@ def figures_at_a_glance(report: Report) -> list[Tile]:
     ]
     for other in other_models(report)[:1]:
         ratio = ratio_of(report, report.subject, other.name)
-        rounds = f"single rounds {times(ratio.least)} to {times(ratio.most)}"
-        value, note = f"{times(ratio.median)} times as fast", rounds
-        if not ratio.is_shown:
-            value, note = "no difference shown", f"median {times(ratio.median)} times as fast, {rounds}"
+        value, note = "no difference shown", interval(ratio).strip(" ()")
+        if ratio.differs:
+            value = f"{times(ratio.ratio)} times as fast"
         found.append(Tile(f"beside {label(other.name)}", value, note))
     tail = f"p99 {significant(itl.p99)} ms" if itl.p99 is not None else "too few steps for p99"
     found.append(Tile("from token to token", f"{significant(itl.p50)} ms", f"median; {tail}"))

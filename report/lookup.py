@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..bench.ratio import Ratio
 from ..bench.result import ModelResult
-from .document import LatencyFacts, Loss, MemoryFacts, ModelFacts, Needs, Ratio, Report
+from .document import LatencyFacts, Loss, MemoryFacts, ModelFacts, Needs, Report
 
 
 def subject_of(report: Report) -> ModelFacts:
@@ -38,7 +39,7 @@ def loss_of(report: Report, name: str) -> Loss | None:
 
 def ratio_of(report: Report, name: str, than: str) -> Ratio:
     """How many times as fast one decodes as another."""
-    return next(ratio for ratio in report.ratios if (ratio.name, ratio.than) == (name, than))
+    return next(each.ratio for each in report.ratios if (each.name, each.than) == (name, than))
 
 
 def other_precisions(report: Report) -> list[ModelFacts]:

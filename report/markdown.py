@@ -55,7 +55,7 @@ def _section(section: Section, folder: str) -> Iterator[str]:
     for table in section.shown:
         yield from _table(table)
     if section.tables:
-        yield "<details>\n<summary>Figures</summary>\n"
+        yield '<details markdown="1">\n<summary>All figures</summary>\n'  # markdown="1": for sites made by Python-Markdown
         for table in section.tables:
             yield from _table(table)
         yield "</details>\n"

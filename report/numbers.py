@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..bench.ratio import Ratio
+
 
 def significant(value: float | None, digits: int = 3) -> str:
     """`1,725`, `26.2`, `0.378`; what is not known is a dash."""
@@ -40,6 +42,14 @@ def change(share: float) -> str:
 def times(ratio: float) -> str:
     """`1.31`."""
     return f"{ratio:.2f}"
+
+
+def interval(ratio: Ratio) -> str:
+    """` (95 %: 1.20 to 1.40)`, with the ratio itself where it shows no difference; of one round there is none."""
+    mean = "" if ratio.differs else f"{times(ratio.ratio)} times; "
+    if ratio.low is None or ratio.high is None:
+        return f" ({mean}a single round, so no interval)"
+    return f" ({mean}95 %: {times(ratio.low)} to {times(ratio.high)})"
 
 
 def label(name: str) -> str:

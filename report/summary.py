@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..bench.ratio import Ratio
 from ..bench.result import ModelResult
-from .document import Answer, Loss, MemoryPoint, ModelFacts, Ratio, Report
+from .document import Answer, Loss, MemoryPoint, ModelFacts, Report
 from .lookup import loss_of, memory_of, needs_of, other_models, other_precisions, ratio_of, result_of, subject_of
-from .numbers import change, label, listed, megabytes, percent, significant, times
+from .numbers import change, interval, label, listed, megabytes, percent, significant, times
 
 
 def answers(report: Report) -> list[Answer]:
@@ -33,12 +34,14 @@ def _faster(report: Report) -> str:
     said += [_against(ratio_of(report, mine.name, other.name), mine, other) for other in others]
     if not others:
         said.append("There is no other model to compare it with: name one behind it, such as a vanilla Transformer.")
-    precisions = [ratio_of(report, model.name, subject.name) for model in other_precisions(report)]
+    precisions = other_precisions(report)
     if precisions:
-        best = max(precisions, key=lambda ratio: ratio.median)
-        precision = result_of(report, best.name).precision
-        said.append(f"Of its other precisions {precision} is the fastest: {_times(best)} {mine.precision}{_rounds(best)}.")
-        said += [_also(report, best.name, other, precision) for other in others]
+        best = max(precisions, key=lambda model: result_of(report, model.name).latency.decode_tokens_per_s)
+        ratio = ratio_of(report, best.name, subject.name)
+        said.append(
+            f"Of its other precisions {best.precision} is the fastest: {_times(ratio)} {mine.precision}{interval(ratio)}."
+        )
+        said += [_also(report, best.name, other, best.precision) for other in others]
     return " ".join(said)
 
 
@@ -52,26 +55,21 @@ def _place(report: Report, model: ModelResult) -> str:
 def _against(ratio: Ratio, mine: ModelResult, other: ModelResult) -> str:
     what = f"{label(other.name)} ({other.hierarchy}, {other.precision})"
     work = f"It runs {mine.layer_equivalents:.2f} layers per token, {label(other.name)} {other.layer_equivalents:.2f}."
-    return f"That is {_times(ratio)} {what}{_rounds(ratio)}. {work}"
+    return f"That is {_times(ratio)} {what}{interval(ratio)}. {work}"
 
 
 def _also(report: Report, name: str, other: ModelResult, precision: str) -> str:
     ratio = ratio_of(report, name, other.name)
-    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}{_rounds(ratio)}."
+    return f"In {precision} it is {_times(ratio)} {label(other.name)} in {other.precision}{interval(ratio)}."
 
 
 def _times(ratio: Ratio) -> str:
-    """What it is, unless the rounds disagree on it."""
-    if not ratio.is_shown:
+    """What it is, unless the interval leaves that open."""
+    if not ratio.differs:
         return "not shown to be faster or slower than"
-    if ratio.median < 1:
-        return f"slower, at {times(ratio.median)} times the rate of"
-    return f"{times(ratio.median)} times as fast as"
-
-
-def _rounds(ratio: Ratio) -> str:
-    median = "" if ratio.is_shown else f"median {times(ratio.median)} times, "
-    return f" ({median}single rounds: {times(ratio.least)} to {times(ratio.most)})"
+    if ratio.ratio < 1:
+        return f"slower, at {times(ratio.ratio)} times the rate of"
+    return f"{times(ratio.ratio)} times as fast as"
 
 
 def _time(report: Report) -> str:
@@ -125,7 +123,7 @@ def _precision(report: Report, model: ModelFacts) -> str:
     loss = loss_of(report, model.name)
     lost = "" if loss is None else f", {_lost(loss)}"
     return (
-        f"{model.precision}: {times(ratio.median)} times the speed of {subject.precision}, {here} MB of weights instead of "
+        f"{model.precision}: {times(ratio.ratio)} times the speed of {subject.precision}, {here} MB of weights instead of "
         f"{there}{lost}."
     )
 
@@ -207,8 +205,22 @@ def _devices(report: Report) -> str:
         said.append(
             f"Each GB/s of a device's memory bandwidth allows at most {significant(needs.tokens_per_s_per_gb_s)} tokens/s."
         )
+    said.append(_forecast(report))
     said.append(ran_on(report))
     return " ".join(said)
+
+
+def _forecast(report: Report) -> str:
+    mine = [row for row in report.forecasts if row.name == report.subject]
+    if not mine:
+        return f"There is no forecast for devices: {report.forecasts_missing[report.subject]}."
+    slowest, fastest = (pick(mine, key=lambda row: row.tokens_per_s) for pick in (min, max))
+    fitting = sum(row.fits is True for row in mine)
+    return (
+        f"By forecast, which is no measurement, it fits {fitting} of {len(mine)} known devices, and decodes from "
+        f"{significant(slowest.tokens_per_s)} tokens/s ({slowest.device}) to {significant(fastest.tokens_per_s)} "
+        f"({fastest.device})."
+    )
 
 
 def smallest(report: Report) -> ModelFacts:
@@ -225,5 +237,5 @@ def _or_less(report: Report, model: ModelFacts) -> str:
 def ran_on(report: Report) -> str:
     """What was run, and that the rest was not."""
     if report.target == "cpu":
-        return "GPU: not run; all figures are of CPU engines on the machine below."
-    return f"All figures are of {report.target} engines on the machine below; other devices: not run."
+        return "GPU: not run; what was measured are CPU engines on the machine below."
+    return f"What was measured are {report.target} engines on the machine below; other devices: not run."

@@ -10,6 +10,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RUN_ELSEWHERE = {
+    "report-hourglass.md": "written by foveal report: tests/cli/test_report.py",
     "embedding.md": "tests/docs/test_embedding.py runs its blocks as one program",
     "hub.md": "tests/docs/test_hub.py runs its commands against a hub of its own",
     "your-own-model.md": "tests/docs/test_your_own_model.py runs its blocks as one program",

@@ -21,7 +21,9 @@ from serve_process import serving
 from foveal import cli
 
 SMALLER = {
-    "bench": ("--prompt-tokens", "8", "--new-tokens", "8", "--rounds", "2"),
+    "bench": ("--prompt-tokens", "8", "--new-tokens", "8"),
+    "bench sweep": ("--new-tokens", "4", "--rounds", "2"),
+    "bench diff": (),
     "bisect": ("--limit", "2"),
     "calibrate": ("--max-tokens", "4096"),
     "eval": ("--limit", "2"),
@@ -81,7 +83,8 @@ class PageRunner:
 
     def _foveal(self, arguments: list[str]) -> int:
         if arguments[0] != "serve":
-            return command_line([*arguments, *SMALLER.get(arguments[0], ())])
+            smaller = SMALLER.get(" ".join(arguments[:2]), SMALLER.get(arguments[0], ()))
+        return command_line([*arguments, *smaller])
         self._servers.close()
         self._address = self._servers.enter_context(serving(*arguments[1:])).address.removeprefix("http://")
         return 0

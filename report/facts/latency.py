@@ -20,15 +20,19 @@ _MOST_PHASES = 64
 
 
 def latency_facts(model: ModelResult) -> LatencyFacts:
-    """Of one model, from its raw samples."""
+    """Of one model, from its raw samples; where a result was saved without them, it is said."""
     samples = model.samples
+    if not samples.itl_ns:
+        missing = "the measurement was saved without its samples; measure again: foveal bench BUNDLE... --save F"
+        return LatencyFacts(
+            name=model.name, period=None, edges_ms=[], above=0, groups=[], phases=[], missing=missing, phases_missing=missing
+        )
     itl_ms = np.array(samples.itl_ns, np.float64) / NS_PER_MS
-    fired = samples.fired or [False] * len(samples.token)  # files of before data decided have none, nor need any
-    keys = [_key(model.stages, token, fires) for token, fires in zip(samples.token, fired, strict=True)]
+    keys = _keys(model)
     order = sorted(set(keys), key=lambda key: -keys.count(key))
     members = {key: itl_ms[[other == key for other in keys]] for key in order}
     edges = _edges([*members.values()])
-    period, missing = _period(model.stages)
+    period, phases_missing = _period(model.stages)
     return LatencyFacts(
         name=model.name,
         period=period,
@@ -36,7 +40,8 @@ def latency_facts(model: ModelResult) -> LatencyFacts:
         above=int((itl_ms > edges[-1]).sum()),
         groups=[_group(key, members[key], edges, len(keys)) for key in order],
         phases=[] if period is None else _phases(period, samples.token, itl_ms, [order.index(key) for key in keys]),
-        phases_missing=missing,
+        missing=None,
+        phases_missing=phases_missing,
     )
 
 
@@ -44,11 +49,17 @@ Key = tuple[str, ...] | None
 """Names of the coarse stages that a step fires; None where it is only known that some fire."""
 
 
-def _key(stages: Sequence[StageResult], token: int, fires: bool) -> Key:
-    if any(stage.expected is not None for stage in stages) or not stages:
-        return None if fires else ()
-    coarse = (stage for stage in stages if stage.stride > 1)
-    return tuple(stage.name for stage in coarse if (token - stage.delay) % stage.stride == 0)
+def _keys(model: ModelResult) -> list[Key]:
+    """Of each step: what was kept of it; of an older measurement, what strides say of its token."""
+    samples = model.samples
+    coarse = [stage for stage in model.stages if stage.stride > 1 or stage.expected is not None]
+    if samples.stage_set:
+        names = {stage.name for stage in coarse}
+        sets = [tuple(name for name in fired if name in names) for fired in samples.stages]
+        return [sets[number] for number in samples.stage_set]
+    if not coarse or any(stage.expected is not None for stage in coarse):
+        return [None if fired else () for fired in samples.fired or [False] * len(samples.token)]
+    return [tuple(stage.name for stage in coarse if (token - stage.delay) % stage.stride == 0) for token in samples.token]
 
 
 def _edges(groups: Sequence[Floats]) -> Floats:

@@ -59,7 +59,8 @@ def alone(svg: str) -> str:
     """The same as a file of its own, which sets the colours itself, by the reader's theme."""
     opening, _, rest = svg.partition(">")
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0]
-    style = f"<style>:root{{{variables(LIGHT)}}}@media (prefers-color-scheme: dark){{:root{{{variables(DARK)}}}}}</style>"
+    light, dark = f":root{{{variables(LIGHT)}background:var(--panel)}}", f":root{{{variables(DARK)}}}"
+    style = f"<style>{light}@media (prefers-color-scheme: dark){{{dark}}}</style>"
     return f'{opening} width="{width}pt" height="{height}pt">{style}{rest}\n'
 
 

@@ -20,7 +20,7 @@ def comparison(report: Report) -> Section:
             f"All in one run, their rounds in turn: a prompt of {report.measured.prompt_tokens:,} tokens, then "
             f"{report.measured.new_tokens:,} tokens one by one, {report.measured.rounds} rounds and one to warm up. A bar is "
             f"the median of rounds, the line on it goes from the slowest to the fastest. Ratios to {label(report.subject)} "
-            "are of rounds, pair by pair."
+            "are geometric means over pairs of rounds, with their 95 % intervals."
         ],
         pictures=[
             Picture(
@@ -47,7 +47,7 @@ def _families(report: Report) -> list[int]:
 def _rates(report: Report) -> Table:
     return Table(
         title="Decoding",
-        header=["", "tokens/s", f"times {label(report.subject)} (rounds)", "p50, ms", "p99"],
+        header=["", "tokens/s", f"times {label(report.subject)} (95 %)", "p50, ms", "p99"],
         rows=[
             [
                 label(model.name),
@@ -82,7 +82,9 @@ def _ratio(report: Report, name: str) -> str:
     if name == report.subject:
         return "1"
     ratio = ratio_of(report, name, report.subject)
-    return f"{times(ratio.median)} ({times(ratio.least)} to {times(ratio.most)})"
+    if ratio.low is None or ratio.high is None:
+        return times(ratio.ratio)
+    return f"{times(ratio.ratio)} ({times(ratio.low)} to {times(ratio.high)})"
 
 
 def _sizes(report: Report) -> Table:

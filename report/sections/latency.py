@@ -13,6 +13,15 @@ from .section import Picture, Section, Table
 def latency(report: Report) -> Section:
     """How long a reader waits for a token."""
     facts, measured = latency_of(report, report.subject), result_of(report, report.subject)
+    if facts.missing is not None:
+        title = "Time from token to token"
+        return Section(
+            name="latency",
+            title=title,
+            lead=[_lead(measured)],
+            missing=f"By what fires: {facts.missing}.",
+            commands=[report.commands.measurement],
+        )
     pictures = [
         Picture(
             "distribution", "Inter-token latency by what fires", describe_distribution(facts), lambda: draw_distribution(facts)

@@ -27,7 +27,7 @@ def memory(report: Report) -> Section:
     ]
     if any(point.working is not None for point in facts.points):
         lead.append(
-            "Working memory is what a fresh process took beside those while it read the tokens, "
+            "Working memory is what a fresh process took beside those, from when it was loaded until it had read the tokens, "
             f"{report.measured.prompt_tokens:,} in a call at the most; it was measured at three lengths."
         )
     return Section(

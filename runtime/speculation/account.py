@@ -1,8 +1,8 @@
 """When drafts rest, and when they are tried again: the one rule for all drafters, of texts alone and of those in a batch.
 
-What drafts save is paid into an account, and what they take is taken off it. They rest once a trial has lost as much as it may, and
-where they have nothing to say; nothing is done for them then. Each token that is drawn meanwhile pays in a share of its time, and
-once that has made up for what was lost, they are tried again: what never pays takes that share of the time, and one trial.
+What drafts save is paid into an account, and what they take is taken off it. They rest once a trial has lost as much as it may,
+and where they have nothing to say, and nothing is done for them then. Each token that is drawn meanwhile pays in a share of its
+time, and once that has made up for what was lost, they are tried again: what never pays takes that share, and one trial.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Account:
         self.note(0.0, is_silent)
 
     def note(self, won: float, is_silent: bool) -> None:
-        """What drafts won; less than 0 if they lost it. One loss that is more than a trial's may be another program's fault."""
-        self._balance = min(self._balance + max(won, -TRIAL), _CREDIT)
+        """What drafts won, less than 0 if they lost it; and whether there is nothing to draft now."""
+        self._balance = min(self._balance + won, _CREDIT)
         self._least = max(self._least, min(self._balance, 0.0) - TRIAL)
         if self._balance < self._least:
             self.rest = math.ceil(-self._balance / SHARE)
@@ -48,6 +48,6 @@ class Account:
             self.rest = math.ceil(self._look / SHARE)
 
     def rested(self, tokens: int) -> None:
-        """So many were drawn without drafts."""
-        self._balance += SHARE * tokens
+        """So many were drawn without drafts, which makes up for what was lost, and is no credit."""
+        self._balance = max(self._balance, min(self._balance + SHARE * tokens, 0.0))
         self.rest = max(self.rest - tokens, 0)

@@ -55,9 +55,7 @@ def test_it_measures(foveal: Run, given: list[Path], tmp_path: Path, monkeypatch
     report = msgspec.json.decode((tmp_path / "r.json").read_bytes(), type=Report)
     measured = report.measured
     assert (measured.prompt_tokens, measured.new_tokens, measured.rounds, measured.models[0].threads) == (8, 6, 1, 1)
-    assert {stage.runs_on for stage in measured.models[0].stages} == {"its graph: native steps are switched off"} or all(
-        "native (" not in stage.runs_on for stage in measured.models[0].stages
-    )
+    assert not any(stage.runs_on.startswith("native") for stage in measured.models[0].stages)
     assert "--no-native" in report.commands.measurement
     assert {call[-1] for call in calls} == {False}
     assert report.memory[0].missing == "a process that reads 96 tokens: no Linux"

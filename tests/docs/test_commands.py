@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import typer
+from hub_server import WRITER, at_hand
 from page_commands import NOT_RUN, PAGES, RUN_ELSEWHERE, Typed, coverage, reason, typed
 from page_runner import PageRunner
-from page_workshop import MADE, lay_out, workshop
+from page_workshop import CHECKPOINT, MADE, lay_out, workshop
 from store import Store
 
 from foveal import cli
@@ -46,6 +47,10 @@ def test_what_a_page_says_runs(page: Path, made: Path, tmp_path: Path, monkeypat
     lay_out(made, tmp_path)
     monkeypatch.chdir(tmp_path)
     with contextlib.ExitStack() as servers:
+        if page.name == "hub.md":
+            hub = servers.enter_context(at_hand(tmp_path / "hub", monkeypatch))
+            hub.add("owner/model", {path.name: path.read_bytes() for path in (tmp_path / CHECKPOINT).iterdir()})
+            monkeypatch.setenv("HF_TOKEN", WRITER)
         runner = PageRunner(tmp_path, servers)
         for command in to_run(page):
             runner.run(command)

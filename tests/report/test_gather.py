@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 from deciding_model import deciding
 from precisions import PrecisionZoo
@@ -15,18 +14,23 @@ from specimens import Zoo
 
 from foveal import ConfigError
 from foveal.bench.claims.footprint import footprint
-from foveal.bench.result import BenchResult, ModelResult
+from foveal.bench.ratio import paired_ratio
+from foveal.bench.result import BenchResult, ModelResult, without_samples
 from foveal.bundle import BundleError, open_bundle
 from foveal.calibration import evaluate
 from foveal.export import convert_model
+from foveal.forecast.devices import known_devices
+from foveal.forecast.forecast import Work, forecast_rows
+from foveal.forecast.shapes import shape_of_bundle
 from foveal.report import gather as gathering
 from foveal.report.document import Report
-from foveal.report.facts import latency, memory
+from foveal.report.facts import forecasts, latency, memory
 from foveal.report.facts.latency import latency_facts
 from foveal.report.facts.memory import measure_working
 from foveal.report.facts.timeline import timeline_of
 from foveal.report.gather import Wanted, gather, with_summary
 from foveal.report.lookup import latency_of, loss_of, ratio_of, result_of
+from foveal.report.sections.all import sections_of
 
 
 def test_bundles_of_one_model_are_known_as_such(report: Report) -> None:
@@ -104,11 +108,9 @@ def test_long_periods_are_not_drawn_phase_by_phase(report: Report, monkeypatch: 
 
 
 def test_ratios_are_of_rounds_pair_by_pair(report: Report) -> None:
-    """The median of what the rounds say, not the ratio of medians."""
+    """As `foveal bench --compare` has them; of every model against every other."""
     mine, theirs = (result_of(report, name).latency.decode_tokens_per_s_by_round for name in (NAMES[0], NAMES[2]))
-    each = [a / b for a, b in zip(mine, theirs, strict=True)]
-    ratio = ratio_of(report, NAMES[0], NAMES[2])
-    assert (ratio.least, ratio.median, ratio.most) == (min(each), pytest.approx(np.median(each)), max(each))
+    assert ratio_of(report, NAMES[0], NAMES[2]) == paired_ratio(mine, theirs)
     assert len(report.ratios) == 6
 
 
@@ -175,6 +177,38 @@ def test_json_gives_back_the_report(report: Report) -> None:
     assert with_summary(msgspec.structs.replace(report, summary=[])) == report
 
 
+def test_forecasts_are_those_of_foveal_forecast(report: Report, precise: PrecisionZoo) -> None:
+    """Of each bundle on every known device, behind half of the context; always called forecasts."""
+    devices = known_devices()
+    assert [(row.name, row.device) for row in report.forecasts] == [
+        (name, device.title) for name in NAMES for device in devices.values()
+    ]
+    shapes = [shape_of_bundle(precise["nested"].full, on_gpu) for on_gpu in (False, True)]
+    rows = forecast_rows(shapes, devices, Work(context=96, prompt_tokens=48))
+    for found, row in zip(report.forecasts, rows, strict=False):
+        assert (found.tokens_per_s, found.memory, found.fits) == (row.tokens_per_s, row.memory.total, row.memory.fits)
+    section = next(section for section in sections_of(report) if section.name == "devices")
+    assert [table.title for table in section.shown][1] == "Forecast, not measured: tokens/s of one sequence"
+    assert "By forecast, which is no measurement, it fits" in report.summary[-1].answer
+
+
+def test_a_bundle_that_can_not_be_forecast(
+    precise: PrecisionZoo, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is there, and it is said why."""
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("such engines were not measured")
+
+    monkeypatch.setattr(forecasts, "forecast_rows", refuse)
+    found = gather(small_bundles(precise, tmp_path), Wanted(work=WORK, measured=saved(tmp_path, report.measured)))
+    assert found.forecasts_missing == dict.fromkeys(NAMES, "such engines were not measured")
+    assert "There is no forecast for devices: such engines were not measured." in found.summary[-1].answer
+    section = next(section for section in sections_of(found) if section.name == "devices")
+    assert [table.title for table in section.shown] == ["What it needs"]
+    assert (section.missing or "").startswith("No forecast of small: such engines were not measured; small-w8: such engines")
+
+
 def saved(directory: Path, result: BenchResult) -> Path:
     """A file as `foveal bench --save` writes it."""
     (directory / "saved.json").write_bytes(msgspec.json.encode(result))
@@ -196,10 +230,36 @@ def test_saved_timings_are_taken_as_they_are(
 
 
 def test_timings_of_before_firings_were_kept(report: Report) -> None:
-    """Strides say what fired."""
+    """Strides say what fired, and tell the same as what was kept."""
     model = result_of(report, NAMES[0])
-    old = msgspec.structs.replace(model, samples=msgspec.structs.replace(model.samples, fired=[]))
-    assert latency_facts(old) == latency_facts(model)
+    old = msgspec.structs.replace(model.samples, fired=[], stages=[], stage_set=[])
+    assert latency_facts(msgspec.structs.replace(model, samples=old)) == latency_facts(model)
+
+
+def test_timings_without_samples(report: Report) -> None:
+    """There is nothing to count, and it is said; all else is there."""
+    bare = without_samples(report.measured)
+    found = msgspec.structs.replace(report, measured=bare, latencies=[latency_facts(model) for model in bare.models])
+    section = next(section for section in sections_of(found) if section.name == "latency")
+    assert section.pictures == ()
+    assert section.missing is not None
+    assert section.missing.startswith("By what fires: the measurement was saved without its samples; measure again")
+
+
+def test_steps_by_what_the_data_decides(report: Report) -> None:
+    """What was kept of each step says it; of an older measurement only that something fired."""
+    model = result_of(report, NAMES[0])
+    stages = [msgspec.structs.replace(stage, expected=2.5) if stage.stride > 1 else stage for stage in model.stages]
+    decided = msgspec.structs.replace(model, stages=stages)
+    facts = latency_facts(decided)
+    assert [group.coarse for group in facts.groups] == [group.coarse for group in latency_facts(model).groups]
+    assert facts.phases_missing == "the data decides when its stages fire, so steps have no phase"
+    old = msgspec.structs.replace(model.samples, stages=[], stage_set=[])
+    groups = latency_facts(msgspec.structs.replace(decided, samples=old)).groups
+    assert sorted((group.coarse is None, group.itl_ms.count) for group in groups) == [
+        (False, model.samples.fired.count(False)),
+        (True, model.samples.fired.count(True)),
+    ]
 
 
 def without(model: ModelResult, **changes: object) -> ModelResult:

@@ -37,21 +37,25 @@ def running_at(report: Report, rates: dict[str, Sequence[float]]) -> Report:
     ("mine", "sentence", "tile"),
     [
         (
-            (200, 220, 240),
-            "That is 2.20 times as fast as plain (2@1, fp32) (single rounds: 2.00 to 2.40).",
-            "2.20 times as fast",
+            (190, 200, 210.526),
+            "That is 2.00 times as fast as plain (2@1, fp32) (95 %: 1.76 to 2.27). It runs",
+            "2.00 times as fast",
         ),
-        ((80, 90, 95), "That is slower, at 0.90 times the rate of plain (2@1, fp32)", "0.90 times as fast"),
+        (
+            (88, 90, 92.045),
+            "That is slower, at 0.90 times the rate of plain (2@1, fp32) (95 %: 0.85 to 0.95)",
+            "0.90 times as fast",
+        ),
         (
             (90, 110, 120),
-            "That is not shown to be faster or slower than plain (2@1, fp32) (median 1.10 times, single rounds: 0.90 to 1.20).",
+            "That is not shown to be faster or slower than plain (2@1, fp32) (1.06 times; 95 %: 0.73 to 1.53).",
             "no difference shown",
         ),
     ],
 )
 def test_is_it_faster(mine: tuple[int, ...], sentence: str, tile: str, report: Report) -> None:
-    """It is, it is not, or rounds disagree."""
-    found = running_at(report, {NAMES[0]: mine, NAMES[1]: (300, 300, 300), NAMES[2]: (100, 100, 100)})
+    """It is, it is not, or the interval leaves it open."""
+    found = running_at(report, {NAMES[0]: mine, NAMES[1]: (299, 300, 301.003), NAMES[2]: (100, 100, 100)})
     said = answer(found, "Is it faster?")
     assert sentence in said
     assert "In w8 it is 3.00 times as fast as plain in fp32" in said
@@ -62,6 +66,8 @@ def test_there_is_nothing_to_compare_with(report: Report) -> None:
     """It is said what to name."""
     measured = msgspec.structs.replace(report.measured, models=report.measured.models[:2])
     alone = msgspec.structs.replace(report, models=report.models[:2], measured=measured)
+    single = running_at(report, {name: (rate,) for name, rate in zip(NAMES, (100, 300, 100), strict=True)})
+    assert "(1.00 times; a single round, so no interval)" in answer(single, "Is it faster?")
     assert "There is no other model to compare it with: name one behind it" in answer(alone, "Is it faster?")
     one = msgspec.structs.replace(
         alone, models=report.models[:1], measured=msgspec.structs.replace(measured, models=measured.models[:1])
