@@ -10,7 +10,7 @@ import pytest
 import typer
 from hub_server import WRITER, at_hand
 from page_commands import ROOT, typed
-from page_runner import PageRunner, command_line
+from page_runner import PageRunner
 from page_workshop import workshop
 from store import Store
 
@@ -26,13 +26,12 @@ COMMANDS = list(typed(PAGE))
 def test_its_commands_run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one folder; the repository holds a small checkpoint of text."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "own_process", lambda: None)
     monkeypatch.setenv("HF_TOKEN", WRITER)
     checkpoint = workshop(store) / "my-checkpoint"
     with contextlib.ExitStack() as servers:
         hub = servers.enter_context(at_hand(tmp_path / "hub", monkeypatch))
         hub.add("owner/model", {path.name: path.read_bytes() for path in checkpoint.iterdir()})
-        runner = PageRunner(command_line(cli.main), tmp_path, servers)
+        runner = PageRunner(tmp_path, servers)
         for command in sorted(COMMANDS, key=lambda one: one.language == "python"):
             runner.run(command)
         published = hub.repositories["owner/model-bundle"]
