@@ -58,17 +58,18 @@ def _load(prompt: int, new: int) -> tuple[str, ...]:
     return "--prompt-tokens", str(prompt), "--new-tokens", str(new)
 
 
+_TWO = ("--threads", "2")  # a race of numbers of threads would be another thing that differs from run to run
 _PRECISIONS = tuple(part for precision in ("fp32", "int8", "w8", "w4", "fp16") for part in ("--precision", precision))
 MEASUREMENTS = (
-    Measurement("paper", (*_hierarchies(_PAPER, "12@1"), "--eager", *_load(512, 512)), {"paper": markdown}),
+    Measurement("paper", (*_hierarchies(_PAPER, "12@1"), "--eager", *_load(512, 512), *_TWO), {"paper": markdown}),
     Measurement(
         "article",
-        (*_hierarchies(_DEEP, "14@1"), *_load(512, 512)),
+        (*_hierarchies(_DEEP, "14@1"), *_load(512, 512), *_TWO),
         {"article": markdown, "article stages": lambda result: stage_markdown(result, _DEEP)},
     ),
     Measurement(
         "precision",
-        (*_hierarchies(_PAPER), *_PRECISIONS, "--calibration", _TEXT, *_load(512, 512), "--rounds", "8"),
+        (*_hierarchies(_PAPER), *_PRECISIONS, "--calibration", _TEXT, *_load(512, 512), *_TWO, "--rounds", "8"),
         {"precision": markdown},
     ),
     Measurement(

@@ -40,7 +40,7 @@ def draw_rates(models: Sequence[ModelResult], families: Sequence[int]) -> Figure
 def describe_rates(models: Sequence[ModelResult]) -> str:
     """The same in words."""
     each = (f"{label(model.name)} {significant(model.latency.decode_tokens_per_s)}" for model in models)
-    return f"Tokens per second while decoding, medians of rounds: {', '.join(each)}."
+    return f"Medians of rounds: {', '.join(each)}."
 
 
 def draw_roofline(models: Sequence[ModelResult]) -> Figure:

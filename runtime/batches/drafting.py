@@ -6,7 +6,8 @@ from collections.abc import Container, Iterable, Mapping
 
 from ..speculation.drafting import Drafts, Speculation
 from ..speculation.lengths import NONE, Draft
-from ..speculation.step_costs import StepCosts, Terms
+from ..speculation.step_costs import StepCosts
+from ..speculation.terms import Terms
 from .batch import Batch
 from .choice import Choice
 from .sequence import Sequence

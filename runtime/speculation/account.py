@@ -13,6 +13,8 @@ SHARE = 0.01
 """Of the time without drafts, that trials in vain may take."""
 TRIAL = 4.0
 """That a trial may lose, in the time that one token takes without drafts."""
+_SHORTEST = 16
+"""Tokens of a rest after a look, however little it took: what a token takes may not be known well yet."""
 _CREDIT = 8.0
 """The most that an account holds: a text changes, and what was won before it did is soon no reason to go on."""
 
@@ -45,7 +47,7 @@ class Account:
         if self._balance < self._least:
             self.rest = math.ceil(-self._balance / SHARE)
         elif is_silent and self._balance <= 0:
-            self.rest = math.ceil(self._look / SHARE)
+            self.rest = max(math.ceil(self._look / SHARE), _SHORTEST)
 
     def rested(self, tokens: int) -> None:
         """So many were drawn without drafts, which makes up for what was lost, and is no credit."""

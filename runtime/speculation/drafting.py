@@ -96,8 +96,8 @@ class Drafts:
         """
         began = time.perf_counter()
         self.drafter.catch_up(seen[self.known :])
-        self.known = len(seen)
-        self.account.begin((time.perf_counter() - began + _SWITCH_SECONDS) / unit, self.drafter.is_silent)
+        self.known, took = len(seen), (time.perf_counter() - began + _SWITCH_SECONDS) / unit
+        self.account.begin(took, self.drafter.is_silent and self.costs.is_timed)  # a trial tells what a token takes
         return not self.account.rest
 
     def draft(self, token: int, room: int, unit: float, terms: Callable[[], Terms]) -> Draft:

@@ -140,3 +140,13 @@ def test_tables_are_those_of_the_results_beside_the_page(file: Path) -> None:
     assert all(model.samples.itl_ns == [] for model in result.models)
     for name, table in tables_of(one, result).items():
         assert f"<!-- figures: {name} -->\n{table}\n<!-- end: {name} -->" in PAGE
+
+
+def test_a_measurement_is_the_command_in_a_process_of_its_own(zoo: Zoo, tmp_path: Path) -> None:
+    """A figure that is missing is in the result, and no failure; one that failed is told by its command."""
+    load = ("--prompt-tokens", "4", "--new-tokens", "4", "--rounds", "1", "--threads", "1")
+    documented.measure(Measurement("a", (str(zoo["vanilla"].bundle.path), *load), {}), tmp_path / "a.json")
+    result = read_result(tmp_path / "a.json")
+    assert (result.status, [model.name for model in result.models]) == ("incomplete", ["vanilla"])
+    with pytest.raises(ConfigError, match="foveal bench nowhere .* failed with exit code 1"):
+        documented.measure(Measurement("b", ("nowhere", *load), {}), tmp_path / "b.json")

@@ -68,5 +68,8 @@ def test_where_nothing_can_be_said_the_look_is_paid_for_first() -> None:
     assert account.rest == 50
     account.rested(50)
     assert account.rest == 0
+    account.begin(0.01, is_silent=True)
+    assert account.rest == 16
+    account.rested(20)
     account.note(3.0, is_silent=True)
     assert account.rest == 0

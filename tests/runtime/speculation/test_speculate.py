@@ -12,6 +12,7 @@ import pytest
 from drafts import FreeCosts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import TOKENS, stage
 
 from foveal.runtime.generation.continuation import Continuation
 from foveal.runtime.generation.one_by_one import one_by_one
@@ -20,6 +21,7 @@ from foveal.runtime.sampling import SamplingParams
 from foveal.runtime.session import Session
 from foveal.runtime.speculation import drafting, speculate
 from foveal.runtime.speculation.account import SHARE, TRIAL, Account
+from foveal.runtime.speculation.costs import CallCosts
 from foveal.runtime.speculation.drafter import Proposal
 from foveal.runtime.speculation.drafting import Drafting, Drafts, Speculation
 from foveal.runtime.speculation.ngrams import NgramDrafter
@@ -140,6 +142,21 @@ def test_text_that_repeats_comes_sooner_and_text_that_does_not_no_later() -> Non
         found, took, _ = drawn(text, lambda clock: NgramDrafter())
         assert found == plain
         assert alone / took > least
+
+
+def test_what_a_token_takes_is_learnt_at_once() -> None:
+    """By a model's first text, also where there is nothing to draft: how long a look has to be paid for depends on it."""
+    text, clock = np.random.default_rng(0).integers(0, 30, 200).tolist(), Clock()
+    costs = CallCosts([stage("fine", 1, [TOKENS])])
+    session = cast(Session, ScriptedSession(text, clock))
+    continuation = Continuation(Request(text[:1], SamplingParams(temperature=0, max_new_tokens=200)))
+    logits = session.advance([text[:1]])[0, 0]
+    drafts = Drafts(Drafting(lambda sampler: NgramDrafter(), costs), continuation.sampler, None)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (drafting, speculate):
+            patch.setattr(module, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+        assert list(speculate.speculate(session, logits, continuation, drafts)) == [*text[1:], 0]
+    assert costs.token == pytest.approx(1.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=5))
