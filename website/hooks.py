@@ -35,4 +35,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links that lead out of docs/, or back into it, lead to the site's pages."""
-    return _sources.site_links(markdown, page.file.src_uri)
+    linked: str = _sources.site_links(markdown, page.file.src_uri)
+    return linked

@@ -101,6 +101,13 @@ def test_the_reference_has_every_command_and_option() -> None:
         assert f"\n## {called}\n" in page
 
 
+def test_the_home_page_names_every_command() -> None:
+    """With what it is for."""
+    command: Any = typer.main.get_command(cli.app)
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in command.commands if f"| `foveal {name}" not in page] == []
+
+
 @pytest.mark.usefixtures("website")
 def test_the_reference_has_every_public_name() -> None:
     """All that `import foveal` gives, by the module that defines it."""
