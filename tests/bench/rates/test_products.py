@@ -41,7 +41,7 @@ def test_native_chains_run_from_a_mapped_file(name: str, tmp_path: Path) -> None
     chain()
     assert chain.bytes == 2 * sum(weight_bytes(name, shape) for shape in SHAPES)
     with pytest.raises(AssertionError, match="as large as the largest chain"):
-        NativeProducts(file, name, SHAPES, 20, 1)
+        NativeProducts(file, name, SHAPES, 60, 1)
 
 
 def test_a_products_own_time_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
