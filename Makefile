@@ -48,7 +48,8 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The figures of docs/performance.md, and the picture of docs/batches.md; about 20 minutes on a quiet machine.
+# The figures of docs/performance.md, and which of them changed beyond noise, and the picture of docs/batches.md; about 20 minutes on
+# a quiet machine. A part of it: .venv/bin/python -m foveal.bench.documented article
 bench: .venv/.dev
 	sh bench/performance.sh $(BIN)/foveal
 

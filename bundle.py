@@ -43,6 +43,8 @@ from .storage import storage_errors
 SCHEMA_VERSION = 2
 _TOKENIZERS = r"^(tokenizer\.json|bytes(\+[1-9][0-9]{0,8})?)$"
 MANIFEST = "manifest.json"
+BESIDE_ENGINES = (".json", ".native")
+"""How files end that stand beside a target's engines and compute nothing that a session keeps: sidecars, programs."""
 CHAT_FILES = ("tokenizer_config.json", "chat_template.jinja")
 """Beside a tokenizer, what says how a chat becomes a prompt; a bundle has those that its checkpoint has."""
 OWN = (MANIFEST, "tokenizer.json", *CHAT_FILES, "stages", "engines", "reports")
@@ -165,8 +167,13 @@ class Bundle:
         return sum(entry.bytes for entry in self.manifest.files.values())
 
     def identity(self, target: str) -> str:
-        """What a session's state depends on: a hash of the stage graphs and of a target's engines."""
-        return hashlib.sha256(repr((target, self._hashes("stages/", f"engines/{target}/"))).encode()).hexdigest()
+        """What a session's state depends on: a hash of the stage graphs and of a target's engines.
+
+        Not of their sidecars, nor of programs of native steps: rows and caches are the same with them and without.
+        """
+        files = self._hashes("stages/", f"engines/{target}/")
+        computes = [(name, sha256) for name, sha256 in files if not name.endswith(BESIDE_ENGINES)]
+        return hashlib.sha256(repr((target, computes)).encode()).hexdigest()
 
     @property
     def graph_identity(self) -> str:

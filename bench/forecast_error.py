@@ -26,18 +26,20 @@ from ..forecast.devices import Engines, MeasuredDevice
 from ..forecast.forecast import Forecast, Work, forecast
 from ..forecast.model_shapes import Sizes, shape_of_hierarchy
 from ..precision import PRECISIONS
+from ..runtime.engines.onnxruntime_library import share_threads
 from ..runtime.model import load
+from ..runtime.rows import Ids
 from ..runtime.session import Session
 from .document import insert
 from .environment import Environment, read_environment, usable_cpus
 from .random_models import RandomModels
-from .rates.machine import ROUNDS, MachineRates
+from .rates.machine import QUIET_S, ROUNDS, MachineRates
 from .script import run_script
 
 _PERIOD = 16
 """Tokens in which every stage of all cases fires."""
-_WARM_UP, _STEPS = _PERIOD, 3 * _PERIOD
-"""Tokens decoded behind the prompt before, and while time counts."""
+_STEPS = 3 * _PERIOD
+"""Tokens decoded behind the prompt while time counts."""
 _TEXT = Path(__file__).parents[1] / "models" / "checkpoints" / "text" / "calibration.txt"
 
 
@@ -133,14 +135,22 @@ class _Running:
         began = perf_counter()
         token = session.advance(prompt, last_only=True)[:, 0].argmax(-1)[:, None]
         self.first_token_ms.append((perf_counter() - began) * 1e3)
+        self._warm_up(token)
         taken = []
-        for _ in range(_WARM_UP + _STEPS):
+        for _ in range(_STEPS):
             began = perf_counter()
             token = session.advance(token, last_only=True)[:, 0].argmax(-1)[:, None]
             taken.append((perf_counter() - began) * 1e3)
-        counted = taken[_WARM_UP:]
-        self.step_ms.append(sum(counted) / len(counted))
-        self.worst_step_ms.append(max(median(counted[phase::_PERIOD]) for phase in range(_PERIOD)))
+        self.step_ms.append(sum(taken) / len(taken))
+        self.worst_step_ms.append(max(median(taken[phase::_PERIOD]) for phase in range(_PERIOD)))
+
+    def _warm_up(self, token: Ids) -> None:
+        """Decode, and take it back, until caches hold what the model reads and ONNX Runtime's threads are at rest."""
+        began = perf_counter()
+        while perf_counter() - began < QUIET_S:
+            for _ in range(_PERIOD):
+                token = self.session.advance(token, last_only=True)[:, 0].argmax(-1)[:, None]
+            self.session.rewind(_PERIOD)
 
 
 class Comparison:
@@ -157,6 +167,7 @@ class Comparison:
         self._running: list[_Running] = []
 
     def __enter__(self) -> Comparison:
+        share_threads(self._threads)
         for case in self._cases:
             if not case.bundle(self._directory).exists():
                 _build(case, self._directory)
@@ -200,7 +211,7 @@ class Comparison:
 def _forecast(case: Case, device: MeasuredDevice) -> Forecast:
     """In the middle of the tokens that count."""
     shape = shape_of_hierarchy(case.hierarchy, case.sizes, case.precision)
-    work = Work(context=case.context, prompt_tokens=case.prompt_tokens + _WARM_UP + _STEPS // 2, native=case.native)
+    work = Work(context=case.context, prompt_tokens=case.prompt_tokens + _STEPS // 2, native=case.native)
     return forecast(shape, device, work)
 
 

@@ -185,7 +185,7 @@ def _structs(caches: list[np.ndarray]) -> Any:
 def onnxruntime_products(name: str, threads: int) -> list[Found]:
     """The same by the operators that a CPU engine has; all are in one graph, so that its threads need not be woken for each."""
     count = _BYTES // product_bytes(name, SHAPE)
-    graph = ProductGraph(name, SHAPE, count, threads)
+    graph = ProductGraph(name, [SHAPE], count, threads)
     return [Found(_us([graph.call(rows)], 1) / count, graph.bytes // count) for rows in ROWS]
 
 

@@ -5,24 +5,11 @@ foveal=${1:-foveal}
 results=build/performance
 mkdir -p "$results"
 
-# The sizes of the Hourglass paper's Table 1 (arXiv 2110.13711): d = 512, 8 heads, ff 2048, bytes as tokens.
-# `foveal bench` says below its table where the machine was not quiet.
-"$foveal" bench --hierarchy "2@1 8@4 2@1" --hierarchy "12@1" --eager --prompt-tokens 512 --new-tokens 512 \
-    --save "$results/paper.json"
+# What `foveal bench` measures: the paper's sizes, the article's case, precisions, batches. Says which figures changed beyond noise
+# since the last run, keeps the new ones in docs/results, and writes the tables of docs/performance.md.
+"${foveal%foveal}python" -m foveal.bench.documented --raw "$results"
 
-# The article's case: 26 layers over 1x/4x/16x against 14.
-"$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "14@1" --prompt-tokens 512 --new-tokens 512 \
-    --save "$results/article.json"
-
-# The same Hourglass in every precision; its ranges from text, read as bytes.
-"$foveal" bench --hierarchy "2@1 8@4 2@1" --precision fp32 --precision int8 --precision w8 --precision w4 --precision fp16 \
-    --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 512 --rounds 8 \
-    --save "$results/precision.json"
-
-# 16 sequences at once, by both policies, and the picture of docs/batches.md.
-"$foveal" bench --hierarchy "4@1 5@4 9@16 4@4 4@1" --hierarchy "2@1 8@4 2@1" --precision int8 \
-    --calibration models/checkpoints/text/calibration.txt --prompt-tokens 512 --new-tokens 256 --batch 16 \
-    --save "$results/batch.json"
+# The picture of docs/batches.md.
 "${foveal%foveal}python" -m foveal.bench.batch_picture docs/batches.svg "$results/batch.json" "4@1 5@4 9@16 4@4 4@1 int8"
 
 # Where the data decides: a BLT of 60 M parameters against transformers' own and a vanilla model; its steps; 16 sequences of it.

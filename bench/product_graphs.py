@@ -5,7 +5,7 @@ fp32: MatMul; int8: MatMulIntegerToFloat behind QuantizeLinear; w8, w4: MatMulNB
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,47 +18,49 @@ Shape = tuple[int, int]
 
 
 class ProductGraph:
-    """`count` products of the same row or rows with matrices `[K, N]` of their own, all in one graph.
+    """`count` times the products of the same row or rows with matrices `[K, N]` of some shapes, each its own, in one graph.
 
     Args:
         name: `fp32`, `int8`, `w8` or `w4`.
-        shape: K and N.
-        count: of the matrices.
+        shapes: K and N, of one matrix or of several that follow one another.
+        count: how often.
         threads: of ONNX Runtime.
     """
 
-    def __init__(self, name: str, shape: Shape, count: int, threads: int) -> None:
+    def __init__(self, name: str, shapes: Sequence[Shape], count: int, threads: int) -> None:
         from onnx import TensorProto, helper, numpy_helper
 
-        (k, n), each = shape, [_weights(name, shape, number) for number in range(count)]
-        self.shape, self.count, self.bytes = shape, count, count * product_bytes(name, shape)
-        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", k])
-        results = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", n]) for i in range(count)]
-        initializers = [
-            numpy_helper.from_array(np.asarray(value), f"{key}{i}")
-            for i, weights in enumerate(each)
-            for key, value in weights.items()
-        ]
-        nodes = [node for i in range(count) for node in _nodes(name, shape, str(i))]
+        self._shapes = [shape for _ in range(count) for shape in shapes]
+        self.bytes = count * sum(product_bytes(name, shape) for shape in shapes)
+        widths = sorted({k for k, _ in shapes})
+        rows = [helper.make_tensor_value_info(f"x{k}", TensorProto.FLOAT, ["rows", k]) for k in widths]
+        results, initializers, nodes = [], [], []
+        for i, shape in enumerate(self._shapes):
+            results.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["rows", shape[1]]))
+            weights = _weights(name, shape, i)
+            initializers += [numpy_helper.from_array(np.asarray(value), f"{key}{i}") for key, value in weights.items()]
+            nodes += _nodes(name, shape, str(i))
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        graph = helper.make_graph(nodes, "products", [x], results, initializers)
+        graph = helper.make_graph(nodes, "products", rows, results, initializers)
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         options, runtime = session_options(threads), import_onnxruntime()
         self._session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def call(self, rows: int) -> Callable[[], None]:
         """Runs them all, for so many rows at once."""
-        k, n = self.shape
-        given = np.random.default_rng(0).standard_normal((rows, k)).astype(np.float32)
-        taken, binding = np.empty((rows, n), np.float32), self._session.io_binding()
-        binding.bind_input("x", "cpu", 0, np.float32, (rows, k), given.ctypes.data)
-        for i in range(self.count):
+        kept, binding = [], self._session.io_binding()
+        for k in {k for k, _ in self._shapes}:
+            given = np.ones((rows, k), np.float32)
+            binding.bind_input(f"x{k}", "cpu", 0, np.float32, (rows, k), given.ctypes.data)
+            kept.append(given)
+        taken = np.empty((rows, max(n for _, n in self._shapes)), np.float32)
+        for i, (_, n) in enumerate(self._shapes):
             binding.bind_output(f"y{i}", "cpu", 0, np.float32, (rows, n), taken.ctypes.data)
 
         def once() -> None:
             self._session.run_with_iobinding(binding)
 
-        once.kept = given, taken  # type: ignore[attr-defined]
+        once.kept = kept, taken  # type: ignore[attr-defined]
         return once
 
 
@@ -93,13 +95,13 @@ def _nodes(name: str, shape: Shape, i: str) -> list[Any]:
 
     own = "com.microsoft"
     if name == "fp32":
-        return [helper.make_node("MatMul", ["x", f"w{i}"], [f"y{i}"])]
+        return [helper.make_node("MatMul", [f"x{shape[0]}", f"w{i}"], [f"y{i}"])]
     if name == "int8":
         given = [f"q{i}", *(f"{key}{i}" for key in ("w", "xs", "s", "xz", "wz"))]
         return [
-            helper.make_node("QuantizeLinear", ["x", f"xs{i}", f"xz{i}"], [f"q{i}"]),
+            helper.make_node("QuantizeLinear", [f"x{shape[0]}", f"xs{i}", f"xz{i}"], [f"q{i}"]),
             helper.make_node("MatMulIntegerToFloat", given, [f"y{i}"], domain=own),
         ]
     sizes: dict[str, Any] = {"K": shape[0], "N": shape[1]}
     sizes |= {"bits": int(name[1:]), "block_size": min(_BLOCKS[name], shape[0]), "accuracy_level": 4}
-    return [helper.make_node("MatMulNBits", ["x", f"w{i}", f"s{i}"], [f"y{i}"], domain=own, **sizes)]
+    return [helper.make_node("MatMulNBits", [f"x{shape[0]}", f"w{i}", f"s{i}"], [f"y{i}"], domain=own, **sizes)]

@@ -60,6 +60,7 @@ def probe(
     *,
     target: str = "cpu",
     threads: int | None = None,
+    native: bool | None = None,
     window: int | None = None,
     limit: int | None = WINDOWS,
     threshold: float = 0.05,
@@ -69,6 +70,7 @@ def probe(
     """Probe any number of bundles on the same windows with the same permutations.
 
     Args:
+        native: as of `load`.
         window: tokens of a window; None: the shortest context of the models, at most 512.
 
     Raises:
@@ -82,7 +84,7 @@ def probe(
         window = min([WINDOW, *(bundle.manifest.model.context for bundle in opened)])
     results = []
     for index, bundle in enumerate(opened):
-        model = load(bundle, target, threads)
+        model = load(bundle, target, threads, native=native)
         _check_window(model, window, limit)
         given = _whole_windows(read_ids(texts, model).ids, window, limit)
         steps = len(opened) * len(given)

@@ -105,6 +105,7 @@ def evaluate(
     reference: str | Path | Bundle | None = None,
     target: str = "cpu",
     threads: int | None = None,
+    native: bool | None = None,
     window: int | None = None,
     limit: int | None = None,
     on_progress: Progress | None = None,
@@ -117,6 +118,7 @@ def evaluate(
         reference: another bundle of the same model, usually the fp32 one.
         target: whose engines.
         threads: of `cpu` engines, for both bundles; None: measured for the first.
+        native: as of `load`, for both.
         window: tokens predicted in one go; None: the model's context, at most 512.
         limit: so many windows, spread over the text; None: all.
         on_progress: called before each window.
@@ -129,8 +131,9 @@ def evaluate(
     Warns:
         FovealWarning: the tokenizer does not give back all of the text.
     """
-    model = load(bundle, target, threads)
-    other = None if reference is None else load(reference, target, model.threads if target == "cpu" else None)
+    model = load(bundle, target, threads, native=native)
+    of_both = model.threads if target == "cpu" else None
+    other = None if reference is None else load(reference, target, of_both, native=native)
     text = read_ids(texts, model)
     length = _window(model, window)
     _check_reference(model, other)

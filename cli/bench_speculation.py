@@ -13,7 +13,7 @@ import typer
 from ..errors import ConfigError
 from .conditions import require
 from .console import out, print_json, progress
-from .options import Threads, threads_count
+from .options import Native, Threads, native_counts, threads_count
 from .threads import pool_threads
 
 
@@ -38,6 +38,7 @@ def speculation(
     rounds: Annotated[int, typer.Option(min=1, help="Of all texts, drafted and not in turn.")] = 5,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    native: Native = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure what drafts gain: tokens per second with and without them, and how many of them come.
@@ -48,11 +49,11 @@ def speculation(
     from ..bench.speculation.measure import PROMPTS, measure, prompts_of
     from ..bench.speculation.show import show
 
-    require(context, {"threads": threads_count(target)})
+    require(context, {"threads": threads_count(target), "native": native_counts(target)})
     if any(not 0 <= one < float("inf") for one in temperature or ()):
         raise ConfigError(f"--temperature is {temperature}, expected numbers of at least 0")
     texts = prompts_of(PROMPTS if prompts is None else prompts)
-    model = load(bundle, target, pool_threads(bundle, target, threads))
+    model = load(bundle, target, pool_threads(bundle, target, threads, native), native=native)
     with progress("speculation") as report:
         result = measure(
             model,

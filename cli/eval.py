@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import msgspec
 import typer
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from .conditions import require
 from .console import out, print_json, progress
-from .options import Threads, threads_count
+from .options import Native, Threads, native_counts, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def evaluate(
     window: Annotated[Optional[int], typer.Option(help="Tokens per window; the context, at most 512.")] = None,  # noqa: UP045
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    native: Native = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure bits per byte, loss by token frequency, distance from another bundle, and what shuffled context costs.
@@ -40,22 +41,20 @@ def evaluate(
     from ..calibration.plotting import require_picture
     from ..calibration.probe import WINDOWS
 
-    require(context, {"threads": threads_count(target)})
+    require(context, {"threads": threads_count(target), "native": native_counts(target)})
     if plot is not None:
         require_picture(plot)
-    threads = pool_threads(bundle, target, threads)
+    threads = pool_threads(bundle, target, threads, native)
+    engines: dict[str, Any] = {"target": target, "threads": threads, "native": native}
     probes: list[Probe] = []
     with progress("eval") as report:
-        quality = evaluate_bundle(
-            bundle, text, reference=against, target=target, threads=threads, window=window, limit=limit, on_progress=report
-        )
+        quality = evaluate_bundle(bundle, text, reference=against, **engines, window=window, limit=limit, on_progress=report)
         if probe or plot is not None:
             bundles = [bundle] if against is None else [bundle, against]
             probes = probe_bundles(
                 bundles,
                 text,
-                target=target,
-                threads=threads,
+                **engines,
                 window=window,
                 limit=WINDOWS if limit is None else limit,
                 on_progress=report,

@@ -15,6 +15,7 @@ from ..files import require_place, write_atomically
 from .conditions import require
 from .console import err, out, print_json, progress
 from .options import Threads
+from .threads import share_pool
 
 if TYPE_CHECKING:
     from ..forecast.devices import AnyDevice, Engines
@@ -168,10 +169,14 @@ def _device(name: str, precisions: Sequence[str], native: bool | None, threads: 
         return device_named(name)
     from ..bench.environment import usable_cpus
     from ..bench.rates.machine import measure_machine
+    from ..runtime.engines.onnxruntime_library import require_threads
 
+    count = usable_cpus() if threads is None else threads
+    require_threads(count)
+    share_pool(count)
     kind: Engines = "graph" if native is False else "native"
     with progress("measuring this machine") as report:
-        return measure_machine([kind], precisions, usable_cpus() if threads is None else threads, report)
+        return measure_machine([kind], precisions, count, report)
 
 
 def _search(

@@ -23,7 +23,7 @@ from .console import err, print_json, write
 from .generation_options import GenerationOptions, takes_generation_options
 from .interrupts import interrupts_wait
 from .on_ray import Address, OnRay
-from .options import Threads, Verified, threads_count
+from .options import Native, Threads, Verified, native_counts, threads_count
 from .prompt_files import (
     OF_ACTORS,
     OF_FILES,
@@ -78,6 +78,7 @@ def generate(
     ] = None,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    native: Native = None,
     verify: Verified = "used",
     files: Files = False,
     out: Out = None,
@@ -115,6 +116,7 @@ def generate(
             output=output,
             target=target,
             threads=threads,
+            native=native,
             slots=slots,
             capacity=capacity,
             part_lines=part_lines,
@@ -127,7 +129,7 @@ def generate(
     as_ids = _wants_ids(prompt, ids, output)
     given = prompt if prompt is not None else _ids(ids or "")
     opened = open_bundle(bundle, checked_verify(verify))
-    model = load(opened, target, pool_threads(opened, target, threads))
+    model = load(opened, target, pool_threads(opened, target, threads, native), native=native)
     if model.tokenizer is None and (isinstance(given, str) or not as_ids):
         raise ConfigError(
             f'{bundle} has no tokenizer, so it takes ids only: --ids "17 4 99", or --ids FILE; for text convert the checkpoint '
@@ -208,6 +210,7 @@ def _conditions(
     of_generation = [field.name for field in fields(GenerationOptions)]
     return {
         "threads": threads_count(target),
+        "native": native_counts(target),
         "ids": (not takes_files, "no --files and no --ray: files hold the prompts"),
         "verify": (not takes_files, "no --files and no --ray, before which all files are hashed"),
         "trace": (not takes_files and options.n == 1, "one text: no --n, --files or --ray"),

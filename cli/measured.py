@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
-from ..bench.result import BenchResult, ModelResult
+from ..bench.result import ModelResult, read_result
 from ..bundle import Manifest, open_bundle
 from ..errors import ConfigError
 from ..hub.card import Figures
-from ..json_files import decode
-from ..storage import storage_errors
 
 
 def figures_of(path: Path, bundle: Path) -> list[Figures]:
     """What a file says of a bundle.
 
     Raises:
-        ConfigError: it is no result of a bench, or of other models.
-        StorageError: it can't be read.
+        ConfigError: it can't be read, is no result of a bench, or is one of other models.
     """
-    with storage_errors(path):
-        data = path.read_bytes()
-    try:
-        result = decode(data, BenchResult)
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path} is no result that `foveal bench BUNDLE --save FILE` wrote: {error}") from error
+    result = read_result(path)
     manifest = open_bundle(bundle, "used").manifest
     found = [model for model in result.models if _is_of(model, manifest)]
     if not found:
@@ -40,6 +30,7 @@ def figures_of(path: Path, bundle: Path) -> list[Figures]:
     machine = f"{of.cpu or of.system}, {of.cpus_usable} CPUs, {runtime}, {at}"
     return [
         Figures(
+            runtime=model.runtime,
             threads=model.threads,
             ttft_ms=model.latency.ttft_ms.p50,
             itl_ms=model.latency.itl_ms.p50,

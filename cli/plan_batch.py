@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import require_place
 from .conditions import require
 from .console import err, give, out, progress
-from .options import Threads
+from .options import Native, Threads
 from .threads import pool_threads
 
 Number = TypeVar("Number", int, float)
@@ -48,6 +48,7 @@ def plan_batch(
     times: Annotated[Optional[Path], typer.Option(help="Take times from this file, as of another machine.")] = None,  # noqa: UP045
     save_times: Annotated[Optional[Path], typer.Option(help="Write the times that were measured to this file.")] = None,  # noqa: UP045
     threads: Threads = None,
+    native: Native = None,
     save: Annotated[Optional[Path], typer.Option(help="Write the result to this file, as JSON.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -61,7 +62,7 @@ def plan_batch(
     from ..bench.text import read_text
     from ..runtime.model import load
 
-    here = dict.fromkeys(("up_to", "rounds", "text", "threads", "save_times", "measure"), (times is None, _FIRST))
+    here = dict.fromkeys(("up_to", "rounds", "text", "threads", "native", "save_times", "measure"), (times is None, _FIRST))
     require(context, {**here, "seed": (rate is not None, "--rate")})
     for place in (save, save_times):
         if place is not None:
@@ -78,7 +79,7 @@ def plan_batch(
         if times is not None:
             taken = read_stage_times(times, opened)
         else:
-            model = load(opened, "cpu", pool_threads(opened.path, "cpu", threads))
+            model = load(opened, "cpu", pool_threads(opened.path, "cpu", threads, native), native=native)
             work = work.reading(model, None if text is None else read_text(text))
             taken = measure_stage_times(model, work, up_to, report)
         if save_times is not None:

@@ -74,6 +74,7 @@ def generate_files(
     output: str | None,
     target: str,
     threads: int | None,
+    native: bool | None,
     slots: int,
     capacity: int | None,
     part_lines: int,
@@ -94,24 +95,25 @@ def generate_files(
     task = Task("score", {}) if scored else Task("generate", settings, n, as_ids)
     job = Job(opened, [Path(file) for file in given or ()], folder, task, target, capacity, part_lines)
     with progress("eval" if scored else "generate") as report:
-        found = job.run(_execute(job, threads, slots, spread), report)
+        found = job.run(_execute(job, threads, native, slots, spread), report)
     _say(found["total"], folder, scored)
     if found["total"]["errors"]:
         count = found["total"]["errors"]
         err.print(f"{count} line{'s' if count > 1 else ''} failed; their outputs say why")
 
 
-def _execute(job: Job, threads: int | None, slots: int, spread: Spread) -> Execute:
+def _execute(job: Job, threads: int | None, native: bool | None, slots: int, spread: Spread) -> Execute:
     if spread.on_ray:
         from ..distributed.actors import Actors, on_actors
 
-        actors = Actors(spread.actors, spread.cpus, spread.gpus, threads, spread.address)
+        actors = Actors(spread.actors, spread.cpus, spread.gpus, threads, spread.address, native)
         return on_actors(job.bundle.path, job.task, actors, job.target, slots, job.capacity)
     from ..offline.here import here
     from ..runtime.model import load
 
     def execute(*arguments: Any) -> Any:
-        model = load(job.bundle, job.target, pool_threads(job.bundle.path, job.target, threads))
+        own_threads = pool_threads(job.bundle.path, job.target, threads, native)
+        model = load(job.bundle, job.target, own_threads, native=native)
         return here(model, job.task, slots, job.capacity)(*arguments)
 
     return execute

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..runtime.ids import ID_FILES, parse_ids, read_id_file
 from .conditions import require
 from .console import out, print_json
-from .options import Threads, Verified, threads_count
+from .options import Native, Threads, Verified, native_counts, threads_count
 from .threads import pool_threads
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     threads: Threads = None,
+    native: Native = None,
     verify: Verified = "used",
 ) -> None:
     """Say how likely a model finds each token of a text, and the text as a whole."""
@@ -45,10 +46,10 @@ def score(
     from .. import score as score_text
     from ..bundle import checked_verify
 
-    require(context, {"threads": threads_count(target)})
+    require(context, {"threads": threads_count(target), "native": native_counts(target)})
     given = _given(text, ids, file)
     opened = open_bundle(bundle, checked_verify(verify))
-    model = load(opened, target, pool_threads(opened, target, threads))
+    model = load(opened, target, pool_threads(opened, target, threads, native), native=native)
     found = score_text(model, given, top, stride=stride)
     if stride is not None and found.stride is None:
         context_tokens = model.manifest.model.context

@@ -24,7 +24,7 @@ from .on_ray import (
     Replicas,
     serve_on_ray,
 )
-from .options import Threads, Verified, checked_draft, threads_count
+from .options import Native, Threads, Verified, checked_draft, native_counts, threads_count
 from .threads import pool_threads
 
 _MB = 1 << 20
@@ -52,6 +52,7 @@ def serve(
     ] = None,
     policy: Annotated[str, typer.Option(help="staggered: even steps; aligned: more tokens per second.")] = "staggered",
     threads: Threads = None,
+    native: Native = None,
     verify: Verified = "used",
     target: Annotated[str, typer.Option(help="Whose engines to run.")] = "cpu",
     store: Annotated[
@@ -117,6 +118,7 @@ def serve(
         context,
         {
             "threads": threads_count(target),
+            "native": native_counts(target),
             "store": (not on_ray, "no --ray: each replica keeps its sessions in memory"),
             **dict.fromkeys(OF_SERVE, (on_ray, "--ray")),
             "store_disk": (store is not None, "--store"),
@@ -143,7 +145,8 @@ def serve(
         policy=cast(Policy, policy),
         target=target,
         verify=checked_verify(verify),
-        threads=threads if on_ray else pool_threads(next(iter(models.values())), target, threads),
+        threads=threads if on_ray else pool_threads(next(iter(models.values())), target, threads, native),
+        native=native,
         store_memory=store_memory * _MB,
         store_directory=store,
         store_disk=None if store_disk is None else store_disk * _MB,

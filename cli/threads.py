@@ -26,9 +26,16 @@ def pool_threads(bundle: Path | Bundle, target: str, threads: int | None, native
     """
     if not _Process.is_own or target != "cpu":
         return threads
-    from ..runtime import share_threads
     from ..runtime.model import threads_of
 
     count = threads_of(bundle, native=native) if threads is None else threads
-    share_threads(count)
+    share_pool(count)
     return count
+
+
+def share_pool(threads: int) -> None:
+    """Make the shared pool of so many threads, where this process is a command's."""
+    if _Process.is_own:
+        from ..runtime import share_threads
+
+        share_threads(threads)

@@ -37,6 +37,7 @@ class Actors:
         gpus: of each.
         threads: engine threads of each; None: as measured.
         address: of a cluster; None: one of this machine, for as long as the job takes.
+        native: as of `load`.
     """
 
     count: int = 1
@@ -44,6 +45,7 @@ class Actors:
     gpus: float = 0.0
     threads: int | None = None
     address: str | None = None
+    native: bool | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -69,7 +71,7 @@ def on_actors(
         ConfigError: actors that the cluster has no room for, or no cluster at the address.
         FovealError: what an actor raised; or the actors of one part died again and again.
     """
-    arguments = (bundle.resolve(), target, task, slots, capacity, actors.threads)
+    arguments = (bundle.resolve(), target, task, slots, capacity, actors.threads, actors.native)
 
     def execute(parts: Sequence[Part], _on_line: Callable[[], None]) -> Iterator[Done]:
         with cluster(actors.address) as ray:
@@ -116,9 +118,17 @@ class _Actor:
     """Holds a model, and does a part at a time."""
 
     def __init__(
-        self, tries: Any, bundle: Path, target: str, task: Task, slots: int, capacity: int | None, threads: int | None
+        self,
+        tries: Any,
+        bundle: Path,
+        target: str,
+        task: Task,
+        slots: int,
+        capacity: int | None,
+        threads: int | None,
+        native: bool | None,
     ) -> None:
-        self._tries, self._runner = tries, Runner(load(bundle, target, threads), task, slots, capacity)
+        self._tries, self._runner = tries, Runner(load(bundle, target, threads, native=native), task, slots, capacity)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A part, and what is written of it beside it."""

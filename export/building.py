@@ -70,7 +70,7 @@ def build(
     """
     check_target(target)
     if out is None and not isinstance(bundle, Bundle) and hub_name(bundle) is not None:
-        raise ConfigError(f"engines can't be added to {bundle}, which is on a hub; say where to write a bundle: out=...")
+        raise ConfigError(f"engines can't be added to {bundle}, which is on a hub; name a bundle to write")
     opened, report = bundle if isinstance(bundle, Bundle) else open_bundle(bundle), on_progress or silent
     model, specs = opened.manifest.model, [entry.spec for entry in opened.manifest.stages]
     family = family_for(model, specs, target, options)

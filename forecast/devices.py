@@ -13,7 +13,7 @@ import msgspec
 from ..errors import ConfigError
 from ..json_files import decode
 from ..precision import PRECISIONS
-from .rates import Curve, EngineRates, Rates
+from .rates import EngineRates, Rates, Reads
 
 Reach = Literal["low", "middle", "high"]
 Engines = Literal["recorded", "native", "graph"]
@@ -28,12 +28,16 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Microseconds of a step, and of each stage, layer and matrix product of it, apart from bytes and arithmetic."""
+    """Microseconds of a step, and of each stage, layer and matrix product of it, apart from bytes and arithmetic.
+
+    `column_ns`: nanoseconds of a layer for each column, as in `EngineRates`.
+    """
 
     step_us: float
     stage_us: float
     layer_us: float
     product_us: float
+    column_ns: float = 0.0
 
 
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +113,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.bandwidth_gb_s.value is None:
             raise ConfigError(f"the memory bandwidth of {self.title} is not known ({self.bandwidth_gb_s.source}): no forecast")
         assumed = self.assumed
-        curve = Curve.flat(self.bandwidth_gb_s.value * 1e9 * _reached(assumed.bandwidth_share, reach))
+        reads = Reads.flat(self.bandwidth_gb_s.value * 1e9 * _reached(assumed.bandwidth_share, reach))
         overheads = assumed.engines["recorded" if self.on_gpu else "native" if native else "graph"]
         share = _reached(assumed.arithmetic_share, reach)
         engines = {
@@ -117,8 +121,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 stage_s=overheads.stage_us / 1e6,
                 layer_s=overheads.layer_us / 1e6,
                 product_s=overheads.product_us / 1e6,
-                weights=curve,
-                caches=curve,
+                column_s=overheads.column_ns / 1e9,
+                weights=reads,
+                caches=reads,
                 flops=None if (peak := self._peak(precision)) is None else peak * share * 1e12,
             )
             for precision in PRECISIONS

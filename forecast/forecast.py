@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import msgspec
 
 from ..errors import CapacityError, ConfigError
+from .caching import steps_behind
 from .devices import AnyDevice, MeasuredDevice, Reach
 from .memory import Memory, memory_of
 from .prompt_time import prompt_seconds
 from .rates import Rates
-from .reuse import steps_behind
 from .shapes import Shape
 from .step_time import Bound, StepTime, mean_of, step_times, worst_of
 

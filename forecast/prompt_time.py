@@ -42,5 +42,5 @@ def _stage_seconds(stage: StageShape, engine: EngineRates, flops: float, start: 
     kept = [cache.keeps for cache in stage.spec.caches]
     looked_at = [min((before + after) / 2, keeps or float("inf")) for keeps in kept]
     attended = rows * sum(cache.heads * cache.width * seen for cache, seen in zip(stage.spec.caches, looked_at, strict=True))
-    launch = engine.stage_s + stage.spec.layers * engine.layer_s + stage.products * engine.product_s
-    return launch + max(stage.weight_bytes / engine.weights.from_memory, 2 * (numbers + attended) / flops)
+    launch = engine.launch_s(stage.spec.layers, stage.products, shape.columns)
+    return launch + max(stage.weight_bytes / engine.weights.memory, 2 * (numbers + attended) / flops)

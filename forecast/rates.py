@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-
 import msgspec
 
 
-class Curve(msgspec.Struct, frozen=True):
-    """Bytes per second by how many bytes are read over and over: what fits into a cache is read faster.
-
-    Between two sizes the time of a byte is interpolated over the logarithm of the size; outside it is that of the nearest.
+class Reads(msgspec.Struct, frozen=True):
+    """Bytes per second, out of the cache and out of memory.
 
     Raises:
-        ValueError: no sizes, not as many rates, any that is not above 0, or sizes that do not grow.
+        ValueError: one that is not above 0.
     """
 
-    sizes: list[float]
-    per_s: list[float]
+    cached: float
+    memory: float
 
     def __post_init__(self) -> None:
-        grows = all(below < above for below, above in pairwise([0.0, *self.sizes]))
-        if not self.sizes or len(self.sizes) != len(self.per_s) or not grows or not all(rate > 0 for rate in self.per_s):
-            raise ValueError(f"sizes that grow from above 0 and a rate above 0 for each, got {self.sizes} and {self.per_s}")
+        if not (self.cached > 0 and self.memory > 0):
+            raise ValueError(f"rates above 0, got {self.cached} and {self.memory}")
 
     @classmethod
-    def flat(cls, per_s: float) -> Curve:
-        """The same for any size."""
-        return cls([1.0], [per_s])
-
-    def at(self, size: float) -> float:
-        """Bytes per second where so many bytes are read before the same one again."""
-        sizes, rates = self.sizes, self.per_s
-        if size <= sizes[0]:
-            return rates[0]
-        for (below, slow), (above, fast) in pairwise(zip(sizes, rates, strict=True)):
-            if size <= above:
-                share = math.log(size / below) / math.log(above / below)
-                return 1 / ((1 - share) / slow + share / fast)
-        return rates[-1]
-
-    @property
-    def from_memory(self) -> float:
-        """Of what fits into no cache."""
-        return self.per_s[-1]
+    def flat(cls, per_s: float) -> Reads:
+        """The same wherever the bytes are."""
+        return cls(per_s, per_s)
 
 
 class EngineRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +30,8 @@ class EngineRates(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stage_s: what the call of a stage takes around its layers; `layer_s`: a layer, but for its bytes; `product_s`: a matrix
-            product, beyond what the layer has of it already.
+            product, beyond what the layer has of it already; `column_s`: a layer again, for each column of its rows and of its
+        widest ones (norms, activations, sums).
         weights, caches: how fast matrices, and keys and values, are read.
         flops: floating-point operations per second of many rows at once; None: not known.
     """
@@ -60,14 +39,21 @@ class EngineRates(msgspec.Struct, frozen=True, kw_only=True):
     stage_s: float
     layer_s: float
     product_s: float
-    weights: Curve
-    caches: Curve
+    column_s: float = 0.0
+    weights: Reads
+    caches: Reads
     flops: float | None = None
+
+    def launch_s(self, layers: int, products: int, columns: int) -> float:
+        """What a firing of a stage takes apart from bytes and products; `columns` of its rows and of its widest ones."""
+        return self.stage_s + layers * (self.layer_s + columns * self.column_s) + products * self.product_s
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a device: what the host takes for a step and for each logit, and of engines by precision."""
+    """Of a device: what the host takes for a step and for each logit, the size of its last cache as far as a model has it for
+    itself (0: none that is known), and of engines by precision."""
 
     step_s: float
     logit_s: float
+    cache_bytes: float = 0.0
     engines: dict[str, EngineRates]

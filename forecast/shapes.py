@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ..bundle import Bundle, StageEntry
-from ..contract import StageSpec, page_of, vocab_size_of
+from ..contract import StageSpec, vocab_size_of
 from ..precision import INTEGERS
 
 PRODUCTS_OF_A_LAYER = 4
@@ -66,9 +66,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return vocab_size_of(self.specs)
 
     @property
-    def page(self) -> int | None:
-        """Tokens whose multiples no call crosses."""
-        return page_of(self.specs)
+    def columns(self) -> int:
+        """Of the rows between layers, and of the widest within one: what norms and activations go through."""
+        return self.dim + self.widest
 
 
 def shape_of_bundle(bundle: Bundle, on_gpu: bool) -> Shape:

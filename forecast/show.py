@@ -17,14 +17,15 @@ _DEVICES = (
     "from, to",
     "step, ms",
     "worst step",
-    "bound by",
-    "1st token, ms",
-    "memory, MB",
+    "bound",
+    "1st token",
+    "MB",
     "fits",
-    "J/token at most",
+    "J/token",
 )
-_FOUND = "hierarchy", "layers", "equivalents", "parameters", "tokens/s", "step, ms", "worst step", "bound by", "memory, MB"
-_WORDS = "device", "from, to", "bound by", "hierarchy", "fits"
+_FOUND = "hierarchy", "layers", "equivalents", "parameters", "tokens/s", "step, ms", "worst step", "bound", "MB"
+_SHORT = {"memory bandwidth": "memory", "cache bandwidth": "cache", "arithmetic": "arithmetic", "launch overhead": "launch"}
+_WORDS = "device", "from, to", "bound", "hierarchy", "fits"
 
 
 def show_forecasts(rows: Sequence[Forecast], devices: Sequence[AnyDevice], console: Console) -> None:
@@ -54,6 +55,9 @@ def show_forecasts(rows: Sequence[Forecast], devices: Sequence[AnyDevice], conso
     console.print(
         f"memory of {first.device}: weights {_figure(memory.weights / 1e6)} MB, state {_figure(memory.state / 1e6)}, working "
         f"{_figure(memory.working / 1e6)}, the program {_figure(memory.program / 1e6)}"
+    )
+    console.print(
+        "bound: what takes most of the mean step, and of the worst where that differs; 1st token in ms; J/token at most"
     )
     if any(isinstance(device, Device) for device in devices):
         console.print("from, to: by the worst and the best share of the makers' figures that is assumed (docs/forecast.md)")
@@ -85,7 +89,7 @@ def show_search(rows: Sequence[Forecast], wanted: str, most: int, console: Conso
 def _table(columns: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column in _WORDS else "right")
+        table.add_column(column, justify="left" if column in _WORDS else "right", no_wrap=True)
     return table
 
 
@@ -94,7 +98,9 @@ def _sequences(batch: int) -> str:
 
 
 def _bounds(row: Forecast) -> str:
-    return row.bound if row.bound == row.worst_bound else f"{row.bound}; worst: {row.worst_bound}"
+    """Of the mean step, and of the worst if another."""
+    bound, worst = (_SHORT.get(each, each) for each in (row.bound, row.worst_bound))
+    return bound if bound == worst else f"{bound}, {worst}"
 
 
 def _fits(memory: Memory) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from .rates import Curve, EngineRates, Rates
-from .reuse import Firing
+from .caching import Firing, shares_in_cache
+from .rates import EngineRates, Rates, Reads
 from .shapes import Shape
 
 Bound = Literal["memory bandwidth", "cache bandwidth", "arithmetic", "launch overhead", "host"]
-_IN_CACHE = 1.5
-"""Bytes that come so many times as fast as memory's come from a cache."""
 
 
 class StepTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +48,15 @@ _BOUNDS: dict[str, Bound] = {
 
 
 def step_times(steps: Sequence[Sequence[Firing]], shape: Shape, rates: Rates, batch: int = 1) -> list[StepTime]:
-    """What each of some decode steps takes (`reuse.steps_behind`), for `batch` sequences in step.
+    """What each of some decode steps takes of a period (`caching.steps_behind`), for `batch` sequences in step.
 
     Raises:
         KeyError: rates of another precision.
     """
     engine = rates.engines[shape.precision]
     host = rates.step_s + batch * rates.logit_s * shape.vocab_size
-    return [_step(step, engine, batch, host) for step in steps]
+    shares = shares_in_cache(steps, rates.cache_bytes, batch)
+    return [_step(step, engine, batch, host, shape.columns, shares) for step in steps]
 
 
 def mean_of(steps: Sequence[StepTime]) -> StepTime:
@@ -71,21 +70,25 @@ def worst_of(steps: Sequence[StepTime]) -> StepTime:
     return max(steps, key=lambda step: step.seconds)
 
 
-def _step(step: Sequence[Firing], engine: EngineRates, batch: int, host: float) -> StepTime:
-    """Sequences of a batch share the weights, and have keys and values of their own."""
-    spent = {"memory": 0.0, "cache": 0.0, "arithmetic": 0.0, "launch": 0.0}
-    for stage, cached, own_distance in step:
-        spent["launch"] += engine.stage_s + stage.spec.layers * engine.layer_s + stage.products * engine.product_s
-        distance = own_distance + (batch - 1) * cached
-        read, place = _read(stage.weight_bytes, engine.weights, distance)
-        computed = 0.0 if engine.flops is None else 2 * batch * stage.multiplied / engine.flops
-        spent["arithmetic" if computed > read else place] += max(computed, read)
-        read, place = _read(batch * cached, engine.caches, distance)
-        spent[place] += read
-    return StepTime(**spent, host=host)
+def _step(
+    step: Sequence[Firing], engine: EngineRates, batch: int, host: float, columns: int, shares: Mapping[str, float]
+) -> StepTime:
+    """Sequences of a batch share the weights, and have keys and values of their own.
+
+    What a single row is multiplied by takes no longer than to read it; where several are, arithmetic may.
+    """
+    memory = cache = arithmetic = launch = 0.0
+    for stage, cached in step:
+        share = shares[stage.spec.name]
+        launch += engine.launch_s(stage.spec.layers, stage.products, columns)
+        computed = 2 * batch * stage.multiplied / engine.flops if engine.flops is not None and batch > 1 else 0.0
+        weights, keys = _read(stage.weight_bytes, engine.weights, share), _read(batch * cached, engine.caches, share)
+        if computed > sum(weights):
+            arithmetic, weights = arithmetic + computed, (0.0, 0.0)
+        cache, memory = cache + weights[0] + keys[0], memory + weights[1] + keys[1]
+    return StepTime(memory=memory, cache=cache, arithmetic=arithmetic, launch=launch, host=host)
 
 
-def _read(read: float, curve: Curve, distance: float) -> tuple[float, str]:
-    """Seconds, and where the bytes come from."""
-    rate = curve.at(distance)
-    return read / rate, "cache" if rate > _IN_CACHE * curve.from_memory else "memory"
+def _read(read: float, reads: Reads, share: float) -> tuple[float, float]:
+    """Seconds of what is in the cache, and of what is not."""
+    return read * share / reads.cached, read * (1 - share) / reads.memory

@@ -19,6 +19,7 @@ class Figures(NamedTuple):
     """What was measured of a bundle; milliseconds and tokens per second are medians (None: too few samples for one), `machine`
     says of what and when."""
 
+    runtime: str
     threads: int
     ttft_ms: float | None
     itl_ms: float | None
@@ -133,14 +134,14 @@ def _example(bundle: Bundle, repository: str) -> str:
 
 def _measured(figures: Sequence[Figures]) -> str:
     rows = [
-        f"| {of.threads} | {of.prompt_tokens} | {_ms(of.ttft_ms)} | {_ms(of.itl_ms)} | {of.tokens_per_s:,.0f} |"
+        f"| {of.runtime} | {of.threads} | {of.prompt_tokens} | {_ms(of.ttft_ms)} | {_ms(of.itl_ms)} | {of.tokens_per_s:,.0f} |"
         for of in figures
     ]
     places = dict.fromkeys(f"{of.machine}; `{of.command}`" for of in figures)
     return "\n".join(
         (
-            "| threads | prompt, tokens | first token, ms | each token, ms | tokens/s |",
-            "| ---: | ---: | ---: | ---: | ---: |",
+            "| runs on | threads | prompt, tokens | first token, ms | each token, ms | tokens/s |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
             *(f"Medians. {place}" for place in places),

@@ -30,7 +30,7 @@ class ServiceOptions:
 
     Attributes:
         slots, queue, capacity, policy: as of `Service`.
-        target, threads, verify: as of `load`.
+        target, threads, verify, native: as of `load`.
         store_memory: bytes for sessions in memory; 0: none are kept.
         store_directory: where sessions go that exceed it, and `store_disk` bytes of them.
         keeps_prefixes: whether what prompts have in common is kept.
@@ -46,6 +46,7 @@ class ServiceOptions:
     target: str = "cpu"
     threads: int | None = None
     verify: Verify = "used"
+    native: bool | None = None
     store_memory: int = 256 << 20
     store_directory: Path | None = None
     store_disk: int | None = None
@@ -87,7 +88,7 @@ def opened(name: str, bundle: Path, options: ServiceOptions) -> Iterator[Served]
         FovealError: as `load`, `Service` and `SessionStore`.
     """
     with ExitStack() as stack:
-        model = load(bundle, options.target, options.threads, verify=options.verify)
+        model = load(bundle, options.target, options.threads, verify=options.verify, native=options.native)
         model.open_graphs()  # so that nobody waits for them behind the first long prompt
         template = find_template(bundle, options.chat_template, options.chat_ends)
         if template is not None:

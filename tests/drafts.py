@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -49,20 +49,21 @@ class KnowingDrafter:
         vocab_size: of the ids.
     """
 
-    seconds, chance = 0.0, 0.9
+    seconds, is_silent = 0.0, False
 
     def __init__(self, whole: Sequence[int], choose: Random, vocab_size: int) -> None:
         self._whole, self._choose, self._vocab_size, self._seen = list(whole), choose, vocab_size, 0
-        self.is_closed, self.account = False, Account(2.0)
+        self.is_closed, self.account = False, Account()
 
-    def catch_up(self, tokens: Sequence[int]) -> None:
+    def catch_up(self, tokens: Iterable[int]) -> None:
         """They have to be those that are known to come."""
-        assert list(tokens) == self._whole[self._seen : self._seen + len(tokens)]
-        self._seen += len(tokens)
+        for token in tokens:
+            self.extend(token)
 
     def extend(self, token: int) -> None:
         """As well."""
-        self.catch_up([token])
+        assert token == self._whole[self._seen]
+        self._seen += 1
 
     def propose(self) -> Iterator[Proposal]:
         """Up to 20 tokens; behind what is known, any."""
@@ -80,9 +81,9 @@ class KnowingDrafter:
 class LenientDrafter(KnowingDrafter):
     """Does not mind what comes."""
 
-    def catch_up(self, tokens: Sequence[int]) -> None:
+    def extend(self, token: int) -> None:
         """Whatever it is."""
-        self._seen += len(tokens)
+        self._seen += 1
 
 
 def continued(

@@ -103,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16  # heads and bodies in one piece, or a client waits 40 ms for the second
     hub: Hub
 
     def log_message(self, *_: object) -> None:

@@ -15,7 +15,7 @@ RUN_ELSEWHERE = {
     "hub.md": "tests/docs/test_hub.py runs its commands against a hub of its own",
     "your-own-model.md": "tests/docs/test_your_own_model.py runs its blocks as one program",
 }
-"""Pages whose Python has a test of its own."""
+"""Pages that have a test of their own."""
 
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _SHELL = ("sh", "bash", "console", "")

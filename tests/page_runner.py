@@ -21,7 +21,9 @@ from serve_process import serving
 from foveal import cli
 
 SMALLER = {
-    "bench": ("--prompt-tokens", "8", "--new-tokens", "8", "--rounds", "2"),
+    "bench": ("--prompt-tokens", "8", "--new-tokens", "8"),
+    "bench sweep": ("--new-tokens", "4", "--rounds", "2"),
+    "bench diff": (),
     "bisect": ("--limit", "2"),
     "calibrate": ("--max-tokens", "4096"),
     "eval": ("--limit", "2"),
@@ -73,15 +75,19 @@ class PageRunner:
             _held(self._answered) as answered,
             subprocess.Popen(["bash", "-c", f"{_SHELL}{self._set}{text}"], env=environment, cwd=self._directory) as bash,
         ):
-            for folder, *arguments in _requests(asked, bash):
-                with contextlib.chdir(folder):
-                    code = self._foveal(arguments)
-                os.write(answered, f"{code}\n".encode())
+            try:
+                for folder, *arguments in _requests(asked, bash):
+                    with contextlib.chdir(folder):
+                        code = self._foveal(arguments)
+                    os.write(answered, f"{code}\n".encode())
+            finally:
+                bash.kill()  # it waits for an answer that does not come, if this failed
         return bash.returncode
 
     def _foveal(self, arguments: list[str]) -> int:
         if arguments[0] != "serve":
-            return command_line([*arguments, *SMALLER.get(arguments[0], ())])
+            smaller = SMALLER.get(" ".join(arguments[:2]), SMALLER.get(arguments[0], ()))
+            return command_line([*arguments, *smaller])
         self._servers.close()
         self._address = self._servers.enter_context(serving(*arguments[1:])).address.removeprefix("http://")
         return 0

@@ -19,7 +19,7 @@ from foveal.export import convert, convert_model
 from foveal.models.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
-SIZES = {"vocab_size": 256, "dim": 32, "heads": 2, "head_dim": 16, "ff_dim": 64, "max_positions": 512}
+SIZES = {"vocab_size": 256, "dim": 32, "heads": 2, "head_dim": 16, "ff_dim": 64, "max_positions": 2048}
 HIERARCHY = "1@1 1@16 1@1"
 TEXTS = (
     *("calibration.txt", "evaluation.txt", "text.txt", "text/a.txt"),
@@ -31,6 +31,7 @@ MADE = (
     "foveal build hourglass.bundle small.bundle --precision int8 --calibration calibration.txt",
 )
 """Commands of the pages that make it; pages find what they wrote."""
+CHECKPOINT = "models/checkpoints/hourglass"
 NOTAGEN = ROOT / "tests" / "golden_families" / "notagen_tiny"
 
 
@@ -43,7 +44,7 @@ def _make(directory: Path) -> None:
     for seed, name in enumerate(TEXTS):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(directory / name, seed=seed)
-    checkpoint = directory / "models" / "checkpoints" / "hourglass"
+    checkpoint = directory / CHECKPOINT
     save_checkpoint(random_model(HIERARCHY, **SIZES), checkpoint)
     shutil.copyfile(ROOT / "models" / "checkpoints" / "bytes_mixed" / "tokenizer.json", checkpoint / "tokenizer.json")
     shutil.copytree(checkpoint, directory / "my-checkpoint")
@@ -69,12 +70,17 @@ def _prompts(directory: Path) -> None:
     (directory / "sum.lark").write_text("start: NUMBER\nNUMBER: /[0-9]{1,3}/\n")
 
 
-NAMES = {"model": "hourglass", "B": "hourglass", "wrong": "other", "new": "hourglass"}
+NAMES = {
+    **dict.fromkeys(("B", "big", "build/demo/hourglass", "model", "new"), "hourglass"),
+    "wrong": "other",
+}
 """Other names that pages have for a bundle."""
 
 
 def lay_out(made: Path, directory: Path) -> None:
     """A copy to work in, with a bundle under every name that it has on a page."""
     shutil.copytree(made, directory, dirs_exist_ok=True)
+    (directory / "build" / "demo").mkdir(parents=True)
     for name, bundle in NAMES.items():
         (directory / f"{name}.bundle").symlink_to(directory / f"{bundle}.bundle")
+    (directory / "tuesday.json").symlink_to(directory / "monday.json")  # which a page's first command writes

@@ -8,22 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import sleep
 
+import msgspec
 import numpy as np
 
 from ...forecast.devices import Engines, MeasuredDevice
-from ...forecast.rates import EngineRates, Rates
+from ...forecast.rates import EngineRates, Rates, Reads
 from ...progress import Progress, silent
 from ..environment import read_environment
 from .native_products import MappedFile
-from .probes import CachedRows, Overheads, Prompts, build_probes
+from .probes import CachedRows, Overheads, Usual, build_probes
 from .products import FILE_BYTES, ProductRates
 from .timed import Timed
 
 ROUNDS = 3
+QUIET_S = 0.1
+"""After ONNX Runtime has run: so long its threads may look for more, and take a core from native steps."""
 _FORMATS = {"fp16": "fp32"}
 """Precisions that CPU engines multiply as another."""
-_LOGITS = 1 << 16
+_LOGITS = 1 << 15
 _TEXT = Path(__file__).parents[2] / "models" / "checkpoints" / "text" / "calibration.txt"
 
 
@@ -32,27 +36,30 @@ class _Parts:
     """What one kind of engines is measured by, in one precision."""
 
     products: ProductRates
-    prompts: Prompts
     overheads: Overheads
     cached: CachedRows
+    usual: Usual
 
     def timed(self) -> Iterator[Timed]:
-        """All that are to be timed."""
+        """All that are to be timed; prompts last, after which ONNX Runtime's threads are busy for a while."""
         yield from self.products.chains()
-        yield self.prompts.timed
         yield from self.overheads.timed()
         yield from self.cached.timed()
+        yield self.usual.step
+        yield self.usual.prompt
 
-    def rates(self) -> EngineRates:
-        """By the samples so far."""
-        return EngineRates(
+    def rates(self, cache_bytes: float) -> EngineRates:
+        """By the samples so far, with a cache of so many bytes."""
+        split = self.products.split
+        rates = EngineRates(
             stage_s=self.overheads.stage_s,
             layer_s=self.overheads.layer_s,
             product_s=self.products.product_s,
-            weights=self.products.curve,
-            caches=self.cached.curve,
-            flops=self.prompts.flops,
+            weights=Reads(1 / split.cached, 1 / split.memory),
+            caches=self.cached.reads(cache_bytes),
+            flops=self.usual.flops,
         )
+        return msgspec.structs.replace(rates, column_s=self.usual.column_s(rates, self.overheads.step_s))
 
 
 @dataclass
@@ -85,12 +92,12 @@ class MachineRates:
             name, native = _FORMATS.get(precision, precision), kind == "native"
             self._parts[kind, precision] = _Parts(
                 products=ProductRates(name, self.threads, file if native else None),
-                prompts=Prompts(probes, precision, self.threads, native),
                 overheads=Overheads(probes, precision, self.threads, native),
                 cached=CachedRows(probes, precision, self.threads, native),
+                usual=Usual(probes, precision, self.threads, native),
             )
         logits = np.random.default_rng(0).standard_normal((1, 1, _LOGITS), np.float32)
-        self._logits = Timed(lambda: logits[:, 0].argmax(-1))
+        self._logits = Timed(lambda: logits.copy()[:, 0].argmax(-1))  # a session gives them away, and the likeliest is taken
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,6 +108,7 @@ class MachineRates:
         """Time everything once more."""
         self._logits.sample()
         for parts in self._parts.values():
+            sleep(QUIET_S)
             for timed in parts.timed():
                 timed.sample()
 
@@ -117,10 +125,12 @@ class MachineRates:
 
     def _rates(self, kind: Engines) -> Rates:
         parts = {precision: self._parts[kind, precision] for precision in self.precisions}
+        cache_bytes = median(part.products.split.cache_bytes for part in self._parts.values())
         return Rates(
             step_s=median(part.overheads.step_s for part in parts.values()),
             logit_s=self._logits.seconds / _LOGITS,
-            engines={precision: part.rates() for precision, part in parts.items()},
+            cache_bytes=cache_bytes,
+            engines={precision: part.rates(cache_bytes) for precision, part in parts.items()},
         )
 
 

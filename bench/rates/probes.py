@@ -7,22 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from ...forecast.rates import Curve
+from ...forecast.rates import EngineRates, Reads
+from ...forecast.shapes import shape_of_bundle
 from ...models.architectures import build_model
 from ...models.config import ModelConfig
 from ...progress import Progress
 from ...runtime.model import Model, load
 from ..random_models import CALIBRATION_TOKENS
+from .cache_size import out_of_memory
 from .timed import Timed
 
 ONE, MANY, NESTED = "1@1", "9@1", "1@1 1@2 1@1"
 LOOKING_BACK = "12@1"
 """A model of narrow rows and wide heads: all it reads are keys and values."""
 READING = "4@1"
-"""A model of usual proportions, for prompts: there everything counts, norms and rounding as well as products."""
+"""A model of usual proportions: there norms, activations and rounding count beside products."""
 _HEADS, _HEAD_DIM = 8, 64
 POSITIONS = (128, 384, 640, 1024, 1792, 3072)
 PROMPT = 256
@@ -81,11 +84,13 @@ class Probe:
         return Timed(step)
 
 
-class Prompts:
-    """Floating-point operations per second while a prompt is read, whatever else is done for a row."""
+class Usual:
+    """The model of usual proportions: what of its steps is neither bytes nor overhead of small ones, and its prompts."""
 
     def __init__(self, directory: Path, precision: str, threads: int, native: bool) -> None:
-        model = Probe(directory, READING, precision, threads, native).model
+        probe = Probe(directory, READING, precision, threads, native)
+        model = probe.model
+        self._shape = shape_of_bundle(model.bundle, on_gpu=False)
         session, ids = model.session(), np.zeros((1, PROMPT), np.int64)
 
         def read() -> None:
@@ -93,15 +98,22 @@ class Prompts:
             session.advance(ids, last_only=True)
 
         (spec,) = model.specs
-        tables = (model.manifest.model.vocab_size + PROMPT) * model.manifest.model.dim  # the head is that of tokens, for one row
+        tables = (self._shape.vocab_size + PROMPT) * self._shape.dim  # the head is that of tokens, for one row
         rows = sum(cache.heads * cache.width for cache in spec.caches) * PROMPT / 2
         self._flops = 2 * PROMPT * (spec.parameters - tables + rows)
-        self.timed = Timed(read)
+        self.step, self.prompt = probe.timed_at(1), Timed(read)
+
+    def column_s(self, rates: EngineRates, step_s: float) -> float:
+        """Seconds of a layer for each column, by rates that leave them out."""
+        (stage,) = self._shape.stages
+        weights = stage.weight_bytes / rates.weights.cached  # it fits: that is what it is small for
+        beside = step_s + weights + rates.launch_s(stage.spec.layers, stage.products, 0)
+        return max(self.step.seconds - beside, 0.0) / stage.spec.layers / self._shape.columns
 
     @property
     def flops(self) -> float:
-        """Two for each multiplication, of weights and of what attention looks back at."""
-        return self._flops / self.timed.seconds
+        """Floating-point operations per second in prompts: two for each multiplication, attention's included."""
+        return self._flops / self.prompt.seconds
 
 
 class Overheads:
@@ -147,11 +159,10 @@ class CachedRows:
         yield self._first
         yield from self._timed.values()
 
-    @property
-    def curve(self) -> Curve:
-        """Bytes per second by bytes."""
-        found = {}
-        for position, timed in self._timed.items():
-            read = float(position * self._row_bytes)
-            found[read] = read / max(timed.seconds - self._first.seconds, 1e-9)
-        return Curve(list(found), list(found.values()))
+    def reads(self, cache_bytes: float) -> Reads:
+        """Out of a cache of so many bytes, by the quickest that fits, and out of memory, by the longest."""
+        found = [(position * self._row_bytes, timed.seconds - self._first.seconds) for position, timed in self._timed.items()]
+        seconds = [(read, max(taken / read, 1e-12)) for read, taken in found]
+        cached = median([each for read, each in seconds if read <= cache_bytes] or [seconds[0][1]])
+        memory = out_of_memory(*seconds[-1], cached, cache_bytes)
+        return Reads(1 / cached, 1 / memory)

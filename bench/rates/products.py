@@ -1,33 +1,41 @@
-"""How fast weights are read, by how many are read over and over, and what a product takes beside that."""
+"""How fast weights are read out of a cache and out of memory, how large that cache is, and what a product takes beside that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...forecast.rates import Curve
-from ..product_graphs import ProductGraph, product_bytes
+from ..product_graphs import ProductGraph
+from .cache_size import Split, split
 from .native_products import MappedFile, NativeProducts
 from .timed import Timed
 
-MEGABYTES = (4, 13, 19, 26, 36, 56, 90, 160)
-"""Of all matrices of a chain: around the sizes of caches, and far beyond them."""
-TINY, SMALL, LARGE = (32, 32), (256, 1024), (1024, 2048)
-"""Products of nothing but overhead; and two sizes whose difference tells that from bytes."""
-_TINY_COUNT, _PAIR_BYTES = 64, 6 << 20
+MEGABYTES = (4, 20, 30, 44, 64, 160)
+"""Of all matrices of a chain, read over and over: within caches, around their sizes, and far beyond them."""
+TINY = ((32, 32),)
+_TINY_COUNT, _PAIR_MEGABYTES = 64, 6
 FILE_BYTES = 192 << 20
+
+
+def layer_shapes(width: int) -> tuple[tuple[int, int], ...]:
+    """Matrices `[K, N]` of a layer: queries, keys and values; the way back; up; down."""
+    return (width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)
+
+
+SMALL, LARGE = layer_shapes(256), layer_shapes(512)
+"""Layers whose difference tells what a product takes apart from its bytes."""
 
 
 @dataclass
 class _Chain:
     timed: Timed
-    count: int
+    products: int
     bytes: int
 
     @property
     def each(self) -> float:
         """Seconds of one product."""
-        return self.timed.seconds / self.count
+        return self.timed.seconds / self.products
 
 
 class ProductRates:
@@ -35,11 +43,11 @@ class ProductRates:
 
     def __init__(self, name: str, threads: int, file: MappedFile | None) -> None:
         self._name, self._threads, self._file = name, threads, file
-        one = self._bytes_of(LARGE)
-        counts = sorted({max(round(megabytes * 1e6 / one), 1) for megabytes in MEGABYTES})
         self._tiny = self._chain(TINY, _TINY_COUNT)
-        self._small = self._chain(SMALL, _PAIR_BYTES // self._bytes_of(SMALL))
-        self._middle = self._chain(LARGE, max(_PAIR_BYTES // one, 1))
+        small, large = self._chain(SMALL, 1).bytes, self._chain(LARGE, 1).bytes
+        self._small = self._chain(SMALL, max(round(_PAIR_MEGABYTES * 1e6 / small), 1))
+        self._middle = self._chain(LARGE, max(round(_PAIR_MEGABYTES * 1e6 / large), 1))
+        counts = sorted({max(round(megabytes * 1e6 / large), 1) for megabytes in MEGABYTES})
         self._large = [self._chain(LARGE, count) for count in counts]
 
     def chains(self) -> Iterator[Timed]:
@@ -50,25 +58,20 @@ class ProductRates:
     def product_s(self) -> float:
         """What a product takes that is large enough for threads to share, beyond its bytes and what a tiny one takes."""
         small, middle = self._small, self._middle
-        each = small.bytes / small.count, middle.bytes / middle.count
+        each = small.bytes / small.products, middle.bytes / middle.products
         per_byte = (middle.each - small.each) / (each[1] - each[0])
         return max(small.each - per_byte * each[0] - self._tiny.each, 0.0)
 
     @property
-    def curve(self) -> Curve:
-        """Bytes per second by bytes."""
+    def split(self) -> Split:
+        """Rates of the cache and of memory, and the size of the cache."""
         beside = self.product_s + self._tiny.each
-        found = [(chain.bytes, chain.bytes / chain.count / max(chain.each - beside, 1e-9)) for chain in self._large]
-        return Curve([float(size) for size, _ in found], [rate for _, rate in found])
+        seconds = [(chain.each - beside) * chain.products / chain.bytes for chain in self._large]
+        return split([chain.bytes for chain in self._large], seconds)
 
-    def _chain(self, shape: tuple[int, int], count: int) -> _Chain:
+    def _chain(self, shapes: Sequence[tuple[int, int]], count: int) -> _Chain:
         if self._file is None:
-            graph = ProductGraph(self._name, shape, count, self._threads)
-            return _Chain(Timed(graph.call(1)), count, graph.bytes)
-        products = NativeProducts(self._file, self._name, shape, count, self._threads)
-        return _Chain(Timed(products), count, count * products.bytes_each)
-
-    def _bytes_of(self, shape: tuple[int, int]) -> int:
-        if self._file is None:
-            return product_bytes(self._name, shape)
-        return NativeProducts(self._file, self._name, shape, 1, self._threads).bytes_each
+            graph = ProductGraph(self._name, shapes, count, self._threads)
+            return _Chain(Timed(graph.call(1)), count * len(shapes), graph.bytes)
+        products = NativeProducts(self._file, self._name, shapes, count, self._threads)
+        return _Chain(Timed(products), count * len(shapes), products.bytes)

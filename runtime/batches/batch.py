@@ -94,7 +94,7 @@ class Batch:
         self._begins_ahead, self._rewinds = begins_ahead(self.specs), rewinds_of(self.specs)
         self._fired, self._decides = FiredStages(self.specs), any(spec.clock is not None for spec in self.specs)
         self.costs: StepCosts | None = None
-        """Learns what the calls of decode steps take, if somebody wants to know."""
+        """Learns what the calls of decode steps take, as long as somebody wants to know."""
 
     @property
     def sequences(self) -> list[Sequence]:

@@ -232,16 +232,21 @@ class Continuations:
     def _given(self) -> dict[Sequence, int | list[int]]:
         """What was drawn, and the drafts that are to be checked behind it: none after a step that failed, so that they are no
         reason for another."""
-        drafting, running, count = self._drafting, self._running, len(self._next)
-        tokens = {one: token for one, token in self._next.items() if not drafting.stands_aside(one, running[one], count)}
+        drafting, running = self._drafting, self._running
+        if len(self._next) > 1:
+            drafting.realign(self._next)
+        tokens = {one: token for one, token in self._next.items() if one.state == "ready"}
+        awake = [] if self._failures else drafting.awake(tokens, running)
+        if not awake:
+            return {**tokens}
         drafts, count = dict[Sequence, Draft](), len(tokens)
-        for sequence in [one for one in tokens if drafting.asks(running[one])] if not self._failures else []:
+        for sequence in awake:
             try:
                 drafts[sequence] = drafting.draft(sequence, running[sequence], tokens[sequence], count)
             except self._of_choice as error:
                 del tokens[sequence]
                 self._give_up(sequence, running[sequence], error)
-        leaving = drafting.leaving(drafts, running, count) if drafts else {}
+        leaving = drafting.leaving(drafts, running, count)
         return {**tokens, **{one: [tokens[one], *draft.tokens] for one, draft in leaving.items()}}
 
     def _note(self, failure: FovealError) -> None:
@@ -357,6 +362,7 @@ class Continuations:
             choice.close()
         for of_sequence in (self._reading, self._running, self._logits, self._ahead, self._next):
             of_sequence.pop(sequence, None)
+        self._drafting.left(sequence)
         self.batch.leave(sequence)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from ..speculation.drafting import Drafts, Speculation
 from ..speculation.lengths import NONE, Draft
-from ..speculation.step_costs import StepCosts, Terms
+from ..speculation.step_costs import StepCosts
+from ..speculation.terms import Terms
 from .batch import Batch
 from .choice import Choice
 from .sequence import Sequence
 
 _STRAYED = 16
-"""After so many steps without a draft, and as often again, it is seen to that a sequence stands in its phase."""
+"""Steps without a draft, after which it is seen to that a sequence stands in its phase."""
 
 
 class BatchDrafting:
@@ -26,8 +27,10 @@ class BatchDrafting:
     """
 
     def __init__(self, batch: Batch) -> None:
-        self._batch, self._costs = batch, batch.costs
-        self.outcome = Speculation()
+        self._batch, self.outcome = batch, Speculation()
+        self._costs: StepCosts | None = None
+        self._strayed = dict[Sequence, int]()
+        """Steps since their last draft, of those that may have fallen out of their phase by it."""
 
     def begin(self, choice: Choice) -> None:
         """Let a text have drafts, if its request says so: it is about to draw its first token.
@@ -39,25 +42,30 @@ class BatchDrafting:
         if drafting is None or choice.drafts is not None:
             return
         if self._costs is None:
-            self._costs = self._batch.costs = StepCosts(drafting.costs, self._batch.modulus)
+            self._costs = StepCosts(drafting.costs, self._batch.modulus)
         marks = max((len(rule.ids) for rule in going.request.end_rules), default=0)  # may be taken back, too
         rewinds = self._batch.rewinds
         choice.drafts = Drafts(drafting, going.sampler, None if rewinds is None else rewinds - marks, going.speculation)
 
-    def stands_aside(self, sequence: Sequence, choice: Choice, count: int) -> bool:
-        """Whether a text waits for its phase, in which it shares the calls of others: if it had no draft for a while."""
-        drafts = choice.drafts
-        if sequence.state != "ready":
-            return True
-        if drafts is None or count == 1 or not drafts.undrafted or drafts.undrafted % _STRAYED:
-            return False
-        self._batch.realign(sequence)
-        return sequence.state != "ready"
+    def realign(self, sequences: Container[Sequence]) -> None:
+        """Let those of a step wait for their phase, in which they share the calls of others, that had no draft for a while."""
+        for one in [one for one in self._strayed if one in sequences and one.state == "ready"]:
+            self._strayed[one] += 1
+            if self._strayed[one] > _STRAYED:
+                del self._strayed[one]
+                self._batch.realign(one)
 
-    def asks(self, choice: Choice) -> bool:
-        """Whether a text is asked for a draft: its drafts don't rest, it goes on, and it is known what a step takes."""
-        drafts, costs = choice.drafts, self._costs
-        return drafts is not None and not drafts.account.rest and choice.last is None and costs is not None and costs.is_timed
+    def awake(self, tokens: Iterable[Sequence], running: Mapping[Sequence, Choice]) -> list[Sequence]:
+        """The texts of a step that are asked for drafts. Where all rest, nobody wants to know what the step takes."""
+        if self._costs is None:
+            return []
+        found = []
+        for one in tokens:
+            choice = running[one]
+            if choice.drafts is not None and not choice.drafts.account.rest and choice.last is None:
+                found.append(one)
+        self._batch.costs = self._costs if found else None
+        return found if self._costs.is_timed else []
 
     def draft(self, sequence: Sequence, choice: Choice, token: int, count: int) -> Draft:
         """What to check behind the next token of a text that is asked, in a step of so many sequences.
@@ -80,28 +88,34 @@ class BatchDrafting:
     def leaving(
         self, drafts: Mapping[Sequence, Draft], running: Mapping[Sequence, Choice], count: int
     ) -> dict[Sequence, Draft]:
-        """The drafts of those that had better leave a step of so many, which pay for it."""
-        each, costs = [(one, draft) for one, draft in drafts.items() if draft.tokens], self._costs
-        if not each or costs is None:
-            return {}
+        """The drafts of those that had better leave a step of so many, which pay for it; where several share the step, those of
+        the others rest."""
+        costs, each = self._costs, [(one, draft) for one, draft in drafts.items() if draft.tokens]
+        assert costs is not None
         found = dict(each[place] for place in costs.leaving(count, [draft.gain for _, draft in each]))
-        for one, draft in found.items():
-            going = running[one].drafts
-            assert going is not None
-            going.checks(draft.cost / costs.token(count))
+        for one in drafts:
+            of_text = running[one].drafts
+            assert of_text is not None
+            if one in found:
+                of_text.checks(found[one].cost / costs.token(count))
+                self._strayed[one] = 0
+            elif count > 1:
+                of_text.pause()
         return found
 
     def appended(self, choice: Choice, drafted: int) -> None:
         """A step appended a text's next token, and so many drafted ones behind it."""
-        if choice.drafts is None or choice.last is not None:
-            return
-        choice.drafts.undrafted = 0 if drafted else choice.drafts.undrafted + 1
-        choice.drafts.appended(drafted)
-        self.outcome.calls += 1
-        self.outcome.drafted += drafted
+        if choice.drafts is not None and choice.last is None:
+            choice.drafts.appended(drafted)
+            self.outcome.calls += 1
+            self.outcome.drafted += drafted
 
     def came(self, choice: Choice, token: int) -> None:
         """A drafted token of a text was drawn."""
         if choice.drafts is not None:
             choice.drafts.came(token, 1.0)
             self.outcome.accepted += 1
+
+    def left(self, sequence: Sequence) -> None:
+        """A sequence has left the batch."""
+        self._strayed.pop(sequence, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns
 
 import numpy as np
@@ -12,8 +13,10 @@ from ...contract import StageSpec
 from ..sampling import Sampler, SamplingParams
 from ..session import Session
 from ..speculation.drafting import Drafting, Drafts
+from ..speculation.lengths import Draft
 from ..speculation.model_drafter import Guesses
 from ..speculation.opening import DraftedModel
+from ..speculation.step_costs import Terms
 from .continuation import Continuation
 from .observer import GenerationObserver
 from .request import Request
@@ -83,12 +86,12 @@ class ObservedDrafts(Drafts):
         super().__init__(drafting, sampler, most)
         self._watcher = watcher
 
-    def after(self, token: int, position: int, room: int) -> list[int]:
-        """As `Drafts.after`."""
+    def draft(self, token: int, room: int, unit: float, terms: Callable[[], Terms]) -> Draft:
+        """As `Drafts.draft`."""
         began = perf_counter_ns()
-        ahead = super().after(token, position, room)
-        self._watcher.drafted(ahead, position + 1, began, perf_counter_ns())
-        return ahead
+        found = super().draft(token, room, unit, terms)
+        self._watcher.drafted(found.tokens, self.known, began, perf_counter_ns())
+        return found
 
 
 class ObservedModel:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..sampling import Sampler
+from .account import TRIAL
 from .costs import CallCosts
 from .drafter import Drafter
 from .lengths import NONE, Draft, best_draft
@@ -18,7 +19,7 @@ from .terms import Terms
 
 MOST_DRAFTED = 15
 """Tokens of one draft, unless another number is given: with the one before them they are what the quickest kernels take."""
-_SWITCH_SECONDS = 25e-6
+_SWITCH_SECONDS = 40e-6
 """That the tokens after a look take longer in all: other code ran, and the caches have to be filled again."""
 
 
@@ -77,18 +78,17 @@ class Drafts:
         account: that says when they rest.
         known: ids of the sequence that the drafter has.
         costs: of calls for the sequence alone.
-        undrafted: steps since the last draft, in a batch.
     """
 
     def __init__(self, drafting: Drafting, sampler: Sampler, most: int | None, outcome: Speculation | None = None) -> None:
-        self.drafter, self.outcome, self.undrafted = drafting.open(sampler), outcome or Speculation(), 0
+        self.drafter, self.outcome = drafting.open(sampler), outcome or Speculation()
         self.account, self.costs, self.known = self.drafter.account, drafting.costs, 0
         self._won = 0.0
-        """By the draft that is checked, so far."""
+        """By the newest draft, so far."""
         self._most = drafting.most if most is None else max(min(drafting.most, most), 0)
 
     def wake(self, seen: npt.NDArray[np.int64], unit: float) -> bool:
-        """Begin a trial with all ids that the sequence has; whether there may be a draft.
+        """Begin a trial with all ids that the sequence has; whether it is not over yet.
 
         Args:
             seen: the ids, `[T]`.
@@ -96,9 +96,9 @@ class Drafts:
         """
         began = time.perf_counter()
         self.drafter.catch_up(seen[self.known :])
-        self.known, is_silent = len(seen), self.drafter.is_silent
-        self.account.begin((time.perf_counter() - began + _SWITCH_SECONDS) / unit, is_silent)
-        return not is_silent
+        self.known, took = len(seen), (time.perf_counter() - began + _SWITCH_SECONDS) / unit
+        self.account.begin(took, self.drafter.is_silent and self.costs.is_timed)  # a trial tells what a token takes
+        return not self.account.rest
 
     def draft(self, token: int, room: int, unit: float, terms: Callable[[], Terms]) -> Draft:
         """What may be checked behind a token that was drawn, and that is about to be appended.
@@ -109,18 +109,24 @@ class Drafts:
             unit: seconds that a token takes without drafts, on average.
             terms: gives those on which it drafts.
         """
-        began, drafter, found = time.perf_counter(), self.drafter, NONE
+        began, drafter = time.perf_counter(), self.drafter
         drafter.extend(token)
-        self.known, room, is_silent = self.known + 1, min(room, self._most), drafter.is_silent
-        if room > 0 and not is_silent:
-            found = best_draft(drafter, self.costs, self.known - 1, room, terms())
-        self.account.note(self._won - (time.perf_counter() - began) / unit, is_silent)
-        self._won = 0.0
-        return NONE if self.account.rest else found
+        self.known, room = self.known + 1, min(room, self._most)
+        self.account.note(self._won, drafter.is_silent)
+        may_pay = not (self.account.rest or drafter.is_silent) and room > 0
+        found = best_draft(drafter, self.costs, self.known - 1, room, terms()) if may_pay else NONE
+        took = (time.perf_counter() - began) / unit
+        self._won = -min(took, TRIAL + self._most * drafter.seconds / unit)  # more would be the fault of another program
+        return found
 
     def checks(self, cost: float) -> None:
         """A draft is checked, which takes so many tokens' time."""
         self._won -= cost
+
+    def pause(self) -> None:
+        """No draft pays for now, whatever it is."""
+        self.account.note(self._won, is_silent=True)
+        self._won = 0.0
 
     def appended(self, drafted: int) -> None:
         """A call appended a token, and so many drafted ones behind it."""

@@ -15,7 +15,7 @@ _LEAST_GAIN = 0.1
 
 
 class Draft(NamedTuple):
-    """Tokens to check, the seconds that doing so is expected to save, and those that it adds to the step; no tokens: no draft pays."""
+    """Tokens to check, none where that does not pay; the seconds that it is expected to save, and those that it takes."""
 
     tokens: list[int]
     gain: float = 0.0

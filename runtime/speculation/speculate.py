@@ -79,7 +79,8 @@ def _try(session: Session, logits: Logits, continuation: Continuation, drafts: D
             drafts.checks(draft.cost / costs.token)
         drafts.appended(len(ahead))
         length += 1
-    return rows[0]
+    last: Logits = rows[0]
+    return last
 
 
 def _take_back(session: Session, length: int) -> None:

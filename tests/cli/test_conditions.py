@@ -34,6 +34,7 @@ ALWAYS = {
     "compare": "bundle targets other text tokens tolerance save_inputs json",
     "bisect": "bundle precision text budget measure target limit window json",
     "inspect": "bundle tokens text ids profile json",
+    "forecast": "model device room prompt_tokens batch search json",
     "generate": "bundle prompts files target",
     "score": "bundle text file top json target verify",
     "serve": "bundles draft host port slots queue capacity policy target verify store_memory token_file max_prompt max_output "
@@ -85,6 +86,7 @@ ANOTHER = "is fp32, asked for is w8, which is another bundle; say where to write
 ON_GPUS = 'engine options are for GPUs, got them for target "cpu"; leave them out'
 NOT_BUILT = "of the engine options they take max_batch, capacity and max_prefill; leave the others out"
 TWO_PROMPTS = "got both of a prompt and --ids, expected one of them"
+OF_SIZES = "a hierarchy or --search, as a bundle has its own"
 HALF = "--cuts looks inside one stage, and --stage says which; give both or neither"
 TEXT_CLAIMS = "order or rare-words among the claims"
 RUNS = "--target cpu, and something to run: no --measured, or --text"
@@ -134,6 +136,11 @@ REFUSED = [
     *each_idle(f"convert {T} OUT --target cuda", "--native, --no-native", NO_STEPS),
     *each_idle(f"build {B} --target cuda", "--native, --no-native", NO_STEPS),
     *each_idle(f"bench {B} --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"bench speculation {B} --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"generate {B} It --target tensorrt", "--native, --no-native", NO_STEPS),
+    *each_idle(f"score {B} It --target tensorrt", "--native, --no-native", NO_STEPS),
+    *each_idle(f"serve {B} --target cuda", "--native, --no-native", NO_STEPS),
+    *each_idle(f"eval {B} --text {T} --target cuda", "--native, --no-native", NO_STEPS),
     idle(f"build {B} OUT --precision w8 --max-tokens 9", "--max-tokens", "--calibration"),
     idle(f"build {B} OUT --target cuda --calibration {T} --cache fp32", "--cache", CACHES),
     idle(f"build {B} OUT --precision fp16 --calibration {T} --cache fp32", "--cache", CACHES),
@@ -155,6 +162,10 @@ REFUSED = [
     idle(f"bench speculation {B} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --threads 2", "--threads", CPU_ONLY),
     idle(f"bisect {B} --precision w8 --text {T} --target cuda --calibration {T}", "--calibration", NEEDS_TEXT),
+    *each_idle(f"forecast {B} --device l4", "--dim 9, --heads 9, --ff-dim 9, --vocab-size 9, --precision w8", OF_SIZES),
+    *each_idle("forecast 1@1 --device l4", "--parameters 9, --layers 9, --top 9", "--search"),
+    *each_idle("forecast 1@1 --device l4", "--threads 1, --save f.json", "--device this, which is measured"),
+    *each_idle("forecast 1@1 --device l4", "--native, --no-native", "a device that is a CPU, as GPUs have no native steps"),
     (f"generate {B} It --ids 1", "--ids", TWO_PROMPTS),
     (f"generate {B} --ids 1 --output ids --stop x --threads 1", "--stop", "stop strings are of text, and ids have none"),
     idle(f"generate {B} It --target tensorrt --threads 1", "--threads", CPU_ONLY),
@@ -202,7 +213,7 @@ REFUSED = [
     ),
     *each_idle(
         f"plan batch {B} --times {T}",
-        f"--up-to 4, --rounds 2, --text {T}, --threads 1, --save-times t.json, --measure",
+        f"--up-to 4, --rounds 2, --text {T}, --threads 1, --native, --no-native, --save-times t.json, --measure",
         "times measured here, which --times replaces",
     ),
     idle(f"plan batch {B} --seed 3", "--seed", "--rate"),
@@ -235,6 +246,14 @@ NOTHING = [
         }.items()
     ],
     (f"compare {B} --tokens 0", "got 0 tokens, expected"),
+    *[
+        (f"forecast 1@1 --device l4 --{option} 0", f"{option.replace('-', '_')} must be at least 1, got 0")
+        for option in ("dim", "heads", "ff-dim", "vocab-size", "context", "prompt-tokens", "batch")
+    ],
+    ("forecast --search --device l4 --parameters 0 --layers 4", "parameters must be at least 1, got 0"),
+    ("forecast --search --device l4 --parameters 9 --layers 0", "layers must be 1 to 64"),
+    ("forecast --search --device l4 --parameters 9 --layers 4 --top 0", "--top is 0, expected at least 1"),
+    ("forecast 1@1 --device this --threads 0", "threads must be at least 1, got 0"),
     (f"inspect {B} --tokens 0", "--tokens is 0, expected at least 1"),
     (f"generate {B} --ids 1 --max-new-tokens 0", "max_new_tokens is 0, expected at least 1"),
     (f"generate {B} --ids 1 --threads 0", "threads must be at least 1, got 0"),

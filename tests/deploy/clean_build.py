@@ -2,10 +2,11 @@
 
     python tests/deploy/clean_build.py BASE BUNDLE [--dockerfile deploy/Dockerfile.cpu] [--share PATH]...
 
-BASE is a file system of Debian with Python, which `debootstrap` makes if it is not there; it stands in for the image that FROM
-names. Each stage is a layer over it, in a mount namespace of its own: COPY copies what .dockerignore lets through, RUN runs in
-it. What comes out then runs as a container would: read-only, as its user, with its folders mounted and BUNDLE as
-/models/model.bundle. It must become healthy, refuse a request without a token, answer one with it, and end when it is told to.
+BASE is a file system of Debian with Python, which `debootstrap` makes if it is not there; it stands in for the slim image that
+FROM names, and BASE-whole, which has a C++ compiler too, for the whole one. Each stage is a layer over its base, in a mount
+namespace of its own: COPY copies what .dockerignore lets through, RUN runs in it. What comes out runs as a container would:
+read-only, as its user, with its folders mounted and BUNDLE as /models/model.bundle. It must have native steps, become healthy,
+refuse a request without a token, answer one with it, and end when it is told to.
 
 What this does not show: that the image FROM names exists, and what an engine makes of instructions that are not run here.
 """
@@ -31,7 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from dockerfiles import DEPLOY, ROOT, Instruction, context_files, expanded, instructions, pairs
 
-PACKAGES = "python3,python3-venv,ca-certificates"
+PACKAGES = {"": "python3,python3-venv,ca-certificates", "-whole": "python3,python3-venv,ca-certificates,g++"}
+"""Of each base, by how its folder's name ends."""
 ALSO_SHARED = ["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip"]
 """What an engine gives a build, and where this machine says which index pip asks."""
 STARTS_IN, ENDS_IN = 120.0, 40.0
@@ -96,7 +98,8 @@ def build(dockerfile: Path, base: Path, work: Path, shared: list[str]) -> Stage:
         print(f"{one.word:12} {one.rest[:110]}", flush=True)
         if one.word == "FROM":
             name = one.rest.split(" AS ")[-1] if " AS " in one.rest else str(len(stages))
-            stage = stages[name] = Stage(base, work / name, shared)
+            own = base if "-slim" in one.rest else base.with_name(f"{base.name}-whole")
+            stage = stages[name] = Stage(own, work / name, shared)
             stage.values |= everywhere
         elif stage is None:
             everywhere |= pairs(one.rest)
@@ -140,6 +143,14 @@ def copy(one: Instruction, stage: Stage, stages: dict[str, Stage]) -> None:
 def pip_settings() -> list[str]:
     """Where pip finds packages on this machine."""
     return [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
+
+
+def find_native_steps(stage: Stage) -> None:
+    """The image computes its decode steps itself, and has nothing to build them with."""
+    code = "from foveal.runtime.engines.native_library import native_library; print(native_library().isa)"
+    done = subprocess.run(stage.command(["python", "-c", code]), check=True, capture_output=True, text=True)
+    assert not [name for name in ("g++", "c++", "cc") if (stage.root / "usr/bin" / name).exists()]
+    print(f"ok           native steps: {done.stdout.strip()}; no compiler")
 
 
 def serve(stage: Stage, bundle: Path, work: Path) -> None:
@@ -227,12 +238,16 @@ def main() -> None:
         sys.exit("clean_build.py mounts file systems: run it as root, on Linux")
     if "FOVEAL_UNSHARED" not in os.environ:  # all mounts vanish with the process
         os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, "FOVEAL_UNSHARED": "1"})
-    if not (given.base / "usr/bin/python3").exists():
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", given.base, *filter(None, [given.mirror]))
+    for ending, packages in PACKAGES.items():
+        base = given.base.with_name(given.base.name + ending)
+        if not (base / "usr/bin/python3").exists():
+            run("debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", base, *filter(None, [given.mirror]))
     with tempfile.TemporaryDirectory(prefix="foveal-build-", ignore_cleanup_errors=True) as folder:
         stage = build(given.dockerfile, given.base.resolve(), Path(folder), given.share)
         size = sum(path.lstat().st_size for path in stage.path("/opt/foveal").rglob("*"))
         print(f"ok           built: {size / 1e6:.0f} MB in /opt/foveal")
+        if given.dockerfile.suffix == ".cpu":
+            find_native_steps(stage)
         if not given.build_only:
             serve(stage, given.bundle.resolve(), Path(folder))
         subprocess.run(["umount", "-R", "-l", *[str(root) for root in Path(folder).glob("*/root")]])

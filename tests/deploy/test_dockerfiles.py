@@ -9,7 +9,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
-from dockerfiles import DOCKERFILES, ROOT, context_files, instructions
+from dockerfiles import DEPLOY, DOCKERFILES, ROOT, Instruction, context_files, instructions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,6 +66,24 @@ def test_extras_are_the_projects(dockerfile: Path) -> None:
     assert set(extras) <= set(PROJECT["project"]["optional-dependencies"])
 
 
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.triton"])
+def test_images_of_cpu_engines_have_native_steps_and_no_compiler(name: str) -> None:
+    """They are built in a stage of their own, and come from there as a wheel."""
+    stages: list[list[Instruction]] = []
+    for one in instructions(DEPLOY / name):
+        if one.word == "FROM":
+            stages.append([])
+        if stages:
+            stages[-1].append(one)
+    first, *rest = ([one.rest for one in stage if one.word == "RUN"] for stage in stages)
+    assert first[-1].endswith("--wheel-dir /wheels ./native")
+    assert stages[0][0].rest.endswith(" AS native")
+    (installs,) = [one for commands in rest for one in commands if "pip install" in one]
+    assert installs.endswith(" /wheels/*.whl")
+    assert not [one for stage in stages[1:] for one in stage if one.word == "COPY" and one.rest.startswith("/opt/build")]
+    assert not [command for commands in rest for command in commands if "g++" in command or "apt" in command]
+
+
 @pytest.mark.parametrize("dockerfile", OWN, ids=lambda path: path.suffix)
 def test_both_images_say_the_same_of_what_they_share(dockerfile: Path) -> None:
     """Their user, their folders, their port and how they are asked whether they live."""
@@ -79,8 +97,17 @@ def test_both_images_say_the_same_of_what_they_share(dockerfile: Path) -> None:
 
 
 def test_the_context_holds_what_is_packed_and_nothing_else() -> None:
-    """Every package of the project, what its build reads, and no checkpoint, test, environment or document."""
-    found = list(context_files())
+    """Every package of the project, what its build reads, and no checkpoint, test, environment or document.
+
+    And the sources of foveal-native, of which nothing that a build left.
+    """
+    everything = list(context_files())
+    found = [path for path in everything if path.parts[0] != "native"]
+    sources = {
+        PurePosixPath("native", name) for name in ("README.md", "pyproject.toml", "setup.py", "foveal_native/__init__.py")
+    }
+    sources |= {PurePosixPath("native/src", path.name) for path in (ROOT / "native/src").iterdir()}
+    assert set(everything) - set(found) == sources
     packages = {".".join(("foveal", *path.parts[:-1])) for path in found if path.suffix == ".py"}
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
     others = {str(path) for path in found if path.suffix != ".py" and not is_package_data(path)}

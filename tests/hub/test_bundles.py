@@ -107,7 +107,9 @@ def test_killed_half_way(hub: Hub, files: dict[str, bytes]) -> None:
 def test_nothing_is_written_there(hub: Hub, files: dict[str, bytes]) -> None:
     """Neither engines into the cache, nor bundles into a folder of that name."""
     hub.add("owner/name", files)
-    with pytest.raises(ConfigError, match=r"engines can't be added to hf:owner/name, which is on a hub; say where to write"):
+    with pytest.raises(
+        ConfigError, match=r"engines can't be added to hf:owner/name, which is on a hub; name a bundle to write"
+    ):
         build("hf:owner/name", target="cpu")
     with (
         pytest.raises(ConfigError, match=r"is on a hub, expected a folder to write; .*foveal push"),

@@ -287,7 +287,8 @@ def test_figures(zoo: Zoo, tmp_path: Path, bundle: Path) -> None:
     result = msgspec.json.decode(saved.read_bytes(), type=BenchResult)
     out, _, error = run(["push", path, "owner/name", "--measured", saved, "--dry-run"])
     assert error is None
-    assert f"| 1 | 8 | {result.models[0].latency.ttft_ms.p50:.3f} |" in out
+    measured = result.models[0]
+    assert f"| {measured.runtime} | 1 | 8 | {measured.latency.ttft_ms.p50:.3f} |" in out
     assert f"`{result.command}`" in out
     assert str(result.environment.cpu) in out
     assert re.search(
@@ -295,6 +296,4 @@ def test_figures(zoo: Zoo, tmp_path: Path, bundle: Path) -> None:
         str(run(["push", bundle, "owner/name", "--measured", saved])[2]),
     )
     saved.write_text(json.dumps({"a": 1}))
-    assert re.search(
-        r"is no result that `foveal bench BUNDLE --save FILE` wrote", str(run(["push", path, "o/n", "--measured", saved])[2])
-    )
+    assert re.search(r"bench.json holds no benchmark's result", str(run(["push", path, "o/n", "--measured", saved])[2]))

@@ -149,7 +149,7 @@ def test_an_engine_this_library_can_not_load(zoo: Zoo, tmp_path: Path) -> None:
     bundle = open_bundle(path)
     (path / "engines" / "cpu" / "1.onnx").write_bytes(b"\x08\x0a")
     with pytest.raises(EngineMismatchError, match='can\'t load the engine of stage "1", built by foveal'):
-        load(bundle, threads=1)
+        load(bundle, threads=1, native=False)
 
 
 def test_another_provider_than_asked_is_no_fallback(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_another_provider_than_asked_is_no_fallback(zoo: Zoo, monkeypatch: pytes
 
     monkeypatch.setattr(backend.import_onnxruntime(), "InferenceSession", Elsewhere)
     with pytest.raises(EngineMismatchError, match=r"asked for CPUExecutionProvider, onnxruntime gave \['Other"):
-        load(zoo["vanilla"].bundle, threads=1)
+        load(zoo["vanilla"].bundle, threads=1, native=False)
 
 
 def test_int8_caches_need_a_library_that_has_them(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

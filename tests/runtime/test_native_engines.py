@@ -19,12 +19,13 @@ from specimens import Zoo, random_ids
 
 from foveal.bundle import Bundle, list_files, open_bundle, write_manifest
 from foveal.contract.program import MOST_ROWS
-from foveal.errors import BackendUnavailable, BundleError, ConfigError, EngineMismatchError
+from foveal.errors import BackendUnavailable, BundleError, ConfigError, EngineMismatchError, InputError
 from foveal.export import build
 from foveal.runtime import load, native_engines
 from foveal.runtime.engines import native_library, onnxruntime
 from foveal.runtime.model import Model
 from foveal.runtime.native_engines import runs_on
+from foveal.runtime.snapshots import Snapshot
 
 
 @pytest.fixture
@@ -261,12 +262,13 @@ def test_a_graph_that_onnxruntime_refuses_is_said_when_it_is_opened(
     model = load(own, threads=1, overlap=False)
     session = model.session()
     session.advance(random_ids(1, MOST_ROWS))
+    said = r'onnxruntime .* can\'t load the engine of stage "2\.pre", built by foveal'
     for _ in range(2):
-        with pytest.raises(EngineMismatchError, match=r'onnxruntime .* can\'t load the engine of stage "2\.pre", built by foveal'):
+        with pytest.raises(EngineMismatchError, match=said):
             model.session().advance(random_ids(1, 2 * MOST_ROWS + 2))
-    with pytest.raises(EngineMismatchError, match=r'can\'t load the engine of stage "2\.pre"'):
+    with pytest.raises(EngineMismatchError, match=said):
         model.open_graphs()
-    with pytest.raises(EngineMismatchError, match=r'can\'t load the engine of stage "2\.pre"'):
+    with pytest.raises(EngineMismatchError, match=said):
         load(own, threads=1, overlap=False, native=False)
     assert session.advance(random_ids(1, 1)).shape == (1, 1, 41)
 
@@ -282,3 +284,23 @@ def test_a_damaged_graph_is_refused_before_anything_is_opened(own: Path, ending:
     file.write_bytes(altered)
     with pytest.raises(BundleError, match=rf"{name}"):
         load(own, threads=1, overlap=False)
+
+
+@pytest.mark.usefixtures("installed")
+def test_sessions_go_on_where_programs_are_added_or_taken_away(zoo: Zoo, tmp_path: Path) -> None:
+    """What a session keeps is bound to graphs, engines and their weights, which are the same."""
+    without = build(zoo["nested"].bundle, tmp_path / "b", "fp32", native=False)
+    session = load(without, threads=1, overlap=False).session()
+    session.advance(random_ids(1, 9))
+    kept, identity = session.snapshot().to_bytes(), without.identity("cpu")
+    built = build(without)
+    model = load(built, threads=1, overlap=False)
+    assert model.native_stages
+    assert identity == built.identity("cpu") != built.identity("cuda")
+    again = model.session()
+    again.restore(Snapshot.from_bytes(kept))
+    assert again.position == 9
+    other = build(built, tmp_path / "w8", "w8")
+    assert other.identity("cpu") != identity
+    with pytest.raises(InputError, match="the snapshot is of another bundle or target"):
+        load(other, threads=1, overlap=False).session().restore(Snapshot.from_bytes(kept))

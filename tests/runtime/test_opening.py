@@ -59,7 +59,7 @@ class Opened:
 def test_engines_are_in_dataflow_order(bundle: Path, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is opened first, and in whatever thread."""
     opened = Opened(monkeypatch, slow="1.pre")
-    engines = backends.open_engines(open_bundle(bundle, "used"), "cpu")
+    engines = backends.open_engines(open_bundle(bundle, "used"), "cpu", native=False)
     assert [engine.spec.name for engine in engines] == ["1.pre", "3", "1.post"]  # type: ignore[union-attr]
     assert len(opened.alive) == 3
     assert threading.get_ident() not in opened.threads
@@ -73,7 +73,7 @@ def test_the_first_stage_that_fails_is_said(
     opened = Opened(monkeypatch, slow="1.pre", failing=failing)
     first = next(name for name in ("1.pre", "3", "1.post") if name in failing)
     with pytest.raises(EngineMismatchError, match=f"stage {first} fails"):
-        load(bundle, threads=1)
+        load(bundle, threads=1, native=False)
     gc.collect()
     assert not opened.alive
 
@@ -86,7 +86,7 @@ def test_weights_that_are_not_whole_come_before_what_they_cause(
     with (bundle / "engines/cpu/1.post.onnx.data").open("r+b") as file:
         file.write(b"\xff\xff\xff\xff")
     with pytest.raises(BundleError, match=r"1\.post\.onnx\.data was altered"):
-        load(bundle, threads=1)
+        load(bundle, threads=1, native=False)
     gc.collect()
     assert not opened.alive
 
@@ -97,7 +97,7 @@ def test_a_graph_is_hashed_before_it_is_parsed(bundle: Path, monkeypatch: pytest
     with (bundle / "engines/cpu/1.post.onnx").open("r+b") as file:
         file.write(b"\xff\xff\xff\xff")
     with pytest.raises(BundleError, match=r"1\.post\.onnx was altered"):
-        load(bundle, threads=1)
+        load(bundle, threads=1, native=False)
     assert not opened.threads
 
 
@@ -106,11 +106,11 @@ def test_engines_that_raced_are_the_models(bundle: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FOVEAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("foveal.runtime.threads.thread_counts", lambda: iter([1, 2]))
     opened = Opened(monkeypatch)
-    model = load(bundle)
+    model = load(bundle, native=False)
     gc.collect()
     assert {engine.session for engine in model.host_engines} == set(opened.alive)  # those that lost are gone
     assert opened.count == 2 * 3
-    assert load(bundle).threads == model.threads in (1, 2)
+    assert load(bundle, native=False).threads == model.threads in (1, 2)
     assert opened.count == 3 * 3  # nothing races again
 
 

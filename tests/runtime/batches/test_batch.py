@@ -21,6 +21,7 @@ from foveal.runtime.batches import host_batch
 from foveal.runtime.batches.batch import Batch
 from foveal.runtime.batches.sequence import Sequence as Joined
 from foveal.runtime.engines.base import Engine
+from foveal.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from foveal.runtime.session import Session
 
 programs = st.one_of(
@@ -400,11 +401,10 @@ def fails(*_given: object) -> np.ndarray:
     raise MemoryError("no more")
 
 
-def test_engines_that_were_built_before_take_one_slot(zoo: Zoo) -> None:
+def test_engines_that_were_built_before_take_one_slot(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have one position for all sequences; two would be given wrong numbers."""
-    model = load(zoo["nested"].bundle, threads=1)
-    for engine in model.host_engines:
-        engine.takes_each = False
+    model = load(zoo["nested"].bundle, threads=1, native=False)
+    monkeypatch.setattr(OnnxRuntimeEngine, "takes_each", False)
     with pytest.raises(EngineMismatchError, match="foveal build BUNDLE --target cpu"):
         model.batch(2)
     model.batch(1)

@@ -18,7 +18,7 @@ class Calls(CallCosts):
 
     def __init__(self) -> None:
         super().__init__([])
-        self.is_timed, self.learnt = True, list[tuple[int, int, float]]()
+        self.is_timed, self.token, self.learnt = True, 1.0, list[tuple[int, int, float]]()
 
     def seconds(self, position: int, tokens: int) -> float:
         """As told."""
@@ -68,14 +68,6 @@ def test_a_step_of_one_is_a_call_of_one_token() -> None:
     untimed.calls.is_timed = False
     untimed.together(np.arange(5), 2.0)
     assert untimed.calls.learnt == [(0, 1, pytest.approx(1.0))]  # type: ignore[attr-defined]
-
-
-def test_beside_many_sequences_no_draft_pays() -> None:
-    """A token of a step that many share is worth less than a row of a call: nobody is asked."""
-    costs = steps_of({count: 1 + 0.02 * count for count in (1, 2, 4, 8, 32, 64)})
-    assert [costs.may_pay(count, 5, 15) for count in (1, 2, 4)] == [True] * 3
-    assert not any(costs.may_pay(count, 5, 15) for count in (8, 32, 64))
-    assert not steps_of({}).may_pay(3, 5, 15), "nothing is known of steps"
 
 
 def test_one_sequence_alone_leaves_for_any_gain() -> None:
