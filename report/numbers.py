@@ -40,8 +40,8 @@ def change(share: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """`1.31`."""
-    return f"{ratio:.2f}"
+    """`1.31`; of disturbed rounds a bound can be anything."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
 def interval(ratio: Ratio) -> str:

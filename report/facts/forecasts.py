@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...bundle import Bundle
 from ...errors import CapacityError, ConfigError
-from ...forecast.devices import known_devices
+from ...forecast.devices import AnyDevice, known_devices
 from ...forecast.forecast import Work, forecast_rows
 from ...forecast.shapes import shape_of_bundle
 from ..document import DeviceForecast
@@ -16,7 +16,8 @@ def forecasts_of(bundle: Bundle) -> tuple[list[DeviceForecast], str | None]:
     Returns:
         A row for each device; or none, and why: not every bundle can be forecast.
     """
-    context, devices = bundle.manifest.model.context, known_devices()
+    context = bundle.manifest.model.context
+    devices: dict[str, AnyDevice] = dict(known_devices())
     work = Work(context=context, prompt_tokens=max(context // 2, 1))
     try:
         rows = forecast_rows([shape_of_bundle(bundle, on_gpu) for on_gpu in (False, True)], devices, work)

@@ -53,14 +53,14 @@ def draw_roofline(models: Sequence[ModelResult]) -> Figure:
         roof = measured[0][1].memory_bandwidth_gb_s
         weights_bars = axes.barh(rows, weights, 0.66, color=scale_colour(0), label="weights")
         caches_bars = axes.barh(rows, caches, 0.66, left=weights, color=scale_colour(1), label="caches")
-        line = axes.axvline(
+        roof_line = axes.axvline(
             roof, color=INK, linewidth=1.4, linestyle=(0, (4, 2)), label=f"this machine's memory, {significant(roof)} GB/s"
         )
         for row, (_, one) in enumerate(measured):
             axes.annotate(percent(one.share), (one.achieved_gb_s, row), bbox=_GROUND, **_BEHIND)
         _rows(axes, [model for model, _ in measured])
         axes.set(xlabel="GB/s", xlim=(0, max(roof, *np.add(weights, caches)) * 1.14))
-        figure.legend(handles=[weights_bars, caches_bars, line], loc="outside upper left", ncols=2, handlelength=1.6)
+        figure.legend(handles=[weights_bars, caches_bars, roof_line], loc="outside upper left", ncols=2, handlelength=1.6)
     return figure
 
 

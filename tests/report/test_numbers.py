@@ -65,6 +65,11 @@ def test_how_often_a_stage_fires() -> None:
     ]
 
 
+def test_ratios() -> None:
+    """Two digits behind the point, unless there are many in front of it."""
+    assert [numbers.times(ratio) for ratio in (0.8, 1.314, 43989042699629.23)] == ["0.80", "1.31", "43,989,042,699,629"]
+
+
 def test_lists() -> None:
     """With an "and"."""
     assert [numbers.listed(parts) for parts in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
