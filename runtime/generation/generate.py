@@ -43,7 +43,7 @@ class Generated(AsyncPieces[Piece], Generic[Piece]):
 
     def __init__(
         self,
-        tokens: Generator[int, None, None],
+        tokens: Generator[int, None, object],
         continuation: Continuation,
         prompt_logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
@@ -159,7 +159,7 @@ def generate_ids(
 
 def begin(
     session: Session, request: Request, observer: GenerationObserver | None = None
-) -> tuple[Generator[int, None, None], Continuation, list[TokenLogprobs]]:
+) -> tuple[Generator[int, None, object], Continuation, list[TokenLogprobs]]:
     """Append the prompt; returns the tokens that come, what is to take them, and the prompt's log probabilities if asked for.
 
     An `observer` is told of what is drawn and drafted; of calls an `ObservedSession` tells it.
