@@ -16,7 +16,7 @@ from ..speculation.drafting import Drafting, Drafts
 from ..speculation.lengths import Draft
 from ..speculation.model_drafter import Guesses
 from ..speculation.opening import DraftedModel
-from ..speculation.step_costs import Terms
+from ..speculation.terms import Terms
 from .continuation import Continuation
 from .observer import GenerationObserver
 from .request import Request
