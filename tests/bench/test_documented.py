@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md are written by the command, from results that are kept beside it. Nothing is measured here."""
+"""The tables of docs/performance.md are written by the command, from results that are kept beside it."""
 
 from __future__ import annotations
 
