@@ -59,7 +59,7 @@ def _rows(models: Sequence[ModelResult]) -> Iterator[tuple[str, list[str]]]:
     lines = {model.name: model.roofline for model in models}
     yield row(
         "read per token, MB",
-        lambda m: "-" if (one := lines[m.name]) is None else _megabytes(one.weight_bytes_per_token + one.cache_bytes_per_token),
+        lambda m: "-" if (x := lines[m.name]) is None else _megabytes(x.weight_bytes_per_token + x.cache_bytes_per_token),
     )
     yield row(
         "GB/s, share of the memory's, of which weights",
