@@ -81,8 +81,8 @@ def _caption(result: BenchResult) -> str:
     threads = ", ".join(sorted({str(model.threads) for model in models}))
     native = "native steps" if any("native" in model.runtime for model in models) else "no native steps"
     return (
-        f"{_machine(environment)}; {environment.created_utc[:10]}; {result.prompt_tokens} tokens of prompt, {result.new_tokens} "
-        f"decoded, {result.rounds} rounds that took turns, {threads} threads, {native}; memory read at "
+        f"{_machine(environment)}; {environment.created_utc[:10]}; {result.prompt_tokens} tokens of prompt, "
+        f"{result.new_tokens} decoded, {result.rounds} rounds that took turns, {threads} threads, {native}; memory read at "
         f"{environment.memory_bandwidth_gb_s or float('nan'):.1f} GB/s; {quiet}."
     )
 
