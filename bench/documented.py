@@ -7,6 +7,7 @@ python -m foveal.bench.documented [NAME...] [--saved] [--least 0.1]
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -125,7 +126,8 @@ def rerun(
         result = read_result(file)
         if _tell(one, result, results / f"{one.name}.json", least, console):
             changed.append(one.name)
-        small = msgspec.json.format(msgspec.json.encode(without_samples(result)), indent=1)
+        kept = msgspec.structs.replace(without_samples(result), command=_without_place(result.command))
+        small = msgspec.json.format(msgspec.json.encode(kept), indent=1)
         write_atomically(results / f"{one.name}.json", small + b"\n")
         write_atomically(document, insert(document.read_text(encoding="utf-8"), tables_of(one, result)).encode())
     console.rule()
@@ -147,6 +149,13 @@ def measure(one: Measurement, file: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "foveal.cli", "bench", *one.arguments, "--save", str(file)], check=False)
     if done.returncode not in (0, 5):  # 5: a figure is missing, and the result says so
         raise ConfigError(f"{one.command} failed with exit code {done.returncode}; it says above why")
+
+
+def _without_place(command: str) -> str:
+    """A command without the file that its result was saved to, which is nobody else's business."""
+    parts = shlex.split(command)
+    saved = parts.index("--save") if "--save" in parts else len(parts)
+    return shlex.join(parts[:saved] + parts[saved + 2 :])
 
 
 def _chosen(names: Sequence[str]) -> Sequence[Measurement]:

@@ -59,7 +59,7 @@ def _rows(models: Sequence[ModelResult]) -> Iterator[tuple[str, list[str]]]:
     lines = {model.name: model.roofline for model in models}
     yield row(
         "read per token, MB",
-        lambda m: "-" if (one := lines[m.name]) is None else _megabytes(one.weight_bytes_per_token + one.cache_bytes_per_token),
+        lambda m: "-" if (x := lines[m.name]) is None else _megabytes(x.weight_bytes_per_token + x.cache_bytes_per_token),
     )
     yield row(
         "GB/s, share of the memory's, of which weights",
@@ -81,8 +81,8 @@ def _caption(result: BenchResult) -> str:
     threads = ", ".join(sorted({str(model.threads) for model in models}))
     native = "native steps" if any("native" in model.runtime for model in models) else "no native steps"
     return (
-        f"{_machine(environment)}; {environment.created_utc[:10]}; {result.prompt_tokens} tokens of prompt, {result.new_tokens} "
-        f"decoded, {result.rounds} rounds that took turns, {threads} threads, {native}; memory read at "
+        f"{_machine(environment)}; {environment.created_utc[:10]}; {result.prompt_tokens} tokens of prompt, "
+        f"{result.new_tokens} decoded, {result.rounds} rounds that took turns, {threads} threads, {native}; memory read at "
         f"{environment.memory_bandwidth_gb_s or float('nan'):.1f} GB/s; {quiet}."
     )
 

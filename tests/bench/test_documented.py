@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md are written by the command, from results that are kept beside it. Nothing is measured here."""
+"""The tables of docs/performance.md are written by the command, from results that are kept beside it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def quiet(result: BenchResult, times: float) -> BenchResult:
         "itl_p50_ms_by_round": [10.0, 10.1, 9.9],
     }
     models = [msgspec.structs.replace(one, latency=msgspec.structs.replace(one.latency, **rates)) for one in result.models]
-    return msgspec.structs.replace(result, models=models)
+    return msgspec.structs.replace(result, models=models, command="foveal bench 'a b' --save /home/me/a.json --rounds 3")
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_a_table_is_written_and_the_next_run_says_what_changed(
     assert "| `8` | 8 |" in page
     kept = read_result(tmp_path / "results" / "a.json")
     assert kept.models[0].samples.itl_ns == []
+    assert kept.command == "foveal bench 'a b' --rounds 3"
     changed, same, said = again(result)
     assert (changed, same) == ([], page)
     assert "changed beyond noise: nothing" in said
