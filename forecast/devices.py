@@ -226,7 +226,7 @@ def device_named(name: str) -> AnyDevice:
 
 def _read(path: Path) -> AnyDevice:
     try:
-        found: AnyDevice = decode(path.read_bytes(), AnyDevice)
+        found: AnyDevice = decode(path.read_bytes(), AnyDevice)  # type: ignore[arg-type]  # a union of tagged structs
     except OSError as error:
         raise ConfigError(f"{path} can't be read ({error.strerror}); give a file as docs/forecast.md describes it") from error
     except msgspec.MsgspecError as error:

@@ -21,9 +21,9 @@ def product_bytes(rows: int, columns: int, precision: str, on_gpu: bool) -> floa
         block = next((size for size in _halved(_LARGEST_W8, _SMALLEST_W8) if rows % size == 0), _SMALLEST_W8)
         return numbers + 4 * columns * -(-rows // block)
     if precision == "w4":
-        blocks = (size for size in _halved(_LARGEST_W4, _SMALLEST_W4) if rows % size == 0)
-        block = next((size for size in blocks if size < rows or size == _SMALLEST_W4), None)
-        return 4 * numbers if block is None else numbers / 2 + 4 * columns * (rows // block)
+        dividing = [size for size in _halved(_LARGEST_W4, _SMALLEST_W4) if rows % size == 0]
+        several = [size for size in dividing if size < rows or size == _SMALLEST_W4]
+        return numbers / 2 + 4 * columns * (rows // several[0]) if several else 4 * numbers
     return 4 * numbers
 
 

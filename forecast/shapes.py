@@ -9,7 +9,7 @@ import msgspec
 
 from ..bundle import Bundle, StageEntry
 from ..contract import StageSpec, vocab_size_of
-from ..precision import INTEGERS
+from ..precision import INTEGERS, ProductPrecision
 
 PRODUCTS_OF_A_LAYER = 4
 """Matrix products: queries, keys and values in one; the way back; up; down."""
@@ -95,7 +95,7 @@ def shape_of_bundle(bundle: Bundle, on_gpu: bool) -> Shape:
     )
 
 
-def _products_of(bundle: Bundle, stage: str) -> tuple[msgspec.Struct, ...]:
+def _products_of(bundle: Bundle, stage: str) -> tuple[ProductPrecision, ...]:
     """What a sidecar lists; fp32 engines list nothing."""
     targets = bundle.manifest.engines
     return bundle.sidecar(next(iter(targets)), stage).products if targets else ()

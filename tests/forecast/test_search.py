@@ -44,10 +44,10 @@ def test_candidates_are_all_there_are() -> None:
 
 def test_a_search_finds_the_fastest_of_all() -> None:
     """As forecasts of every hierarchy, one by one, have it; and none has too many parameters."""
-    wanted = Wanted(150_000, 4)
+    wanted = Wanted(80_000, 2)
     found = search(wanted, SIZES, "fp32", DEVICE, WORK)
     assert all(row.parameters <= wanted.parameters for row in found)
-    tried = [forecast(shape_of_hierarchy(text, SIZES, on_gpu=True), DEVICE, WORK) for text in every_hierarchy(4)]
+    tried = [forecast(shape_of_hierarchy(text, SIZES, on_gpu=True), DEVICE, WORK) for text in every_hierarchy(2)]
     fitting = [row for row in tried if row.parameters <= wanted.parameters]
     assert fitting
     by_name = {row.hierarchy: row.tokens_per_s for row in found}
@@ -59,8 +59,8 @@ def test_a_search_finds_the_fastest_of_all() -> None:
 
 def test_too_few_parameters_for_any_are_refused() -> None:
     """With what the smallest takes."""
-    with pytest.raises(ConfigError, match=r"no hierarchy of 4 layer-equivalents has at most 1,000 parameters .*smallest has"):
-        search(Wanted(1000, 4), SIZES, "fp32", DEVICE, WORK)
+    with pytest.raises(ConfigError, match=r"no hierarchy of 2 layer-equivalents has at most 1,000 parameters .*smallest has"):
+        search(Wanted(1000, 2), SIZES, "fp32", DEVICE, WORK)
 
 
 @pytest.mark.parametrize(
