@@ -60,7 +60,8 @@ def main() -> None:
         *("--text",), nargs="+", action="append", required=True, metavar=("NAME", "EVAL.json"), help="may be repeated"
     )
     parser.add_argument("--picture", type=Path, help="an .svg or .png")
-    parser.add_argument("--document", type=Path, help="put the table between its marks, <!-- figures: quality-and-time -->")
+    parser.add_argument("--document", type=Path, help="put the table between its marks, <!-- figures: MARK -->")
+    parser.add_argument("--mark", default="quality-and-time", help="where a document has several; not given, quality-and-time")
     given = parser.parse_args()
     if given.picture is not None:
         require_picture(given.picture)
@@ -73,7 +74,7 @@ def main() -> None:
     if given.document is None:
         print(table)
     else:
-        write_atomically(given.document, insert(given.document.read_text(), {"quality-and-time": table}).encode())
+        write_atomically(given.document, insert(given.document.read_text(), {given.mark: table}).encode())
 
 
 def read_text(name: str, files: Sequence[Path]) -> Text:
@@ -100,10 +101,10 @@ def read_text(name: str, files: Sequence[Path]) -> Text:
 
 
 def candidates(result: BenchResult, texts: Sequence[Text]) -> list[Candidate]:
-    """The bundles that were timed, in their order, with mean milliseconds per token.
+    """The bundles that were timed, in their order, with milliseconds per token of the median round.
 
     Raises:
-        ConfigError: one that was not evaluated on all texts, or none of whose steps were timed.
+        ConfigError: one that was not evaluated on all texts.
     """
     timed = []
     for model in result.models:
@@ -111,9 +112,7 @@ def candidates(result: BenchResult, texts: Sequence[Text]) -> list[Candidate]:
         missing = [text.name for text in texts if key not in text.qualities]
         if missing:
             raise ConfigError(f"{key[0]} in {key[1]} was timed, but not evaluated on {', '.join(missing)}")
-        if model.latency.itl_ms.mean is None:
-            raise ConfigError(f"no step of {key[0]} in {key[1]} was timed")
-        timed.append((model, model.latency.itl_ms.mean, tuple(text.qualities[key] for text in texts)))
+        timed.append((model, 1e3 / model.latency.decode_tokens_per_s, tuple(text.qualities[key] for text in texts)))
     points = [(ms, _bits(qualities[0])) for _, ms, qualities in timed]
     return [Candidate(*one, not any(_beats(other, mine) for other in points)) for one, mine in zip(timed, points, strict=True)]
 
@@ -135,7 +134,7 @@ def _half_width(quality: Quality) -> float:
 def markdown(found: Sequence[Candidate], texts: Sequence[Text], result: BenchResult) -> str:
     """One line for each bundle, and what they were measured on."""
     columns = ["model", "hierarchy", "precision", "weights, MB", *(f"{text.name}, bits per byte" for text in texts)]
-    columns += ["ms per token", "p50", "p99", "tokens/s", "beaten by none"]
+    columns += ["ms per token", "p50 of a step", "p99", "tokens/s", "beaten by none"]
     rows = [columns, ["---"] * 3 + ["---:"] * (len(columns) - 3), *(_row(one) for one in found)]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     machine = result.environment
@@ -174,8 +173,8 @@ def draw(out: Path, found: Sequence[Candidate], text: str) -> None:
     frontier = sorted((one.ms, _bits(one.qualities[0])) for one in found if one.on_frontier)
     steps, bits = zip(*frontier, strict=True)
     axes.step(steps, bits, where="post", color="grey", linestyle=":", label="beaten by none", zorder=0)
-    axes.set(xlabel="time per token, mean, ms", ylabel=f"{text}, bits per byte")
-    axes.legend(fontsize="small")
+    axes.set(xlabel="time per token, ms", ylabel=f"{text}, bits per byte")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, out)
 
 

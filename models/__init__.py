@@ -14,9 +14,13 @@ SHIPPED = {name: Path(__file__).parent / "checkpoints" / name for name in ("hour
 """Trained checkpoint directories inside the package, each with a model card (README.md)."""
 SHIPPED_BYTES = {
     name: Path(__file__).parent / "checkpoints" / name
-    for name in ("bytes_dynamic", "bytes_hourglass", "bytes_mixed", "bytes_vanilla")
+    for name in (
+        *("bytes_dynamic", "bytes_hourglass", "bytes_mixed", "bytes_vanilla"),
+        *("bytes_1k_bottom_up", "bytes_1k_hourglass", "bytes_1k_vanilla"),
+    )
 }
-"""Likewise, of bytes: one that decides when it fires, two that do not, and one that knows tunes and code beside novels."""
+"""Likewise, of bytes: one that decides when it fires, two that do not, and one that knows tunes and code beside novels; and
+three of equal training compute with a context of 1,024."""
 SHIPPED_TEXT = {name: Path(__file__).parent / "checkpoints" / "text" / f"{name}.txt" for name in ("calibration", "evaluation")}
 """English prose: some the checkpoints were trained on, to calibrate with, and some they were not, to measure losses on."""
 

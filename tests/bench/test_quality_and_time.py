@@ -107,14 +107,15 @@ def test_a_table_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "(noisy: rounds differ)" in table
     picture = (tmp_path / "a.svg").read_text()
     assert picture == (tmp_path / "b.svg").read_text()
-    for label in ("flat, fp32", "deep, int8", "beaten by none", "time per token, mean, ms", "valid, bits per byte"):
+    for label in ("flat, fp32", "deep, int8", "beaten by none", "time per token, ms", "valid, bits per byte"):
         assert f">{label}<" in picture
     page = tmp_path / "page.md"
-    page.write_text("# Page\n\n<!-- figures: quality-and-time -->\nold\n<!-- end: quality-and-time -->\n")
-    monkeypatch.setattr(sys, "argv", [*given, "--document", str(page)])
-    quality_and_time.main()
-    assert "| flat | `1@1` |" in page.read_text()
-    assert "old" not in page.read_text()
+    for mark, more in (("quality-and-time", []), ("far", ["--mark", "far"])):
+        page.write_text(f"# Page\n\n<!-- figures: {mark} -->\nold\n<!-- end: {mark} -->\n")
+        monkeypatch.setattr(sys, "argv", [*given, "--document", str(page), *more])
+        quality_and_time.main()
+        assert "| flat | `1@1` |" in page.read_text()
+        assert "old" not in page.read_text()
     assert capsys.readouterr().out == ""
 
 

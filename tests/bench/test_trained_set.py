@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from foveal import CheckpointError, ConfigError
 from foveal.bench import trained_set
 from foveal.bench.trained_set import TrainedSet, copy_to_cool, read_set, trainers
 from foveal.json_files import decode
+from foveal.models import SHIPPED_BYTES
+from foveal.models.checkpoint import read_config
 from foveal.models.config import ModelConfig
 from foveal.models.train import TrainReport, TrainSettings, batch_at
 
@@ -158,3 +161,14 @@ def test_what_runs_came_to(
     (runs / "flat" / "training.json").unlink()
     with pytest.raises(CheckpointError, match=r"training\.json is not the report of a run: .*; name directories that training"):
         trained_set.main()
+
+
+def test_the_set_of_the_docs_is_that_of_the_shipped_models() -> None:
+    """docs/training.md has the file, and nothing is left out."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    shown = decode(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0], TrainedSet)
+    for name, config in shown.models.items():
+        checkpoint = SHIPPED_BYTES[f"bytes_1k_{name}"]
+        report = decode((checkpoint / "training.json").read_bytes(), TrainReport)
+        assert read_config(checkpoint) == config
+        assert report.settings == msgspec.structs.replace(shown.settings, steps=report.curve[-1].step)
