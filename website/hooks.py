@@ -18,10 +18,12 @@ NAV_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 _sources = Sources(ROOT)
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Let mkdocstrings find the package by its name, whatever the checkout's folder is called."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Let mkdocstrings find the package by its name, whatever the checkout's folder is called.
+
+    Before `on_config`, where mkdocstrings looks which of its paths exist: a fresh checkout has no build/ yet.
+    """
     python_reference.lay_out(ROOT, ROOT / "build" / "site-package")
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
