@@ -9,8 +9,8 @@ import msgspec
 import typer
 
 from ..errors import ConfigError
-from .calibrate import parse_share
 from .console import out, print_json
+from .values import parse_share
 
 
 def diff(

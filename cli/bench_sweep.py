@@ -16,6 +16,7 @@ from ..files import require_place, scratch_directory
 from .conditions import require
 from .console import give, out, progress
 from .options import Calibration, Native, native_counts, threads_count
+from .values import parse_counts
 
 _STRIDE = "K"
 """What stands in a hierarchy for the stride that is varied."""
@@ -63,7 +64,7 @@ def sweep(
     from ..bench.sweep import sweep as run_sweep
 
     is_random = bool(hierarchy), "--hierarchy"
-    precisions, lengths, batches = precision.split(","), numbers(contexts, "--context"), numbers(batch, "--batch")
+    precisions, lengths, batches = precision.split(","), parse_counts(contexts, "--context"), parse_counts(batch, "--batch")
     reads_text = bool(hierarchy) and any(asked != "fp32" for asked in precisions)
     require(
         context,
@@ -81,7 +82,7 @@ def sweep(
         },
     )
     (chosen,) = checked_policies([policy])
-    axes = Axes(lengths, batches, [None] if threads is None else numbers(threads, "--threads"), chosen)
+    axes = Axes(lengths, batches, [None] if threads is None else parse_counts(threads, "--threads"), chosen)
     hierarchies = _hierarchies(hierarchy or (), stride)
     if save is not None:
         require_place(save)
@@ -108,18 +109,6 @@ def sweep(
     give(msgspec.json.encode(result), save, json, lambda: show_sweep(result, out))
 
 
-def numbers(given: str, option: str) -> list[int]:
-    """Those of a list with commas.
-
-    Raises:
-        ConfigError: anything else, or a number twice.
-    """
-    parts = given.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts) or len({int(part) for part in parts}) != len(parts):
-        raise ConfigError(f'{option} is "{given}", expected different numbers of at least 1, separated by commas, such as 1,2')
-    return [int(part) for part in parts]
-
-
 def _hierarchies(given: Sequence[str], stride: str | None) -> list[str]:
     """Each with each stride in the place of K.
 
@@ -133,5 +122,5 @@ def _hierarchies(given: Sequence[str], stride: str | None) -> list[str]:
                     f'--hierarchy "{one}" has {_STRIDE} for a stride, and --stride says none; give it: --stride 2,4,8'
                 )
         return list(given)
-    strides = numbers(stride, "--stride")
+    strides = parse_counts(stride, "--stride")
     return list(dict.fromkeys(one.replace(_STRIDE, str(count)) for one in given for count in strides))

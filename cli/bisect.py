@@ -11,11 +11,11 @@ import typer
 from rich.table import Table
 
 from ..precision import Plan
-from .calibrate import parse_share
 from .conditions import require
 from .console import out, print_json, progress
 from .options import Calibration, Threads, text_counts, threads_count
 from .threads import pool_threads
+from .values import parse_share
 
 if TYPE_CHECKING:
     from ..export.comparison.bisection import BisectReport, Trial

@@ -9,11 +9,11 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..errors import ConfigError
 from ..files import require_place, write_atomically
 from .conditions import require
 from .console import out, print_json, progress
 from .options import MaxTokens, Threads
+from .values import parse_share
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
@@ -74,15 +74,6 @@ def calibrate(
     else:
         _show_plan(planned)
         out.print(f"wrote {plan}: foveal build {bundle} OUT --plan {plan} --calibration ...", markup=False)
-
-
-def parse_share(text: str, what: str = "the budget") -> float:
-    """`"1%"` or `"0.01"`; raises ConfigError for anything else, in which it is called `what`."""
-    number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
-    try:
-        return float(number) / scale
-    except ValueError:
-        raise ConfigError(f'{what} is "{text}", expected a share such as 1% or 0.01') from None
 
 
 def _show_ranges(found: Calibration, json: bool) -> None:

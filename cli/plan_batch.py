@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar
+from typing import Annotated, Optional
 
 import msgspec
 import typer
 
 from ..bundle import open_bundle
-from ..errors import ConfigError
 from ..files import require_place
 from .conditions import require
 from .console import err, give, out, progress
 from .options import Native, Threads
 from .threads import pool_threads
+from .values import parse_numbers
 
-Number = TypeVar("Number", int, float)
 _FIRST = "times measured here, which --times replaces"
 
 
@@ -67,8 +66,8 @@ def plan_batch(
     for place in (save, save_times):
         if place is not None:
             require_place(place)
-    rates = () if rate is None else numbers(rate, float, "--rate")
-    cases = Cases(numbers(slots, int, "--slots"), checked_policies(policy.split(",")), rates, seed, prefill_ms / 1e3)
+    rates = () if rate is None else parse_numbers(rate, float, "--rate")
+    cases = Cases(parse_numbers(slots, int, "--slots"), checked_policies(policy.split(",")), rates, seed, prefill_ms / 1e3)
     requests, work = Requests(prompt_tokens, new_tokens, steps), Load(prompt_tokens, new_tokens, rounds)
     require_line(up_to)
     opened = open_bundle(bundle)
@@ -96,18 +95,3 @@ def plan_batch(
             on_progress=report,
         )
     give(msgspec.json.encode(result), save, json, lambda: show_forecast(result, out))
-
-
-def numbers(given: str, kind: type[Number], option: str) -> tuple[Number, ...]:
-    """Numbers separated by commas.
-
-    Raises:
-        ConfigError: something that is none.
-    """
-    try:
-        return tuple(kind(part) for part in given.split(","))
-    except ValueError as error:
-        raise ConfigError(f'{option} is "{given}", expected {_WORDS[kind]} separated by commas') from error
-
-
-_WORDS: dict[type, str] = {int: "whole numbers", float: "numbers"}

@@ -12,8 +12,8 @@ from foveal.forecast.shapes import Shape, StageShape
 KEYS = CacheSpec(name="0.key", heads=2, width=8)
 
 
-def stage(name: str, stride: int = 1, weight_bytes: float = 1000, **choices: Any) -> StageShape:
-    """A stage with one layer, two products of 200 numbers in all, and a cache of which a row is 10 bytes."""
+def spec(name: str, stride: int = 1, **choices: Any) -> StageSpec:
+    """A stage with one layer and one cache."""
     usual: dict[str, Any] = {
         "inputs": (InputSpec(kind="tokens"),),
         "output": "hidden",
@@ -22,9 +22,14 @@ def stage(name: str, stride: int = 1, weight_bytes: float = 1000, **choices: Any
         "caches": (KEYS,),
         "parameters": 0,
     }
-    spec = StageSpec(name=name, stride=stride, **{**usual, **choices})
-    row_bytes = {cache.name: 10 for cache in spec.caches}
-    return StageShape(spec=spec, products=2, multiplied=200, weight_bytes=weight_bytes, table_bytes=50.0, row_bytes=row_bytes)
+    return StageSpec(name=name, stride=stride, **{**usual, **choices})
+
+
+def stage(name: str, stride: int = 1, weight_bytes: float = 1000, **choices: Any) -> StageShape:
+    """Of a `spec`: two products of 200 numbers in all; a row of each cache is 10 bytes."""
+    of = spec(name, stride, **choices)
+    row_bytes = {cache.name: 10 for cache in of.caches}
+    return StageShape(spec=of, products=2, multiplied=200, weight_bytes=weight_bytes, table_bytes=50.0, row_bytes=row_bytes)
 
 
 def shape(*stages: StageShape, on_gpu: bool = False) -> Shape:

@@ -17,7 +17,7 @@ from precisions import CACHE, Precise, PrecisionZoo, bytes_model, needs_int8_cac
 from specimens import Zoo, random_ids, random_model
 
 from foveal import open_bundle
-from foveal.cli.calibrate import parse_share
+from foveal.cli.values import parse_share
 from foveal.errors import ConfigError
 from foveal.export.cpu.products import KERNELS
 from foveal.models.checkpoint import save_checkpoint
