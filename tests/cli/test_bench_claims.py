@@ -107,7 +107,7 @@ def test_help_is_the_usual_benchmarks() -> None:
     out = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "120"}).output
     assert "--prompt-tokens" in out
     assert "default [OPTIONS]" not in out
-    assert "foveal bench claims --help" in out
+    assert "foveal bench claims" in out
     out = CliRunner().invoke(cli.app, ["bench", "claims", "--help"], env={"COLUMNS": "120"}).output
     assert "--quick" in out
     assert "--prompt-tokens" not in out
