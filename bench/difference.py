@@ -127,7 +127,8 @@ def _environment(before: Environment, after: Environment) -> Iterator[Other]:
         if name in _PASSING or one == other:
             continue
         if isinstance(one, dict):
-            yield from (Other(what=key, before=one.get(key), after=other.get(key)) for key in one if one[key] != other.get(key))
+            keys = (key for key in one | other if one.get(key) != other.get(key))
+            yield from (Other(what=key, before=one.get(key), after=other.get(key)) for key in keys)
         else:
             yield Other(what=name, before=one, after=other)
 

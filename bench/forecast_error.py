@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -24,7 +24,8 @@ import numpy as np
 from ..files import write_atomically
 from ..forecast.devices import Engines, MeasuredDevice
 from ..forecast.forecast import Forecast, Work, forecast
-from ..forecast.model_shapes import Sizes, shape_of_hierarchy
+from ..forecast.model_shapes import shape_of_hierarchy
+from ..models.sizes import Sizes
 from ..precision import PRECISIONS
 from ..runtime.engines.onnxruntime_library import share_threads
 from ..runtime.model import load
@@ -216,8 +217,7 @@ def _forecast(case: Case, device: MeasuredDevice) -> Forecast:
 
 
 def _build(case: Case, directory: Path) -> None:
-    sizes = case.sizes
-    models = RandomModels(sizes.dim, sizes.heads, sizes.ff_dim, sizes.vocab_size, sizes.context)
+    models = RandomModels(**asdict(case.sizes))
     folder = case.bundle(directory).parent
     models.convert([case.hierarchy], folder, _say, [case.precision], [_TEXT])
 

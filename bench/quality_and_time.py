@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..files import write_atomically
 from ..json_files import decode
 from .document import insert
-from .result import BenchResult, ModelResult
+from .result import BenchResult, ModelResult, read_result
 from .script import run_script
 
 _MARKERS = "osD^vP*X"
@@ -66,7 +66,7 @@ def main() -> None:
     if given.picture is not None:
         require_picture(given.picture)
     texts = [read_text(name, list(map(Path, files))) for name, *files in given.text]
-    result = decode(given.bench.read_bytes(), BenchResult)
+    result = read_result(given.bench)
     found = candidates(result, texts)
     if given.picture is not None:
         draw(given.picture, found, texts[0].name)

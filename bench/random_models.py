@@ -11,29 +11,20 @@ from ..calibration.settings import CalibrationSettings
 from ..calibration.text import require_texts
 from ..errors import ConfigError
 from ..models.config import architecture_of
+from ..models.sizes import Sizes
 from ..progress import Progress
 from .eager import EagerModel
 
 if TYPE_CHECKING:
     from ..models.architectures import OwnModel
-    from ..models.config import Architecture, Positions
+    from ..models.config import Architecture
 
 CALIBRATION_TOKENS = 16_384  # random weights do not deserve more
 
 
 @dataclass(frozen=True)
-class RandomModels:
-    """Sizes that all models of one benchmark share; `context` is their number of learned positions.
-
-    A retina model has learned positions always: it has no other way.
-    """
-
-    dim: int
-    heads: int
-    ff_dim: int
-    vocab_size: int
-    context: int
-    positions: Positions = "learned"
+class RandomModels(Sizes):
+    """Models of random weights, whose sizes all of one benchmark share."""
 
     def build(self, hierarchy: str, architecture: Architecture | None = None) -> OwnModel:
         """A model of random weights, the same at every call; None: of the architecture that has its levels in this order.
@@ -46,23 +37,10 @@ class RandomModels:
         import torch
 
         from ..models.architectures import build_model
-        from ..models.config import ModelConfig, head_dim_of
         from ..models.dynamic.model import Dynamic
 
         torch.manual_seed(0)
-        chosen = architecture_of(hierarchy) if architecture is None else architecture
-        config = ModelConfig(
-            architecture=chosen,
-            hierarchy=hierarchy,
-            vocab_size=self.vocab_size,
-            dim=self.dim,
-            heads=self.heads,
-            head_dim=head_dim_of(self.dim, self.heads),
-            ff_dim=self.ff_dim,
-            max_positions=self.context,
-            positions="learned" if chosen == "retina" else self.positions,
-        )
-        model = build_model(config).eval()
+        model = build_model(self.config(hierarchy, architecture)).eval()
         if isinstance(model, Dynamic):
             model.aim(torch.randint(0, self.vocab_size, (8, min(self.context, 512))))
         return model

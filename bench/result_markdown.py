@@ -61,12 +61,7 @@ def _rows(models: Sequence[ModelResult]) -> Iterator[tuple[str, list[str]]]:
         "read per token, MB",
         lambda m: "-" if (x := lines[m.name]) is None else _megabytes(x.weight_bytes_per_token + x.cache_bytes_per_token),
     )
-    yield row(
-        "GB/s, share of the memory's, of which weights",
-        lambda m: (
-            "-" if (one := lines[m.name]) is None else f"{one.achieved_gb_s:.1f}, {one.share:.0%}, {one.weights_share:.0%}"
-        ),
-    )
+    yield row("GB/s, share of the memory's, of which weights", lambda m: _bandwidth(m.roofline))
 
 
 def _bandwidth(line: RooflineResult | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import msgspec
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..forecast.forecast import Work
     from ..forecast.search import Wanted
     from ..forecast.shapes import Shape
+    from ..models.sizes import Sizes
 
 THIS, ALL = "this", "all"
 
@@ -76,6 +77,7 @@ def forecast(
     """Forecast speed, memory and energy of a model on devices, from bytes, arithmetic and firing rates. Nothing is run."""
     from ..forecast.forecast import Work, forecast_rows
     from ..forecast.show import show_forecasts
+    from ..models.sizes import Sizes
 
     bundle, names = _bundle(model), _names(device)
     _require_one(model, search)
@@ -93,7 +95,7 @@ def forecast(
     prompt = prompt_tokens if prompt_tokens is not None else max(limit // 2, 1)
     work = Work(context=limit, prompt_tokens=prompt, batch=batch, native=native is not False)
     wanted = precision if bundle is None else bundle.manifest.precision
-    sizes = _Sizes(dim, heads, ff_dim, vocab_size, limit)
+    sizes = Sizes(dim, heads, ff_dim, vocab_size, limit)
     looked_for = _wanted(parameters, layers, top) if search else None
     shapes = [] if search else _shapes(bundle, model or "", sizes, wanted)
     devices = {name: _device(name, (wanted,), native, threads) for name in names}
@@ -110,16 +112,6 @@ def forecast(
         print_json(msgspec.json.encode(rows))
     else:
         show_forecasts(rows, list(devices.values()), out)
-
-
-class _Sizes(NamedTuple):
-    """As `forecast.model_shapes.Sizes`, which imports torch."""
-
-    dim: int
-    heads: int
-    ff_dim: int
-    vocab_size: int
-    context: int
 
 
 def _bundle(model: str | None) -> Bundle | None:
@@ -150,15 +142,15 @@ def _wanted(parameters: int | None, layers: float | None, top: int) -> Wanted:
     return Wanted(parameters, layers)
 
 
-def _shapes(bundle: Bundle | None, model: str, sizes: _Sizes, precision: str) -> list[Shape]:
+def _shapes(bundle: Bundle | None, model: str, sizes: Sizes, precision: str) -> list[Shape]:
     """For CPUs and for GPUs."""
     if bundle is not None:
         from ..forecast.shapes import shape_of_bundle
 
         return [shape_of_bundle(bundle, on_gpu) for on_gpu in (False, True)]
-    from ..forecast.model_shapes import Sizes, shape_of_hierarchy
+    from ..forecast.model_shapes import shape_of_hierarchy
 
-    return [shape_of_hierarchy(model, Sizes(*sizes), precision, on_gpu) for on_gpu in (False, True)]
+    return [shape_of_hierarchy(model, sizes, precision, on_gpu) for on_gpu in (False, True)]
 
 
 def _device(name: str, precisions: Sequence[str], native: bool | None, threads: int | None) -> AnyDevice:
@@ -180,14 +172,13 @@ def _device(name: str, precisions: Sequence[str], native: bool | None, threads: 
 
 
 def _search(
-    wanted: Wanted, sizes: _Sizes, precision: str, devices: Mapping[str, AnyDevice], work: Work, top: int | None
+    wanted: Wanted, sizes: Sizes, precision: str, devices: Mapping[str, AnyDevice], work: Work, top: int | None
 ) -> None:
     """Print what is found for each device: so many, or as JSON all."""
-    from ..forecast.model_shapes import Sizes
     from ..forecast.search import search
     from ..forecast.show import show_search
 
-    found = {name: search(wanted, Sizes(*sizes), precision, device, work, name) for name, device in devices.items()}
+    found = {name: search(wanted, sizes, precision, device, work, name) for name, device in devices.items()}
     if top is None:
         print_json(msgspec.json.encode(found))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..contract import rows_within
-from .prompt_time import MOST_TOKENS
+from ..runtime.host import MOST_TOKENS
 from .shapes import Shape, StageShape
 
 

@@ -11,47 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..contract import layer_caches
-from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from ..models.architecture import Architecture, Stage
 from ..models.architectures import build_model
-from ..models.config import ModelConfig, Positions, architecture_of, head_dim_of
+from ..models.sizes import Sizes
 from ..precision import check_precision
 from .product_bytes import product_bytes
 from .shapes import Shape, StageShape, cache_item_bytes
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a hierarchy does not say of a model; the defaults are the Hourglass paper's. `context`: learned positions."""
-
-    dim: int = 512
-    heads: int = 8
-    ff_dim: int = 2048
-    vocab_size: int = 256
-    context: int = 1024
-    positions: Positions = "learned"
-
-    def config(self, hierarchy: str) -> ModelConfig:
-        """Of a model that has its levels in this order.
-
-        Raises:
-            ConfigError: a malformed hierarchy, or sizes that contradict each other.
-        """
-        for name in ("dim", "ff_dim", "vocab_size", "context"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        return ModelConfig(
-            architecture=architecture_of(hierarchy),
-            hierarchy=hierarchy,
-            vocab_size=self.vocab_size,
-            dim=self.dim,
-            heads=self.heads,
-            head_dim=head_dim_of(self.dim, self.heads),
-            ff_dim=self.ff_dim,
-            max_positions=self.context,
-            positions=self.positions,
-        )
 
 
 def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on_gpu: bool = False) -> Shape:

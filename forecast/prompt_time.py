@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from ..contract import BEGINNING
+from ..runtime.host import MOST_TOKENS
 from .firings import firings_of
 from .rates import EngineRates, Rates
 from .shapes import Shape, StageShape
-
-MOST_TOKENS = 1024
-"""Of a call; longer prompts take several (`runtime.host`)."""
 
 
 def prompt_seconds(shape: Shape, rates: Rates, tokens: int) -> float | None:
     """From a prompt of so many tokens to its first logits; None where the device's arithmetic is not known.
 
-    The head is computed for the last row alone. Attention counts two products of each row with the rows before it.
+    A prompt is read in calls of at most `MOST_TOKENS`. The head is computed for the last row alone. Attention counts two
+    products of each row with the rows before it.
 
     Raises:
         KeyError: rates of another precision.

@@ -12,9 +12,10 @@ from itertools import product
 from math import ceil, floor
 
 from ..errors import ConfigError
+from ..models.sizes import Sizes
 from .devices import AnyDevice
 from .forecast import Forecast, Work, forecast
-from .model_shapes import Growing, Sizes
+from .model_shapes import Growing
 
 STRIDES = (2, 4, 8, 16)
 TOLERANCE = 0.25

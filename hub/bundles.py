@@ -13,7 +13,7 @@ from ..progress import silent
 from .names import HubName
 from .repository import Repository
 
-_MANIFEST = "manifest.json"
+_MANIFEST = "manifest.json"  # as bundle.MANIFEST: that module fetches by this one
 
 
 class _Named(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .document import Report
 from .glance import figures_at_a_glance
@@ -74,9 +74,8 @@ def _table(table: Table) -> Iterator[str]:
     yield ""
 
 
-def _row(cells: object) -> str:
-    assert isinstance(cells, list | tuple)
-    return f"| {' | '.join(_plain(str(cell)) for cell in cells)} |"
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_plain, cells))} |"
 
 
 def _plain(text: str) -> str:

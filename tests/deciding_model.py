@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from store import Store
 from torch import Tensor, nn
 
 from foveal.contract import CacheSpec, ClockSpec, InputSpec, StageSpec
+from foveal.export import convert_model
 from foveal.models import Description, Spans, Stage, State, count_parameters
 from foveal.models.config import LayerConfig
 from foveal.models.layers.head import Head
@@ -162,3 +165,8 @@ def deciding(recurrent: bool = False, seed: int = 0) -> Deciding:
     """One with random weights."""
     torch.manual_seed(seed)
     return Deciding(recurrent).eval()
+
+
+def deciding_bundle(store: Store) -> Path:
+    """The same, converted once in a run, with bytes for a tokenizer."""
+    return store.once("deciding", lambda to: convert_model(deciding(), to, tokenizer="bytes"))

@@ -14,7 +14,8 @@ INTRODUCTION = """# The command
 
 Every verb of `foveal` with its arguments and options. This page is written from the program itself; `foveal VERB --help`
 prints the same. Exit codes: 0 done, 1 an error that is said in one line, 2 results differ (`verify`, `compare`) or a wrong
-option, 3 engines do not fit this machine (`check`, or an engine that is loaded).
+option, 3 engines do not fit this machine (`check`, or an engine that is loaded), 4 a target's compiler refused a stage, 5 a
+figure is missing (`bench`, `bench diff`), 6 figures changed (`bench diff`), 130 Ctrl-C.
 """
 
 

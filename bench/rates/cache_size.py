@@ -13,6 +13,8 @@ from typing import NamedTuple
 _ROUNDS = 10
 _CLEAR = 0.15, 0.9
 """Shares that tell the size: beyond them they are mostly noise."""
+_MOST_CACHED = 0.8
+"""Of a set: what is left must be read out of memory for long enough to be told from noise."""
 
 
 class Split(NamedTuple):
@@ -40,5 +42,5 @@ def split(sizes: Sequence[float], seconds: Sequence[float]) -> Split:
 
 def out_of_memory(size: float, seconds: float, cached: float, cache_bytes: float) -> float:
     """Seconds of a byte out of memory, of a set of which the cache holds a part; at least the cache's."""
-    share = min(cache_bytes / size, 0.8)
+    share = min(cache_bytes / size, _MOST_CACHED)
     return max((seconds - share * cached) / (1 - share), cached)

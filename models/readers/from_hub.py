@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...bundle import CHAT_FILES
+from ...bundle import CHAT_FILES, MANIFEST
 from ...errors import CheckpointError, FovealError
 from ...hub.names import HubName, Source
 from ...hub.repository import Repository
@@ -16,7 +16,6 @@ from .trax import WEIGHT_FILES
 
 BESIDE = ("config.json", "tokenizer.json", *CHAT_FILES)
 """What is read beside weights."""
-_MANIFEST = "manifest.json"
 
 
 def fetch_checkpoint(name: HubName, report: Progress | None = None) -> tuple[Path, Source]:
@@ -77,7 +76,7 @@ def _without_weights(repository: Repository, name: HubName, names: Collection[st
     if not within:
         tops = sorted({path.partition("/")[0] for path in repository.sizes})
         return f"{name}: there is no {name.path or 'file'} in the repository, which has {', '.join(tops[:8]) or 'no files'}"
-    if _MANIFEST in names and any(path.startswith(f"{start}stages/") for path in within):
+    if MANIFEST in names and any(path.startswith(f"{start}stages/") for path in within):
         return f"{name} is a bundle already, not a checkpoint: run it, for instance `foveal generate {name}`"
     advice = ""
     folders = sorted({path.rpartition("/")[0] for path in within if weights_among([path.rpartition("/")[2]])})

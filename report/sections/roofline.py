@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...bench.result import RooflineResult
 from ..document import Report
 from ..numbers import label, megabytes, percent, significant
 from ..pictures.bars import describe_roofline, draw_roofline
@@ -13,6 +14,7 @@ def roofline(report: Report) -> Section:
     models = [model for model in report.measured.models if model.roofline is not None]
     if not models:
         return Section(name="roofline", title="Roofline", missing="No bytes were counted in this measurement.")
+    rows = [_row(model.name, line) for model in models if (line := model.roofline) is not None]
     return Section(
         name="roofline",
         title="Roofline: how near the limit",
@@ -27,17 +29,7 @@ def roofline(report: Report) -> Section:
             Table(
                 title="What decoding reads",
                 header=["", "weights, MB/token", "caches", "GB/s", "share"],
-                rows=[
-                    [
-                        label(model.name),
-                        megabytes(line.weight_bytes_per_token),
-                        megabytes(line.cache_bytes_per_token),
-                        significant(line.achieved_gb_s),
-                        percent(line.share),
-                    ]
-                    for model in models
-                    if (line := model.roofline) is not None
-                ],
+                rows=[[name, weights, caches, reached, share] for name, weights, caches, reached, _, share, _ in rows],
             )
         ],
         tables=[
@@ -52,20 +44,21 @@ def roofline(report: Report) -> Section:
                     "share",
                     "weights alone",
                 ],
-                rows=[
-                    [
-                        label(model.name),
-                        megabytes(line.weight_bytes_per_token),
-                        megabytes(line.cache_bytes_per_token),
-                        significant(line.achieved_gb_s),
-                        significant(line.memory_bandwidth_gb_s),
-                        percent(line.share),
-                        percent(line.weights_share),
-                    ]
-                    for model in models
-                    if (line := model.roofline) is not None
-                ],
+                rows=rows,
             )
         ],
         commands=[report.commands.measurement],
     )
+
+
+def _row(name: str, line: RooflineResult) -> list[str]:
+    """All that was measured of one model."""
+    return [
+        label(name),
+        megabytes(line.weight_bytes_per_token),
+        megabytes(line.cache_bytes_per_token),
+        significant(line.achieved_gb_s),
+        significant(line.memory_bandwidth_gb_s),
+        percent(line.share),
+        percent(line.weights_share),
+    ]

@@ -162,7 +162,7 @@ def test_what_is_counted_changes_by_anything(result: BenchResult) -> None:
 def test_what_is_missing_or_other_is_named(result: BenchResult) -> None:
     """Figures, models, the machine and how it was run; another load is refused."""
     vanilla, nested, _eager = result.models
-    environment = msgspec.structs.replace(result.environment, cpu="another", packages={"onnxruntime": "9"})
+    environment = msgspec.structs.replace(result.environment, cpu="another", packages={"onnxruntime": "9", "another": "1"})
     after = msgspec.structs.replace(
         result,
         rounds=9,
@@ -174,6 +174,7 @@ def test_what_is_missing_or_other_is_named(result: BenchResult) -> None:
     others = {one.what: (one.before, one.after) for one in found.environment}
     assert others["cpu"] == (result.environment.cpu, "another")
     assert others["onnxruntime"][1] == "9"
+    assert others["another"] == (None, "1")
     assert others["vanilla, threads"] == (1, 7)
     assert others["rounds"] == (ROUNDS, 9)
     with pytest.raises(ConfigError, match="different loads .prompt tokens 16 and 17., so that no figure means the same"):

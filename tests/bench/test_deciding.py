@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from deciding_model import deciding
+from deciding_model import deciding_bundle
 from rich.console import Console
 from store import Store
 
@@ -26,7 +26,6 @@ from foveal.bench.show_forecast import show_forecast
 from foveal.bench.small_batches import measure
 from foveal.bench.stage_times import measure_stage_times
 from foveal.bundle import open_bundle
-from foveal.export import convert_model
 from foveal.runtime.model import Model
 
 TEXT = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals. " * 4
@@ -35,7 +34,7 @@ TEXT = "It was a dark and stormy night; the rain fell in torrents, except at occ
 @pytest.fixture(scope="module")
 def bundle(store: Store) -> Path:
     """A model of bytes, once in a run."""
-    return store.once("bench-deciding", lambda to: convert_model(deciding(), to, tokenizer="bytes"))
+    return deciding_bundle(store)
 
 
 @pytest.fixture(scope="module")

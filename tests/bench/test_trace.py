@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from deciding_model import deciding
+from deciding_model import deciding_bundle
 from drafts import FreeCosts, KnowingDrafter
 from jobs import bytes_bundle
 from specimens import Zoo
@@ -21,7 +21,6 @@ from foveal import load
 from foveal.bench.trace import Trace, rows_in_use
 from foveal.bench.trace_file import as_json, save_trace
 from foveal.contract import CacheSpec, StageSpec
-from foveal.export import convert_model
 from foveal.forecast.traffic import bytes_per_token
 from foveal.runtime.generation.continuation import Continuation
 from foveal.runtime.generation.generate import GeneratedIds, begin
@@ -231,7 +230,7 @@ def test_a_drafting_model_has_tracks_of_its_own(store: Store, tmp_path: Path) ->
 
 def test_firings_that_the_data_decides_are_those_of_the_session(store: Store) -> None:
     """Each with the token that caused it."""
-    bundle = store.once("bench-deciding", lambda to: convert_model(deciding(), to, tokenizer="bytes"))
+    bundle = deciding_bundle(store)
     model = load(bundle, threads=1)
     trace = Trace(model)
     list(model.generate("It was a dark night", observer=trace, seed=3, max_new_tokens=40))

@@ -9,7 +9,8 @@ from forecasting import device, shape, stage
 from foveal.errors import CapacityError, ConfigError
 from foveal.forecast.devices import Figure, device_named, known_devices
 from foveal.forecast.forecast import Work, forecast, forecast_rows
-from foveal.forecast.model_shapes import Sizes, shape_of_hierarchy
+from foveal.forecast.model_shapes import shape_of_hierarchy
+from foveal.models.sizes import Sizes
 
 ONE = shape(stage("1"))
 WORK = Work(context=64, prompt_tokens=8)

@@ -9,9 +9,10 @@ import pytest
 from foveal.errors import ConfigError
 from foveal.forecast.devices import known_devices
 from foveal.forecast.forecast import Work, forecast
-from foveal.forecast.model_shapes import Sizes, shape_of_hierarchy
+from foveal.forecast.model_shapes import shape_of_hierarchy
 from foveal.forecast.search import STRIDES, TOLERANCE, Wanted, candidates, search
 from foveal.hierarchy import Hierarchy
+from foveal.models.sizes import Sizes
 
 SIZES = Sizes(32, 2, 64, 64, 128)
 DEVICE = known_devices()["orin-nano-8gb-super"]

@@ -11,8 +11,9 @@ from specimens import ZOO, Zoo
 
 from foveal.errors import ConfigError
 from foveal.export import build
-from foveal.forecast.model_shapes import Growing, Sizes, shape_of_hierarchy, shape_of_model
+from foveal.forecast.model_shapes import Growing, shape_of_hierarchy, shape_of_model
 from foveal.forecast.shapes import Shape, shape_of_bundle
+from foveal.models.sizes import Sizes
 
 SIZES = Sizes(24, 3, 32, 41, 96)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from deciding_model import deciding
+from deciding_model import deciding_bundle
 from precisions import PrecisionZoo
 from report_specimens import NAMES, WORK, small_bundles
 from specimens import Zoo
+from store import Store
 
 from foveal import ConfigError
 from foveal.bench.claims.footprint import footprint
@@ -18,7 +19,6 @@ from foveal.bench.ratio import paired_ratio
 from foveal.bench.result import BenchResult, ModelResult, without_samples
 from foveal.bundle import BundleError, open_bundle
 from foveal.calibration import evaluate
-from foveal.export import convert_model
 from foveal.forecast.devices import known_devices
 from foveal.forecast.forecast import Work, forecast_rows
 from foveal.forecast.shapes import shape_of_bundle
@@ -319,14 +319,14 @@ def test_the_timeline_of_strides(precise: PrecisionZoo) -> None:
         assert found.fires[entry.spec.name] == [token for token in range(16) if entry.spec.firings(token, 1)]
 
 
-def test_the_timeline_of_what_the_data_decides(tmp_path: Path) -> None:
+def test_the_timeline_of_what_the_data_decides(store: Store) -> None:
     """Without a text it is said what is missing; with one the stages fire as they did in it."""
-    bundle = convert_model(deciding(), tmp_path / "b", tokenizer="bytes")
+    bundle = open_bundle(deciding_bundle(store))
     found = timeline_of(bundle, "cpu", 1, None, None)
     decided = [entry.spec.name for entry in bundle.manifest.stages if entry.spec.clock is not None]
     assert found.missing is not None
     assert found.missing.startswith(f"the data decides when {', '.join(decided)} fire: give a text (--text F)")
     assert not set(decided) & set(found.fires)
-    found = timeline_of(open_bundle(bundle.path), "cpu", 1, None, "the sea and a ship in a storm")
+    found = timeline_of(bundle, "cpu", 1, None, "the sea and a ship in a storm")
     assert (found.tokens, found.is_of_text, found.missing) == (29, True, None)
     assert all(0 < len(found.fires[name]) < 29 for name in decided)

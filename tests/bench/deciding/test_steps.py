@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from deciding import newest
-from deciding_model import deciding
+from deciding_model import deciding_bundle
 from programs import TOKENS, stage
 from rich.console import Console
 from store import Store
@@ -16,7 +16,6 @@ from foveal import load
 from foveal.bench.deciding.steps import StepsResult, draw, expected_ms, measure, ratio_of, shares_of, show
 from foveal.bench.decode import Load
 from foveal.contract import ClockSpec
-from foveal.export import convert_model
 from foveal.runtime.model import Model
 
 TEXT = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals. " * 2
@@ -31,7 +30,7 @@ FIRED = [("middle",), (), (), ("middle", "deep")]
 @pytest.fixture(scope="module")
 def model(store: Store) -> Model:
     """Of bytes."""
-    return load(store.once("steps-deciding", lambda to: convert_model(deciding(), to, tokenizer="bytes")), threads=1)
+    return load(deciding_bundle(store), threads=1)
 
 
 @pytest.fixture(scope="module")
