@@ -82,7 +82,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A stage and its portable graph.
 
-    Of its weights, `table_bytes` are looked up row by row; the rest is read whole at every firing.
+    Of its weights, `table_bytes` are looked up row by row and nothing else; the rest is read whole at every firing, as is a
+    table that logits are multiplied by, too.
     """
 
     spec: StageSpec

@@ -165,8 +165,9 @@ def _device(name: str, precisions: Sequence[str], native: bool | None, threads: 
 
     count = usable_cpus() if threads is None else threads
     require_threads(count)
-    share_pool(count)
     kind: Engines = "graph" if native is False else "native"
+    if kind == "graph":
+        share_pool(count)
     with progress("measuring this machine") as report:
         return measure_machine([kind], precisions, count, report)
 

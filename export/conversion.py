@@ -22,6 +22,7 @@ from ..bundle import (
     open_bundle,
     write_manifest,
 )
+from ..calibration.graph_files import load_graph
 from ..calibration.settings import CalibrationSettings
 from ..calibration.text import Texts, require_texts
 from ..contract import StageSpec, problem_of
@@ -44,6 +45,7 @@ from .graphs.dialect import Dialect, dialect_named
 from .graphs.export_stage import export_stage
 from .graphs.gpu import DeviceFamily
 from .graphs.own_modules import asked
+from .precision.write_embedding import table_bytes
 from .targets import family_for
 from .tensorrt.options import EngineOptions
 from .tensorrt.turing import check_turing
@@ -211,7 +213,8 @@ def _write_fp32(
         graph = f"stages/{stage.spec.name}.onnx"
         weight_bytes = export_stage(stage, directory / graph, source.dialect)
         check_sizes(stage, directory / graph, around)
-        entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=_table_bytes(stage)))
+        tables = table_bytes(load_graph(directory / graph))
+        entries.append(StageEntry(spec=stage.spec, graph=graph, weight_bytes=weight_bytes, table_bytes=tables))
     engines = {}
     for index, stage in enumerate(stages):
         doing = f"compiling stage {stage.spec.name} for {target}"
@@ -301,8 +304,3 @@ def _model_info(
         layer_equivalents=Hierarchy.parse(described.hierarchy).layer_equivalents,
         end_rules=described.end_rules,
     )
-
-
-def _table_bytes(stage: Stage) -> int:
-    tables = [module.weight for module in stage.module.modules() if isinstance(module, nn.Embedding)]
-    return sum(table.numel() * table.element_size() for table in tables)

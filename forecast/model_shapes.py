@@ -67,7 +67,7 @@ def shape_of_model(model: Architecture, precision: str, on_gpu: bool, widest: in
 
 
 def _stage(stage: Stage, precision: str, on_gpu: bool) -> StageShape:
-    tables, matrices, rest = _weights(stage.module)
+    tables, matrices, rest = _weights(stage.module, is_shared=precision == "fp32")
     item = cache_item_bytes(precision, on_gpu)
     return StageShape(
         spec=stage.spec,
@@ -79,13 +79,17 @@ def _stage(stage: Stage, precision: str, on_gpu: bool) -> StageShape:
     )
 
 
-def _weights(module: nn.Module) -> tuple[int, list[tuple[int, int]], int]:
-    """Numbers in tables, matrices `[rows, columns]` as rows are multiplied by them, and numbers in all else."""
+def _weights(module: nn.Module, is_shared: bool) -> tuple[int, list[tuple[int, int]], int]:
+    """Numbers in tables, matrices `[rows, columns]` as rows are multiplied by them, and numbers in all else.
+
+    `is_shared`: a table that rows are multiplied by, too, is there once, as a matrix; in other precisions they are two.
+    """
     tables, matrices, rest = 0, [], 0
+    multiplied = {part.weight for part in module.modules() if isinstance(part, nn.Linear)}
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
             if isinstance(part, nn.Embedding):
-                tables += parameter.numel()
+                tables += 0 if is_shared and parameter in multiplied else parameter.numel()
             elif parameter.dim() == 2 and isinstance(part, nn.Linear):
                 columns, rows = parameter.shape
                 matrices.append((rows, columns))

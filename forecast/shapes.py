@@ -103,15 +103,16 @@ def _products_of(bundle: Bundle, stage: str) -> tuple[ProductPrecision, ...]:
 
 def _stage(bundle: Bundle, entry: StageEntry, on_gpu: bool) -> StageShape:
     spec, precision = entry.spec, bundle.manifest.plan.of_stage(entry.spec.name)
-    listed = len(_products_of(bundle, spec.name))
+    listed = _products_of(bundle, spec.name)
     item = _TABLE_ITEM.get(precision, 1) if bundle.manifest.plan.embedding else 4
-    multiplied = max(spec.parameters - round(entry.table_bytes / item), 0)
+    in_products = sum(one.rows * one.columns for one in listed)  # a tied head is one, and its table is there beside it
+    multiplied = max(spec.parameters - round(entry.table_bytes / item), in_products)
     read = float(entry.weight_bytes - entry.table_bytes)
     if precision == "fp16" and not on_gpu:  # onnxruntime widens half-precision weights as it loads them
         read = 4.0 * multiplied
     return StageShape(
         spec=spec,
-        products=listed or PRODUCTS_OF_A_LAYER * spec.layers + (spec.output == "logits"),
+        products=len(listed) or PRODUCTS_OF_A_LAYER * spec.layers + (spec.output == "logits"),
         multiplied=multiplied,
         weight_bytes=read,
         table_bytes=float(entry.table_bytes),

@@ -462,6 +462,15 @@ def threads_of(bundle: str | Path | Bundle, target: str = "cpu", verify: Verify 
     return _thread_count(_opened(bundle, target, verify), target, None, _Raced(native))
 
 
+def runs_natively(bundle: str | Path | Bundle, native: bool | None = None) -> bool:
+    """Whether a stage of its `cpu` engines would run native steps here, loaded with this `native`.
+
+    Raises:
+        BundleError, ConfigError: as `load`.
+    """
+    return native is not False and bool(stages_with_programs(_opened(bundle, "cpu", "used")))
+
+
 def _opened(bundle: str | Path | Bundle, target: str, verify: Verify) -> Bundle:
     check_target(target)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify)
@@ -516,8 +525,8 @@ def _fastest_thread_count(bundle: Bundle, raced: _Raced) -> int:
     def race() -> int:
         return fastest_thread_count(opened)
 
-    runs_natively = raced.native is not False and bool(stages_with_programs(bundle))
-    return remembered("how many threads decode fastest", bundle, _library(runs_natively), tuple(thread_counts()), race)
+    library = _library(runs_natively(bundle, raced.native))
+    return remembered("how many threads decode fastest", bundle, library, tuple(thread_counts()), race)
 
 
 def _not_natively(told: str) -> str:

@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specimens import ZOO, Zoo
 
+from foveal.bench.random_models import RandomModels
+from foveal.bundle import open_bundle
 from foveal.errors import ConfigError
 from foveal.export import build
 from foveal.forecast.model_shapes import Growing, shape_of_hierarchy, shape_of_model
 from foveal.forecast.shapes import Shape, shape_of_bundle
+from foveal.forecast.traffic import reads_per_token
 from foveal.models.sizes import Sizes
+from foveal.progress import silent
 
 SIZES = Sizes(24, 3, 32, 41, 96)
 
@@ -31,7 +35,8 @@ def test_a_bundle_and_its_model_have_one_shape(name: str, zoo: Zoo) -> None:
     )
     for one, other in zip(said.stages, found.stages, strict=True):
         assert one.spec == other.spec
-        assert one.table_bytes == other.table_bytes
+        folded = 4 * 41 * 24 if name == "vanilla" else 0  # a tied table this small is transposed once, into a copy
+        assert one.table_bytes == other.table_bytes + folded
         assert one.weight_bytes == pytest.approx(other.weight_bytes, rel=0.05, abs=600)
         assert one.multiplied == pytest.approx(other.multiplied, rel=0.06, abs=200)
 
@@ -43,6 +48,22 @@ def test_a_bundle_with_integers(zoo: Zoo, tmp_path: Path) -> None:
     found = shape_of_model(zoo["vanilla"].model, "w8", on_gpu=False, widest=32)
     assert [stage.products for stage in said.stages] == [stage.products for stage in found.stages] == [3 * 4 + 1]
     assert said.stages[0].weight_bytes == pytest.approx(found.stages[0].weight_bytes, rel=0.1)  # scales of blocks of 24 rows
+
+
+def test_a_tied_table_is_read_whole(tmp_path: Path) -> None:
+    """By the product that gives logits; in integers that has a matrix of its own, and the table is looked up in."""
+    (fp32, w8) = RandomModels(24, 3, 48, 2048, 96).convert(["1@1"], tmp_path, silent, ["fp32", "w8"])
+    head, positions, found = 2048 * 24, 96 * 24, {"fp32": 0, "w8": 4 * 2048 * 24}
+    for precision, path in {"fp32": fp32, "w8": w8}.items():
+        bundle = open_bundle(path)
+        (entry,), (said,) = bundle.manifest.stages, shape_of_bundle(bundle, on_gpu=False).stages
+        (expected,) = shape_of_hierarchy("1@1", Sizes(24, 3, 48, 2048, 96), precision, on_gpu=False).stages
+        assert entry.table_bytes == expected.table_bytes == 4 * positions + found[precision]
+        assert said.multiplied >= expected.multiplied > head
+        assert said.multiplied == pytest.approx(expected.multiplied, abs=500)  # norms and biases
+        (reads,) = reads_per_token(bundle, "cpu")
+        assert reads.weights == entry.weight_bytes - entry.table_bytes
+        assert reads.weights == pytest.approx(expected.weight_bytes, rel=0.15)  # scales of blocks of 24 rows
 
 
 def test_int8_caches_are_those_of_the_cpu_alone() -> None:

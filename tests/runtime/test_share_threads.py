@@ -51,15 +51,15 @@ def test_a_pool_has_threads() -> None:
 
 
 def test_the_command_shares_one_pool(zoo: Zoo) -> None:
-    """As `main` does, and as tests that call its parts do not."""
+    """As `main` does, and as tests that call its parts do not; of graphs alone (tests/cli/test_threads.py)."""
     code = """
 import sys
 from pathlib import Path
 from foveal.cli.threads import own_process, pool_threads
 from foveal.runtime.engines.onnxruntime_library import shared_threads
 bundle = Path(sys.argv[1])
-print(pool_threads(bundle, "cpu", 2), shared_threads())
+print(pool_threads(bundle, "cpu", 2, native=False), shared_threads())
 own_process()
-print(pool_threads(bundle, "cpu", 2), shared_threads())
+print(pool_threads(bundle, "cpu", 2, native=False), shared_threads())
 """
     assert run(code, zoo["vanilla"].bundle.path).splitlines() == ["2 None", "2 2"]
