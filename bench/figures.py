@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import ConfigError
 from .batch_result import BatchResult, name_of
 from .result import BenchResult, ModelResult
 from .sweep_result import SweepPoint, SweepResult
@@ -35,7 +36,14 @@ Figures = dict[tuple[str, str], Figure]
 
 
 def figures_of(result: BenchResult | SweepResult) -> Figures:
-    """All that there are; those that were not measured are left out."""
+    """All that there are; those that were not measured are left out.
+
+    Raises:
+        ConfigError: figures go by name, and two have the same.
+    """
+    _require_names(
+        [one.label for one in result.points] if isinstance(result, SweepResult) else [one.name for one in result.models]
+    )
     if isinstance(result, SweepResult):
         return {(point.label, name): figure for point in result.points for name, figure in _of_point(point)}
     found = {(model.name, name): figure for model in result.models for name, figure in _of_model(model)}
@@ -43,6 +51,14 @@ def figures_of(result: BenchResult | SweepResult) -> Figures:
         for batch in model.batches:
             found |= {(f"{model.name}, {name_of(batch)}", name): figure for name, figure in _of_batch(batch)}
     return {key: figure for key, figure in found.items() if figure.values}
+
+
+def _require_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two of what was measured are called {name}, and figures go by name; rename one bundle, and measure again"
+            )
 
 
 def _of_model(model: ModelResult) -> Iterator[tuple[str, Figure]]:

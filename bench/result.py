@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -206,7 +207,7 @@ def read_result(path: Path) -> BenchResult:
     """What `foveal bench --save` wrote.
 
     Raises:
-        ConfigError: it can't be read, or is no benchmark's result, or one of a newer foveal.
+        ConfigError: it can't be read, or is no benchmark's result, or one of a newer foveal, or its rounds were altered.
     """
     try:
         result = decode(path.read_bytes(), BenchResult)
@@ -219,4 +220,18 @@ def read_result(path: Path) -> BenchResult:
             f"{path} holds a result of version {result.schema_version}, this foveal reads {BENCH_SCHEMA_VERSION} and older; "
             "measure again with this one"
         )
+    for model in result.models:
+        latency = model.latency
+        require_rounds(path, f"{model.name}: decode_tokens_per_s", latency.decode_tokens_per_s_by_round, result.rounds)
+        for name in ("prefill_tokens_per_s_by_round", "itl_p50_ms_by_round"):
+            if found := getattr(latency, name):  # earlier versions kept none
+                require_rounds(path, f"{model.name}: {name}", found, result.rounds)
     return result
+
+
+def require_rounds(path: Path, name: str, found: Sequence[float], rounds: int) -> None:
+    """Raises ConfigError unless a saved figure is there for each round and above 0, as ratios take its logarithm."""
+    if len(found) != rounds or not all(value > 0 for value in found):
+        raise ConfigError(
+            f"{path} was altered: {name} by round is {list(found)}, expected {rounds} numbers above 0; measure it again"
+        )

@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import ConfigError
 from ..json_files import decode
-from .result import BenchResult, read_result
+from .result import BenchResult, read_result, require_rounds
 from .sweep_result import SWEEP_SCHEMA_VERSION, SweepResult
 
 
@@ -23,7 +23,7 @@ def read_saved(path: Path) -> BenchResult | SweepResult:
     """A result that `foveal bench --save` or `foveal bench sweep --save` wrote.
 
     Raises:
-        ConfigError: it can't be read, is no such result, or one of a newer foveal.
+        ConfigError: it can't be read, is no such result, one of a newer foveal, or its rounds were altered.
     """
     try:
         kind = msgspec.json.decode(path.read_bytes(), type=_Kind)
@@ -40,4 +40,6 @@ def read_saved(path: Path) -> BenchResult | SweepResult:
             f"{path} holds a sweep of version {result.schema_version}, this foveal reads {SWEEP_SCHEMA_VERSION} and older; "
             "measure again with this one"
         )
+    for point in result.points:
+        require_rounds(path, f"{point.label}: tokens_per_s", point.tokens_per_s_by_round, result.rounds)
     return result

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,11 +19,15 @@ Reach = Literal["low", "middle", "high"]
 Engines = Literal["recorded", "native", "graph"]
 """On GPUs steps recorded as one graph; on CPUs native steps, or ONNX Runtime's graphs alone."""
 
+_AboveZero = Annotated[float, msgspec.Meta(gt=0)]
+_NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A figure and where it is from; null: not known, and why."""
 
-    value: float | None
+    value: _AboveZero | None
     source: str
 
 
@@ -33,11 +37,11 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     `column_ns`: nanoseconds of a layer for each column, as in `EngineRates`.
     """
 
-    step_us: float
-    stage_us: float
-    layer_us: float
-    product_us: float
-    column_ns: float = 0.0
+    step_us: _NotNegative
+    stage_us: _NotNegative
+    layer_us: _NotNegative
+    product_us: _NotNegative
+    column_ns: _NotNegative = 0.0
 
 
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,15 +54,24 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         program_mb: what the process, its libraries and its context on the device take.
         engines: overheads by kind of engines.
         logit_ns: of the host, for each logit.
+
+    Raises:
+        ValueError: a worst share above the best.
     """
 
     why: str
-    bandwidth_share: tuple[float, float]
-    arithmetic_share: tuple[float, float]
-    memory_share: float
-    program_mb: float
+    bandwidth_share: tuple[_Share, _Share]
+    arithmetic_share: tuple[_Share, _Share]
+    memory_share: _Share
+    program_mb: _NotNegative
     engines: dict[Engines, Overheads]
-    logit_ns: float
+    logit_ns: _NotNegative
+
+    def __post_init__(self) -> None:
+        for name in ("bandwidth_share", "arithmetic_share"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is {low:g} at worst and {high:g} at best, expected no less at best")
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="data sheet"):
@@ -108,13 +121,20 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """What it reaches of its figures; `native`: on a CPU by native steps.
 
         Raises:
-            ConfigError: its bandwidth is not known.
+            ConfigError: its bandwidth is not known, or nothing is assumed of such engines.
         """
         if self.bandwidth_gb_s.value is None:
             raise ConfigError(f"the memory bandwidth of {self.title} is not known ({self.bandwidth_gb_s.source}): no forecast")
         assumed = self.assumed
         reads = Reads.flat(self.bandwidth_gb_s.value * 1e9 * _reached(assumed.bandwidth_share, reach))
-        overheads = assumed.engines["recorded" if self.on_gpu else "native" if native else "graph"]
+        kind: Engines = "recorded" if self.on_gpu else "native" if native else "graph"
+        if kind not in assumed.engines:
+            listed = ", ".join(assumed.engines) or "none"
+            raise ConfigError(
+                f"the assumptions of {self.title}, a {self.processor.upper()}, have overheads of engines: {listed}; expected "
+                f"{kind}; add these, or take other assumptions"
+            )
+        overheads = assumed.engines[kind]
         share = _reached(assumed.arithmetic_share, reach)
         engines = {
             precision: EngineRates(
@@ -216,7 +236,7 @@ def device_named(name: str) -> AnyDevice:
     devices = known_devices()
     if name not in devices:
         near = get_close_matches(name.lower().replace(" ", "-").replace("_", "-"), devices, n=1, cutoff=0.4)
-        nearest = f'; did you mean "{near[0]}"?' if near else ""
+        nearest = f'; did you mean "{near[0]}"?' if near else "."
         raise ConfigError(
             f'unknown device "{name}"{nearest} Known are: {", ".join(devices)}; this, the machine that runs this, measured; '
             "or FILE.json with a device of your own (docs/forecast.md)"

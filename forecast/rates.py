@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -42,7 +44,7 @@ class EngineRates(msgspec.Struct, frozen=True, kw_only=True):
     column_s: float = 0.0
     weights: Reads
     caches: Reads
-    flops: float | None = None
+    flops: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def launch_s(self, layers: int, products: int, columns: int) -> float:
         """What a firing of a stage takes apart from bytes and products; `columns` of its rows and of its widest ones."""

@@ -202,3 +202,24 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
     file.write_text('{"points": [], "schema_version": 1}')
     with pytest.raises(ConfigError, match="holds no sweep's result"):
         read_saved(file)
+
+
+@pytest.mark.parametrize("rounds", [[], [100.0, 101.0], [100.0, 0.0, 99.0], [100.0, -1.0, 99.0]])
+@pytest.mark.parametrize("figure", ["decode_tokens_per_s_by_round", "prefill_tokens_per_s_by_round", "itl_p50_ms_by_round"])
+def test_rounds_that_were_altered_are_refused(figure: str, rounds: list[float], result: BenchResult, tmp_path: Path) -> None:
+    """Ratios pair rounds and take logarithms; earlier versions kept none of the prompt and of the steps."""
+    if not rounds and not figure.startswith("decode"):
+        return
+    first, *others = result.models
+    altered = msgspec.structs.replace(first, latency=msgspec.structs.replace(first.latency, **{figure: rounds}))
+    path = tmp_path / "altered.json"
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(result, models=[altered, *others])))
+    with pytest.raises(ConfigError, match=f"was altered: {first.name}: .*, expected 3 numbers above 0; measure it again"):
+        read_saved(path)
+
+
+def test_two_models_of_one_name_can_not_be_told_apart(result: BenchResult) -> None:
+    """Figures are matched by name: neither is dropped in silence."""
+    twice = msgspec.structs.replace(result, models=[*result.models, result.models[0]])
+    with pytest.raises(ConfigError, match=f"two of what was measured are called {result.models[0].name}.*rename one"):
+        difference(twice, result)

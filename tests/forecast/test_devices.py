@@ -104,3 +104,43 @@ def test_a_device_whose_bandwidth_nobody_knows() -> None:
     unknown = msgspec.structs.replace(known_devices()["l4"], bandwidth_gb_s=Figure(None, "it is a secret"))
     with pytest.raises(ConfigError, match=r"the memory bandwidth of L4 is not known \(it is a secret\)"):
         unknown.rates()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("value", [0, -1])
+def test_figures_are_above_nothing(figure: str, value: float, tmp_path: Path) -> None:
+    """Nobody can read at no speed, or have less than no memory: the file is refused, and the figure named."""
+    given = json.loads(msgspec.json.encode(known_devices()["l4"]))
+    file = tmp_path / "board.json"
+    file.write_text(json.dumps({**given, figure: {"value": value, "source": "a slip of the pen"}}))
+    with pytest.raises(ConfigError, match=rf"is no device \(Expected .* > 0.*{figure}"):
+        device_named(str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"bandwidth_share": [0.9, 0.5]}, "bandwidth_share is 0.9 at worst and 0.5 at best, expected no less at best"),
+        ({"arithmetic_share": [0.0, 0.5]}, "Expected `float` > 0.*arithmetic_share"),
+        ({"bandwidth_share": [0.5, 1.5]}, "Expected `float` <= 1.*bandwidth_share"),
+        ({"memory_share": -1}, "Expected `float` > 0.*memory_share"),
+        ({"program_mb": -1}, "Expected `float` >= 0.*program_mb"),
+        ({"logit_ns": -1}, "Expected `float` >= 0.*logit_ns"),
+    ],
+)
+def test_assumptions_are_possible(change: dict[str, object], says: str, tmp_path: Path) -> None:
+    """Shares of a maker's figure lie between nothing and all, overheads are not negative."""
+    given = json.loads(msgspec.json.encode(known_devices()["l4"]))
+    own = json.loads(msgspec.json.encode(known_devices()["l4"].assumed))
+    file = tmp_path / "board.json"
+    file.write_text(json.dumps({**given, "assumptions": {**own, **change}}))
+    with pytest.raises(ConfigError, match=f"is no device .*{says}"):
+        device_named(str(file))
+
+
+@pytest.mark.parametrize(("processor", "known", "expected"), [("cpu", "l4", "native"), ("gpu", "apple-m4", "recorded")])
+def test_assumptions_of_the_other_kind_of_processor(processor: str, known: str, expected: str) -> None:
+    """They say nothing of engines that run there: what is there and what is missing is told."""
+    other = msgspec.structs.replace(known_devices()[known], processor=processor)
+    with pytest.raises(ConfigError, match=f"a {processor.upper()}, have overheads of engines: .*; expected {expected}; add"):
+        other.rates()
