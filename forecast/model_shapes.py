@@ -20,6 +20,10 @@ from ..precision import check_precision
 from .product_bytes import product_bytes
 from .shapes import Shape, StageShape, cache_item_bytes
 
+LARGEST = 2**24
+"""Of widths, vocabularies and contexts: beyond any model, and small enough to be multiplied."""
+LONGEST_STRIDE = 2**16
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -39,8 +43,8 @@ class Sizes:
             ConfigError: a malformed hierarchy, or sizes that contradict each other.
         """
         for name in ("dim", "ff_dim", "vocab_size", "context"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"{name} must be at least 1 and at most {LARGEST:,}, got {getattr(self, name):,}")
         return ModelConfig(
             architecture=architecture_of(hierarchy),
             hierarchy=hierarchy,
@@ -67,10 +71,18 @@ def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on
         ConfigError: an unknown precision, a malformed hierarchy, or sizes that contradict each other.
     """
     check_precision(precision)
+    _require_strides(hierarchy)
     config = sizes.config(hierarchy)
     with torch.device("meta"), _Unfilled():
         model = build_model(config)
     return shape_of_model(model, precision, on_gpu, widest=max(config.ff_dim, 3 * config.heads * config.head_dim))
+
+
+def _require_strides(hierarchy: str) -> None:
+    """A forecast looks at every step of a period of firing."""
+    longest = max((level.tokens_per_vector for level in Hierarchy.parse(hierarchy).levels), default=1)
+    if longest > LONGEST_STRIDE:
+        raise ConfigError(f'"{hierarchy}" has the stride {longest:,.0f}, expected at most {LONGEST_STRIDE:,} in a forecast')
 
 
 class _Unfilled(TorchFunctionMode):
