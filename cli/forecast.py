@@ -12,6 +12,7 @@ import typer
 from ..bundle import Bundle, open_bundle
 from ..errors import ConfigError
 from ..files import require_place, write_atomically
+from ..hub.names import hub_name
 from .conditions import require
 from .console import err, out, print_json, progress
 from .options import Threads
@@ -115,8 +116,11 @@ def forecast(
 
 
 def _bundle(model: str | None) -> Bundle | None:
-    """What is a path that is there is a bundle, or refused as one."""
-    return open_bundle(model) if model is not None and Path(model).exists() else None
+    """What is there, or looks like a place rather than a hierarchy, is a bundle, or refused as one."""
+    if model is None:
+        return None
+    is_place = "/" in model or hub_name(model) is not None or ("@" not in model and any(map(str.isalpha, model)))
+    return open_bundle(model) if is_place or Path(model).exists() else None
 
 
 def _names(device: str) -> list[str]:
