@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import msgspec
 import typer
 
-from ..bundle import Bundle, open_bundle
+from ..bundle import Bundle, may_be_there, open_bundle
 from ..errors import ConfigError
 from ..files import require_place, write_atomically
 from .conditions import require
@@ -115,8 +115,8 @@ def forecast(
 
 
 def _bundle(model: str | None) -> Bundle | None:
-    """What is a path that is there is a bundle, or refused as one."""
-    return open_bundle(model) if model is not None and Path(model).exists() else None
+    """What is a path that is there, or a name on a hub, is a bundle, or refused as one; an empty text is no path."""
+    return open_bundle(model) if model and may_be_there(model) else None
 
 
 def _names(device: str) -> list[str]:
