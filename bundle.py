@@ -19,6 +19,7 @@ hubs: what it leads to is hashed as any file is.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from .contract import EndRule, StageSpec, problem_of
 from .contract.program import program_names
 from .errors import BundleError, ConfigError
 from .files import clear_parts, sha256_of, write_atomically
-from .hub.names import Source, hub_name
+from .hub.names import HubName, Source, hub_name
 from .json_files import decode
 from .places import is_being_written, new_directory, resolve, settle, what_is_in
 from .precision import Plan
@@ -111,12 +112,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Bundle:
     """A bundle on disk whose manifest was checked, and whose files are checked before their paths are given.
 
-    `contents` hashes them then; None: all were hashed when it was opened.
+    `contents` hashes them then; None: all were hashed when it was opened. `hub` is what it is on a hub, None: a folder alone.
     """
 
     path: Path
     manifest: Manifest
     contents: Contents | None = field(default=None, compare=False, repr=False)
+    hub: HubName | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What its figures go by, as `bundle_name` has it."""
+        return bundle_name(self.path if self.hub is None else str(self.hub))
 
     def check(self, *names: str) -> None:
         """Hash files that the manifest names, but for those that were; of several, as many at once as there are CPUs.
@@ -275,7 +282,7 @@ def open_bundle(path: str | Path, verify: Verify = "all") -> Bundle:
         check_size(directory, name, entry)
     contents = Contents(directory, manifest.files, verify == "once")
     contents.check_all([name for name in manifest.files if verify == "all" or not name.startswith(_BY_STAGE)])
-    return Bundle(directory, manifest, None if verify == "all" else contents)
+    return Bundle(directory, manifest, None if verify == "all" else contents, hub_name(path))
 
 
 def checked_verify(verify: str) -> Verify:
@@ -284,6 +291,15 @@ def checked_verify(verify: str) -> Verify:
         if verify == known:
             return known
     raise ConfigError(f"verify is {verify!r}, expected one of {', '.join(VERIFY)}")
+
+
+def bundle_name(path: str | Path) -> str:
+    """What figures of a bundle go by: its folder's name, on a hub the last part of the name, with the revision if one is given.
+
+    In a hub's cache a bundle's folder is called after a commit, which says nothing to a reader.
+    """
+    hub = hub_name(path)
+    return Path(os.path.abspath(path)).name if hub is None else hub.short
 
 
 def local(path: str | Path) -> Path:

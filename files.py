@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes, is_lasting: bool = True) -> None:
     Raises:
         StorageError: the disk refuses; what was there is as it was.
     """
-    with storage_errors(path):
+    with storage_errors(path), _told_of(path):
         path = Path(os.path.realpath(path))
         if path.exists() and not (path.is_file() or path.is_dir()):
             path.write_bytes(data)
@@ -51,7 +51,7 @@ def write_atomically(path: Path, data: bytes, is_lasting: bool = True) -> None:
 
 def require_place(path: Path) -> None:
     """See before long work that `write_atomically` will find a place for its result: raises StorageError if it won't."""
-    with storage_errors(path):
+    with storage_errors(path), _told_of(path):
         path = Path(os.path.realpath(path))
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -59,6 +59,19 @@ def require_place(path: Path) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """What is refused to a temporary file beside `path` is told of `path`, which is the one that the user named."""
+    try:
+        yield
+    except OSError as error:
+        folder = Path(os.path.realpath(path)).parent
+        if isinstance(error.filename, str) and Path(error.filename).parent == folder:
+            error.filename = str(path)
+            del error.filename2  # of a rename
+        raise
 
 
 def _replace(path: Path, data: bytes, is_lasting: bool) -> None:

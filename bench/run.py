@@ -13,6 +13,7 @@ from statistics import median
 
 import msgspec
 
+from ..bundle import bundle_name
 from ..contract import period_of
 from ..errors import ConfigError
 from ..forecast.traffic import bytes_per_token
@@ -27,6 +28,7 @@ from .decode import DecodeSamples, Load, host_ns_per_step, measure_round, measur
 from .device import read_device, throttling
 from .eager import EagerModel
 from .environment import Environment, peak_resident_bytes, read_environment
+from .names import require_different_names
 from .power.measure import PowerTimes, measure_all
 from .power.result import PowerResult, PowerSetup
 from .power.sensor import PowerSensor
@@ -86,12 +88,13 @@ def bench(
 
     Raises:
         BundleError, ConfigError, BackendUnavailable: as `load`; ConfigError for a text that is too short, or one with PyTorch
-            models, which read random ids; for a comparison of one model, or by too few rounds.
+            models, which read random ids; for a comparison of one model, or by too few rounds; for two bundles of one name.
         CapacityError: the prompt and new tokens do not fit a model's context, or a batch's state not the memory.
         EngineMismatchError: engines that were built before sequences of a batch had positions of their own.
     """
     if text is not None and eager:
         raise ConfigError("PyTorch models read random ids: leave the text out, or them")
+    require_different_names(bundles)
     if comparing:
         require_comparable(len(bundles) + len(eager), work.rounds)
     slots, policies = (1, ()) if batch is None else (batch.slots, batch.policies)
@@ -101,7 +104,7 @@ def bench(
     environment = read_environment()
     models, works = [], []
     for path in bundles:
-        part.begins(f"loading {Path(path).name}")
+        part.begins(f"loading {bundle_name(path)}")
         models.append(load(path, target, threads, provider, native=native))
         if target == "cpu":
             threads = models[0].threads  # or one would be compared with another of more threads
@@ -120,10 +123,10 @@ def bench(
             is_warm_up = number == 0
             label = "warm-up" if is_warm_up else f"round {number}"
             for model, own, session, kept, of_slots in zip(models, works, sessions, samples, batches, strict=True):
-                part.begins(f"{model.bundle.path.name}: {label}")
+                part.begins(f"{model.bundle.name}: {label}")
                 measure_round(session, own, None if is_warm_up else kept)
                 for rounds in of_slots:
-                    part.begins(f"{model.bundle.path.name}, {slots} {rounds.batch.policy}: {label}")
+                    part.begins(f"{model.bundle.name}, {slots} {rounds.batch.policy}: {label}")
                     rounds.run(is_warm_up)
             for reference in eager:
                 part.begins(f"{reference.name}: {label}")
@@ -136,7 +139,7 @@ def bench(
     environment = msgspec.structs.replace(environment, memory_bandwidth_gb_s=median(bandwidths), device_after=read_device())
     results = []
     for model, own, session, kept, of_slots, energy in zip(models, works, sessions, samples, batches, powers, strict=True):
-        part.begins(f"{model.bundle.path.name}: stages, host side, peak memory")
+        part.begins(f"{model.bundle.name}: stages, host side, peak memory")
         result = _model_result(model, session, own, kept, median(bandwidths), energy)
         results.append(msgspec.structs.replace(result, batches=[_batch_result(model, own, result, it) for it in of_slots]))
     results += [reference.result() for reference in eager]
@@ -179,7 +182,7 @@ def _model_result(
     info = model.manifest.model
     stage_ns = measure_stages(session, work)
     return ModelResult(
-        name=model.bundle.path.name,
+        name=model.bundle.name,
         runtime=_runtime(model),
         hierarchy=info.hierarchy,
         precision=model.manifest.precision,

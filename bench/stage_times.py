@@ -107,7 +107,7 @@ def measure_stage_times(model: Model, work: Load, up_to: int, on_progress: Progr
     _require_fired(model.specs, by_firings, "prompt")
     return StageTimes(
         schema_version=STAGE_TIMES_SCHEMA_VERSION,
-        bundle=model.bundle.path.name,
+        bundle=model.bundle.name,
         graphs=model.bundle.graph_identity,
         environment=environment,
         threads=model.threads,

@@ -19,6 +19,7 @@ from .batch_rounds import BatchLoad, open_rounds
 from .decode import DecodeSamples, Load, measure_round
 from .device import read_device
 from .environment import read_environment
+from .names import require_different_names
 from .ratio import paired_ratio
 from .statistics import NS_PER_MS, QUIET_SPREAD, spread_of, summarise
 from .sweep_result import SWEEP_SCHEMA_VERSION, SweepPoint, SweepResult
@@ -65,7 +66,7 @@ class _Point:
         """Its figures, against the first point's rates."""
         info = self.model.manifest.model
         return SweepPoint(
-            bundle=self.model.bundle.path.name,
+            bundle=self.model.bundle.name,
             hierarchy=info.hierarchy,
             precision=self.model.manifest.precision,
             threads=self.model.threads,
@@ -102,10 +103,11 @@ def sweep(
         on_progress: called before each round of a point.
 
     Raises:
-        BundleError, ConfigError, BackendUnavailable: as `load`.
+        BundleError, ConfigError, BackendUnavailable: as `load`; ConfigError for two bundles of one name.
         CapacityError: a context, or what a batch needs beyond it, that does not fit a model; before anything is measured.
         EngineMismatchError: engines that were built before sequences of a batch had positions of their own.
     """
+    require_different_names(bundles)
     environment = read_environment()
     models = _models(bundles, axes.threads, target, provider, native)
     works = [Load(context, new_tokens, rounds) for context in axes.contexts]

@@ -31,7 +31,7 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """What tells it from all others."""
-        return f"{self.bundle}, {self.threads} threads, batch {self.batch}, context {self.context}"
+        return f"{self.bundle}, {self.threads} thread{'s' * (self.threads != 1)}, batch {self.batch}, context {self.context}"
 
 
 class SweepResult(msgspec.Struct, frozen=True, kw_only=True):

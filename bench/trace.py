@@ -128,6 +128,11 @@ class Trace(GenerationObserver):
         self.choices: list[Choice] = []
         self.drafts: list[Draft] = []
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether an engine was called: of a prompt that is refused none is."""
+        return any(of.calls or of.open for of in self.sessions)
+
     def opened(self, session: Session, drafting: str | None) -> None:
         """As `GenerationObserver.opened`."""
         self.sessions.append(SessionTrace(session, drafting))

@@ -59,7 +59,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "traceEvents": list(_events(trace)),
         "displayTimeUnit": "ns",
         "otherData": {
-            "bundle": trace.model.bundle.path.name,
+            "bundle": trace.model.bundle.name,
             "precision": trace.model.manifest.precision,
             "target": trace.model.target,
             "threads": trace.model.threads,
@@ -91,7 +91,7 @@ def _spans(trace: Trace) -> Iterator[Span]:
 def _absolute(trace: Trace) -> Iterator[Event]:
     for index, of in enumerate(trace.sessions):
         pid = index + 1
-        name = f"foveal {trace.model.bundle.path.name}" if of.drafting is None else f"drafts by {of.drafting}"
+        name = f"foveal {trace.model.bundle.name}" if of.drafting is None else f"drafts by {of.drafting}"
         yield from _tracks(pid, name, _tids(of, pid))
         yield from _of_session(trace, of, pid)
     if trace.sessions:

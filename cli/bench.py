@@ -74,6 +74,7 @@ def bench(
     from ..bench.batch_rounds import BatchLoad, checked_policies, tokens_until_in_phase
     from ..bench.comparison import require_comparable
     from ..bench.decode import Load
+    from ..bench.names import require_different_names
     from ..bench.power.find import find_sensor
     from ..bench.random_models import RandomModels
     from ..bench.run import bench as run_bench
@@ -99,6 +100,7 @@ def bench(
     work = Load(prompt_tokens, new_tokens, rounds)
     sensor = find_sensor(target=target) if power else None
     command = shlex.join(["foveal", *sys.argv[1:]])
+    require_different_names(bundles or ())  # before models of random weights are made
     with scratch_directory() as directory, progress("bench") as report:
         until_in_phase = 0 if together is None else tokens_until_in_phase(hierarchy or ())
         sizes = RandomModels(dim, heads, ff_dim, vocab_size, prompt_tokens + new_tokens + until_in_phase)

@@ -58,6 +58,7 @@ def sweep(
 ) -> None:
     """Measure decoding at every combination of contexts, batches, threads, strides and precisions, in rounds that alternate."""
     from ..bench.batch_rounds import checked_policies, tokens_until_in_phase
+    from ..bench.names import require_different_names
     from ..bench.random_models import RandomModels
     from ..bench.show_sweep import show_sweep
     from ..bench.sweep import Axes
@@ -87,6 +88,7 @@ def sweep(
     if save is not None:
         require_place(save)
     command = shlex.join(["foveal", *sys.argv[1:]])
+    require_different_names(bundles or ())  # before models of random weights are made
     with scratch_directory() as directory, progress("sweep") as report:
         until_in_phase = tokens_until_in_phase(hierarchies) if max(batches) > 1 else 0
         sizes = RandomModels(dim, heads, ff_dim, vocab_size, max(lengths) + new_tokens + until_in_phase)

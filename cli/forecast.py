@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import msgspec
 import typer
 
-from ..bundle import Bundle, open_bundle
+from ..bundle import Bundle, may_be_there, open_bundle
 from ..errors import ConfigError
 from ..files import require_place, write_atomically
-from ..hub.names import hub_name
 from .conditions import require
 from .console import err, out, print_json, progress
 from .options import Threads
@@ -116,11 +115,11 @@ def forecast(
 
 
 def _bundle(model: str | None) -> Bundle | None:
-    """What is there, or looks like a place rather than a hierarchy, is a bundle, or refused as one."""
-    if model is None:
+    """What is there, or looks like a place rather than a hierarchy, is a bundle, or refused as one; an empty text is no place."""
+    if not model:
         return None
-    is_place = "/" in model or hub_name(model) is not None or ("@" not in model and any(map(str.isalpha, model)))
-    return open_bundle(model) if is_place or Path(model).exists() else None
+    is_place = "/" in model or ("@" not in model and any(map(str.isalpha, model)))
+    return open_bundle(model) if is_place or may_be_there(model) else None
 
 
 def _names(device: str) -> list[str]:

@@ -168,7 +168,7 @@ def _print(
 
 @contextmanager
 def _traced(model: Model, path: Path | None) -> Iterator[GenerationObserver | None]:
-    """What observes the block, if a trace is asked for; what it saw is written however the block ends."""
+    """What observes the block, if a trace is asked for; what it saw, if anything, is written however the block ends."""
     if path is None:
         yield None
         return
@@ -179,9 +179,10 @@ def _traced(model: Model, path: Path | None) -> Iterator[GenerationObserver | No
     try:
         yield trace
     finally:
-        with interrupts_wait():
-            save_trace(path, trace)
-        err.print(f"wrote {path}")
+        if trace.has_begun:  # or the trace of an earlier run would go for a prompt that is refused
+            with interrupts_wait():
+                save_trace(path, trace)
+            err.print(f"wrote {path}")
 
 
 class _Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

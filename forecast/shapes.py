@@ -82,7 +82,7 @@ def shape_of_bundle(bundle: Bundle, on_gpu: bool) -> Shape:
     stages = tuple(_stage(bundle, entry, on_gpu) for entry in manifest.stages)
     columns = [product.columns for stage in stages for product in _products_of(bundle, stage.spec.name)[:-1]]
     return Shape(
-        name=bundle.path.name,
+        name=bundle.name,
         hierarchy=model.hierarchy,
         precision=manifest.precision,
         dim=model.dim,

@@ -54,6 +54,12 @@ class HubName(NamedTuple):
         inside = f"/{self.path}" if self.path else ""
         return f"{PREFIX}{self.repository}{revision}{inside}{'' if self.entry is None else f'#{self.entry}'}"
 
+    @property
+    def short(self) -> str:
+        """The last part of its name: `name`, `folder` or `name@revision`."""
+        last = (self.path or self.repository).rpartition("/")[2]
+        return last if self.revision is None else f"{last}@{self.revision.replace('/', '-')}"
+
     def at(self, commit: str) -> str:
         """The same, of one commit."""
         return str(self._replace(revision=commit))

@@ -11,6 +11,7 @@ import msgspec
 
 from ..bench.decode import Load
 from ..bench.environment import read_environment
+from ..bench.names import require_different_names
 from ..bench.result import BenchResult
 from ..bench.run import bench
 from ..bench.text import read_text
@@ -87,7 +88,7 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
             measured=measured,
             on_progress=report,
         )
-    forecasts = {bundle.path.name: forecasts_of(bundle) for bundle in bundles}
+    forecasts = {bundle.name: forecasts_of(bundle) for bundle in bundles}
     return with_summary(
         Report(
             schema_version=REPORT_SCHEMA_VERSION,
@@ -123,10 +124,7 @@ def with_summary(report: Report) -> Report:
 def _opened(paths: Sequence[Path], target: str) -> list[Bundle]:
     if not paths:
         raise ConfigError("nothing to report on: name at least one bundle, first the one that the report is about")
-    names = [path.name for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{names.count(name)} bundles are called {name}, and figures go by name; rename all but one")
+    require_different_names(paths)
     bundles = [open_bundle(path) for path in paths]
     for bundle in bundles:
         if target not in bundle.manifest.engines:
@@ -178,7 +176,7 @@ def _memory(bundle: Bundle, measured: BenchResult, wanted: Wanted, report: Progr
         measured.models[0].threads,
         measured.prompt_tokens,
         wanted.native,
-        lambda tokens: report(f"{bundle.path.name}: memory with {tokens} tokens", 0, 1),
+        lambda tokens: report(f"{bundle.name}: memory with {tokens} tokens", 0, 1),
     )
     return memory_facts(bundle, wanted.target, working, missing)
 

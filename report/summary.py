@@ -215,12 +215,21 @@ def _forecast(report: Report) -> str:
     if not mine:
         return f"There is no forecast for devices: {report.forecasts_missing[report.subject]}."
     slowest, fastest = (pick(mine, key=lambda row: row.tokens_per_s) for pick in (min, max))
-    fitting = sum(row.fits is True for row in mine)
-    return (
-        f"By forecast, which is no measurement, it fits {fitting} of {len(mine)} known devices, and decodes from "
+    fitting, others, unknown = ([row for row in mine if row.fits is fits] for fits in (True, False, None))
+    said = [
+        f"By forecast, which is no measurement, it fits {len(fitting)} of {len(mine)} known devices, and on all decodes from "
         f"{significant(slowest.tokens_per_s)} tokens/s ({slowest.device}) to {significant(fastest.tokens_per_s)} "
         f"({fastest.device})."
-    )
+    ]
+    if fitting:  # titles have commas
+        said.append(f"It fits: {'; '.join(f'{row.device} ({significant(row.tokens_per_s)} tokens/s)' for row in fitting)}.")
+    if others:
+        said.append(
+            f"It does not fit: {'; '.join(f'{row.device} (it takes {megabytes(row.memory)} MB there)' for row in others)}."
+        )
+    if unknown:
+        said.append(f"How much memory these have is not known: {'; '.join(row.device for row in unknown)}.")
+    return " ".join(said)
 
 
 def smallest(report: Report) -> ModelFacts:

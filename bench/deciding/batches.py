@@ -177,7 +177,7 @@ def _case(case: _Case, timed: int, work: Load) -> BatchCase:
     step_ms = [median(times[step::steps]) for step in range(steps)]
     rates = kept.round_tokens_per_s[: timed // steps]
     return BatchCase(
-        bundle=case.model.bundle.path.name,
+        bundle=case.model.bundle.name,
         hierarchy=case.model.manifest.model.hierarchy,
         phases=case.phases,
         itl_ms=summarise(step_ms, "ms"),

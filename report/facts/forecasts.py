@@ -25,7 +25,7 @@ def forecasts_of(bundle: Bundle) -> tuple[list[DeviceForecast], str | None]:
         return [], str(error)
     found = [
         DeviceForecast(
-            name=bundle.path.name,
+            name=bundle.name,
             device=device.title,
             tokens_per_s=row.tokens_per_s,
             at_least=row.at_least,

@@ -43,7 +43,7 @@ def memory_facts(bundle: Bundle, target: str, working: dict[int, int], missing: 
                 working=working.get(tokens),
             )
         )
-    return MemoryFacts(name=bundle.path.name, points=points, missing=missing)
+    return MemoryFacts(name=bundle.name, points=points, missing=missing)
 
 
 def measure_working(

@@ -14,7 +14,7 @@ def model_facts(bundles: Sequence[Bundle]) -> list[ModelFacts]:
     first: dict[ModelInfo, str] = {}
     found = []
     for bundle in bundles:
-        name = bundle.path.name
+        name = bundle.name
         found.append(_facts(bundle, first.setdefault(bundle.manifest.model, name)))
     return found
 
@@ -23,7 +23,7 @@ def _facts(bundle: Bundle, same_as: str) -> ModelFacts:
     manifest, info = bundle.manifest, bundle.manifest.model
     total = sum(entry.spec.parameters for entry in manifest.stages)
     return ModelFacts(
-        name=bundle.path.name,
+        name=bundle.name,
         same_as=same_as,
         architecture=info.architecture,
         hierarchy=info.hierarchy,

@@ -110,4 +110,4 @@ class ObservedModel:
 
     def session(self) -> Session:
         """As `DraftedModel.session`."""
-        return ObservedSession.of(self._model, self._watcher, self.bundle.path.name)
+        return ObservedSession.of(self._model, self._watcher, self.bundle.name)

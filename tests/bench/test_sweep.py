@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from specimens import Zoo
 
 from foveal import CapacityError, ConfigError
 from foveal.bench import bandwidth
+from foveal.bench.decode import Load
 from foveal.bench.difference import difference
+from foveal.bench.run import bench
 from foveal.bench.saved import read_saved
 from foveal.bench.show_sweep import show_sweep
 from foveal.bench.sweep import Axes, sweep
@@ -71,6 +74,21 @@ def test_what_has_no_sense_is_refused_before_anything_is_measured(
         sweep([zoo["nested"].bundle.path], Axes(**axes), new_tokens=8, rounds=1)
 
 
+@pytest.mark.parametrize("measure", [lambda paths: sweep(paths, Axes((8,))), lambda paths: bench(paths, Load(8, 8))])
+def test_two_bundles_of_one_name_are_refused(
+    measure: Callable[[list[Path]], object], zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One twice, however it is written, or two folders that are called the same: before any is opened."""
+    monkeypatch.setattr("foveal.bench.sweep.load", None)
+    monkeypatch.setattr("foveal.bench.run.load", None)
+    path = zoo["nested"].bundle.path
+    for other in (path, path / ".." / path.name, path / ".", tmp_path / path.name):
+        with pytest.raises(
+            ConfigError, match=f"^2 bundles are called {path.name}, and figures go by name; rename all but one$"
+        ):
+            measure([path, other])
+
+
 def test_two_sweeps_are_compared_point_by_point(result: SweepResult, tmp_path: Path) -> None:
     """By their labels; a point that is not in the second is missing."""
     (tmp_path / "s.json").write_bytes(msgspec.json.encode(result))
@@ -80,7 +98,7 @@ def test_two_sweeps_are_compared_point_by_point(result: SweepResult, tmp_path: P
     found = difference(result, shorter)
     assert (found.changed, found.missing) == (
         [],
-        ["nested, 1 threads, batch 1, context 8, decode", "nested, 1 threads, batch 1, context 8, step p50"],
+        ["nested, 1 thread, batch 1, context 8, decode", "nested, 1 thread, batch 1, context 8, step p50"],
     )
 
 

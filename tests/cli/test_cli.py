@@ -182,3 +182,12 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"foveal: {tmp_path} is not a bundle")
     assert "Traceback" not in done.stderr
+
+
+def test_bench_refuses_two_bundles_of_one_name_before_models_are_made(foveal, zoo: Zoo) -> None:
+    """Nor is a number of threads looked for."""
+    path = zoo["nested"].bundle.path
+    for words in (("bench",), ("bench", "sweep", "--context", "8")):
+        code, out, err = foveal(*words, path, path)
+        assert (code, out) == (1, "")
+        assert f"2 bundles are called {path.name}, and figures go by name; rename all but one" in " ".join(err.split())

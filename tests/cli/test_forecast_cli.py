@@ -138,3 +138,11 @@ def test_a_hierarchy_is_looked_at_before_anything_is_measured(monkeypatch: pytes
     monkeypatch.setattr("foveal.bench.rates.machine.measure_machine", pytest.fail)
     with pytest.raises(ConfigError, match="malformed hierarchy"):
         RUNNER.invoke(app, ["forecast", "2@1 8@4", "--device", "this"], catch_exceptions=False)
+
+
+def test_an_empty_model_is_no_folder(foveal) -> None:
+    """It is refused as a hierarchy, not as the bundle that the working directory is not."""
+    code, out, err = foveal("forecast", "")
+    assert (code, out) == (1, "")
+    assert 'malformed hierarchy ""' in err
+    assert "bundle" not in err

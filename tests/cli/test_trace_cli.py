@@ -67,3 +67,16 @@ def test_a_place_that_takes_no_file_is_refused_before_the_text(foveal, bundle: B
     code, out, err = foveal("generate", bundle.path, "abc", *SETTINGS, "--trace", tmp_path)
     assert (code, out) == (1, "")
     assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize("prompt", ["", "a" * 100_000], ids=["empty", "too long"])
+def test_a_prompt_that_is_refused_leaves_the_file_as_it_is(foveal, bundle: Bundle, tmp_path: Path, prompt: str) -> None:
+    """Of a trace of before nothing is lost, and none is made."""
+    trace, other = tmp_path / "t.json", tmp_path / "new.json"
+    trace.write_text("before")
+    for path in (trace, other):
+        code, out, err = foveal("generate", bundle.path, prompt, *SETTINGS, "--trace", path)
+        assert (code, out) == (1, "")
+        assert "wrote" not in err
+    assert trace.read_text() == "before"
+    assert not other.exists()

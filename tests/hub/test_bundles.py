@@ -12,8 +12,13 @@ from huggingface_hub import constants
 from specimens import Zoo
 
 from foveal import BundleError, ConfigError, FovealError, HubError, SamplingParams, build, load, open_bundle
-from foveal.bundle import new_bundle
+from foveal.bench.decode import Load
+from foveal.bench.run import bench
+from foveal.bench.sweep import Axes, sweep
+from foveal.bundle import bundle_name, new_bundle
+from foveal.forecast.shapes import shape_of_bundle
 from foveal.progress import silent
+from foveal.report.facts.models import model_facts
 from foveal.runtime.preflight import check
 
 
@@ -42,6 +47,21 @@ def test_a_folder_of_a_revision(hub: Hub, files: dict[str, bytes]) -> None:
     made = hub.add("owner/name", {"README.md": b"x"})
     made.commit({f"small/{path}": data for path, data in files.items()}, "v1")
     assert files_of(open_bundle("hf:owner/name@v1/small").path) == files
+
+
+def test_figures_go_by_its_name(hub: Hub, zoo: Zoo) -> None:
+    """In benchmarks, reports and forecasts: not by the commit, after which its folder in the cache is called."""
+    files = files_of(zoo["vanilla"].bundle.path)
+    made = hub.add("owner/name", files)
+    made.commit(files | {f"small/{path}": data for path, data in files.items()}, "v1")
+    for given, name in (("hf:owner/name", "name"), ("hf:owner/name@v1", "name@v1"), ("hf:owner/name@v1/small", "small@v1")):
+        opened = open_bundle(given)
+        assert opened.name == bundle_name(given) == bundle_name(Path(given)) == name
+        assert shape_of_bundle(opened, on_gpu=False).name == name
+        assert model_facts([opened])[0].name == name
+    (measured,) = bench(["hf:owner/name"], Load(4, 4, rounds=1), threads=1).models
+    (point,) = sweep(["hf:owner/name"], Axes((4,), threads=(1,)), new_tokens=4, rounds=1).points
+    assert (measured.name, point.bundle) == ("name", "name")
 
 
 def test_it_runs(hub: Hub, zoo: Zoo) -> None:

@@ -12,6 +12,7 @@ from foveal.report.document import Report
 from foveal.report.facts.ratios import ratios_of
 from foveal.report.glance import figures_at_a_glance
 from foveal.report.lookup import result_of
+from foveal.report.numbers import significant
 from foveal.report.summary import answers
 
 
@@ -120,3 +121,18 @@ def test_devices_are_told_what_was_not_run(report: Report) -> None:
     said = answer(report, "Will it fit my device?")
     assert "GPU: not run" in said
     assert "Each GB/s of a device's memory bandwidth allows at most" in said
+
+
+def test_every_known_device_is_named(report: Report) -> None:
+    """Whether it fits, by the forecast's rows: with its rate where it does, with what it takes where it does not."""
+    said = answer(report, "Will it fit my device?")
+    mine = [row for row in report.forecasts if row.name == report.subject]
+    assert all(f"{row.device} ({significant(row.tokens_per_s)} tokens/s)" in said for row in mine)
+    assert "It fits: Jetson Orin Nano 4GB (" in said
+    assert "does not fit" not in said
+    first, second, *others = mine
+    rows = [msgspec.structs.replace(first, fits=False, memory=5e9), msgspec.structs.replace(second, fits=None), *others]
+    said = answer(msgspec.structs.replace(report, forecasts=rows), "Will it fit my device?")
+    assert f"it fits {len(others)} of {len(mine)} known devices" in said
+    assert f"It does not fit: {first.device} (it takes 5,000 MB there)." in said
+    assert f"How much memory these have is not known: {second.device}." in said
