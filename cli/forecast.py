@@ -115,8 +115,11 @@ def forecast(
 
 
 def _bundle(model: str | None) -> Bundle | None:
-    """What is a path that is there, or a name on a hub, is a bundle, or refused as one; an empty text is no path."""
-    return open_bundle(model) if model and may_be_there(model) else None
+    """What is there, or looks like a place rather than a hierarchy, is a bundle, or refused as one; an empty text is no place."""
+    if not model:
+        return None
+    is_place = "/" in model or ("@" not in model and any(map(str.isalpha, model)))
+    return open_bundle(model) if is_place or may_be_there(model) else None
 
 
 def _names(device: str) -> list[str]:

@@ -15,6 +15,9 @@ from .rates import Rates
 from .shapes import Shape
 from .step_time import Bound, StepTime, mean_of, step_times, worst_of
 
+MOST = 2**24
+"""Tokens of a context, and sequences: a prompt is added up call by call."""
+
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of the model.
@@ -26,7 +29,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         native: on a CPU, by native steps rather than by ONNX Runtime's graphs.
 
     Raises:
-        ConfigError: less than one of anything.
+        ConfigError: less than one of anything, or more than `MOST`.
         CapacityError: a prompt that leaves no room for a token.
     """
 
@@ -37,8 +40,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("context", "prompt_tokens", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ConfigError(f"{name} must be at least 1 and at most {MOST:,}, got {getattr(self, name):,}")
         if self.prompt_tokens >= self.context:
             raise CapacityError(
                 f"a prompt of {self.prompt_tokens} tokens leaves no room in a context of {self.context}; give a shorter "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..contract import layer_caches
+from ..errors import ConfigError
 from ..hierarchy import Hierarchy
 from ..models.architecture import Architecture, Stage
 from ..models.architectures import build_model
@@ -18,6 +19,8 @@ from ..models.sizes import Sizes
 from ..precision import check_precision
 from .product_bytes import product_bytes
 from .shapes import Shape, StageShape, cache_item_bytes
+
+LONGEST_STRIDE = 2**16
 
 
 def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on_gpu: bool = False) -> Shape:
@@ -33,10 +36,18 @@ def shape_of_hierarchy(hierarchy: str, sizes: Sizes, precision: str = "fp32", on
         ConfigError: an unknown precision, a malformed hierarchy, or sizes that contradict each other.
     """
     check_precision(precision)
+    _require_strides(hierarchy)
     config = sizes.config(hierarchy)
     with torch.device("meta"), _Unfilled():
         model = build_model(config)
     return shape_of_model(model, precision, on_gpu, widest=max(config.ff_dim, 3 * config.heads * config.head_dim))
+
+
+def _require_strides(hierarchy: str) -> None:
+    """A forecast looks at every step of a period of firing."""
+    longest = max((level.tokens_per_vector for level in Hierarchy.parse(hierarchy).levels), default=1)
+    if longest > LONGEST_STRIDE:
+        raise ConfigError(f'"{hierarchy}" has the stride {longest:,.0f}, expected at most {LONGEST_STRIDE:,} in a forecast')
 
 
 class _Unfilled(TorchFunctionMode):

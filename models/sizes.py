@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from .config import Architecture, ModelConfig, Positions, architecture_of, head_dim_of
 
+LARGEST = 2**24
+"""Of widths, vocabularies and contexts: beyond any model, and small enough to be multiplied."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -31,8 +34,8 @@ class Sizes:
             ConfigError: a malformed hierarchy, one that the architecture can't have, or sizes that contradict each other.
         """
         for name in ("dim", "ff_dim", "vocab_size", "context"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"{name} must be at least 1 and at most {LARGEST:,}, got {getattr(self, name):,}")
         chosen = architecture_of(hierarchy) if architecture is None else architecture
         return ModelConfig(
             architecture=chosen,

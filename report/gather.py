@@ -16,6 +16,7 @@ from ..bench.result import BenchResult
 from ..bench.run import bench
 from ..bench.text import read_text
 from ..bundle import Bundle, check_target, open_bundle
+from ..calibration.text import require_texts
 from ..errors import ConfigError
 from ..progress import Progress, silent
 from .document import REPORT_SCHEMA_VERSION, Commands, Loss, MemoryFacts, ModelFacts, Report
@@ -68,6 +69,8 @@ def gather(paths: Sequence[Path], wanted: Wanted, on_progress: Progress | None =
     report = on_progress or silent
     bundles = _opened(paths, wanted.target)
     models = model_facts(bundles)
+    for bundle in bundles if wanted.texts else ():  # before anything is measured, which takes minutes
+        require_texts(wanted.texts, bundle.manifest.tokenizer is not None, str(bundle.path))
     text = _text_to_decode(bundles, wanted.texts)
     machine = read_environment()
     measured = _measurement(paths, models, wanted, text, report)

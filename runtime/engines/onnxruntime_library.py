@@ -68,8 +68,8 @@ def share_threads(threads: int) -> None:
     Pools of their own get into each other's way when stages take turns: on two cores a shared one decodes up to a fifth faster
     (docs/adr/0004). But it belongs to the process: ONNX Runtime then refuses sessions, of other code too, that do not set
     `use_per_session_threads = False`. So it is for programs that run no other ONNX models, as the `foveal` command.
-    Nor is it for stages that run natively: its threads spin for some 50 ms after a prompt, and take a core from the native steps
-    behind it.
+    Nor is it for stages that run natively: its threads spin for some 50 ms after a prompt, and take a core from the native
+    steps behind it.
 
     Raises:
         ConfigError: fewer than one thread or more than 1024, or there is a shared pool of another size already.

@@ -31,6 +31,8 @@ def test_every_verb_explains_itself() -> None:
         "compare",
         "bisect",
         "inspect",
+        "report",
+        "forecast",
         "generate",
         "score",
         "serve",
@@ -39,6 +41,7 @@ def test_every_verb_explains_itself() -> None:
         "train",
         "doctor",
         "demo",
+        "push",
     ]
     for verb in verbs:
         result = CliRunner().invoke(cli.app, [verb, "--help"])

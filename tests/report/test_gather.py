@@ -13,7 +13,7 @@ from report_specimens import NAMES, WORK, small_bundles
 from specimens import Zoo
 from store import Store
 
-from foveal import ConfigError
+from foveal import ConfigError, FovealError
 from foveal.bench.claims.footprint import footprint
 from foveal.bench.ratio import paired_ratio
 from foveal.bench.result import BenchResult, ModelResult, without_samples
@@ -309,6 +309,19 @@ def test_what_can_not_be_reported_on(zoo: Zoo, tmp_path: Path) -> None:
         gather([path, path], Wanted(work=WORK))
     with pytest.raises(ConfigError, match="has no engines for tensorrt, only for: cpu; build them: foveal build"):
         gather([path], Wanted(work=WORK, target="tensorrt"))
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no text at"), ("", "the text is empty"), (" \n", "the text is empty")])
+def test_texts_are_read_before_anything_is_measured(
+    content: str | None, says: str, precise: PrecisionZoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip of the pen should not take minutes to be found."""
+    monkeypatch.setattr("foveal.report.gather.bench", pytest.fail)
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_text(content)
+    with pytest.raises(FovealError, match=says):
+        gather([precise["nested"].full.path], Wanted(work=WORK, texts=[text]))
 
 
 def test_the_timeline_of_strides(precise: PrecisionZoo) -> None:

@@ -189,5 +189,6 @@ def test_rows_are_those_of_transformers(sizes: dict[str, int], calls: list[int])
     rows = random_rows(2, 75, config.dim, dtype=torch.float32)
     with torch.no_grad():
         expected = original(rows)
-        torch.testing.assert_close(layer(rows), expected, rtol=0, atol=FLOAT32)
-        torch.testing.assert_close(in_calls(layer, rows, calls), expected, rtol=0, atol=FLOAT32)
+        # The original adds up in chunks of 32 rows, in float32 too: how far each is off depends on the threads that there are.
+        torch.testing.assert_close(layer(rows), expected, rtol=0, atol=5 * FLOAT32)
+        torch.testing.assert_close(in_calls(layer, rows, calls), expected, rtol=0, atol=5 * FLOAT32)

@@ -50,7 +50,7 @@ def knowing(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[Knowing]:
     """In the place of n-grams; all that are opened are closed."""
     found, drafting = Knowing(model), model._drafting
 
-    def drafting_of(draft: object, most: object) -> Drafting | None:
+    def drafting_of(draft: object, most: object, observer: object = None) -> Drafting | None:
         return Drafting(found.open, FreeCalls()) if draft == "ngrams" else drafting(draft, most)
 
     monkeypatch.setattr(model, "_drafting", drafting_of)

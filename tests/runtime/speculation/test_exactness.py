@@ -97,7 +97,7 @@ class TestAsText:
         whole, size = [*prompt.encode(), *plain.ids, *[0] * 8], model.manifest.model.vocab_size
         drafting = Drafting(lambda sampler: LenientDrafter(whole, Random(0), size), FreeCosts())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model, "_drafting", lambda draft, most: drafting)
+            patch.setattr(model, "_drafting", lambda draft, most, observer=None: drafting)
             drafted = model.generate(prompt, **choices)
             pieces = list(drafted)
         assert "".join(pieces) == "".join(plain_pieces)
@@ -157,7 +157,7 @@ def test_an_error_while_drawing_closes_the_drafter(zoo: Zoo) -> None:
         return opened[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "_drafting", lambda draft, most: Drafting(open_drafter, FreeCosts()))
+        patch.setattr(model, "_drafting", lambda draft, most, observer=None: Drafting(open_drafter, FreeCosts()))
         with pytest.raises(InputError, match="the logits_hook gave"):
             list(model.generate_ids(PROMPT, SamplingParams(logits_hook=broken)))
     assert opened[0].is_closed
