@@ -115,7 +115,7 @@ def forecast(
 
 
 def _bundle(model: str | None) -> Bundle | None:
-    """What is there, or looks like a place rather than a hierarchy, is a bundle, or refused as one."""
+    """What is there, or looks like a place and no hierarchy, is a bundle, or refused as one; an empty text is no place."""
     if not model:
         return None
     is_place = "/" in model or ("@" not in model and any(map(str.isalpha, model)))
