@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ..errors import CapacityError, ConfigError
+from ..models.sizes import require_size
 from .caching import steps_behind
 from .devices import AnyDevice, MeasuredDevice, Reach
 from .memory import Memory, memory_of
@@ -14,9 +15,6 @@ from .prompt_time import prompt_seconds
 from .rates import Rates
 from .shapes import Shape
 from .step_time import Bound, StepTime, mean_of, step_times, worst_of
-
-MOST = 2**24
-"""Tokens of a context, and sequences: a prompt is added up call by call."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +27,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         native: on a CPU, by native steps rather than by ONNX Runtime's graphs.
 
     Raises:
-        ConfigError: less than one of anything, or more than `MOST`.
+        ConfigError: less than one of anything, or more than `models.sizes.LARGEST`.
         CapacityError: a prompt that leaves no room for a token.
     """
 
@@ -40,8 +38,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("context", "prompt_tokens", "batch"):
-            if not 1 <= getattr(self, name) <= MOST:
-                raise ConfigError(f"{name} must be at least 1 and at most {MOST:,}, got {getattr(self, name):,}")
+            require_size(name, getattr(self, name))
         if self.prompt_tokens >= self.context:
             raise CapacityError(
                 f"a prompt of {self.prompt_tokens} tokens leaves no room in a context of {self.context}; give a shorter "

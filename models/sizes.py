@@ -11,6 +11,14 @@ LARGEST = 2**24
 """Of widths, vocabularies and contexts: beyond any model, and small enough to be multiplied."""
 
 
+def require_size(name: str, value: int) -> None:
+    """Raises `ConfigError` where a size is none, or above `LARGEST`."""
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value:,}")
+    if value > LARGEST:
+        raise ConfigError(f"{name} must be at most {LARGEST:,}, got {value:,}")
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a hierarchy does not say of a model; the defaults are the Hourglass paper's.
@@ -34,8 +42,7 @@ class Sizes:
             ConfigError: a malformed hierarchy, one that the architecture can't have, or sizes that contradict each other.
         """
         for name in ("dim", "ff_dim", "vocab_size", "context"):
-            if not 1 <= getattr(self, name) <= LARGEST:
-                raise ConfigError(f"{name} must be at least 1 and at most {LARGEST:,}, got {getattr(self, name):,}")
+            require_size(name, getattr(self, name))
         chosen = architecture_of(hierarchy) if architecture is None else architecture
         return ModelConfig(
             architecture=chosen,
