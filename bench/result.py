@@ -215,11 +215,7 @@ def read_result(path: Path) -> BenchResult:
         raise ConfigError(f"{path} can't be read ({error.strerror}); {_AGAIN}") from error
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} holds no benchmark's result ({error}); {_AGAIN}") from error
-    if result.schema_version > BENCH_SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} holds a result of version {result.schema_version}, this foveal reads {BENCH_SCHEMA_VERSION} and older; "
-            "measure again with this one"
-        )
+    require_version(path, "result", result.schema_version, BENCH_SCHEMA_VERSION)
     for model in result.models:
         latency = model.latency
         require_rounds(path, f"{model.name}: decode_tokens_per_s", latency.decode_tokens_per_s_by_round, result.rounds)
@@ -227,6 +223,14 @@ def read_result(path: Path) -> BenchResult:
             if found := getattr(latency, name):  # earlier versions kept none
                 require_rounds(path, f"{model.name}: {name}", found, result.rounds)
     return result
+
+
+def require_version(path: Path, kind: str, found: int, newest: int) -> None:
+    """Raises ConfigError where a saved file is of a newer foveal."""
+    if found > newest:
+        raise ConfigError(
+            f"{path} holds a {kind} of version {found}, this foveal reads {newest} and older; measure again with this one"
+        )
 
 
 def require_rounds(path: Path, name: str, found: Sequence[float], rounds: int) -> None:

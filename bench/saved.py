@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import ConfigError
 from ..json_files import decode
-from .result import BenchResult, read_result, require_rounds
+from .result import BenchResult, read_result, require_rounds, require_version
 from .sweep_result import SWEEP_SCHEMA_VERSION, SweepResult
 
 
@@ -35,11 +35,7 @@ def read_saved(path: Path) -> BenchResult | SweepResult:
         result = decode(path.read_bytes(), SweepResult)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} holds no sweep's result ({error}); write one: foveal bench sweep ... --save F") from error
-    if result.schema_version > SWEEP_SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} holds a sweep of version {result.schema_version}, this foveal reads {SWEEP_SCHEMA_VERSION} and older; "
-            "measure again with this one"
-        )
+    require_version(path, "sweep", result.schema_version, SWEEP_SCHEMA_VERSION)
     for point in result.points:
         require_rounds(path, f"{point.label}: tokens_per_s", point.tokens_per_s_by_round, result.rounds)
     return result

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..files import require_place, write_atomically
 from .conditions import require
 from .console import err, out, print_json, progress
-from .options import Threads
+from .options import Native, Threads
 from .threads import share_pool
 
 if TYPE_CHECKING:
@@ -54,10 +54,7 @@ def forecast(
         typer.Option(help="Tokens read first; decoding is forecast behind them. Half of the context if not given."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Sequences that decode in step.")] = 1,
-    native: Annotated[
-        Optional[bool],  # noqa: UP045
-        typer.Option("--native/--no-native", help="Whether CPUs run native steps; if not given, they do where they can."),
-    ] = None,
+    native: Native = None,
     threads: Threads = None,
     save: Annotated[
         Optional[Path],  # noqa: UP045
